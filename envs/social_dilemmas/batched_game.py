@@ -1,0 +1,177 @@
+"""The contract of a game: B copies of it, stepped together as tensors on one device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Step(NamedTuple):
+    """What one joint step of B copies gives back.
+
+    Attributes:
+        obs: ``[B, N, *obs_shape]`` float32, what each agent sees after the step. Copies that ended still show
+            the last observation of their episode; the caller starts the next one with :meth:`BatchedGame.reset`.
+        rewards: ``[B, N]`` float32, extrinsic rewards.
+        terminated: ``[B]`` bool, the rules ended the episode.
+        truncated: ``[B]`` bool, the episode reached its horizon.
+        outcomes: What happened, by name; each ``[B, N]`` float32, to be summed over steps (see
+            :meth:`BatchedGame.summarize`).
+    """
+
+    obs: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    outcomes: dict[str, Tensor]
+
+
+class BatchedGame(ABC):
+    """B independent copies of an N-player game with simultaneous moves.
+
+    A subclass sets the attributes below in its constructor, names in ``state_names`` every tensor that holds its
+    state, each with the copies along its last axis, and draws random numbers through :meth:`_uniform` only. Then
+    copies can be reset one by one, saved, restored and compared with single games.
+
+    Attributes:
+        agents: Names of the N agents, in the order of the agent axis.
+        observation_space: The space of one agent's observation (the same for all).
+        action_space: The space of one agent's action (the same for all).
+        state_space: The space of what :meth:`state` returns for one copy.
+        horizon: Every copy is truncated this many steps after its last reset.
+        reward_range: Lowest and highest reward that one agent can get in one step.
+        action_names: Name of each action.
+        terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
+            end together.
+        state_names: Attributes that hold the state, each a tensor ``[.., B]``.
+    """
+
+    agents: tuple[str, ...]
+    observation_space: gymnasium.Space
+    action_space: gymnasium.spaces.Discrete
+    state_space: gymnasium.Space
+    reward_range: tuple[float, float]
+    action_names: tuple[str, ...]
+    terminates_early: ClassVar[bool] = False
+    state_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *, num_agents: int, num_steps: int, num_games: int, device: str | torch.device) -> None:
+        """Sets what every game has.
+
+        Args:
+            num_agents: N, how many play.
+            num_steps: Steps of an episode.
+            num_games: B, how many copies are stepped together.
+            device: Where all tensors live.
+
+        Raises:
+            ValueError: If a count is below its minimum.
+        """
+        for name, value, least in (("num_agents", num_agents, 2), ("num_steps", num_steps, 1), ("num_games", num_games, 1)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        self.agents = tuple(f"player_{index}" for index in range(num_agents))
+        self.horizon = num_steps
+        self.num_games = num_games
+        self.device = torch.device(device)
+        self.generator = torch.Generator(device=self.device)
+        self.generator.seed()
+        self._steps = torch.zeros(num_games, dtype=torch.int32, device=self.device)
+
+    @property
+    def num_agents(self) -> int:
+        """N, how many play."""
+        return len(self.agents)
+
+    def reset(self, *, seed: int | None = None, where: Tensor | None = None) -> Tensor:
+        """Starts new episodes.
+
+        Args:
+            seed: Seeds the game's generator first, so that the same seed gives the same episode.
+            where: ``[B]`` bool, the copies to start anew; all of them if None.
+
+        Returns:
+            ``[B, N, *obs_shape]`` float32, the observations of all copies.
+        """
+        if seed is not None:
+            self.seed(seed)
+        fresh = {"_steps": torch.zeros_like(self._steps), **self._initial_state()}
+        for name, initial in fresh.items():
+            if where is not None:
+                initial = torch.where(where, initial, getattr(self, name))
+            setattr(self, name, initial)
+        return self._observe()
+
+    def step(self, actions: Tensor) -> Step:
+        """Plays one joint action in every copy.
+
+        Args:
+            actions: ``[B, N]`` int64.
+
+        Returns:
+            The observations, rewards, ends and outcomes.
+        """
+        rewards, terminated, outcomes = self._play(actions)
+        self._steps = self._steps + 1
+        return Step(self._observe(), rewards, terminated, self._steps >= self.horizon, outcomes)
+
+    def seed(self, seed: int) -> None:
+        """Seeds the game's own generator; no global random state is touched."""
+        self.generator.manual_seed(seed)
+
+    def get_state(self) -> dict[str, Tensor]:
+        """Copies of all state tensors and of the generator's state."""
+        state = {name: getattr(self, name).clone() for name in ("_steps", *self.state_names)}
+        return {**state, "generator": self.generator.get_state()}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Continues from what :meth:`get_state` returned."""
+        for name in ("_steps", *self.state_names):
+            setattr(self, name, state[name].to(self.device))
+        self.generator.set_state(state["generator"])
+
+    @abstractmethod
+    def state(self) -> Tensor:
+        """The joint state that a central observer may see, ``[B, *state_shape]``."""
+
+    @abstractmethod
+    def _initial_state(self) -> dict[str, Tensor]:
+        """State tensors ``[.., B]`` of new episodes, by the names in ``state_names``."""
+
+    @abstractmethod
+    def _observe(self) -> Tensor:
+        """Observations of the present state, ``[B, N, *obs_shape]`` float32."""
+
+    @abstractmethod
+    def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Moves the state on by one joint action; returns rewards, terminated and outcomes as in :class:`Step`."""
+
+    @staticmethod
+    @abstractmethod
+    def summarize(totals: dict[str, Tensor], num_steps: int) -> dict[str, Tensor]:
+        """Turns outcomes summed over steps and copies into rates.
+
+        Args:
+            totals: Each outcome summed over ``num_steps`` joint steps, ``[N]``.
+            num_steps: How many joint steps were summed (steps times copies).
+
+        Returns:
+            Rates by name, ``[N]``, as reported in results.
+        """
+
+    @abstractmethod
+    def render_ansi(self, copy: int = 0) -> str:
+        """The present state of one copy as text."""
+
+    @abstractmethod
+    def render_rgb(self, copy: int = 0) -> np.ndarray:
+        """The present state of one copy as an image, ``[height, width, 3]`` uint8."""
+
+    def _uniform(self, *shape: int) -> Tensor:
+        """Random numbers in [0, 1), ``[B, *shape]``: the one place where a game draws."""
+        return torch.rand((self.num_games, *shape), generator=self.generator, device=self.device)

@@ -1,0 +1,90 @@
+"""One copy of any batched game as a PettingZoo ``ParallelEnv``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from pettingzoo import ParallelEnv
+
+from social_dilemmas.batched_game import BatchedGame
+
+RENDER_MODES = ("ansi", "rgb_array")
+
+
+class GameParallelEnv(ParallelEnv):
+    """A :class:`BatchedGame` with one copy, numpy in and out.
+
+    ``infos[agent]["outcomes"]`` holds the step's outcomes of that agent.
+    """
+
+    def __init__(self, game: BatchedGame, name: str, render_mode: str | None = None) -> None:
+        """Wraps the game.
+
+        Args:
+            game: The game, with ``num_games=1``.
+            name: The game's id, as ``coins_v0``.
+            render_mode: ``"ansi"``, ``"rgb_array"`` or None.
+
+        Raises:
+            ValueError: If the game has several copies, or the render mode is not known.
+        """
+        if game.num_games != 1:
+            raise ValueError(f"a ParallelEnv plays one game; this one has num_games={game.num_games}")
+        if render_mode not in (None, *RENDER_MODES):
+            raise ValueError(f"render_mode {render_mode!r} is not one of {', '.join(RENDER_MODES)}")
+        self.metadata = {"name": name, "render_modes": list(RENDER_MODES), "is_parallelizable": True, "render_fps": 4}
+        self.render_mode = render_mode
+        self.possible_agents = list(game.agents)
+        self.agents: list[str] = []
+        self.state_space = game.state_space
+        self._game = game
+
+    def observation_space(self, agent: str) -> gymnasium.Space:
+        """The space of one agent's observations."""
+        return self._game.observation_space
+
+    def action_space(self, agent: str) -> gymnasium.spaces.Discrete:
+        """The space of one agent's actions."""
+        return self._game.action_space
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+        """Starts an episode; the same seed gives the same one."""
+        obs = self._game.reset(seed=seed)
+        self.agents = list(self.possible_agents)
+        return self._split(obs), {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
+        """Plays one joint action, given for every agent."""
+        joint = torch.tensor([[int(actions[agent]) for agent in self.agents]], device=self._game.device)
+        step = self._game.step(joint)
+        agents = self.agents
+        terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
+        rewards = dict(zip(agents, step.rewards[0].tolist(), strict=True))
+        infos: dict[str, dict[str, Any]] = {
+            agent: {"outcomes": {name: float(values[0, index]) for name, values in step.outcomes.items()}}
+            for index, agent in enumerate(agents)
+        }
+        result = self._split(step.obs), rewards, dict.fromkeys(agents, terminated), dict.fromkeys(agents, truncated), infos
+        if terminated or truncated:
+            self.agents = []
+        return result
+
+    def state(self) -> np.ndarray:
+        """The joint state, as in the game's ``state_space``."""
+        return self._game.state()[0].cpu().numpy()
+
+    def render(self) -> str | np.ndarray | None:
+        """The present state, as text or as an image."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs render_mode='ansi' or 'rgb_array'")
+            return None
+        return self._game.render_ansi() if self.render_mode == "ansi" else self._game.render_rgb()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _split(self, obs: torch.Tensor) -> dict[str, np.ndarray]:
+        return dict(zip(self.possible_agents, obs[0].cpu().numpy(), strict=True))

@@ -1,0 +1,311 @@
+"""The configuration of the Reciprocator algorithm."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import social_dilemmas
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.annotations import override
+from social_dilemmas.batched_game import BatchedGame
+
+from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
+from rllib_reciprocator.callbacks import SocialMetricsCallback
+from rllib_reciprocator.estimators import TabularInfluence
+from rllib_reciprocator.models import FeedForwardModule
+from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
+from rllib_reciprocator.players.frozen import frozen_module_spec
+from rllib_reciprocator.rewards import REWARDS, ReciprocalRule
+from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
+
+
+def _own_module(agent_id: str, episode: Any = None, **kwargs: Any) -> str:
+    """Every seat has a module of its own name."""
+    return agent_id
+
+
+class ReciprocatorConfig(PPOConfig):
+    """Reciprocators, and whoever plays with them, in one of the batched games.
+
+    .. code-block:: python
+
+        config = (
+            ReciprocatorConfig()
+            .environment("ipd_v0", env_config={"num_steps": 32})
+            .players({"player_0": "reciprocator", "player_1": "ppo"})
+            .reciprocity(reward="petty", weight=5.0)
+            .training(lr=0.005, gamma=0.96)
+        )
+        algorithm = config.build_algo()
+
+    From the players follow the RLModule specs, the policy mapping and which policies learn; from games, steps and
+    runners follow the batch sizes. Both are derived when the configuration is validated.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        """Sets the defaults; those of PPO are the paper's for the iterated prisoner's dilemma, with wider networks."""
+        from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
+
+        super().__init__(algo_class=algo_class or Reciprocator)
+        self.player_mapping: dict[str, str] = {"player_*": RECIPROCATOR}
+        self.reciprocity_settings = ReciprocitySettings()
+        self.normalize_advantages = True
+        self.normalize_returns = False
+        self.bootstrap_at_horizon = False
+
+        self.env_runner_cls = BatchedEnvRunner
+        self.callbacks_class = SocialMetricsCallback
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 2048
+        self.train_batch_size = None
+        self.minibatch_size = None
+        self.shuffle_batch_per_epoch = False
+        self.num_epochs = 10
+        self.lr = 5e-3
+        self.gamma = 0.96
+        self.lambda_ = 1.0
+        self.clip_param = 0.1
+        self.entropy_coeff = 0.02
+        self.use_kl_loss = False
+        self.vf_loss_coeff = 0.5
+        self.vf_clip_param = float("inf")
+
+    def players(self, players: Mapping[str, str]) -> ReciprocatorConfig:
+        """Says who plays.
+
+        Args:
+            players: Player by seat or pattern of seats: ``reciprocator``, ``ppo``, ``scripted/STRATEGY``, or
+                ``checkpoint/PATH`` for a frozen player of an earlier run. See :func:`rllib_reciprocator.players.assign`.
+
+        Returns:
+            This configuration.
+        """
+        self.player_mapping = dict(players)
+        return self
+
+    def reciprocity(
+        self,
+        *,
+        reward: str = NotProvided,
+        weight: float | dict[str, float] = NotProvided,
+        balance_decay: float = NotProvided,
+        normalize: bool = NotProvided,
+        observe_balance: bool = NotProvided,
+        balance_scale: float = NotProvided,
+        influence: str = NotProvided,
+        buffer_iterations: int = NotProvided,
+        update_period_iters: int = NotProvided,
+        prior: float = NotProvided,
+        exploration: float = NotProvided,
+    ) -> ReciprocatorConfig:
+        """Sets how Reciprocators reciprocate. Unset settings keep their values.
+
+        Args:
+            reward: Form of the reciprocal reward, one of :data:`rllib_reciprocator.rewards.REWARDS`. The paper's is
+                ``petty_payoff``; its matrix-game code has ``petty``.
+            weight: Of the reciprocal beside the extrinsic reward: a number, or ``start``, ``end`` and
+                ``per_iteration`` of one that moves. The paper's 5.0 for matrix games, 1.0 for Coins.
+            balance_decay: Share of the influence balance that is kept from step to step (the paper's decay d), from 0
+                to 1. The paper's 0 for matrix games, gamma for Coins.
+            normalize: Whether reciprocal rewards are standardised over the batch before they are weighted.
+            observe_balance: Whether a Reciprocator sees its balance towards each other player.
+            balance_scale: It sees ``tanh(balance / balance_scale)``.
+            influence: The influence estimator: ``tabular`` for games with a payoff table.
+            buffer_iterations: Over how many iterations ``tabular`` counts behaviour.
+            update_period_iters: Every how many iterations ``tabular`` renews its counterfactuals.
+            prior: How often ``tabular`` takes each action to have been seen in each state before any was.
+            exploration: Share of uniform play in the counterfactual of ``tabular``. Above 0 it keeps influence, and
+                with it the reciprocal reward, alive where a player always does the same.
+
+        Returns:
+            This configuration.
+
+        Raises:
+            pydantic.ValidationError: If a value has the wrong type or is out of range.
+        """
+        given = {name: value for name, value in locals().items() if name != "self" and value is not NotProvided}
+        current = self.reciprocity_settings.model_dump()
+        self.reciprocity_settings = ReciprocitySettings.model_validate({**current, **given})
+        return self
+
+    @override(PPOConfig)
+    def training(
+        self,
+        *,
+        normalize_advantages: bool = NotProvided,
+        normalize_returns: bool = NotProvided,
+        bootstrap_at_horizon: bool = NotProvided,
+        **kwargs: Any,
+    ) -> ReciprocatorConfig:
+        """Sets how players learn; see also :meth:`PPOConfig.training`.
+
+        Args:
+            normalize_advantages: Whether advantages are standardised over the batch of each player.
+            normalize_returns: Whether returns are standardised over the batch before the value is taken off, as in
+                the paper's code. Needs whole episodes, ``lambda_=1`` and ``bootstrap_at_horizon=False``.
+            bootstrap_at_horizon: Whether the value of the last observation stands for rewards after the horizon, as
+                in RLlib. The paper's code counts nothing after it.
+            **kwargs: RLlib's own settings.
+
+        Returns:
+            This configuration.
+        """
+        super().training(**kwargs)
+        for name, value in (
+            ("normalize_advantages", normalize_advantages),
+            ("normalize_returns", normalize_returns),
+            ("bootstrap_at_horizon", bootstrap_at_horizon),
+        ):
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    @override(PPOConfig)
+    def get_default_learner_class(self) -> type:
+        """The Reciprocator's learner."""
+        from rllib_reciprocator.algorithms.reciprocator.learner import ReciprocatorLearner
+
+        return ReciprocatorLearner
+
+    @override(AlgorithmConfig)
+    def update_from_dict(self, config_dict: dict[str, Any]) -> ReciprocatorConfig:
+        """Takes settings from a dict, with ``players``, ``reciprocity`` and ``model_config`` as in YAML files."""
+        rest = dict(config_dict)
+        if "players" in rest:
+            self.players(rest.pop("players"))
+        if "reciprocity" in rest:
+            self.reciprocity(**rest.pop("reciprocity"))
+        if "model_config" in rest:
+            self.rl_module(model_config=rest.pop("model_config"))
+        return super().update_from_dict(rest)
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Derives what follows from players, games and runners, and checks everything.
+
+        Raises:
+            ValueError: With the setting at fault and how to mend it.
+        """
+        game = self._game()
+        seated = assign(self.player_mapping, game.agents, game.action_names)
+        self._check_learning(game, seated)
+        self._check_sizes(game)
+        self.policies = {player.seat for player in seated}
+        self.policy_mapping_fn = _own_module
+        self.policies_to_train = [player.seat for player in seated if player.learns]
+        self._rl_module_spec = MultiRLModuleSpec(rl_module_specs=self._module_specs(game, seated))
+        super().validate()
+
+    def seated(self) -> tuple[Player, ...]:
+        """Who plays each seat, in the order of the game's agents."""
+        game = self._game()
+        return assign(self.player_mapping, game.agents, game.action_names)
+
+    def reciprocal_rule(self) -> ReciprocalRule:
+        """The form of the reciprocal reward."""
+        return REWARDS[self.reciprocity_settings.reward]
+
+    def rollout_steps(self) -> int:
+        """T, how many steps of each game a sample holds: the horizon, or less if ``rollout_fragment_length`` is set."""
+        return self._game().horizon if self.rollout_fragment_length == "auto" else self.rollout_fragment_length
+
+    @override(AlgorithmConfig)
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        """T; see :meth:`rollout_steps`."""
+        return self.rollout_steps()
+
+    @property
+    def train_batch_size_per_learner(self) -> int:
+        """Joint steps that each learner gets an iteration: all that one sample of every runner holds."""
+        runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
+        return runners * self.num_envs_per_env_runner * self.rollout_steps() // learners
+
+    @train_batch_size_per_learner.setter
+    def train_batch_size_per_learner(self, value: int | None) -> None:
+        self._train_batch_size_per_learner = value
+
+    def _game(self) -> BatchedGame:
+        """One copy of the game, for its spaces and sizes."""
+        if not isinstance(self.env, str):
+            raise ValueError(f"env: Reciprocator plays registered games, by id: {', '.join(social_dilemmas.game_ids())}")
+        return social_dilemmas.make(self.env, **dict(self.env_config))
+
+    def _check_learning(self, game: BatchedGame, seated: tuple[Player, ...]) -> None:
+        if not any(player.learns for player in seated):
+            raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
+        if any(player.kind == RECIPROCATOR for player in seated) and not hasattr(game, "payoffs"):
+            raise ValueError(
+                f"reciprocity.influence: {self.reciprocity_settings.influence} needs a game with a payoff table; {self.env} has none"
+            )
+        whole = self.rollout_steps() == game.horizon
+        if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
+            raise ValueError(
+                "normalize_returns: needs lambda 1, bootstrap_at_horizon false and whole episodes (rollout_fragment_length auto)"
+            )
+        if self.bootstrap_at_horizon and game.terminates_early:
+            raise ValueError(f"bootstrap_at_horizon: not for {self.env}, whose games end at different steps")
+
+    def _check_sizes(self, game: BatchedGame) -> None:
+        games, steps = self.num_envs_per_env_runner, self.rollout_steps()
+        runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
+        if not isinstance(games, int) or games < 1:
+            raise ValueError(f"num_envs_per_env_runner: {games} is not a number of games")
+        if steps < 1 or game.horizon % steps:
+            raise ValueError(f"rollout_fragment_length: {steps} does not divide the episode of {game.horizon} steps")
+        if runners * games % learners:
+            raise ValueError(
+                f"num_learners: {runners} runners x {games} games cannot be shared evenly by {learners} learners"
+            )
+        rows = self.train_batch_size_per_learner
+        asked = self._train_batch_size_per_learner
+        if asked is None and self.train_batch_size is not None:
+            asked = self.train_batch_size // learners
+        if asked not in (None, rows):
+            raise ValueError(
+                f"train_batch_size_per_learner: {asked} cannot be; {runners} runners x {games} games x {steps} steps"
+                f" over {learners} learners are {rows} (leave it out, or change num_envs_per_env_runner)"
+            )
+        if self.minibatch_size is not None and not 1 <= self.minibatch_size <= rows:
+            raise ValueError(f"minibatch_size: {self.minibatch_size} is not between 1 and the {rows} rows of a learner")
+
+    def _module_specs(self, game: BatchedGame, seated: tuple[Player, ...]) -> dict[str, RLModuleSpec]:
+        """A module for every seat, and the estimator where somebody needs influence."""
+        reciprocity = self.reciprocity_settings
+        networks = ModelSettings.model_validate(self._user_model_config()).model_dump()
+        spaces = {"observation_space": game.observation_space, "action_space": game.action_space}
+        specs: dict[str, RLModuleSpec] = {}
+        for player in seated:
+            if player.kind == SCRIPTED:
+                specs[player.seat] = RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
+            elif player.kind == CHECKPOINT:
+                specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
+            else:
+                observed = reciprocity.observe_balance and player.kind == RECIPROCATOR
+                settings = {
+                    **networks,
+                    "num_balances": game.num_agents - 1 if observed else 0,
+                    "balance_scale": reciprocity.balance_scale,
+                }
+                specs[player.seat] = RLModuleSpec(FeedForwardModule, model_config=settings, **spaces)
+        needs_influence = any(
+            player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances") for player in seated
+        )
+        if needs_influence:
+            settings = reciprocity.model_dump(include={"buffer_iterations", "update_period_iters", "prior", "exploration"})
+            specs[INFLUENCE_MODULE_ID] = RLModuleSpec(
+                TabularInfluence,
+                observation_space=game.state_space,
+                action_space=game.action_space,
+                model_config={**settings, "payoffs": game.payoffs.tolist()},
+            )
+        return specs
+
+    def _user_model_config(self) -> dict[str, Any]:
+        given = copy.copy(self._model_config)
+        return given if isinstance(given, dict) else vars(given)

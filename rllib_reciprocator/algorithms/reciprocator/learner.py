@@ -1,0 +1,138 @@
+"""The learner: estimator, reciprocal reward, advantages, then RLlib's own PPO loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.annotations import override
+from torch import Tensor
+
+from rllib_reciprocator.algorithms.advantages import generalized_advantages, values_after
+from rllib_reciprocator.distributed import standardized
+from rllib_reciprocator.estimators import Transition
+from rllib_reciprocator.players import RECIPROCATOR
+from rllib_reciprocator.rewards import reciprocal_reward
+from rllib_reciprocator.rollout import BOOTSTRAP_PREFIX, INFLUENCE_MODULE_ID, JOINT
+
+ITERATION = "iteration"
+RECIPROCAL_REWARD_MEAN = "reciprocal_reward_mean"
+RECIPROCAL_WEIGHT = "reciprocal_weight"
+
+
+class ReciprocatorLearner(PPOTorchLearner):
+    """Learns from columns (:meth:`ColumnarSample.to_batch`) instead of episodes.
+
+    In one update it fits the influence estimator, adds the weighted reciprocal reward to the extrinsic reward of
+    Reciprocators, estimates advantages, and runs PPO epochs. Statistics over the batch are taken over all learners,
+    so that the number of learners does not change what is learned.
+    """
+
+    @override(PPOTorchLearner)
+    def build(self) -> None:
+        """Builds modules and optimizers, and notes who reciprocates."""
+        super().build()
+        self._reciprocators = {player.seat for player in self.config.seated() if player.kind == RECIPROCATOR}
+        self._seats = [player.seat for player in self.config.seated()]
+        self._iteration = 0
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """An optimizer for every player that learns; the others, and tables, have nothing to optimize."""
+        if module_id in self.config.policies_to_train:
+            super().configure_optimizers_for_module(module_id, config)
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Averages gradients over learners, for the players that learn."""
+        fixed = {module_id: self.module[module_id] for module_id in self.module.keys() if module_id not in self.config.policies_to_train}
+        for module_id in fixed:
+            self.module.remove_module(module_id)
+        super()._make_modules_ddp_if_necessary()
+        for module_id, module in fixed.items():
+            self.module.add_module(module_id, module)
+
+    @override(Learner)
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._iteration = int(timesteps[ITERATION])
+        if self.config.shuffle_batch_per_epoch and self.config.seed is not None:
+            np.random.seed(np.random.SeedSequence([self.config.seed, self._weights_seq_no]).generate_state(4))
+
+    @override(Learner)
+    def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
+        """Turns sampled columns into what the PPO loss takes."""
+        parts = self._convert_batch_type(training_data.batch).policy_batches
+        steps = self.config.rollout_steps()
+        joint = {name: column.unflatten(0, (-1, steps)) for name, column in parts[JOINT].items()}
+        rewards = joint["rewards"]
+        if self._reciprocators:
+            reported = self._fit_estimator(parts[JOINT])
+            self.metrics.log_dict(reported, key=INFLUENCE_MODULE_ID, window=1)
+            rewards = rewards + self._weighted_reciprocal(joint)
+        learning = [module_id for module_id in parts if module_id in self.module and self.should_module_be_updated(module_id)]
+        batches = {
+            module_id: self._with_advantages(
+                module_id,
+                parts[module_id],
+                parts[BOOTSTRAP_PREFIX + module_id],
+                rewards[..., self._seats.index(module_id)],
+                joint["terminated"],
+                joint["truncated"],
+            )
+            for module_id in learning
+        }
+        return MultiAgentBatch(batches, training_data.batch.env_steps())
+
+    def _fit_estimator(self, joint: SampleBatch) -> dict[str, float]:
+        """Lets the estimator learn from the sampled steps."""
+        transition = Transition(joint["state"], joint["actions"], joint["rewards"])
+        return self.module[INFLUENCE_MODULE_ID].fit(transition, self._iteration)
+
+    def _weighted_reciprocal(self, joint: dict[str, Tensor]) -> Tensor:
+        """What is added to the extrinsic rewards, ``[B, T, N]``; zero for players that do not reciprocate."""
+        settings = self.config.reciprocity_settings
+        reciprocal = reciprocal_reward(joint["balance"], joint["influence"], self.config.reciprocal_rule())
+        weight = settings.weight_at(self._iteration)
+        self.metrics.log_value((INFLUENCE_MODULE_ID, RECIPROCAL_WEIGHT), weight, window=1)
+        added = torch.zeros_like(reciprocal)
+        for index, seat in enumerate(self._seats):
+            if seat in self._reciprocators:
+                own = standardized(reciprocal[..., index]) if settings.normalize else reciprocal[..., index]
+                self.metrics.log_value((seat, RECIPROCAL_REWARD_MEAN), own.mean(), window=1)
+                added[..., index] = weight * own
+        return added
+
+    @torch.no_grad()
+    def _with_advantages(
+        self, module_id: str, batch: SampleBatch, last: SampleBatch, rewards: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> SampleBatch:
+        """The player's batch with advantages and value targets, rows ``b * T + t``."""
+        config = self.config.get_config_for_module(module_id)
+        module = self.module[module_id].unwrapped()
+        values = module.compute_values(batch).view_as(rewards)
+        ends = terminated | truncated
+        nothing_after = terminated if config.bootstrap_at_horizon else ends
+        if bool(nothing_after[:, -1].all()):
+            last_values = torch.zeros_like(values[:, 0])
+        else:
+            last_values = module.compute_values(last)
+        next_values = values_after(values, last_values, nothing_after)
+        advantages = generalized_advantages(rewards, values, next_values, ends, gamma=config.gamma, lambda_=config.lambda_)
+        targets = advantages + values
+        if config.normalize_returns:
+            targets = standardized(targets)
+            advantages = targets - values
+        if config.normalize_advantages:
+            advantages = standardized(advantages)
+        batch[Postprocessing.ADVANTAGES] = advantages.flatten()
+        batch[Postprocessing.VALUE_TARGETS] = targets.flatten()
+        return batch

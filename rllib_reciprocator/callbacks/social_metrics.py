@@ -1,0 +1,53 @@
+"""Social outcomes, and who influenced whom, as metrics of every iteration."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from rllib_reciprocator.rollout import BatchedEnvRunner, ColumnarSample
+
+SOCIAL, INFLUENCE, BALANCE = "social", "influence", "balance"
+
+
+def equality(returns: Tensor) -> float:
+    """One less the Gini coefficient of returns that are not negative, ``[N]``; 1 if all are zero.
+
+    Source: Perolat et al. (2017), equality.
+    """
+    total = returns.sum()
+    if total <= 0:
+        return 1.0
+    differences = (returns[:, None] - returns[None, :]).abs().sum()
+    return float(1.0 - differences / (2 * len(returns) * total))
+
+
+class SocialMetricsCallback(RLlibCallback):
+    """Logs, under ``env_runners/``:
+
+    - ``social/efficiency``: extrinsic reward of all players together a step (Perolat et al. 2017, utilitarian metric);
+    - ``social/equality``: of the players' rewards above the lowest one that the game can give;
+    - ``influence/J_on_I`` and ``balance/I_towards_J``: means over all steps, for every ordered pair of players.
+    """
+
+    def on_sample_end(
+        self, *, env_runner: BatchedEnvRunner, metrics_logger: MetricsLogger, samples: list[ColumnarSample], **kwargs: Any
+    ) -> None:
+        """Called by the env runner after each sample."""
+        game = env_runner.game
+        rewards = torch.stack([sample.rewards.mean((0, 1)) for sample in samples]).mean(0)
+        metrics_logger.log_value((SOCIAL, "efficiency"), float(rewards.sum()), reduce="mean")
+        metrics_logger.log_value((SOCIAL, "equality"), equality(rewards - game.reward_range[0]), reduce="mean")
+        if not env_runner.estimates_influence:
+            return
+        influence = torch.stack([sample.influence.mean((0, 1)) for sample in samples]).mean(0).tolist()
+        balance = torch.stack([sample.balance.mean((0, 1)) for sample in samples]).mean(0).tolist()
+        for (j, influencer), (i, influenced) in permutations(enumerate(game.agents), 2):
+            metrics_logger.log_value((INFLUENCE, f"{influencer}_on_{influenced}"), influence[j][i], reduce="mean")
+            metrics_logger.log_value((BALANCE, f"{influenced}_towards_{influencer}"), balance[j][i], reduce="mean")

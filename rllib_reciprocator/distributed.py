@@ -1,0 +1,27 @@
+"""Sums over all learners, so that sharded data give the same statistics as whole data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sum_over_learners(values: Tensor) -> Tensor:
+    """The elementwise sum of ``values`` over all learner processes; ``values`` itself where there is one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def standardized(values: Tensor) -> Tensor:
+    """Values less their mean over their standard deviation, both taken over all learners.
+
+    A constant input gives zeros.
+    """
+    moments = torch.stack([values.sum(), torch.tensor(float(values.numel()), device=values.device)])
+    total, count = sum_over_learners(moments)
+    centered = values - total / count
+    variance = sum_over_learners(centered.square().sum()) / count
+    return centered / (variance.sqrt() + 1e-8)

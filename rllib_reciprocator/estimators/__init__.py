@@ -1,0 +1,6 @@
+"""Influence estimators: RLModules that say how much each agent's action was worth to each agent."""
+
+from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
+from rllib_reciprocator.estimators.tabular import TabularInfluence
+
+__all__ = ["InfluenceEstimator", "TabularInfluence", "Transition"]

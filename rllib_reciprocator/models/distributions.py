@@ -1,0 +1,139 @@
+"""Action distributions that cost little on the small action spaces of social dilemmas.
+
+RLlib's ``TorchCategorical`` builds a ``torch.distributions.Categorical``, whose checks and softmax over a short last
+axis take 40% of an iteration in matrix games.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+from ray.rllib.core.distribution.distribution import Distribution
+from torch import Tensor
+from torch.nn import functional
+
+
+class _LogitsDistribution(Distribution):
+    """A distribution over ``A`` actions, given by logits alone."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, **kwargs: Any) -> _LogitsDistribution:
+        """The distribution with these logits, ``[.., required_input_dim]``."""
+        return cls(logits)
+
+    def rsample(self, *, sample_shape: Any = None, **kwargs: Any) -> Tensor:
+        """Not available: discrete actions have no reparameterised sample."""
+        raise NotImplementedError("discrete actions cannot be sampled with a gradient")
+
+
+class Bernoulli(_LogitsDistribution):
+    """Two actions from one logit: that of action 1."""
+
+    def sample(self, *, sample_shape: Any = None, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
+        """Actions ``[..]`` int64, drawn from the generator."""
+        logit = self.logits.squeeze(-1)
+        return (torch.rand(logit.shape, generator=generator, device=logit.device) < logit.sigmoid()).long()
+
+    def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
+        """Log-probabilities ``[..]`` of actions."""
+        logit = self.logits.squeeze(-1)
+        return functional.logsigmoid(torch.where(value > 0, logit, -logit))
+
+    def entropy(self) -> Tensor:
+        """Entropies ``[..]`` in nats."""
+        logit = self.logits.squeeze(-1)
+        return functional.softplus(logit) - logit * logit.sigmoid()
+
+    def kl(self, other: Distribution, **kwargs: Any) -> Tensor:
+        """Kullback-Leibler divergences ``[..]`` from the other distribution."""
+        mine, theirs = self.logits.squeeze(-1), other.logits.squeeze(-1)
+        return mine.sigmoid() * (mine - theirs) - functional.softplus(mine) + functional.softplus(theirs)
+
+    def to_deterministic(self) -> Deterministic:
+        """The likelier action, always."""
+        return Deterministic((self.logits.squeeze(-1) > 0).long())
+
+    @staticmethod
+    def required_input_dim(space: gymnasium.Space, **kwargs: Any) -> int:
+        """One logit."""
+        return 1
+
+
+class Categorical(_LogitsDistribution):
+    """A actions from A logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits)
+        self._log_probs = logits.log_softmax(-1)
+
+    def sample(self, *, sample_shape: Any = None, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
+        """Actions ``[..]`` int64, drawn from the generator."""
+        up_to = self._log_probs.exp().cumsum(-1)
+        drawn = torch.rand((*up_to.shape[:-1], 1), generator=generator, device=up_to.device)
+        # Rounding can leave the last sum below 1, so it does not take part in the comparison.
+        return (drawn >= up_to[..., :-1]).sum(-1)
+
+    def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
+        """Log-probabilities ``[..]`` of actions."""
+        return self._log_probs.gather(-1, value.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropies ``[..]`` in nats."""
+        return -(self._log_probs.exp() * self._log_probs).sum(-1)
+
+    def kl(self, other: Distribution, **kwargs: Any) -> Tensor:
+        """Kullback-Leibler divergences ``[..]`` from the other distribution."""
+        return (self._log_probs.exp() * (self._log_probs - other._log_probs)).sum(-1)
+
+    def to_deterministic(self) -> Deterministic:
+        """The likeliest action, always."""
+        return Deterministic(self.logits.argmax(-1))
+
+    @staticmethod
+    def required_input_dim(space: gymnasium.Space, **kwargs: Any) -> int:
+        """One logit an action."""
+        return int(space.n)
+
+
+class Deterministic(Distribution):
+    """One action with certainty."""
+
+    def __init__(self, loc: Tensor) -> None:
+        super().__init__()
+        self.loc = loc
+
+    def sample(self, *, sample_shape: Any = None, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
+        """The action."""
+        return self.loc
+
+    def rsample(self, *, sample_shape: Any = None, **kwargs: Any) -> Tensor:
+        """Not available: discrete actions have no reparameterised sample."""
+        raise NotImplementedError("discrete actions cannot be sampled with a gradient")
+
+    def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
+        """0 for the action, minus infinity for any other."""
+        return torch.where(value == self.loc, 0.0, -torch.inf)
+
+    def entropy(self) -> Tensor:
+        """Zero."""
+        return torch.zeros(self.loc.shape)
+
+    def kl(self, other: Distribution, **kwargs: Any) -> Tensor:
+        """How surprising the action is to the other distribution."""
+        return -other.logp(self.loc)
+
+    @staticmethod
+    def required_input_dim(space: gymnasium.Space, **kwargs: Any) -> int:
+        """The action itself."""
+        return 1
+
+
+def distribution_for(space: gymnasium.spaces.Discrete) -> type[Bernoulli] | type[Categorical]:
+    """The distribution that a policy over this action space uses."""
+    return Bernoulli if space.n == 2 else Categorical

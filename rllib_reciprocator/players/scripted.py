@@ -1,0 +1,88 @@
+"""Scripted strategies as RLModules without parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from rllib_reciprocator.models.distributions import distribution_for
+
+COOPERATE, DEFECT = 0, 1
+PROVOKED = "provoked"
+
+
+class View(NamedTuple):
+    """What a memory-1 strategy goes by; rows are copies.
+
+    Attributes:
+        first: ``[rows]`` bool, whether nothing has been played yet.
+        own: ``[rows]`` bool, whether it defected in the last step itself.
+        others: ``[rows, N - 1]`` bool, whether each other player did.
+    """
+
+    first: Tensor
+    own: Tensor
+    others: Tensor
+
+
+def _always_cooperate(view: View) -> Tensor:
+    return torch.zeros_like(view.own)
+
+
+def _always_defect(view: View) -> Tensor:
+    return torch.ones_like(view.own)
+
+
+def _tit_for_tat(view: View) -> Tensor:
+    return view.others.float().mean(1) > 0.5
+
+
+def _win_stay_lose_shift(view: View) -> Tensor:
+    return ~view.first & (view.others != view.own[:, None]).any(1)
+
+
+# Whether to defect, from the last joint action. Against one other player they are the strategies of the literature
+# (Axelrod 1984; Nowak and Sigmund 1993); among several, tit-for-tat answers what most of them did, and
+# win-stay-lose-shift cooperates after all did the same.
+MEMORY_1: dict[str, Callable[[View], Tensor]] = {
+    "always_cooperate": _always_cooperate,
+    "always_defect": _always_defect,
+    "tit_for_tat": _tit_for_tat,
+    "win_stay_lose_shift": _win_stay_lose_shift,
+}
+GRIM_TRIGGER, RANDOM = "grim_trigger", "random"
+STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
+
+
+class ScriptedModule(TorchRLModule):
+    """Plays the strategy that ``model_config["strategy"]`` names.
+
+    All but ``random`` read the observation of a matrix game: the last actions, one's own first, ``-1`` before the
+    first step. ``grim_trigger`` cooperates until any other player defects, then defects for the rest of the episode;
+    that it was provoked is its recurrent state.
+    """
+
+    def setup(self) -> None:
+        """Chooses how to act."""
+        self.strategy = self.model_config["strategy"]
+        self.action_dist_cls = distribution_for(self.action_space)
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """Grim trigger starts unprovoked; the others keep nothing."""
+        return {PROVOKED: torch.zeros((), dtype=torch.bool)} if self.strategy == GRIM_TRIGGER else {}
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        obs = batch[Columns.OBS]
+        if self.strategy == RANDOM:
+            logits = self.action_dist_cls.required_input_dim(self.action_space)
+            return {Columns.ACTION_DIST_INPUTS: torch.zeros(len(obs), logits, device=obs.device)}
+        view = View(first=obs[:, 0] < 0, own=obs[:, 0] > 0.5, others=obs[:, 1:] > 0.5)
+        if self.strategy == GRIM_TRIGGER:
+            provoked = batch[Columns.STATE_IN][PROVOKED] | view.others.any(1)
+            return {Columns.ACTIONS: provoked.long(), Columns.STATE_OUT: {PROVOKED: provoked}}
+        return {Columns.ACTIONS: MEMORY_1[self.strategy](view).long()}
