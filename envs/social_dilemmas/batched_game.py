@@ -154,14 +154,14 @@ class BatchedGame(ABC):
     @staticmethod
     @abstractmethod
     def summarize(totals: dict[str, Tensor], num_steps: int) -> dict[str, Tensor]:
-        """Turns outcomes summed over steps and copies into rates.
+        """Turns outcomes summed over steps into rates, element by element.
 
         Args:
-            totals: Each outcome summed over ``num_steps`` joint steps, ``[N]``.
-            num_steps: How many joint steps were summed (steps times copies).
+            totals: Each outcome summed over ``num_steps`` joint steps, all of one shape, as ``[N]`` or ``[B, N]``.
+            num_steps: How many joint steps were summed.
 
         Returns:
-            Rates by name, ``[N]``, as reported in results.
+            Rates by name, of the same shape, as reported in results.
         """
 
     @abstractmethod

@@ -22,11 +22,13 @@ class Player:
     Attributes:
         seat: The agent's name in the game; also the id of its RLModule.
         kind: ``reciprocator``, ``ppo``, ``scripted`` or ``checkpoint``.
+        written: The player as written in the mapping.
         source: The strategy of a scripted player; the module's folder of a frozen one; else empty.
     """
 
     seat: str
     kind: str
+    written: str
     source: str = ""
 
     @property
@@ -36,10 +38,8 @@ class Player:
 
     @property
     def name(self) -> str:
-        """As written in the mapping, for tables."""
-        if self.kind == CHECKPOINT:
-            return f"{CHECKPOINT}/{Path(self.source).name}"
-        return f"{self.kind}/{self.source}" if self.source else self.kind
+        """Short, for tables: a frozen player without its path."""
+        return f"{CHECKPOINT}/..#{Path(self.source).name}" if self.kind == CHECKPOINT else self.written
 
 
 def assign(players: Mapping[str, str], seats: Sequence[str], action_names: Sequence[str]) -> tuple[Player, ...]:
@@ -73,15 +73,15 @@ def assign(players: Mapping[str, str], seats: Sequence[str], action_names: Seque
 def _parse(key: str, value: str, seat: str, action_names: Sequence[str]) -> Player:
     kind, _, source = str(value).partition("/")
     if value in (RECIPROCATOR, PPO):
-        return Player(seat, kind)
+        return Player(seat, kind, value)
     if kind == SCRIPTED:
         if source not in STRATEGIES:
             raise ValueError(f"players.{key}: there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
         if source != RANDOM and tuple(action_names) != ("cooperate", "defect"):
             raise ValueError(f"players.{key}: scripted/{source} plays games of cooperate and defect; here only scripted/random can")
-        return Player(seat, kind, source)
+        return Player(seat, kind, value, source)
     if kind == CHECKPOINT:
-        return Player(seat, kind, str(_checkpointed_module(key, source, seat)))
+        return Player(seat, kind, value, str(_checkpointed_module(key, source, seat)))
     known = [RECIPROCATOR, PPO, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), f"{CHECKPOINT}/PATH"]
     raise ValueError(f"players.{key}: there is no player {value!r}{did_you_mean(str(value), known)}")
 

@@ -192,8 +192,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             seats={seat: {name: torch.stack(column, 1) for name, column in columns.items()} for seat, columns in seats.items()},
             last={seat: self._sees(index) for index, seat in enumerate(self.game.agents) if seat in seats},
             **{name: torch.stack(column, 1) for name, column in steps.items()},
+            outcomes=outcomes,
         )
-        self._running_returns = log_sample(self, sample, self._running_returns, outcomes)
+        self._running_returns = log_sample(self, sample, self._running_returns)
         return sample
 
     def _start_episodes(self) -> None:

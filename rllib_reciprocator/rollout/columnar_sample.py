@@ -28,6 +28,7 @@ class ColumnarSample:
         balance: ``[B, T, N, N]`` by ``[j, i]``: i's balance towards j before each step.
         terminated: ``[B, T]`` bool, the rules ended the episode with this step.
         truncated: ``[B, T]`` bool, the episode reached its horizon with this step.
+        outcomes: The game's outcomes summed over the steps, ``[B, N]`` by name.
     """
 
     seats: dict[str, dict[str, Tensor]]
@@ -39,6 +40,7 @@ class ColumnarSample:
     balance: Tensor
     terminated: Tensor
     truncated: Tensor
+    outcomes: dict[str, Tensor]
 
     def env_steps(self) -> int:
         """Joint steps in this sample."""
@@ -57,12 +59,7 @@ class ColumnarSample:
         Besides a batch for each learning module there is one with the joint columns (``JOINT``), and one a module
         with what it sees after the last step (``BOOTSTRAP_PREFIX`` + module id), which has a row a game.
         """
-        joint = {
-            field.name: getattr(self, field.name).flatten(0, 1)
-            for field in fields(self)
-            if field.name not in ("seats", "last")
-        }
-        parts = {JOINT: SampleBatch(joint)}
+        parts = {JOINT: SampleBatch({name: getattr(self, name).flatten(0, 1) for name in _joint_columns()})}
         for module_id, columns in self.seats.items():
             parts[module_id] = SampleBatch({name: column.flatten(0, 1) for name, column in columns.items()})
             parts[BOOTSTRAP_PREFIX + module_id] = SampleBatch(self.last[module_id])
@@ -81,7 +78,14 @@ def concatenate(samples: list[ColumnarSample]) -> ColumnarSample:
             for module_id, columns in parts[0].items()
         }
 
-    flat = {field.name for field in fields(ColumnarSample)} - {"seats", "last"}
     return ColumnarSample(
-        nested("seats"), nested("last"), **{name: torch.cat([getattr(sample, name) for sample in samples]) for name in flat}
+        nested("seats"),
+        nested("last"),
+        **{name: torch.cat([getattr(sample, name) for sample in samples]) for name in _joint_columns()},
+        outcomes={name: torch.cat([sample.outcomes[name] for sample in samples]) for name in samples[0].outcomes},
     )
+
+
+def _joint_columns() -> list[str]:
+    """The columns that are a tensor ``[B, T, ..]`` each."""
+    return [field.name for field in fields(ColumnarSample) if field.name not in ("seats", "last", "outcomes")]

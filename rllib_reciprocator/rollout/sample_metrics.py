@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 OUTCOMES = "outcomes"
 
 
-def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor, outcomes: dict[str, Tensor]) -> Tensor:
+def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor) -> Tensor:
     """Logs steps, episodes, extrinsic returns and outcomes of one sample.
 
     Args:
         runner: Whose metrics these are.
         sample: The sample.
         running: ``[B, N]``, returns so far of the episodes that were under way when the sample began.
-        outcomes: The game's outcomes summed over the sample's steps, ``[B, N]`` by name.
 
     Returns:
         ``[B, N]``: returns so far of the episodes now under way.
@@ -54,7 +53,7 @@ def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor
         for key in (NUM_AGENT_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_SAMPLED_LIFETIME):
             metrics.log_value((key, agent), steps, reduce="lifetime_sum")
 
-    rates = runner.game.summarize({name: total.sum(0) for name, total in outcomes.items()}, steps)
+    rates = runner.game.summarize({name: total.sum(0) for name, total in sample.outcomes.items()}, steps)
     for name, values in rates.items():
         for agent, value in zip(agents, values.tolist(), strict=True):
             metrics.log_value((OUTCOMES, agent, name), value, reduce="mean")

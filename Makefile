@@ -1,0 +1,32 @@
+# Everything runs in .venv, which is made anew when the pinned versions or the package's metadata change.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-slow lint bench clean
+
+train: .venv/installed
+	$(BIN)/rllib train file tuned_examples/reciprocator_ipd.yaml --storage-path results
+
+test: .venv/installed
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .[dev]
+	touch $@
+
+clean:
+	rm -rf .venv results build dist *.egg-info

@@ -1,0 +1,1 @@
+"""What is fast and what is learned, measured against named peers in one run."""

@@ -1,0 +1,65 @@
+"""Trains a tuned example over several seeds and prints how cooperation went.
+
+``python -m benchmarks.learning reciprocator_ipd --seeds 10 --iterations 300``
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+
+def main() -> None:
+    """Parses and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("example", help="name of a tuned example")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 1 to this")
+    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--report", type=int, nargs="+", default=[25, 50, 100, 200, 300], help="iterations to print")
+    parser.add_argument("--threshold", type=float, default=0.9, help="of the first iteration to look for")
+    parser.add_argument("--outcome", default="cooperation_rate")
+    options = parser.parse_args()
+
+    warnings.filterwarnings("ignore")
+    import ray
+    import torch
+
+    from rllib_reciprocator.experiments.schema import read_file
+    from rllib_reciprocator.experiments.validation import build_config, check
+
+    torch.set_num_threads(1)
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    logging.disable(logging.WARNING)
+    (experiment,) = read_file(Path("tuned_examples", f"{options.example}.yaml"))
+    algorithm = check(experiment, options.example)
+    firsts: list[float] = []
+    for seed in range(1, options.seeds + 1):
+        algo = build_config(algorithm, experiment.env, {**experiment.config, "seed": seed}).build_algo()
+        first, reached, seconds, shown = None, None, 0.0, []
+        for iteration in range(1, options.iterations + 1):
+            start = time.perf_counter()
+            result = algo.train()
+            seconds += time.perf_counter() - start
+            outcomes = result["env_runners"]["outcomes"]
+            rates = [float(outcomes[seat][options.outcome]) for seat in sorted(outcomes)]
+            if any(rate != rate for rate in rates):
+                raise SystemExit(f"seed {seed}: NaN at iteration {iteration}")
+            if first is None and min(rates) >= options.threshold:
+                first, reached = iteration, seconds
+            if iteration in options.report:
+                returns = result["env_runners"]["agent_episode_returns_mean"]
+                mean = " ".join(f"{float(returns[seat]):.1f}" for seat in sorted(returns))
+                shown.append(f"{iteration}: " + " ".join(f"{rate:.3f}" for rate in rates) + f" ({mean})")
+        algo.stop()
+        firsts.append(first if first is not None else float("inf"))
+        when = f"{options.threshold} at {first} ({reached:.1f} s)" if first is not None else f"{options.threshold} never"
+        print(f"seed {seed:2}  {when}  {seconds / options.iterations:.3f} s/iteration  " + "  ".join(shown), flush=True)
+    print(f"median first iteration at {options.threshold}: {statistics.median(firsts)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""``rllib train | evaluate | example``: parses and calls, and turns errors of the user's into one line."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(help="Cooperation between self-interested agents, on RLlib.", no_args_is_help=True, pretty_exceptions_enable=False)
+train_app = typer.Typer(help="Train, from a YAML file or from options.", invoke_without_command=True)
+example_app = typer.Typer(help="The tuned examples that come with the package.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(example_app, name="example")
+
+Stop = Annotated[str | None, typer.Option(help="When to stop, as '{\"training_iteration\": 100}'.")]
+ExperimentName = Annotated[str | None, typer.Option(help="Folder of the results under the storage path.")]
+NumSamples = Annotated[int | None, typer.Option(min=1, help="How often to run each setting.")]
+StoragePath = Annotated[str | None, typer.Option(help="Where results go; ~/ray_results by default.")]
+CheckpointFreq = Annotated[int | None, typer.Option(min=0, help="Checkpoint every so many iterations; 0 never.")]
+CheckpointAtEnd = Annotated[bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Checkpoint at the end.")]
+KeepCheckpoints = Annotated[int | None, typer.Option("--keep-checkpoints-num", min=1, help="How many checkpoints to keep.")]
+Seed = Annotated[int | None, typer.Option(help="Makes the run repeatable.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints of a run of that name.")]
+Restore = Annotated[str | None, typer.Option(help="A checkpoint to start from.")]
+RayAddress = Annotated[str | None, typer.Option(help="Of a running Ray cluster.")]
+RayCpus = Annotated[int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of a local cluster.")]
+RayGpus = Annotated[int | None, typer.Option("--ray-num-gpus", min=0, help="GPUs of a local cluster.")]
+Verbose = Annotated[int, typer.Option("-v", count=True, help="Show Ray's warnings; twice for everything.")]
+
+
+def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Prints errors of the user's as one line and ends with exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from rllib_reciprocator.experiments.errors import UserError
+
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            typer.echo(f"rllib: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@train_app.callback()
+@_one_line_errors
+def train(
+    context: typer.Context,
+    algo: Annotated[str | None, typer.Option("--algo", "--run", help="Name of the algorithm, ours or RLlib's.")] = None,
+    env: Annotated[str | None, typer.Option(help="Id of the game or environment.")] = None,
+    config: Annotated[str, typer.Option(help="Settings, as '{\"lr\": 0.01}'.")] = "{}",
+    stop: Stop = None,
+    experiment_name: ExperimentName = None,
+    num_samples: NumSamples = None,
+    storage_path: StoragePath = None,
+    checkpoint_freq: CheckpointFreq = None,
+    checkpoint_at_end: CheckpointAtEnd = None,
+    keep_checkpoints: KeepCheckpoints = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    restore: Restore = None,
+    ray_address: RayAddress = None,
+    ray_num_cpus: RayCpus = None,
+    ray_num_gpus: RayGpus = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Train an algorithm on an environment, or `rllib train file F.yaml`."""
+    if context.invoked_subcommand is not None:
+        return
+    from rllib_reciprocator.experiments.errors import UserError
+    from rllib_reciprocator.experiments.schema import parse, typed
+
+    if algo is None:
+        raise UserError("train: give --algo NAME and --env ID, or `rllib train file F.yaml`")
+    entry = {"run": algo, "env": env, "config": parse(config, "--config")}
+    experiment = typed(experiment_name or f"{algo}-{env}".lower(), entry, "command line")
+    options = {
+        "stop": stop, "experiment_name": experiment_name, "num_samples": num_samples, "storage_path": storage_path,
+        "checkpoint_freq": checkpoint_freq, "checkpoint_at_end": checkpoint_at_end, "keep_checkpoints_num": keep_checkpoints,
+        "restore": restore, "seed": seed,
+    }  # fmt: skip
+    _train([experiment], "command line", options, resume, (ray_address, ray_num_cpus, ray_num_gpus, verbose))
+
+
+@train_app.command("file")
+@_one_line_errors
+def train_file(
+    file: Annotated[str, typer.Argument(help="A YAML file with one or more experiments.")],
+    stop: Stop = None,
+    experiment_name: ExperimentName = None,
+    num_samples: NumSamples = None,
+    storage_path: StoragePath = None,
+    checkpoint_freq: CheckpointFreq = None,
+    checkpoint_at_end: CheckpointAtEnd = None,
+    keep_checkpoints: KeepCheckpoints = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    restore: Restore = None,
+    ray_address: RayAddress = None,
+    ray_num_cpus: RayCpus = None,
+    ray_num_gpus: RayGpus = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Train what a YAML file describes; options go before the file's own keys."""
+    from rllib_reciprocator.experiments.schema import read_file
+
+    options = {
+        "stop": stop, "experiment_name": experiment_name, "num_samples": num_samples, "storage_path": storage_path,
+        "checkpoint_freq": checkpoint_freq, "checkpoint_at_end": checkpoint_at_end, "keep_checkpoints_num": keep_checkpoints,
+        "restore": restore, "seed": seed,
+    }  # fmt: skip
+    _train(read_file(file), file, options, resume, (ray_address, ray_num_cpus, ray_num_gpus, verbose))
+
+
+def _train(experiments: list[Any], where: str, options: dict[str, Any], resume: bool, ray_options: tuple) -> None:
+    """Applies options, checks everything, then starts Ray and runs one experiment after the other."""
+    from rllib_reciprocator.experiments import outcome, running, validation
+    from rllib_reciprocator.experiments.errors import UserError
+    from rllib_reciprocator.experiments.schema import parse, typed
+
+    given = {key: value for key, value in options.items() if value is not None}
+    name, seed = given.pop("experiment_name", None), given.pop("seed", None)
+    if name and len(experiments) > 1:
+        raise UserError(f"--experiment-name: {where} has {len(experiments)} experiments, which cannot share a folder")
+    if "stop" in given:
+        given["stop"] = parse(given["stop"], "--stop")
+    checked = []
+    for experiment in experiments:
+        entry = {**experiment.model_dump(exclude={"name"}), **given}
+        if seed is not None:
+            entry["config"] = {**entry["config"], "seed": seed}
+        experiment = typed(name or experiment.name, entry, where)
+        checked.append((experiment, validation.check(experiment, where)))
+        running.check_restore(experiment)
+        if resume:
+            running.check_resumable(experiment)
+
+    console = Console()
+    failed = False
+    running.start_ray(running.RayOptions(*ray_options), checked)
+    for experiment, algorithm in checked:
+        trials = outcome.trials_of(running.run(experiment, algorithm, resume=resume), experiment, algorithm)
+        outcome.show(experiment, trials, console)
+        failed = failed or any(trial.error for trial in trials)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_one_line_errors
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="An algorithm's checkpoint folder.")],
+    episodes: Annotated[int, typer.Option(min=1, help="How many episodes to play.")] = 1000,
+    out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
+    players: Annotated[list[str] | None, typer.Option(help="Who sits on a seat instead, as player_1=scripted/always_defect.")] = None,
+    explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
+    seed: Annotated[int | None, typer.Option(help="Makes the games repeatable.")] = None,
+) -> None:
+    """Play a checkpoint's players, without learning."""
+    from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+    from rllib_reciprocator.experiments import evaluation
+    from rllib_reciprocator.experiments.errors import UserError
+
+    folder = Path(checkpoint).expanduser().resolve()
+    others = {}
+    for assignment in players or []:
+        seat, equals, player = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--players {assignment}: give SEAT=PLAYER, as player_1=scripted/always_defect")
+        others[seat] = player
+    if isinstance(evaluation.read_config(folder), ReciprocatorConfig):
+        report = evaluation.evaluate(folder, episodes, others, seed=seed, explore=explore)
+    elif others:
+        raise UserError("--players: only Reciprocator checkpoints have players")
+    else:
+        report = evaluation.evaluate_stock(folder, episodes)
+    Console().print(evaluation.table(report))
+    if out:
+        evaluation.write(report, Path(out).expanduser())
+        typer.echo(f"written to {out}")
+
+
+@example_app.command("list")
+def example_list() -> None:
+    """List the tuned examples."""
+    from rllib_reciprocator.cli import examples
+
+    for name in examples.names():
+        typer.echo(f"{name:32} {examples.summary(name)}")
+
+
+@example_app.command("get")
+@_one_line_errors
+def example_get(name: Annotated[str, typer.Argument(help="As `rllib example list` names it.")]) -> None:
+    """Print a tuned example's YAML."""
+    typer.echo(_example(name).read_text(encoding="utf-8"), nl=False)
+
+
+@example_app.command("run")
+@_one_line_errors
+def example_run(
+    name: Annotated[str, typer.Argument(help="As `rllib example list` names it.")],
+    stop: Stop = None,
+    storage_path: StoragePath = None,
+    seed: Seed = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Train a tuned example."""
+    from rllib_reciprocator.experiments.schema import read_file
+
+    file = str(_example(name))
+    _train(read_file(file), file, {"stop": stop, "storage_path": storage_path, "seed": seed}, False, (None, None, None, verbose))
+
+
+def _example(name: str) -> Path:
+    from rllib_reciprocator.cli import examples
+    from rllib_reciprocator.experiments.errors import UserError, unknown
+
+    if name not in examples.names():
+        raise UserError(f"example {name!r} is {unknown(name, examples.names())}")
+    return examples.path(name)
+
+
+def main() -> None:
+    """The console script ``rllib``."""
+    sys.exit(app())

@@ -1,0 +1,147 @@
+"""What came of an experiment: a table, and a picture of the learning curves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.tune.result_grid import ResultGrid
+from rich.console import Console
+from rich.table import Table
+
+from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+from rllib_reciprocator.experiments.progress import outcome_rates
+from rllib_reciprocator.experiments.schema import Experiment
+from rllib_reciprocator.experiments.validation import build_config
+
+CURVES = "learning_curves.png"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial's outcome.
+
+    Attributes:
+        folder: Where its files are.
+        players: Who played, by seat; empty for algorithms without players.
+        results: The result of every iteration, as reported.
+        checkpoint: The last checkpoint's folder, if any.
+        error: What ended it, if it failed.
+    """
+
+    folder: Path
+    players: dict[str, str]
+    results: list[dict[str, Any]]
+    checkpoint: Path | None
+    error: str | None
+
+
+def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorithm]) -> list[Trial]:
+    """The trials of an experiment that has run."""
+    trials = []
+    for result in grid:
+        folder = Path(result.path)
+        checkpoint = Path(result.checkpoint.path) if result.checkpoint else None
+        error = str(result.error).strip().splitlines()[-1] if result.error else None
+        trials.append(Trial(folder, _players(experiment, algorithm, folder), read_results(folder), checkpoint, error))
+    return trials
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones."""
+    by_iteration: dict[int, dict[str, Any]] = {}
+    file = folder / "result.json"
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                result = json.loads(line)
+            except json.JSONDecodeError:  # a line that was being written when the run was killed
+                continue
+            by_iteration[result["training_iteration"]] = result
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def _players(experiment: Experiment, algorithm: type[Algorithm], folder: Path) -> dict[str, str]:
+    try:
+        settings = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        settings = {}
+    players = {key: settings[key] for key in ("players", "env_config") if key in settings}
+    if not issubclass(algorithm.get_default_config().__class__, ReciprocatorConfig):
+        return {}
+    config = build_config(algorithm, experiment.env, players)
+    return {player.seat: player.name for player in config.seated()}
+
+
+def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
+    """Prints the outcome, and draws the learning curves beside the trials' folders."""
+    for trial in trials:
+        if trial.error:
+            console.print(f"[red]failed[/red] {trial.folder.name}: {trial.error}", highlight=False, soft_wrap=True)
+        if not trial.results:
+            continue
+        last = trial.results[-1]
+        rates = outcome_rates(last)
+        returns = last.get("env_runners", {}).get("agent_episode_returns_mean", {})
+        title = f"{experiment.name}: {experiment.run} on {experiment.env}, {last['training_iteration']} iterations, {last['time_total_s']:.1f} s of training"
+        table = Table(title=title, title_justify="left")
+        table.add_column("seat")
+        table.add_column("player")
+        table.add_column("extrinsic return", justify="right")
+        for name in rates:
+            table.add_column(name.replace("_", " "), justify="right")
+        for seat in sorted(returns) or ["all"]:
+            value = returns.get(seat, last.get("env_runners", {}).get("episode_return_mean", float("nan")))
+            row = [seat, trial.players.get(seat, experiment.run), f"{value:.2f}"]
+            table.add_row(*row, *(f"{by.get(seat, float('nan')):.3f}" for by in rates.values()))
+        console.print(table)
+        console.print(f"checkpoint   {trial.checkpoint or 'none'}", highlight=False, soft_wrap=True)
+        console.print(f"tensorboard  --logdir {trial.folder}", highlight=False, soft_wrap=True)
+    drawn = [trial for trial in trials if len(trial.results) > 1]
+    if drawn:
+        picture = drawn[0].folder.parent / CURVES
+        draw(experiment.name, drawn, picture)
+        console.print(f"picture      {picture}", highlight=False, soft_wrap=True)
+
+
+def draw(title: str, trials: list[Trial], picture: Path) -> None:
+    """Draws outcome rates and extrinsic returns of every player over the iterations, one line a trial."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    outcomes = list(outcome_rates(trials[0].results[-1]))
+    figure = Figure(figsize=(5.2 * (len(outcomes) + 1), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(outcomes) + 1, squeeze=False)[0]
+    colours = ("#d64541", "#3468c0", "#2e8b57", "#e69f00", "#7b4fa6", "#00a0aa", "#785a3c", "#5a5a5a")
+    styles = ("-", "--", "-.", ":")
+
+    def curve(panel: Any, label: str, index: int, value_of: Any, first: bool, results: list[dict[str, Any]]) -> None:
+        points = [(result["training_iteration"], value_of(result)) for result in results]
+        xs, ys = zip(*[(x, y) for x, y in points if y is not None], strict=True) if any(y is not None for _, y in points) else ((), ())
+        panel.plot(xs, ys, styles[index % 4], color=colours[index % 8], label=label if first else None, linewidth=1.6)
+
+    for number, trial in enumerate(trials):
+        last = trial.results[-1].get("env_runners", {})
+        seats = sorted(last.get("agent_episode_returns_mean", {}))
+        for index, seat in enumerate(seats):
+            label = f"{seat} ({trial.players[seat]})" if seat in trial.players else seat
+            for panel, name in zip(panels, outcomes, strict=False):
+                curve(panel, label, index, lambda r, s=seat, n=name: outcome_rates(r).get(n, {}).get(s), number == 0, trial.results)
+            curve(panels[-1], label, index, lambda r, s=seat: r["env_runners"].get("agent_episode_returns_mean", {}).get(s), number == 0, trial.results)
+        if not seats:
+            curve(panels[-1], "episode return", 0, lambda r: r.get("env_runners", {}).get("episode_return_mean"), number == 0, trial.results)
+    for panel, name in zip(panels, [*outcomes, "extrinsic return"], strict=True):
+        panel.set_title(name.replace("_", " "), fontsize=10)
+        panel.set_xlabel("iteration")
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+        if name.endswith(("_rate", "_share")):
+            panel.set_ylim(-0.02, 1.02)
+    if panels[0].get_legend_handles_labels()[1]:
+        panels[0].legend(fontsize=8, frameon=False, loc="best")
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(picture, dpi=130)

@@ -1,0 +1,80 @@
+"""Shows how trials go, while they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.callback import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINES_WITHOUT_TERMINAL = 20
+
+
+def outcome_rates(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The outcome rates in a result: outcome -> agent -> value; empty for algorithms that report none."""
+    rates: dict[str, dict[str, float]] = {}
+    outcomes = result.get("env_runners", {}).get("outcomes", {})
+    for agent in sorted(outcomes):
+        for name, value in outcomes[agent].items():
+            rates.setdefault(name, {})[agent] = float(value)
+    return rates
+
+
+def brief(result: dict[str, Any]) -> str:
+    """The main figures of a result in one line."""
+    parts = [f"{name} " + " ".join(f"{value:.3f}" for value in by.values()) for name, by in outcome_rates(result).items()]
+    mean = result.get("env_runners", {}).get("episode_return_mean")
+    if mean is not None:
+        parts.append(f"return {mean:.1f}")
+    return "  ".join(parts)
+
+
+class ProgressCallback(Callback):
+    """A bar a trial in a terminal, and about 20 lines a trial elsewhere.
+
+    Tune pickles its callbacks, so that what is drawn is made when the experiment starts.
+    """
+
+    def __init__(self, name: str, iterations: float | None) -> None:
+        """Notes what to show.
+
+        Args:
+            name: The experiment.
+            iterations: At which iteration trials stop, if that is known.
+        """
+        self.name = name
+        self.iterations = int(iterations) if iterations else None
+        self._progress: Progress | None = None
+        self._bars: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what is drawn."""
+        return {**self.__dict__, "_progress": None, "_bars": {}}
+
+    def setup(self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any) -> None:
+        """Starts to draw."""
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console)
+            self._progress.start()
+        self._console = console
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        """Shows a trial's newest figures."""
+        done = result["training_iteration"]
+        label = self.name if len(trials) == 1 else f"{self.name} {trial.experiment_tag}"
+        if self._progress is not None:
+            if trial.trial_id not in self._bars:
+                self._bars[trial.trial_id] = self._progress.add_task(label, total=self.iterations, figures="")
+            self._progress.update(self._bars[trial.trial_id], completed=done, figures=brief(result))
+        elif done == 1 or done == self.iterations or done % max(1, (self.iterations or 1000) // LINES_WITHOUT_TERMINAL) == 0:
+            seconds = result.get("time_total_s", 0.0)
+            self._console.print(f"{label}  iteration {done}  {seconds:.0f} s  {brief(result)}", highlight=False, soft_wrap=True)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Stops drawing."""
+        if self._progress is not None:
+            self._progress.stop()

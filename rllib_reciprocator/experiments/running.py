@@ -1,0 +1,157 @@
+"""Runs checked experiments through Ray Tune."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.result_grid import ResultGrid
+
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.progress import ProgressCallback
+from rllib_reciprocator.experiments.schema import Experiment, variants
+from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How to reach or start Ray.
+
+    Attributes:
+        address: Of a running cluster; a local one is started if None.
+        num_cpus: CPUs of a local cluster; those of the machine if None.
+        num_gpus: GPUs of a local cluster; those of the machine if None.
+        verbosity: 0 quiet, 1 with Ray's warnings, 2 with everything that workers print.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    verbosity: int = 0
+
+
+def storage_of(experiment: Experiment) -> Path:
+    """The experiment's folder."""
+    root = experiment.storage_path or os.environ.get("RAY_AIR_LOCAL_CACHE_DIR") or "~/ray_results"
+    return Path(root).expanduser().resolve() / experiment.name
+
+
+def start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> None:
+    """Connects to Ray, or starts it with room for the largest trial.
+
+    Raises:
+        UserError: If the cluster at the address cannot be reached.
+    """
+    level = (logging.ERROR, logging.WARNING, logging.INFO)[min(options.verbosity, 2)]
+    logging.getLogger("ray").setLevel(level)
+    if not options.verbosity:
+        warnings.filterwarnings("ignore", module=r"ray\..*")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    # A trial's newest checkpoint is only known to --resume once Tune has written it down.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    common: dict[str, Any] = {"logging_level": level, "log_to_driver": options.verbosity > 1, "ignore_reinit_error": True}
+    if options.address:
+        try:
+            ray.init(address=options.address, **common)
+        except ConnectionError as error:
+            raise UserError(f"--ray-address {options.address}: {error}") from None
+        return
+    cpus, gpus = _largest_trial(experiments)
+    available = options.num_cpus or os.cpu_count() or 1
+    ray.init(num_cpus=max(available, cpus), num_gpus=options.num_gpus, include_dashboard=False, **common)
+    if gpus > ray.cluster_resources().get("GPU", 0):
+        ray.shutdown()
+        raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {ray.cluster_resources().get('GPU', 0):g}")
+
+
+def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tuple[int, float]:
+    """CPUs and GPUs that the largest trial needs."""
+    cpus, gpus = 1.0, 0.0
+    for experiment, algorithm in experiments:
+        for settings in variants(experiment.config):
+            config = build_config(algorithm, experiment.env, settings)
+            request = algorithm.default_resource_request(config)
+            if isinstance(request, PlacementGroupFactory):
+                cpus = max(cpus, request.required_resources.get("CPU", 0.0))
+                gpus = max(gpus, request.required_resources.get("GPU", 0.0))
+    return int(-(-cpus // 1)), gpus
+
+
+def check_resumable(experiment: Experiment) -> None:
+    """Checks that an earlier run of the experiment can be continued.
+
+    Raises:
+        UserError: If there is none.
+    """
+    folder = storage_of(experiment)
+    if not tune.Tuner.can_restore(str(folder)):
+        raise UserError(f"--resume: {folder} has no experiment to continue")
+
+
+def check_restore(experiment: Experiment) -> None:
+    """Checks that the checkpoint to start from is one.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if experiment.restore and not (Path(experiment.restore).expanduser() / "rllib_checkpoint.json").is_file():
+        raise UserError(f"restore: {experiment.restore} is not a checkpoint (it has no rllib_checkpoint.json)")
+
+
+def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = False) -> ResultGrid:
+    """Runs all trials of an experiment; Ray must be up.
+
+    Args:
+        experiment: A checked experiment.
+        algorithm: Its algorithm.
+        resume: Whether to continue an earlier run of that name from its last checkpoints.
+
+    Returns:
+        The trials' results.
+    """
+    folder = storage_of(experiment)
+    space = {"env": experiment.env, **algorithm_settings(experiment.config)}
+    if experiment.restore:
+        algorithm = _restored(algorithm, str(Path(experiment.restore).expanduser().resolve()))
+    if resume:
+        tuner = tune.Tuner.restore(str(folder), algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
+        return tuner.fit()
+    tuner = tune.Tuner(
+        algorithm,
+        param_space=space,
+        tune_config=tune.TuneConfig(num_samples=experiment.num_samples),
+        run_config=tune.RunConfig(
+            name=experiment.name,
+            storage_path=str(folder.parent),
+            stop=dict(experiment.stop),
+            verbose=0,
+            callbacks=[ProgressCallback(experiment.name, experiment.stop.get("training_iteration"))],
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=experiment.checkpoint_freq,
+                checkpoint_at_end=experiment.checkpoint_at_end,
+                num_to_keep=experiment.keep_checkpoints_num,
+            ),
+        ),
+    )
+    return tuner.fit()
+
+
+def _restored(algorithm: type[Algorithm], checkpoint: str) -> type[Algorithm]:
+    """The algorithm, starting from a checkpoint's state."""
+
+    class Restored(algorithm):  # type: ignore[misc, valid-type]
+        def setup(self, config: Any) -> None:
+            super().setup(config)
+            self.restore_from_path(checkpoint)
+
+    Restored.__name__ = algorithm.__name__
+    return Restored

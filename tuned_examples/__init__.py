@@ -1,0 +1,1 @@
+"""Tuned examples; a package so that they are installed with the rest."""
