@@ -42,8 +42,8 @@ class Bernoulli(_LogitsDistribution):
 
     def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
         """Log-probabilities ``[..]`` of actions."""
-        logit = self.logits.squeeze(-1)
-        return functional.logsigmoid(torch.where(value > 0, logit, -logit))
+        sign = torch.where(value > 0, 1.0, -1.0)
+        return functional.logsigmoid(sign * self.logits.squeeze(-1))
 
     def entropy(self) -> Tensor:
         """Entropies ``[..]`` in nats."""

@@ -37,6 +37,15 @@ class FeedForwardModule(TorchRLModule, ValueFunctionAPI):
         self.actor = _perceptron(inputs, hiddens, self.action_dist_cls.required_input_dim(self.action_space), activation)
         self.critic = _perceptron(inputs, hiddens, 1, activation)
 
+    def train(self, mode: bool = True) -> FeedForwardModule:
+        """Notes the mode and leaves the layers alone: none of them acts otherwise in training.
+
+        RLlib switches the mode at every forward pass; walking through the layers each time would take as long as the
+        pass itself.
+        """
+        self.training = mode
+        return self
+
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         return {Columns.ACTION_DIST_INPUTS: self.actor(self._inputs(batch))}
 

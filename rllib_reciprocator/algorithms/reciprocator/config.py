@@ -237,7 +237,10 @@ class ReciprocatorConfig(PPOConfig):
         return social_dilemmas.make(self.env, **dict(self.env_config))
 
     def _check_learning(self, game: BatchedGame, seated: tuple[Player, ...]) -> None:
-        if not self.in_evaluation and not any(player.learns for player in seated):
+        """Checks what training needs; RLlib's own evaluation copies of a configuration do not learn."""
+        if self.in_evaluation:
+            return
+        if not any(player.learns for player in seated):
             raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
         if any(player.kind == RECIPROCATOR for player in seated) and not hasattr(game, "payoffs"):
             raise ValueError(

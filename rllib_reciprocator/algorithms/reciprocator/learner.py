@@ -59,6 +59,20 @@ class ReciprocatorLearner(PPOTorchLearner):
         for module_id, module in fixed.items():
             self.module.add_module(module_id, module)
 
+    @override(TorchLearner)
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        """Steps every optimizer; gradients that are not finite are left to RLlib's own, slower way of checking."""
+        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        if not bool(norms.isfinite().all()) or self._grad_scalers is not None or self._lr_scheduler_classes is not None:
+            super().apply_gradients(gradients_dict)
+            return
+        for name, gradient in gradients_dict.items():
+            self._params[name].grad = gradient
+        for module_id, names in self._module_optimizers.items():
+            for name in names:
+                self.get_optimizer(module_id, name).step()
+
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""

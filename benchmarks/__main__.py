@@ -1,0 +1,94 @@
+"""Speed on one core: an iteration against a bare PyTorch loop of the same work, in alternation; and game stepping.
+
+``OMP_NUM_THREADS=1 python -m benchmarks`` (``make bench``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+ROUNDS = 15
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def iterations(example: str, width: int, clip: float, normalize_returns: bool) -> None:
+    """Times a tuned example and the bare loop turn by turn."""
+    from benchmarks.bare_loop import BareLoop
+    from rllib_reciprocator.experiments.schema import read_file
+    from rllib_reciprocator.experiments.validation import build_config, check
+
+    (experiment,) = read_file(Path("tuned_examples", f"{example}.yaml"))
+    algo = build_config(check(experiment, example), experiment.env, {**experiment.config, "seed": 1}).build_algo()
+    bare = BareLoop(width, clip, normalize_returns)
+    for call in (algo.train, bare.iterate) * 3:
+        call()
+    pairs = [(_seconds(algo.train), _seconds(bare.iterate)) for _ in range(ROUNDS)]
+    algo.stop()
+    ours, floor = statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+    ratios = sorted(a / b for a, b in pairs)
+    print(
+        f"{example:26} {ours:.3f} s an iteration, bare loop {floor:.3f} s: ratio {statistics.median(ratios):.2f}"
+        f" ({ratios[0]:.2f} to {ratios[-1]:.2f}); {65_536 / ours:,.0f} joint steps/s, learning included"
+    )
+
+
+def stepping(game_id: str, games: int = 2048, steps: int = 2000) -> None:
+    """Times random play, with the actions given and with drawing them included."""
+    import torch
+
+    import social_dilemmas
+
+    game = social_dilemmas.make(game_id, games)
+    generator = torch.Generator().manual_seed(0)
+    shape = (games, game.num_agents)
+    given = [torch.randint(int(game.action_space.n), shape, generator=generator) for _ in range(64)]
+
+    def play(draw: bool) -> None:
+        game.reset()
+        for t in range(steps):
+            game.step(torch.randint(int(game.action_space.n), shape, generator=generator) if draw else given[t % 64])
+            if (t + 1) % game.horizon == 0:
+                game.reset()
+
+    play(draw=True)
+    rates = [[games * steps / _seconds(lambda draw=draw: play(draw)) / 1e6 for draw in (False, True)] for _ in range(5)]
+    step, drawn = (statistics.median(rate[k] for rate in rates) for k in (0, 1))
+    print(f"{game_id:26} {step:.1f} million joint steps/s; {drawn:.1f} with drawing the actions")
+
+
+def main() -> None:
+    """Runs everything, or what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=["games", "iterations"], default=["games", "iterations"])
+    what = parser.parse_args().what
+    warnings.filterwarnings("ignore")
+    import torch
+
+    torch.set_num_threads(1)
+    if "games" in what:
+        for game_id in ("ipd_v0", "coins_v0"):
+            stepping(game_id)
+    if "iterations" in what:
+        import ray
+
+        ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        logging.disable(logging.WARNING)
+        iterations("reciprocator_ipd_paper", width=2, clip=0.1, normalize_returns=True)
+        iterations("reciprocator_ipd", width=16, clip=0.2, normalize_returns=False)
+        print(f"resident memory at its peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The floor: two Reciprocators in the iterated prisoner's dilemma as a bare PyTorch loop.
+
+The same work as an iteration of the algorithm, with nothing around it: no RLlib, no metrics beyond the cooperation
+rate, no checkpoints, no settings.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class BareLoop:
+    """Samples, computes influence and reciprocal reward, and runs full-batch PPO epochs for both players."""
+
+    def __init__(self, width: int, clip: float, normalize_returns: bool, games: int = 2048, steps: int = 32, epochs: int = 10) -> None:
+        """Builds networks and tables."""
+        self.games, self.steps, self.epochs = games, steps, epochs
+        self.clip, self.normalize_returns = clip, normalize_returns
+        self.gamma, self.weight, self.entropy = 0.96, 5.0, 0.02
+
+        def network() -> nn.Sequential:
+            return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+
+        self.actors, self.critics = [network(), network()], [network(), network()]
+        self.optimizers = [
+            torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=5e-3)
+            for actor, critic in zip(self.actors, self.critics, strict=True)
+        ]
+        self.payoffs = torch.tensor([[-1.0, -1.0], [-3.0, 0.0], [0.0, -3.0], [-2.0, -2.0]])
+        joint = [(0, 0), (0, 1), (1, 0), (1, 1)]
+        seen = [[(-1.0, 0.0)] * 2] + [[(a, b), (b, a)] for a, b in joint]
+        self.observations = torch.tensor(seen, dtype=torch.float32)
+        self.defects = torch.full((5, 2), 0.5)
+
+    def _influence_table(self) -> Tensor:
+        payoffs = self.payoffs.view(1, 2, 2, 2)
+        chosen = torch.stack([1 - self.defects, self.defects], -1)
+        first = payoffs - (chosen[:, 0, :, None, None] * payoffs).sum(1, keepdim=True)
+        second = payoffs - (chosen[:, 1, None, :, None] * payoffs).sum(2, keepdim=True)
+        return torch.stack([first, second], -2).reshape(20, 2, 2)
+
+    def iterate(self) -> float:
+        """One iteration; returns the cooperation rate."""
+        table = self._influence_table()
+        state = torch.zeros(self.games, dtype=torch.int64)
+        balance = torch.zeros(self.games, 2, 2)
+        rows: dict[str, list[Tensor]] = {name: [] for name in ("obs", "actions", "logp", "reward", "state")}
+        with torch.no_grad():
+            for _ in range(self.steps):
+                obs = self.observations[state]
+                logits = torch.stack([actor(obs[:, i]) for i, actor in enumerate(self.actors)], 1).squeeze(-1)
+                actions = (torch.rand_like(logits) < logits.sigmoid()).long()
+                joint = actions[:, 0] * 2 + actions[:, 1]
+                influence = table[state * 4 + joint]
+                reciprocal = (balance * influence.transpose(1, 2)).sum(1) - (balance * influence.transpose(1, 2)).diagonal(dim1=1, dim2=2)
+                rows["obs"].append(obs)
+                rows["actions"].append(actions)
+                rows["logp"].append(functional.logsigmoid(torch.where(actions > 0, logits, -logits)))
+                rows["reward"].append(self.payoffs[joint] + self.weight * reciprocal)
+                rows["state"].append(state)
+                balance = influence
+                state = joint + 1
+            obs, actions, logp, rewards, states = (torch.stack(rows[name], 1) for name in ("obs", "actions", "logp", "reward", "state"))
+            counts = torch.zeros(5, 2).index_add_(0, states.flatten(), actions.flatten(0, 1).float())
+            visits = torch.bincount(states.flatten(), minlength=5)[:, None]
+            self.defects = (counts + 1) / (visits + 2)
+            returns = torch.empty_like(rewards)
+            running = torch.zeros(self.games, 2)
+            for t in reversed(range(self.steps)):
+                running = rewards[:, t] + self.gamma * running
+                returns[:, t] = running
+        for i, (actor, critic, optimizer) in enumerate(zip(self.actors, self.critics, self.optimizers, strict=True)):
+            own_obs, own_actions = obs[:, :, i].flatten(0, 1).contiguous(), actions[:, :, i].flatten()
+            old_logp, targets = logp[:, :, i].flatten(), returns[:, :, i].flatten()
+            with torch.no_grad():
+                if self.normalize_returns:
+                    targets = (targets - targets.mean()) / targets.std()
+                advantages = targets - critic(own_obs).squeeze(-1)
+                if not self.normalize_returns:
+                    advantages = (advantages - advantages.mean()) / advantages.std()
+            for _ in range(self.epochs):
+                logits = actor(own_obs).squeeze(-1)
+                ratio = (functional.logsigmoid(torch.where(own_actions > 0, logits, -logits)) - old_logp).exp()
+                surrogate = torch.min(ratio * advantages, ratio.clamp(1 - self.clip, 1 + self.clip) * advantages)
+                entropy = functional.softplus(logits) - logits * logits.sigmoid()
+                value_loss = (critic(own_obs).squeeze(-1) - targets).square()
+                loss = (-surrogate + 0.5 * value_loss - self.entropy * entropy).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return float((actions == 0).float().mean())
