@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pettingzoo import AECEnv
 
     from social_dilemmas.batched_game import BatchedGame
-    from social_dilemmas.parallel_env import GameParallelEnv
+    from social_dilemmas.pettingzoo_env import GameParallelEnv
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class GameSpec:
 
     def parallel_env(self, render_mode: str | None = None, **settings: Any) -> GameParallelEnv:
         """One copy as a PettingZoo ``ParallelEnv``."""
-        from social_dilemmas.parallel_env import GameParallelEnv
+        from social_dilemmas.pettingzoo_env import GameParallelEnv
 
         return GameParallelEnv(self.make(**settings), self.id, render_mode)
 

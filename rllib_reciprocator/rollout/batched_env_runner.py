@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 INFLUENCE_MODULE_ID = "influence"
 ROLLOUT_STATE = "rollout"
+FRAGMENTS_WITH_WEIGHTS = "fragments_with_weights"
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -194,7 +195,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             **{name: torch.stack(column, 1) for name, column in steps.items()},
             outcomes=outcomes,
         )
-        self._running_returns = log_sample(self, sample, self._running_returns)
+        self._running_sums = log_sample(self, sample, self._running_sums)
         return sample
 
     def _start_episodes(self) -> None:
@@ -203,7 +204,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._obs = self.game.reset()
         self._balance = torch.zeros(self.num_envs, n, n, device=self.device)
         self._memory = [self._fresh_memory(module) for module, _ in self._players]
-        self._running_returns = torch.zeros(self.num_envs, n, device=self.device)
+        self._running_sums = torch.zeros(self.num_envs, n + 1, device=self.device)
 
     def _restart(self, ended: Tensor) -> None:
         """Starts those games anew that ended before the others, ``[B]`` bool."""
@@ -270,14 +271,17 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Counters, the players' weights, and the games themselves if they are in the middle of an episode."""
-        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        state: dict[str, Any] = {
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
+            WEIGHTS_SEQ_NO: self._weights_seq_no,
+            FRAGMENTS_WITH_WEIGHTS: self._fragments_with_weights,
+        }
         if self._check_component(COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(
                 components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
                 not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
                 **kwargs,
             )
-            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
         if self._check_component(ROLLOUT_STATE, components, not_components) and self._episode_step:
             state[ROLLOUT_STATE] = {
                 "episode_step": self._episode_step,
@@ -285,7 +289,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "obs": self._obs,
                 "balance": self._balance,
                 "memory": self._memory,
-                "running_returns": self._running_returns,
+                "running_sums": self._running_sums,
             }
         return state
 
@@ -298,6 +302,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if state.get(WEIGHTS_SEQ_NO, self._weights_seq_no) != self._weights_seq_no:
             self._weights_seq_no = state[WEIGHTS_SEQ_NO]
             self._fragments_with_weights = 0
+        self._fragments_with_weights = state.get(FRAGMENTS_WITH_WEIGHTS, self._fragments_with_weights)
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         if ROLLOUT_STATE in state:
@@ -306,7 +311,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.game.set_state(rollout["game"])
             self._obs, self._balance = rollout["obs"].to(self.device), rollout["balance"].to(self.device)
             self._memory = [{name: value.to(self.device) for name, value in memory.items()} for memory in rollout["memory"]]
-            self._running_returns = rollout["running_returns"].to(self.device)
+            self._running_sums = rollout["running_sums"].to(self.device)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:

@@ -36,10 +36,10 @@ def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor
     Args:
         runner: Whose metrics these are.
         sample: The sample.
-        running: ``[B, N]``, returns so far of the episodes that were under way when the sample began.
+        running: ``[B, N + 1]``, returns so far, and steps, of the episodes that were under way when the sample began.
 
     Returns:
-        ``[B, N]``: returns so far of the episodes now under way.
+        ``[B, N + 1]``: the same of the episodes now under way.
     """
     metrics, agents = runner.metrics, runner.game.agents
     steps = sample.env_steps()
@@ -59,12 +59,12 @@ def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor
             metrics.log_value((OUTCOMES, agent, name), value, reduce="mean")
 
     ended = sample.terminated | sample.truncated
-    returns, running = _episode_returns(sample.rewards, ended, running)
-    if len(returns):
-        episodes = len(returns)
+    summed, running = _episode_sums(torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1), ended, running)
+    if episodes := len(summed):
+        returns, lengths = summed[:, :-1], summed[:, -1]
         metrics.log_value(NUM_EPISODES, episodes, reduce="sum")
         metrics.log_value(NUM_EPISODES_LIFETIME, episodes, reduce="lifetime_sum")
-        metrics.log_value(EPISODE_LEN_MEAN, float(ended.numel() / episodes), reduce="mean")
+        metrics.log_value(EPISODE_LEN_MEAN, float(lengths.mean()), reduce="mean")
         collective = returns.sum(1)
         metrics.log_value(EPISODE_RETURN_MEAN, float(collective.mean()), reduce="mean")
         metrics.log_value(EPISODE_RETURN_MIN, float(collective.min()), reduce="min")
@@ -74,17 +74,21 @@ def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor
     return running
 
 
-def _episode_returns(rewards: Tensor, ended: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns of the episodes that ended, ``[episodes, N]``, and returns so far of the others, ``[B, N]``.
+def _episode_sums(values: Tensor, ended: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over the episodes that ended, ``[episodes, K]``, and so far over the others, ``[B, K]``.
 
-    A return is the difference between the cumulated rewards at its end and at the end before it.
+    A sum is the difference between what is cumulated at an episode's end and at the end before it.
+
+    Args:
+        values: ``[B, T, K]``, what to sum.
+        ended: ``[B, T]`` bool, whether an episode ended with that step.
+        running: ``[B, K]``, sums so far of the episodes that were under way.
     """
-    cumulated = running[:, None] + rewards.cumsum(1)
+    cumulated = running[:, None] + values.cumsum(1)
     if not bool(ended[:, :-1].any()):
         done = ended[:, -1]
         return cumulated[done, -1], torch.where(done[:, None], 0.0, cumulated[:, -1])
-    at_ends = torch.where(ended[..., None], cumulated, 0.0)
-    index = torch.where(ended, torch.arange(ended.shape[1], device=ended.device), -1).cummax(1).values
-    last_end = at_ends.gather(1, index.clamp(min=0)[..., None].expand_as(at_ends)) * (index >= 0)[..., None]
-    before = torch.cat([torch.zeros_like(last_end[:, :1]), last_end[:, :-1]], 1)
-    return (cumulated - before)[ended], cumulated[:, -1] - last_end[:, -1]
+    last_end = torch.where(ended, torch.arange(ended.shape[1], device=ended.device), -1).cummax(1).values
+    at_last_end = cumulated.gather(1, last_end.clamp(min=0)[..., None].expand_as(cumulated)) * (last_end >= 0)[..., None]
+    before = torch.cat([torch.zeros_like(at_last_end[:, :1]), at_last_end[:, :-1]], 1)
+    return (cumulated - before)[ended], cumulated[:, -1] - at_last_end[:, -1]

@@ -1,0 +1,125 @@
+import pytest
+import social_dilemmas
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RIGHT, LEFT, DOWN, UP, STAY = range(5)
+
+
+def coins(cells, **options):
+    """A single game with agents and coins on given cells."""
+    game = social_dilemmas.make("coins_v0", 1, **options)
+    game.reset(seed=0)
+    game._cells = torch.tensor(cells)[:, None]
+    return game
+
+
+@pytest.mark.parametrize(
+    ("action", "cell"), [(RIGHT, 5), (LEFT, 3), (DOWN, 7), (UP, 1), (STAY, 4)]
+)
+def test_moves_from_the_middle(action, cell):
+    game = coins([4, 0, 2, 6])
+    game.step(torch.tensor([[action, STAY]]))
+    assert game._cells[0, 0] == cell
+
+
+@pytest.mark.parametrize(("action", "cell"), [(RIGHT, 6), (LEFT, 7), (DOWN, 2), (UP, 5)])
+def test_moves_go_around_the_torus(action, cell):
+    game = coins([8, 0, 1, 3])
+    game.step(torch.tensor([[action, STAY]]))
+    assert game._cells[0, 0] == cell
+
+
+def test_moves_on_a_grid_that_is_not_square():
+    game = coins([7, 0, 1, 3], grid_size=(2, 4))
+    game.step(torch.tensor([[RIGHT, DOWN]]))
+    assert game._cells[:2, 0].tolist() == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("cells", "rewards", "own", "others"),
+    [
+        ([3, 8, 4, 0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]),  # player 0 takes its own coin
+        ([3, 8, 0, 4], [1.0, -2.0], [0.0, 0.0], [1.0, 0.0]),  # player 0 takes player 1's
+        ([3, 4, 4, 5], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]),  # each its own
+        ([3, 4, 5, 4], [-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]),  # each the other's
+        ([3, 3, 4, 0], [-1.0, 1.0], [1.0, 0.0], [0.0, 1.0]),  # both meet on player 0's coin
+        ([3, 8, 0, 1], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]),  # nothing
+    ],
+)
+def test_rewards_by_hand(cells, rewards, own, others):
+    step = coins(cells).step(torch.tensor([[RIGHT, RIGHT]]))
+    assert step.rewards[0].tolist() == rewards
+    assert step.outcomes["own_coins"][0].tolist() == own
+    assert step.outcomes["others_coins"][0].tolist() == others
+
+
+def test_penalty_of_three_players():
+    step = coins([3, 3, 8, 0, 2, 4], num_agents=3).step(torch.tensor([[RIGHT, RIGHT, STAY]]))
+    assert step.rewards[0].tolist() == [1.0, 1.0, -3.0]  # two takers at 3 / 2 each
+
+
+def test_agent_and_coin_planes_are_rotated_separately():
+    """The paper's code rolls all planes at once, so that player 1 finds coins where player 0 finds agents."""
+    game = coins([0, 1, 2, 3])
+    planes = game._observe()[0].flatten(2).argmax(-1)
+    assert planes.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]
+    three = coins([0, 1, 2, 3, 4, 5], num_agents=3)
+    assert three._observe()[0].flatten(2).argmax(-1).tolist() == [[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 3], [2, 0, 1, 5, 3, 4]]
+
+
+@given(
+    agents=st.integers(2, 5),
+    size=st.tuples(st.integers(1, 4), st.integers(3, 5)),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=30, deadline=None)
+def test_objects_start_apart_and_coins_reappear_where_nothing_is(agents, size, seed):
+    """Both can fail in the paper's code."""
+    if size[0] * size[1] < 2 * agents:
+        return
+    game = social_dilemmas.make("coins_v0", 32, num_agents=agents, grid_size=size)
+    game.reset(seed=seed)
+    assert all(len(set(cells)) == 2 * agents for cells in game._cells.t().tolist())
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(20):
+        before = game._cells[agents:].clone()
+        game.step(torch.randint(5, (32, agents), generator=generator))
+        after = game._cells
+        for copy in range(32):
+            players, now = after[:agents, copy].tolist(), after[agents:, copy].tolist()
+            assert len(set(now)) == agents
+            for coin in range(agents):
+                if before[coin, copy] in players:
+                    assert now[coin] not in players
+                else:
+                    assert now[coin] == before[coin, copy]
+
+
+def test_coins_reappear_uniformly():
+    """Two coins taken at once land on every ordered pair of free cells equally often."""
+    game = social_dilemmas.make("coins_v0", 60_000)
+    game.reset(seed=1)
+    game._cells = torch.tensor([3, 6, 4, 7])[:, None].repeat(1, 60_000)
+    game.step(torch.tensor([[RIGHT, RIGHT]]).expand(60_000, 2))
+    assert game._cells[:2, 0].tolist() == [4, 7]
+    pairs = torch.bincount(game._cells[2] * 9 + game._cells[3], minlength=81).view(9, 9)
+    free = [cell for cell in range(9) if cell not in (4, 7)]
+    expected = 60_000 / (len(free) * (len(free) - 1))
+    for a in range(9):
+        for b in range(9):
+            if a in free and b in free and a != b:
+                assert abs(int(pairs[a, b]) - expected) < 5 * expected**0.5
+            else:
+                assert pairs[a, b] == 0
+
+
+def test_a_grid_without_room_is_refused():
+    with pytest.raises(ValueError, match="no cell for each of 3 agents"):
+        social_dilemmas.make("coins_v0", num_agents=3, grid_size=2)
+
+
+def test_text_of_a_state():
+    assert coins([4, 0, 2, 6]).render_ansi() == "B . a\n. A .\nb . ."
+    assert coins([4, 4, 2, 6]).render_ansi() == ". . a\n. * .\nb . ."

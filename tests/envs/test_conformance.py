@@ -1,0 +1,53 @@
+import social_dilemmas
+import pytest
+import torch
+from social_dilemmas import conformance
+
+from tests.games import Countdown
+
+VARIANTS = [(game_id, {}) for game_id in social_dilemmas.game_ids()] + [
+    ("coins_v0", {"num_agents": 3, "grid_size": [2, 4], "num_steps": 7}),
+    ("coins_v0", {"num_agents": 4, "grid_size": 3}),
+    ("public_goods_v0", {"num_agents": 2, "multiplier": 1.5}),
+    ("public_goods_v0", {"num_agents": 6, "num_steps": 1}),
+]
+
+
+@pytest.mark.parametrize(("game_id", "settings"), VARIANTS, ids=lambda value: str(value))
+def test_every_registered_game_conforms(game_id, settings):
+    conformance.check_game(lambda num_games: social_dilemmas.make(game_id, num_games, **settings))
+
+
+def test_a_game_that_ends_early_conforms():
+    conformance.check_game(lambda num_games: Countdown(num_games=num_games))
+
+
+class _Leaky(Countdown):
+    def _initial_state(self):
+        return {"_left": torch.randint(2, 9, (self.num_games,))}
+
+
+class _Coupled(Countdown):
+    def _play(self, actions):
+        return super()._play(actions.roll(1, 0))
+
+
+class _OutOfRange(Countdown):
+    def _play(self, actions):
+        rewards, *rest = super()._play(actions)
+        return rewards * 3, *rest
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [(_Leaky, "random state|another start"), (_Coupled, "depends? on another"), (_OutOfRange, "reward_range")],
+)
+def test_the_kit_finds_what_is_broken(broken, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        conformance.check_game(lambda num_games: broken(num_games=num_games))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("game_id", social_dilemmas.game_ids())
+def test_every_registered_game_conforms_on_a_gpu(game_id):
+    conformance.check_game(lambda num_games: social_dilemmas.make(game_id, num_games, device="cuda"))

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+
+import pytest
+import social_dilemmas
+from social_dilemmas.registry import GameSpec
+
+
+def test_both_forms_of_a_parallel_env():
+    from social_dilemmas import coins_v0
+
+    assert coins_v0.parallel_env(num_agents=3).possible_agents == ["player_0", "player_1", "player_2"]
+    assert social_dilemmas.parallel_env("coins_v0", render_mode="ansi", num_agents=3).metadata["name"] == "coins_v0"
+
+
+def test_aec_env_passes_pettingzoos_test():
+    from pettingzoo.test import api_test
+
+    api_test(social_dilemmas.spec("ipd_v0").env(), num_cycles=40)
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda: social_dilemmas.make("coin_v0"), "no game 'coin_v0'; did you mean 'coins_v0'"),
+        (lambda: social_dilemmas.make("ipd_v0", num_stepz=3), "no setting 'num_stepz'; did you mean 'num_steps'"),
+        (lambda: social_dilemmas.parallel_env("ipd_v0", render_mode="human"), "'human' is not one of ansi, rgb_array"),
+        (lambda: social_dilemmas.register(GameSpec("ipd_v0", "x:y", "another")), "another game is registered"),
+    ],
+)
+def test_errors_name_the_nearest(call, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        call()
+
+
+def test_an_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError):
+        social_dilemmas.no_such_game_v0
+
+
+def test_importing_the_games_imports_no_ray():
+    code = "import sys, social_dilemmas; social_dilemmas.make('ipd_v0'); sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_the_package_starts_nothing_of_ray():
+    code = "import sys, rllib_reciprocator; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rendering_through_pettingzoo():
+    env = social_dilemmas.parallel_env("coins_v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (144, 144, 3)
+    assert social_dilemmas.parallel_env("ipd_v0", render_mode="ansi").render() == "- -"

@@ -1,0 +1,68 @@
+import gymnasium
+import pytest
+import torch
+from rllib_reciprocator.models.distributions import Bernoulli, Categorical, distribution_for
+
+
+def pair(kind, seed=0, rows=64, actions=5):
+    """Our distribution and PyTorch's own with the same probabilities."""
+    logits = 3 * torch.randn(rows, 1 if kind is Bernoulli else actions, generator=torch.Generator().manual_seed(seed))
+    reference = torch.cat([torch.zeros_like(logits), logits], -1) if kind is Bernoulli else logits
+    return kind.from_logits(logits), torch.distributions.Categorical(logits=reference)
+
+
+BOTH = pytest.mark.parametrize("kind", [Bernoulli, Categorical])
+
+
+@BOTH
+def test_equals_pytorchs_categorical(kind):
+    ours, reference = pair(kind)
+    other, other_reference = pair(kind, seed=1)
+    for action in range(reference.logits.shape[-1]):
+        actions = torch.full((64,), action)
+        torch.testing.assert_close(ours.logp(actions), reference.log_prob(actions))
+    torch.testing.assert_close(ours.entropy(), reference.entropy())
+    kl = torch.distributions.kl_divergence(reference, other_reference)
+    torch.testing.assert_close(ours.kl(other), kl)
+    assert torch.equal(ours.to_deterministic().sample(), reference.logits.argmax(-1))
+
+
+@BOTH
+def test_samples_have_the_right_frequencies_and_follow_the_generator(kind):
+    ours, reference = pair(kind, rows=1)
+    many = kind.from_logits(ours.logits.expand(100_000, -1))
+    before = torch.get_rng_state()
+    drawn = [many.sample(generator=torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert torch.equal(*drawn)
+    assert torch.equal(before, torch.get_rng_state())
+    assert drawn[0].dtype == torch.int64
+    frequencies = torch.bincount(drawn[0], minlength=reference.probs.shape[-1]) / 100_000
+    torch.testing.assert_close(frequencies, reference.probs[0], atol=0.006, rtol=0)
+
+
+@BOTH
+def test_extreme_logits_stay_finite(kind):
+    logits = torch.tensor([[300.0]]) if kind is Bernoulli else torch.tensor([[300.0, -300.0, 0.0]])
+    ours = kind.from_logits(logits.requires_grad_())
+    total = ours.logp(torch.tensor([1])) + ours.entropy() + ours.kl(kind.from_logits(-logits.detach()))
+    total.sum().backward()
+    assert total.isfinite().all()
+    assert logits.grad.isfinite().all()
+
+
+@BOTH
+def test_gradients_equal_pytorchs(kind):
+    logits = torch.randn(16, 1 if kind is Bernoulli else 4, requires_grad=True)
+    actions = torch.randint(2, (16,))
+    ours = kind.from_logits(logits)
+    (mine,) = torch.autograd.grad((ours.logp(actions) + ours.entropy()).sum(), logits)
+    full = torch.cat([torch.zeros_like(logits), logits], -1) if kind is Bernoulli else logits
+    reference = torch.distributions.Categorical(logits=full)
+    (theirs,) = torch.autograd.grad((reference.log_prob(actions) + reference.entropy()).sum(), logits)
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_two_actions_need_one_logit():
+    two, five = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(5)
+    assert (distribution_for(two), distribution_for(two).required_input_dim(two)) == (Bernoulli, 1)
+    assert (distribution_for(five), distribution_for(five).required_input_dim(five)) == (Categorical, 5)

@@ -1,0 +1,66 @@
+import pytest
+import social_dilemmas
+import torch
+from ray.rllib.core.columns import Columns
+from rllib_reciprocator.players import STRATEGIES, ScriptedModule
+
+C, D = 0, 1
+
+
+def play(strategy, opponent_moves, num_agents=2):
+    """What a strategy answers to given moves of the others, in one game."""
+    game_id = "ipd_v0" if num_agents == 2 else "public_goods_v0"
+    game = social_dilemmas.make(game_id, 1, **({} if num_agents == 2 else {"num_agents": num_agents}))
+    module = ScriptedModule(
+        observation_space=game.observation_space, action_space=game.action_space, model_config={"strategy": strategy}
+    )
+    obs, state, own = game.reset(), module.get_initial_state(), []
+    state = {name: value.expand(1) for name, value in state.items()}
+    for moves in opponent_moves:
+        out = module.forward_exploration({Columns.OBS: obs[:, 0], Columns.STATE_IN: state})
+        state = out.get(Columns.STATE_OUT, state)
+        own.append(int(out[Columns.ACTIONS]))
+        others = [moves] if num_agents == 2 else list(moves)
+        obs = game.step(torch.tensor([[own[-1], *others]])).obs
+    return own
+
+
+@pytest.mark.parametrize(
+    ("strategy", "opponent", "answers"),
+    [
+        ("always_cooperate", [C, D, D, C], [C, C, C, C]),
+        ("always_defect", [C, D, D, C], [D, D, D, D]),
+        ("tit_for_tat", [C, D, D, C, C], [C, C, D, D, C]),
+        ("grim_trigger", [C, D, C, C, C], [C, C, D, D, D]),
+        # C/C stay; C/D lost, shift; D/D lost, shift; C/C stay; C/D lost, shift
+        ("win_stay_lose_shift", [C, D, D, C, D, C], [C, C, D, C, C, D]),
+    ],
+)
+def test_strategies_by_hand(strategy, opponent, answers):
+    assert play(strategy, opponent) == answers
+
+
+def test_tit_for_tat_answers_what_most_did():
+    assert play("tit_for_tat", [(D, C, C), (D, D, C), (C, C, C)], num_agents=4) == [C, C, D]
+
+
+def test_grim_trigger_is_provoked_by_anyone():
+    assert play("grim_trigger", [(C, C, C), (C, D, C), (C, C, C), (C, C, C)], num_agents=4) == [C, C, D, D]
+
+
+def test_win_stay_lose_shift_cooperates_after_all_did_the_same():
+    assert play("win_stay_lose_shift", [(C, C, D), (D, D, D), (C, C, C)], num_agents=4) == [C, D, C]
+
+
+def test_random_tosses_a_coin():
+    game = social_dilemmas.make("ipd_v0", 1)
+    module = ScriptedModule(
+        observation_space=game.observation_space, action_space=game.action_space, model_config={"strategy": "random"}
+    )
+    out = module.forward_exploration({Columns.OBS: torch.zeros(20_000, 2)})
+    distribution = module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+    assert abs(float(distribution.sample().float().mean()) - 0.5) < 0.02
+
+
+def test_every_strategy_is_tested_here():
+    assert set(STRATEGIES) == {"always_cooperate", "always_defect", "tit_for_tat", "grim_trigger", "win_stay_lose_shift", "random"}
