@@ -1,6 +1,8 @@
-"""Sums over all learners, so that sharded data give the same statistics as whole data."""
+"""What several learners need to learn as one: sums over all of them, and modules that have nothing to average."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -25,3 +27,14 @@ def standardized(values: Tensor) -> Tensor:
     centered = values - total / count
     variance = sum_over_learners(centered.square().sum()) / count
     return centered / (variance.sqrt() + 1e-8)
+
+
+class NothingToAverage:
+    """For RLModules without parameters, which PyTorch cannot wrap for distributed training.
+
+    RLlib's learner asks every torch module for the context in which gradients are not averaged.
+    """
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """A context that changes nothing."""
+        return nullcontext()

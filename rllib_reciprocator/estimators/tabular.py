@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.distributed import sum_over_learners
+from rllib_reciprocator.distributed import NothingToAverage, sum_over_learners
 from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
 from rllib_reciprocator.rewards import Estimates, influence
 
 MAX_TABLE_ENTRIES = 20_000_000
 
 
-class TabularInfluence(InfluenceEstimator):
+class TabularInfluence(NothingToAverage, InfluenceEstimator):
     """Exact rewards from the payoff table; behaviour counted in each state of the game.
 
     The counterfactual takes agent j's action from the frequencies with which j chose each action in that state over

@@ -10,6 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.distributions import distribution_for
 
 COOPERATE, DEFECT = 0, 1
@@ -59,7 +60,7 @@ GRIM_TRIGGER, RANDOM = "grim_trigger", "random"
 STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 
 
-class ScriptedModule(TorchRLModule):
+class ScriptedModule(NothingToAverage, TorchRLModule):
     """Plays the strategy that ``model_config["strategy"]`` names.
 
     All but ``random`` read the observation of a matrix game: the last actions, one's own first, ``-1`` before the

@@ -212,8 +212,13 @@ class ReciprocatorConfig(PPOConfig):
         return REWARDS[self.reciprocity_settings.reward]
 
     def rollout_steps(self) -> int:
-        """T, how many steps of each game a sample holds: the horizon, or less if ``rollout_fragment_length`` is set."""
-        return self._game().horizon if self.rollout_fragment_length == "auto" else self.rollout_fragment_length
+        """T, how many steps of each game a sample holds: the horizon, or less if ``rollout_fragment_length`` is set.
+
+        RLlib sets that to 1 in its evaluation copy of a configuration; evaluation plays whole episodes.
+        """
+        if self.rollout_fragment_length == "auto" or self.in_evaluation:
+            return self._game().horizon
+        return self.rollout_fragment_length
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
@@ -237,10 +242,7 @@ class ReciprocatorConfig(PPOConfig):
         return social_dilemmas.make(self.env, **dict(self.env_config))
 
     def _check_learning(self, game: BatchedGame, seated: tuple[Player, ...]) -> None:
-        """Checks what training needs; RLlib's own evaluation copies of a configuration do not learn."""
-        if self.in_evaluation:
-            return
-        if not any(player.learns for player in seated):
+        if not self.in_evaluation and not any(player.learns for player in seated):
             raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
         if any(player.kind == RECIPROCATOR for player in seated) and not hasattr(game, "payoffs"):
             raise ValueError(

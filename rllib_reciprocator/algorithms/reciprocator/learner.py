@@ -51,8 +51,8 @@ class ReciprocatorLearner(PPOTorchLearner):
 
     @override(TorchLearner)
     def _make_modules_ddp_if_necessary(self) -> None:
-        """Averages gradients over learners, for the players that learn."""
-        fixed = {module_id: self.module[module_id] for module_id in self.module.keys() if module_id not in self.config.policies_to_train}
+        """Wraps the modules that have parameters for distributed training; PyTorch refuses the others."""
+        fixed = {key: module for key, module in self.module.items() if not any(True for _ in module.parameters())}
         for module_id in fixed:
             self.module.remove_module(module_id)
         super()._make_modules_ddp_if_necessary()

@@ -1,0 +1,271 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.core.learner.training_data import TrainingData
+from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
+from rllib_reciprocator.players import STRATEGIES
+from rllib_reciprocator.rewards import REWARDS, reciprocal_reward
+from rllib_reciprocator.rollout import JOINT
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+def config(players=None, games=32, seed=1, env="ipd_v0", **reciprocity):
+    return (
+        ReciprocatorConfig()
+        .environment(env, env_config={"num_steps": 4})
+        .players(players or {"*": "reciprocator"})
+        .reciprocity(**{"reward": "petty", **reciprocity})
+        .training(num_epochs=2)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .env_runners(num_envs_per_env_runner=games)
+        .debugging(seed=seed)
+    )
+
+
+def weights(algo):
+    return {
+        f"{module_id}/{name}": value
+        for module_id, module in algo.learner_group.get_weights().items()
+        for name, value in module.items()
+    }
+
+
+def assert_same_weights(a, b, **tolerance):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        if tolerance:
+            np.testing.assert_allclose(a[name], b[name], err_msg=name, **tolerance)
+        else:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture()
+def build(ray_cluster):
+    built = []
+
+    def _build(a_config):
+        built.append(a_config.build_algo())
+        return built[-1]
+
+    yield _build
+    for algo in built:
+        algo.stop()
+
+
+def test_a_seeded_run_repeats_bit_by_bit(build):
+    settings = {"minibatch_size": 40, "shuffle_batch_per_epoch": True}
+    one, other = build(config().training(**settings)), build(config().training(**settings))
+    for _ in range(3):
+        a, b = one.train(), other.train()
+        assert a["env_runners"]["outcomes"] == b["env_runners"]["outcomes"]
+    assert_same_weights(one, other)
+    third = build(config(seed=2).training(**settings))
+    third.train()
+    assert any(not np.array_equal(value, weights(third)[name]) for name, value in weights(one).items())
+
+
+@pytest.mark.parametrize("fragment", ["auto", 2])
+def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, fragment):
+    def fresh():
+        settings = {"minibatch_size": 40, "shuffle_batch_per_epoch": True}
+        mixed = {"player_0": "reciprocator", "player_1": "ppo"}
+        a_config = config(mixed, buffer_iterations=2, weight={"start": 1.0, "end": 5.0, "per_iteration": 0.5})
+        return build(a_config.training(**settings if fragment == "auto" else {}).env_runners(rollout_fragment_length=fragment))
+
+    whole = fresh()
+    for _ in range(3):
+        whole.train()
+    whole.save_to_path(tmp_path)
+    expected = [whole.train() for _ in range(3)]
+    resumed = fresh()
+    resumed.restore_from_path(tmp_path)
+    for result in expected:
+        again = resumed.train()
+        assert again["training_iteration"] == result["training_iteration"]
+        for key in ("outcomes", "agent_episode_returns_mean", "influence", "balance"):
+            assert again["env_runners"].get(key) == result["env_runners"].get(key), key
+        assert again["learners"]["influence"]["reciprocal_weight"] == result["learners"]["influence"]["reciprocal_weight"]
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("learners", [1, 2])
+def test_remote_learners_learn_the_same(build, learners):
+    """The sampled data are the same, so all that differs is the order of summation."""
+    players = {"player_0": "reciprocator", "player_1": "reciprocator"}
+    local, remote = build(config(players, normalize=True)), build(config(players, normalize=True).learners(num_learners=learners))
+    for _ in range(2):
+        local.train()
+        remote.train()
+    assert_same_weights(local, remote, atol=2e-5, rtol=1e-4)
+
+
+def test_frozen_and_scripted_players_beside_two_learners(build, tmp_path):
+    """Modules without gradients, and tables, must not trouble distributed learners."""
+    first = build(config())
+    first.train()
+    path = first.save_to_path(tmp_path / "first")
+    players = {"player_0": "reciprocator", "player_1": f"checkpoint/{path}", "player_2": "scripted/grim_trigger"}
+    a_config = config(players, env="public_goods_v0").environment(env_config={"num_agents": 3, "num_steps": 4})
+    with pytest.raises(ValueError, match="observation_space is .* the game's is"):
+        a_config.validate()
+    players = {"player_0": "reciprocator", "player_1": f"checkpoint/{path}#player_0"}
+    algo = build(config(players, seed=5).learners(num_learners=2))
+    algo.train()
+    before, after = weights(first), weights(algo)
+    for name, value in before.items():
+        if name.startswith("player_0/"):
+            np.testing.assert_array_equal(after["player_1/" + name.removeprefix("player_0/")], value)
+    assert any(not np.array_equal(after[name], before[name]) for name in before if name.startswith("player_0/"))
+
+
+def test_remote_runners_bring_all_games(build):
+    algo = build(config(games=16).env_runners(num_env_runners=2))
+    result = algo.train()
+    assert result["env_runners"]["num_env_steps_sampled"] == 2 * 16 * 4
+    assert result["env_runners"]["num_episodes"] == 32
+    algo.train()
+    local = algo.learner_group.get_weights()
+    for remote in algo.env_runner_group.foreach_env_runner(lambda runner: runner.module.get_state(), local_env_runner=False):
+        for module_id, state in local.items():
+            for name, value in state.items():
+                np.testing.assert_array_equal(remote[module_id][name], value)
+
+
+def test_runs_with_remote_runners_repeat(build):
+    results = []
+    for _ in range(2):
+        algo = build(config(games=16).env_runners(num_env_runners=2))
+        results.append([algo.train()["env_runners"]["agent_episode_returns_mean"] for _ in range(2)])
+    assert results[0] == results[1]
+
+
+def test_a_killed_runner_comes_back(build):
+    import ray
+
+    a_config = config(games=16).env_runners(num_env_runners=2)
+    a_config.fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=0.1)
+    algo = build(a_config)
+    algo.train()
+    ray.kill(algo.env_runner_group._worker_manager.actors()[1], no_restart=False)
+    steps = [algo.train()["env_runners"]["num_env_steps_sampled"] for _ in range(6)]
+    assert steps[-1] == 2 * 16 * 4
+    assert len(set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r._weights_seq_no, local_env_runner=False)))) == 1
+
+
+def test_what_the_learner_adds_to_the_reward(build):
+    """The learner's advantages are those of extrinsic plus weighted reciprocal rewards; a naive player's are not."""
+    a_config = config({"player_0": "reciprocator", "player_1": "ppo"}, weight={"start": 2.0, "end": 9.0, "per_iteration": 1.0})
+    algo = build(a_config.training(normalize_advantages=False, lambda_=1.0, gamma=0.9))
+    algo.train()
+    (sample,) = algo.env_runner.sample()
+    learner = algo.learner_group._learner
+    learner._iteration = 3
+    batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
+    reciprocal = reciprocal_reward(sample.balance, sample.influence, REWARDS["petty"])
+    assert reciprocal[..., 0].abs().sum() > 0
+    for index, seat in enumerate(("player_0", "player_1")):
+        rewards = sample.rewards[..., index] + (5.0 * reciprocal[..., 0] if index == 0 else 0.0)
+        to_go = torch.stack([sum(0.9**k * rewards[:, t + k] for k in range(4 - t)) for t in range(4)], 1)
+        targets = batch.policy_batches[seat][Postprocessing.VALUE_TARGETS].view(-1, 4)
+        torch.testing.assert_close(targets, to_go, atol=1e-4, rtol=1e-4)
+    assert JOINT not in batch.policy_batches
+
+
+def test_normalized_returns_are_the_papers(build):
+    algo = build(config().training(normalize_returns=True, normalize_advantages=False, lambda_=1.0))
+    (sample,) = algo.env_runner.sample()
+    learner = algo.learner_group._learner
+    learner._iteration = 0
+    batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch())).policy_batches["player_0"]
+    targets = batch[Postprocessing.VALUE_TARGETS]
+    assert float(targets.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(targets.std(unbiased=False)) == pytest.approx(1.0, abs=1e-4)
+    values = learner.module["player_0"].compute_values(batch)
+    torch.testing.assert_close(batch[Postprocessing.ADVANTAGES], (targets - values).detach())
+
+
+@pytest.mark.parametrize("rule", REWARDS)
+def test_every_reward_trains_without_nan(build, rule):
+    algo = build(config(reward=rule, observe_balance=True, balance_decay=0.9, exploration=0.1))
+    result = [algo.train() for _ in range(2)][-1]
+    assert all(np.isfinite(value).all() for value in weights(algo).values())
+    assert np.isfinite(result["learners"]["player_0"]["reciprocal_reward_mean"])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_trains_against_every_scripted_player(build, strategy):
+    algo = build(config({"player_0": "reciprocator", "player_1": f"scripted/{strategy}"}))
+    result = algo.train()
+    assert set(result["learners"]) >= {"player_0"}
+    assert "policy_loss" in result["learners"]["player_0"]
+    assert "policy_loss" not in result["learners"].get("player_1", {})
+
+
+def test_naive_learners_play_coins(build):
+    a_config = config({"*": "ppo"}, env="coins_v0").training(bootstrap_at_horizon=True, lambda_=0.9)
+    result = build(a_config).train()
+    assert 0.0 <= result["env_runners"]["outcomes"]["player_0"]["own_coin_share"] <= 1.0
+
+
+def test_evaluation_during_training(build):
+    algo = build(config().evaluation(evaluation_interval=1, evaluation_duration=40, evaluation_config={"explore": False}))
+    result = algo.train()
+    assert result["evaluation"]["env_runners"]["num_episodes"] >= 40
+
+
+def test_gradients_that_are_not_finite_do_not_reach_the_weights(build):
+    algo = build(config())
+    learner = algo.learner_group._learner
+    before = weights(algo)
+    gradients = {name: torch.full_like(parameter, float("nan")) for name, parameter in learner._params.items()}
+    learner.apply_gradients(gradients)
+    for name, value in weights(algo).items():
+        assert np.isfinite(value).all(), name
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
+    setter = inspect.signature(ReciprocatorConfig.reciprocity).parameters
+    assert set(setter) - {"self"} == set(ReciprocitySettings.model_fields)
+    for name in ReciprocitySettings.model_fields:
+        assert f"            {name}: " in ReciprocatorConfig.reciprocity.__doc__, name
+        with pytest.raises(ValidationError, match=name):
+            ReciprocatorConfig().reciprocity(**{name: object()})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda c: c.players({"*": "scripted/random"}), "nobody learns"),
+        (lambda c: c.environment("ipd_v1"), "did you mean 'ipd_v0'"),
+        (lambda c: c.environment(None), "env: Reciprocator plays registered games"),
+        (lambda c: c.environment("coins_v0"), "needs a game with a payoff table"),
+        (lambda c: c.env_runners(rollout_fragment_length=3), "3 does not divide the episode of 4"),
+        (lambda c: setattr(c, "num_envs_per_env_runner", 0), "0 is not a number of games"),
+        (lambda c: c.env_runners(num_envs_per_env_runner=3).learners(num_learners=2), "cannot be shared evenly by 2"),
+        (lambda c: c.training(train_batch_size_per_learner=100), "100 cannot be; 1 runners x 32 games x 4 steps"),
+        (lambda c: c.training(minibatch_size=129), "129 is not between 1 and the 128 rows"),
+        (lambda c: c.training(normalize_returns=True, lambda_=0.9), "needs lambda 1"),
+        (lambda c: c.rl_module(model_config={"fcnet_hidden": [4]}), "fcnet_hidden"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, complaint):
+    a_config = config()
+    change(a_config)
+    with pytest.raises(ValueError, match=complaint):
+        a_config.validate()
+
+
+def test_batch_size_follows_from_the_rest():
+    a_config = config(games=6).env_runners(num_env_runners=3).learners(num_learners=2)
+    a_config.validate()
+    assert a_config.train_batch_size_per_learner == 3 * 6 * 4 // 2
+    a_config.training(train_batch_size_per_learner=36)
+    a_config.validate()
