@@ -86,8 +86,10 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
         last = trial.results[-1]
         rates = outcome_rates(last)
         returns = last.get("env_runners", {}).get("agent_episode_returns_mean", {})
-        title = f"{experiment.name}: {experiment.run} on {experiment.env}, {last['training_iteration']} iterations, {last['time_total_s']:.1f} s of training"
-        table = Table(title=title, title_justify="left")
+        iterations, seconds = last["training_iteration"], last["time_total_s"]
+        title = f"{experiment.name}: {experiment.run} on {experiment.env}, {iterations} iterations, {seconds:.1f} s of training"
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
+        table = Table()
         table.add_column("seat")
         table.add_column("player")
         table.add_column("extrinsic return", justify="right")

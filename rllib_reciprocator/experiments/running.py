@@ -68,9 +68,10 @@ def start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algo
     cpus, gpus = _largest_trial(experiments)
     available = options.num_cpus or os.cpu_count() or 1
     ray.init(num_cpus=max(available, cpus), num_gpus=options.num_gpus, include_dashboard=False, **common)
-    if gpus > ray.cluster_resources().get("GPU", 0):
+    offered = ray.cluster_resources().get("GPU", 0.0)
+    if gpus > offered:
         ray.shutdown()
-        raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {ray.cluster_resources().get('GPU', 0):g}")
+        raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {offered:g}")
 
 
 def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tuple[int, float]:

@@ -1,4 +1,7 @@
 import inspect
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +72,21 @@ def test_a_seeded_run_repeats_bit_by_bit(build):
     third = build(config(seed=2).training(**settings))
     third.train()
     assert any(not np.array_equal(value, weights(third)[name]) for name, value in weights(one).items())
+
+
+def test_first_weights_do_not_depend_on_the_hash_seed():
+    code = (
+        "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.rollout import BatchedEnvRunner;"
+        "c = ReciprocatorConfig().environment('ipd_v0').env_runners(num_envs_per_env_runner=4).debugging(seed=1);"
+        "c.validate(); print(BatchedEnvRunner(config=c, worker_index=0).module['player_0'].actor[0].weight[0].tolist())"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(printed) == 1
 
 
 @pytest.mark.parametrize("fragment", ["auto", 2])

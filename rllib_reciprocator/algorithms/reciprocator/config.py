@@ -196,7 +196,8 @@ class ReciprocatorConfig(PPOConfig):
         seated = assign(self.player_mapping, game.agents, game.action_names)
         self._check_learning(game, seated)
         self._check_sizes(game)
-        self.policies = {player.seat for player in seated}
+        # A list: a set would order the modules, and with them the draws of their first weights, by hash seed.
+        self.policies = [player.seat for player in seated]
         self.policy_mapping_fn = _own_module
         self.policies_to_train = [player.seat for player in seated if player.learns]
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs=self._module_specs(game, seated))

@@ -1,0 +1,197 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rllib_reciprocator import Reciprocator
+from rllib_reciprocator.cli.main import app
+from typer.testing import CliRunner
+
+RLLIB = str(Path(sys.executable).with_name("rllib"))
+FIGURES = ("outcomes", "agent_episode_returns_mean", "influence", "balance")
+SMALL = {"num_envs_per_env_runner": 16, "num_epochs": 2, "seed": 3}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def run(*arguments, **options):
+    return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.fixture()
+def no_ray(monkeypatch):
+    """Fails a test in which anything is started."""
+    import ray
+
+    def started(*args, **kwargs):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", started)
+
+
+def one_line(result, complaint):
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("rllib: ")
+    assert complaint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["train"], "give --algo NAME and --env ID"),
+        (["train", "file", "none.yaml"], "none.yaml: no such file"),
+        (["train", "--algo", "Reciprocator", "--env", "ipd_v7"], "did you mean 'ipd_v0'"),
+        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "{lr: x}"], "config.lr: 'x'"),
+        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "[1]"], "--config: must be a mapping"),
+        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{iterations: 1}"], "did you mean 'training_iteration'"),
+        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--restore", "none"], "none is not a checkpoint"),
+        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--resume", "--storage-path", "/tmp/none"], "no experiment to continue"),
+        (["train", "--algo", "Nobody", "--env", "x"], "run: 'Nobody' is not known"),
+        (["evaluate", "none"], "none: no such checkpoint"),
+        (["evaluate", ".", "--players", "player_1"], "give SEAT=PLAYER"),
+        (["example", "get", "reciprocator_ipq"], "did you mean 'reciprocator_ipd'"),
+        (["example", "run", "nothing_like_it"], "example 'nothing_like_it' is not known"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(no_ray, arguments, complaint):
+    one_line(invoke(*arguments), complaint)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--nonsense"], ["train", "--num-samples", "0"], ["nonsense"], ["evaluate", "x", "--episodes", "many"]]
+)
+def test_options_that_do_not_exist_end_with_2(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_examples_are_listed_and_shown():
+    listed = invoke("example", "list").output
+    assert "reciprocator_ipd " in listed
+    shown = invoke("example", "get", "reciprocator_ipd").output
+    assert shown == Path("tuned_examples/reciprocator_ipd.yaml").read_text()
+
+
+def test_help_is_quick():
+    code = "import sys; from rllib_reciprocator.cli.main import app; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def results(folder):
+    (file,) = folder.glob("*/result.json")
+    by_iteration = {}
+    for line in file.read_text().splitlines():
+        result = json.loads(line)
+        by_iteration[result["training_iteration"]] = {
+            key: result["env_runners"][key] for key in FIGURES
+        }
+    return by_iteration
+
+
+def test_train_from_options_then_evaluate(tmp_path):
+    stop, config = json.dumps({"training_iteration": 3}), json.dumps(SMALL)
+    done = run("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", config, "--stop", stop, "--storage-path", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "reciprocator-ipd_v0"
+    assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    (trial,) = folder.glob("Reciprocator_*/")
+    assert (trial / "progress.csv").is_file()
+    assert list(trial.glob("events.out.tfevents*"))
+    assert set(results(folder)) == {1, 2, 3}
+    for word in ("player_0", "reciprocator", "cooperation rate", "checkpoint_000000", "tensorboard", "iteration 3"):
+        assert word in done.stdout + done.stderr, word
+    assert "Traceback" not in done.stderr
+
+    (checkpoint,) = trial.glob("checkpoint_*")
+    out = tmp_path / "out.json"
+    seat = "player_1=scripted/always_defect"
+    evaluated = invoke("evaluate", str(checkpoint), "--episodes", "50", "--out", str(out), "--players", seat, "--seed", "1")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0
+
+
+def test_grid_search_and_a_stock_algorithm(tmp_path):
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        """
+two-variants:
+  run: Reciprocator
+  env: ipd_v0
+  stop: {training_iteration: 2}
+  checkpoint_at_end: false
+  config: {num_envs_per_env_runner: 16, lr: {grid_search: [0.001, 0.01]}}
+cartpole:
+  run: PPO
+  env: CartPole-v1
+  stop: {training_iteration: 2}
+  config: {num_env_runners: 0, train_batch_size_per_learner: 256, minibatch_size: 64, num_epochs: 1}
+"""
+    )
+    done = run("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out" / "two-variants").glob("*/result.json"))) == 2
+    assert not list((tmp_path / "out" / "two-variants").glob("*/checkpoint_*"))
+    (checkpoint,) = (tmp_path / "out" / "cartpole").glob("*/checkpoint_*")
+    assert "cartpole: PPO on CartPole-v1, 2 iterations" in done.stdout
+
+    evaluated = run("evaluate", str(checkpoint), "--episodes", "3")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "CartPole-v1: 3 episodes" in evaluated.stdout
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, ray_cluster):
+    """SIGKILL between checkpoints, then --resume: every figure is that of an uninterrupted run."""
+    from rllib_reciprocator.experiments.validation import build_config
+
+    config = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"""
+run:
+  run: Reciprocator
+  env: ipd_v0
+  stop: {{training_iteration: 60}}
+  checkpoint_freq: 5
+  config: {json.dumps(config)}
+"""
+    )
+    arguments = [RLLIB, "train", "file", str(file), "--storage-path"]
+    killed = subprocess.Popen(
+        [*arguments, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        files = list((tmp_path / "killed" / "run").glob("*/result.json"))
+        if files and files[0].read_text().count("\n") >= 23:
+            break
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = results(tmp_path / "killed" / "run")
+    assert 23 <= len(before) < 60, "the run was not killed in the middle"
+
+    resumed = subprocess.run([*arguments, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=120, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    algo = build_config(Reciprocator, "ipd_v0", config).build_algo()
+    whole = {}
+    for iteration in range(1, 61):
+        metrics = algo.train()["env_runners"]
+        whole[iteration] = json.loads(json.dumps({key: metrics[key] for key in FIGURES}, default=float))
+    algo.stop()
+    assert results(tmp_path / "killed" / "run") == whole
+
+
+def test_gpus_that_are_not_there(tmp_path):
+    config = json.dumps({**SMALL, "num_gpus_per_learner": 1})
+    arguments = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", config, "--stop", "{training_iteration: 1}")
+    done = run(*arguments, "--storage-path", str(tmp_path))
+    assert done.returncode == 2
+    assert "a trial asks for 1 GPUs; this machine offers 0" in done.stderr

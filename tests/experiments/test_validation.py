@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.schema import read_file, typed
+from rllib_reciprocator.experiments.validation import check
+
+EXAMPLES = sorted(Path("tuned_examples").glob("*.yaml"))
+HEADER = ("Source:", "Command:", "Expect:", "Minutes:")
+
+
+def experiment(run="Reciprocator", env="ipd_v0", **config):
+    return typed("x", {"run": run, "env": env, "config": config}, "file")
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_tuned_examples_are_valid_and_described(file):
+    for one in read_file(file):
+        check(one, str(file))
+        assert one.name.replace("-", "_") == file.stem
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    for word in HEADER:
+        assert any(word in line for line in header), word
+    assert not any("TODO" in line for line in header)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"run": "Reciprocater"}, "x.run: 'Reciprocater' is not known; did you mean 'Reciprocator'"),
+        ({"run": "APO"}, "did you mean 'APPO'"),
+        ({"env": "ipd_v1"}, "x.env: 'ipd_v1' is not known; did you mean 'ipd_v0'"),
+        ({"env": None}, "x.env: missing"),
+        ({"lrr": 0.1}, "x.config.lrr: not known; did you mean 'lr'"),
+        ({"lr": "fast"}, "x.config.lr: 'fast'"),
+        ({"lr": -1.0, "clip_param": "x"}, "x.config.clip_param: 'x'"),
+        ({"num_epochs": 2.5}, "x.config.num_epochs: 2.5"),
+        ({"use_kl_loss": "yes please"}, "x.config.use_kl_loss"),
+        ({"num_env_runners": "two"}, "x.config.num_env_runners: 'two'"),
+        ({"env_config": {"num_stepz": 3}}, "x.config.env_config.num_stepz: not known; did you mean 'num_steps'"),
+        ({"env_config": {"num_steps": "x"}}, "x.config.env_config.num_steps: 'x'"),
+        ({"env_config": {"num_steps": 0}}, "x.config.env_config: num_steps is 0"),
+        ({"env_config": 3}, "x.config.env_config: 3 is not a mapping"),
+        ({"players": {"player_2": "ppo"}}, "x.config.players.player_2: the game has no such seat; did you mean"),
+        ({"players": {"*": "pro"}}, r"x.config.players.\*: there is no player 'pro'; did you mean 'ppo'"),
+        ({"players": ["ppo"]}, "x.config.players: .* is not a mapping"),
+        ({"reciprocity": {"weigth": 1}}, "x.config.reciprocity.weigth: not known; did you mean 'weight'"),
+        ({"reciprocity": {"reward": "pety"}}, "x.config.reciprocity.reward: 'pety'"),
+        ({"reciprocity": {"weight": "much"}}, "x.config.reciprocity.weight"),
+        ({"reciprocity": {"weight": {"start": 1}}}, "x.config.reciprocity.weight"),
+        ({"reciprocity": {"balance_decay": 1.5}}, "x.config.reciprocity.balance_decay: 1.5"),
+        ({"model_config": {"fcnet_hidden": [3]}}, "x.config.model_config.fcnet_hidden: not known; did you mean 'fcnet_hiddens'"),
+        ({"model_config": {"fcnet_hiddens": [0]}}, "x.config.model_config.fcnet_hiddens"),
+        ({"minibatch_size": 10**9}, "x.config.minibatch_size: 1000000000 is not between"),
+        ({"train_batch_size_per_learner": 5}, "x.config.train_batch_size_per_learner: 5 cannot be"),
+        ({"num_envs_per_env_runner": 3, "num_learners": 2}, "x.config.num_learners: .* cannot be shared evenly"),
+        ({"lr": {"grid_search": [0.1, "slow"]}}, "x.config.lr: 'slow'"),
+        ({"run": "PPO", "env": "CartPole-v1", "lrr": 1}, "did you mean 'lr'"),
+        ({"run": "PPO", "env": "CartPole-v1", "players": {}}, "x.config.players: not known"),
+        ({"run": "PPO", "env": "CartPole-v1", "minibatch_size": 10**6}, "x.config: .*minibatch_size"),
+    ],
+)
+def test_settings_that_are_wrong(settings, complaint):
+    with pytest.raises(UserError, match=complaint) as error:
+        check(experiment(**settings), "file")
+    assert str(error.value).startswith("file: x.")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lr": 1, "lambda": 0.9, "env_config": {"num_steps": 3}},
+        {"lr": {"grid_search": [0.1, 0.2]}, "reciprocity": {"reward": {"grid_search": ["petty", "petty_payoff"]}}},
+        {"reciprocity": {"weight": {"start": 0.7, "end": 0.2, "per_iteration": 0.1}}},
+        {"env": "coins_v0", "players": {"*": "ppo"}, "env_config": {"grid_size": [3, 4], "num_agents": 3}},
+        {"env": "public_goods_v0", "env_config": {"num_agents": 3, "multiplier": 2}},
+        {"lr": [[0, 0.1], [1000, 0.01]], "num_env_runners": 2, "model_config": {"fcnet_activation": "tanh"}},
+        {"run": "PPO", "env": "CartPole-v1", "model_config": {"fcnet_hiddens": [8]}, "lr": 1e-3},
+        {"run": "APPO", "env": "CartPole-v1"},
+    ],
+)
+def test_settings_that_are_right(settings):
+    check(experiment(**settings), "file")
