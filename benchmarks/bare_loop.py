@@ -14,14 +14,18 @@ from torch.nn import functional
 class BareLoop:
     """Samples, computes influence and reciprocal reward, and runs full-batch PPO epochs for both players."""
 
-    def __init__(self, width: int, clip: float, normalize_returns: bool, games: int = 2048, steps: int = 32, epochs: int = 10) -> None:
+    def __init__(
+        self, width: int, clip: float, normalize_returns: bool, games: int = 2048, steps: int = 32, epochs: int = 10
+    ) -> None:
         """Builds networks and tables."""
         self.games, self.steps, self.epochs = games, steps, epochs
         self.clip, self.normalize_returns = clip, normalize_returns
         self.gamma, self.weight, self.entropy = 0.96, 5.0, 0.02
 
         def network() -> nn.Sequential:
-            return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+            return nn.Sequential(
+                nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+            )
 
         self.actors, self.critics = [network(), network()], [network(), network()]
         self.optimizers = [
@@ -54,7 +58,9 @@ class BareLoop:
                 actions = (torch.rand_like(logits) < logits.sigmoid()).long()
                 joint = actions[:, 0] * 2 + actions[:, 1]
                 influence = table[state * 4 + joint]
-                reciprocal = (balance * influence.transpose(1, 2)).sum(1) - (balance * influence.transpose(1, 2)).diagonal(dim1=1, dim2=2)
+                reciprocal = (balance * influence.transpose(1, 2)).sum(1) - (
+                    balance * influence.transpose(1, 2)
+                ).diagonal(dim1=1, dim2=2)
                 rows["obs"].append(obs)
                 rows["actions"].append(actions)
                 rows["logp"].append(functional.logsigmoid(torch.where(actions > 0, logits, -logits)))
@@ -62,7 +68,9 @@ class BareLoop:
                 rows["state"].append(state)
                 balance = influence
                 state = joint + 1
-            obs, actions, logp, rewards, states = (torch.stack(rows[name], 1) for name in ("obs", "actions", "logp", "reward", "state"))
+            obs, actions, logp, rewards, states = (
+                torch.stack(rows[name], 1) for name in ("obs", "actions", "logp", "reward", "state")
+            )
             counts = torch.zeros(5, 2).index_add_(0, states.flatten(), actions.flatten(0, 1).float())
             visits = torch.bincount(states.flatten(), minlength=5)[:, None]
             self.defects = (counts + 1) / (visits + 2)

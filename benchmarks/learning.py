@@ -56,7 +56,9 @@ def main() -> None:
                 shown.append(f"{iteration}: " + " ".join(f"{rate:.3f}" for rate in rates) + f" ({mean})")
         algo.stop()
         firsts.append(first if first is not None else float("inf"))
-        when = f"{options.threshold} at {first} ({reached:.1f} s)" if first is not None else f"{options.threshold} never"
+        when = (
+            f"{options.threshold} at {first} ({reached:.1f} s)" if first is not None else f"{options.threshold} never"
+        )
         print(f"seed {seed:2}  {when}  {seconds / options.iterations:.3f} s/iteration  " + "  ".join(shown), flush=True)
     print(f"median first iteration at {options.threshold}: {statistics.median(firsts)}")
 

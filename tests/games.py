@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import torch
+
 from social_dilemmas.batched_game import BatchedGame
 from social_dilemmas.registry import GameSpec
 

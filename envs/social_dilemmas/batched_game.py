@@ -46,6 +46,7 @@ class BatchedGame(ABC):
         horizon: Every copy is truncated this many steps after its last reset.
         reward_range: Lowest and highest reward that one agent can get in one step.
         action_names: Name of each action.
+        payoffs: The payoff table ``[A] * N + [N]`` of a game in which rewards follow from the joint action alone.
         terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
             end together.
         state_names: Attributes that hold the state, each a tensor ``[.., B]``.
@@ -57,6 +58,7 @@ class BatchedGame(ABC):
     state_space: gymnasium.Space
     reward_range: tuple[float, float]
     action_names: tuple[str, ...]
+    payoffs: Tensor | None = None
     terminates_early: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
 
@@ -72,7 +74,11 @@ class BatchedGame(ABC):
         Raises:
             ValueError: If a count is below its minimum.
         """
-        for name, value, least in (("num_agents", num_agents, 2), ("num_steps", num_steps, 1), ("num_games", num_games, 1)):
+        for name, value, least in (
+            ("num_agents", num_agents, 2),
+            ("num_steps", num_steps, 1),
+            ("num_games", num_games, 1),
+        ):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         self.agents = tuple(f"player_{index}" for index in range(num_agents))

@@ -18,7 +18,7 @@ class Coins(BatchedGame):
 
     | | |
     |---|---|
-    | observation | ``[2N, H, W]`` float32, one-hot planes: the N agents, oneself first, then the N coins, one's own first, both in seat order |
+    | observation | ``[2N, H, W]`` float32, one-hot planes: N agents, oneself first, then N coins, one's own first |
     | action | ``Discrete(5)``: right, left, down, up, stay |
     | reward | +1 for each coin taken; -N/(N-1) to a coin's owner for each other agent that takes it |
     | end | truncated after ``num_steps`` |
@@ -62,7 +62,9 @@ class Coins(BatchedGame):
         height, width = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
         cells = height * width
         if min(height, width) < 1 or cells < 2 * num_agents:
-            raise ValueError(f"grid_size {height}x{width} has no cell for each of {num_agents} agents and {num_agents} coins")
+            raise ValueError(
+                f"grid_size {height}x{width} has no cell for each of {num_agents} agents and {num_agents} coins"
+            )
         self.grid_size = (height, width)
         self.action_names = ("right", "left", "down", "up", "stay")
         self.action_space = gymnasium.spaces.Discrete(5)

@@ -22,11 +22,11 @@ class MatrixGame(BatchedGame):
 
     | | |
     |---|---|
-    | observation | ``[N]`` float32: the last actions (0 cooperate, 1 defect), one's own first, then the others' in seat order; ``(-1, 0, .., 0)`` before the first step |
+    | observation | ``[N]`` float32: the last actions, one's own first; ``(-1, 0, .., 0)`` before the first step |
     | action | ``Discrete(2)``: 0 cooperate, 1 defect |
     | reward | the payoff table's entry for the joint action |
     | end | truncated after ``num_steps`` |
-    | state | ``Discrete(1 + 2**N)``: 0 before the first step, then 1 + the joint action as a binary number, player 0 the highest digit |
+    | state | ``Discrete(1 + 2**N)``: 0 before the first step, then 1 + the joint action, player 0's the highest bit |
     | outcomes | ``cooperation_rate`` |
 
     Source: the memory-1 observation and its start are those of Zhou, Hong and Kao (2024), section 5; there both
@@ -68,7 +68,7 @@ class MatrixGame(BatchedGame):
         if not table.isfinite().all():
             raise ValueError("payoffs has an entry that is not finite")
         super().__init__(num_agents=num_agents, num_steps=num_steps, num_games=num_games, device=device)
-        self.payoffs = table.to(self.device)
+        self.payoffs: Tensor = table.to(self.device)
         self.action_names = ("cooperate", "defect")
         self.action_space = gymnasium.spaces.Discrete(2)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (num_agents,), np.float32)
@@ -84,8 +84,10 @@ class MatrixGame(BatchedGame):
         n = self.num_agents
         start = [-1.0] + [0.0] * (n - 1)
         rows = [[start] * n]
-        for joint in product((COOPERATE, DEFECT), repeat=n):
-            rows.append([[float(joint[(i + k) % n]) for k in range(n)] for i in range(n)])
+        rows += [
+            [[float(joint[(i + k) % n]) for k in range(n)] for i in range(n)]
+            for joint in product((COOPERATE, DEFECT), repeat=n)
+        ]
         return torch.tensor(rows)
 
     def state(self) -> Tensor:

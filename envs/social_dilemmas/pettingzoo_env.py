@@ -50,7 +50,9 @@ class GameParallelEnv(ParallelEnv):
         """The space of one agent's actions."""
         return self._game.action_space
 
-    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+    def reset(
+        self, seed: int | None = None, options: dict | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
         """Starts an episode; the same seed gives the same one."""
         obs = self._game.reset(seed=seed)
         self.agents = list(self.possible_agents)
@@ -67,7 +69,13 @@ class GameParallelEnv(ParallelEnv):
             agent: {"outcomes": {name: float(values[0, index]) for name, values in step.outcomes.items()}}
             for index, agent in enumerate(agents)
         }
-        result = self._split(step.obs), rewards, dict.fromkeys(agents, terminated), dict.fromkeys(agents, truncated), infos
+        result = (
+            self._split(step.obs),
+            rewards,
+            dict.fromkeys(agents, terminated),
+            dict.fromkeys(agents, truncated),
+            infos,
+        )
         if terminated or truncated:
             self.agents = []
         return result

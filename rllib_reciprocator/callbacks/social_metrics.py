@@ -29,7 +29,9 @@ def equality(returns: Tensor) -> float:
 
 
 class SocialMetricsCallback(RLlibCallback):
-    """Logs, under ``env_runners/``:
+    """Logs social outcomes of every sample.
+
+    Under ``env_runners/`` there are then
 
     - ``social/efficiency``: extrinsic reward of all players together a step (Perolat et al. 2017, utilitarian metric);
     - ``social/equality``: of the players' rewards above the lowest one that the game can give;
@@ -37,7 +39,12 @@ class SocialMetricsCallback(RLlibCallback):
     """
 
     def on_sample_end(
-        self, *, env_runner: BatchedEnvRunner, metrics_logger: MetricsLogger, samples: list[ColumnarSample], **kwargs: Any
+        self,
+        *,
+        env_runner: BatchedEnvRunner,
+        metrics_logger: MetricsLogger,
+        samples: list[ColumnarSample],
+        **kwargs: Any,
     ) -> None:
         """Called by the env runner after each sample."""
         game = env_runner.game

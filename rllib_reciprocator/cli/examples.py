@@ -10,7 +10,9 @@ PACKAGE = "rllib_reciprocator.tuned_examples"
 
 def names() -> list[str]:
     """Names of all tuned examples."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in files(PACKAGE).iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in files(PACKAGE).iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def text(name: str) -> str:

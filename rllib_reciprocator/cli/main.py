@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-app = typer.Typer(help="Cooperation between self-interested agents, on RLlib.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Cooperation between self-interested agents, on RLlib.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 train_app = typer.Typer(help="Train, from a YAML file or from options.", invoke_without_command=True)
 example_app = typer.Typer(help="The tuned examples that come with the package.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
@@ -22,8 +24,12 @@ ExperimentName = Annotated[str | None, typer.Option(help="Folder of the results 
 NumSamples = Annotated[int | None, typer.Option(min=1, help="How often to run each setting.")]
 StoragePath = Annotated[str | None, typer.Option(help="Where results go; ~/ray_results by default.")]
 CheckpointFreq = Annotated[int | None, typer.Option(min=0, help="Checkpoint every so many iterations; 0 never.")]
-CheckpointAtEnd = Annotated[bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Checkpoint at the end.")]
-KeepCheckpoints = Annotated[int | None, typer.Option("--keep-checkpoints-num", min=1, help="How many checkpoints to keep.")]
+CheckpointAtEnd = Annotated[
+    bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Checkpoint at the end.")
+]
+KeepCheckpoints = Annotated[
+    int | None, typer.Option("--keep-checkpoints-num", min=1, help="How many checkpoints to keep.")
+]
 Seed = Annotated[int | None, typer.Option(help="Makes the run repeatable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints of a run of that name.")]
 Restore = Annotated[str | None, typer.Option(help="A checkpoint to start from.")]
@@ -62,7 +68,7 @@ def train(
     storage_path: StoragePath = None,
     checkpoint_freq: CheckpointFreq = None,
     checkpoint_at_end: CheckpointAtEnd = None,
-    keep_checkpoints: KeepCheckpoints = None,
+    keep_checkpoints_num: KeepCheckpoints = None,
     seed: Seed = None,
     resume: Resume = False,
     restore: Restore = None,
@@ -81,17 +87,13 @@ def train(
         raise UserError("train: give --algo NAME and --env ID, or `rllib train file F.yaml`")
     entry = {"run": algo, "env": env, "config": parse(config, "--config")}
     experiment = typed(experiment_name or f"{algo}-{env}".lower(), entry, "command line")
-    options = {
-        "stop": stop, "experiment_name": experiment_name, "num_samples": num_samples, "storage_path": storage_path,
-        "checkpoint_freq": checkpoint_freq, "checkpoint_at_end": checkpoint_at_end, "keep_checkpoints_num": keep_checkpoints,
-        "restore": restore, "seed": seed,
-    }  # fmt: skip
-    _train([experiment], "command line", options, resume, (ray_address, ray_num_cpus, ray_num_gpus, verbose))
+    _train([experiment], "command line", context.params)
 
 
 @train_app.command("file")
 @_one_line_errors
 def train_file(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(help="A YAML file with one or more experiments.")],
     stop: Stop = None,
     experiment_name: ExperimentName = None,
@@ -99,7 +101,7 @@ def train_file(
     storage_path: StoragePath = None,
     checkpoint_freq: CheckpointFreq = None,
     checkpoint_at_end: CheckpointAtEnd = None,
-    keep_checkpoints: KeepCheckpoints = None,
+    keep_checkpoints_num: KeepCheckpoints = None,
     seed: Seed = None,
     resume: Resume = False,
     restore: Restore = None,
@@ -111,22 +113,18 @@ def train_file(
     """Train what a YAML file describes; options go before the file's own keys."""
     from rllib_reciprocator.experiments.schema import read_file
 
-    options = {
-        "stop": stop, "experiment_name": experiment_name, "num_samples": num_samples, "storage_path": storage_path,
-        "checkpoint_freq": checkpoint_freq, "checkpoint_at_end": checkpoint_at_end, "keep_checkpoints_num": keep_checkpoints,
-        "restore": restore, "seed": seed,
-    }  # fmt: skip
-    _train(read_file(file), file, options, resume, (ray_address, ray_num_cpus, ray_num_gpus, verbose))
+    _train(read_file(file), file, context.params)
 
 
-def _train(experiments: list[Any], where: str, options: dict[str, Any], resume: bool, ray_options: tuple) -> None:
+def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
     """Applies options, checks everything, then starts Ray and runs one experiment after the other."""
     from rllib_reciprocator.experiments import outcome, running, validation
     from rllib_reciprocator.experiments.errors import UserError
-    from rllib_reciprocator.experiments.schema import parse, typed
+    from rllib_reciprocator.experiments.schema import Experiment, parse, typed
 
-    given = {key: value for key, value in options.items() if value is not None}
-    name, seed = given.pop("experiment_name", None), given.pop("seed", None)
+    given = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
+    given = {key: value for key, value in given.items() if key not in ("env", "config")}
+    name, seed, resume = options.get("experiment_name"), options.get("seed"), options.get("resume", False)
     if name and len(experiments) > 1:
         raise UserError(f"--experiment-name: {where} has {len(experiments)} experiments, which cannot share a folder")
     if "stop" in given:
@@ -144,7 +142,8 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any], resume: 
 
     console = Console()
     failed = False
-    running.start_ray(running.RayOptions(*ray_options), checked)
+    ray_options = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus") if f"ray_{key}" in options}
+    running.start_ray(running.RayOptions(**ray_options, verbosity=options["verbose"]), checked)
     for experiment, algorithm in checked:
         trials = outcome.trials_of(running.run(experiment, algorithm, resume=resume), experiment, algorithm)
         outcome.show(experiment, trials, console)
@@ -159,7 +158,9 @@ def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="An algorithm's checkpoint folder.")],
     episodes: Annotated[int, typer.Option(min=1, help="How many episodes to play.")] = 1000,
     out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
-    players: Annotated[list[str] | None, typer.Option(help="Who sits on a seat instead, as player_1=scripted/always_defect.")] = None,
+    players: Annotated[
+        list[str] | None, typer.Option(help="Who sits on a seat instead, as player_1=scripted/always_defect.")
+    ] = None,
     explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
     seed: Annotated[int | None, typer.Option(help="Makes the games repeatable.")] = None,
 ) -> None:
@@ -206,6 +207,7 @@ def example_get(name: Annotated[str, typer.Argument(help="As `rllib example list
 @example_app.command("run")
 @_one_line_errors
 def example_run(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="As `rllib example list` names it.")],
     stop: Stop = None,
     storage_path: StoragePath = None,
@@ -216,7 +218,7 @@ def example_run(
     from rllib_reciprocator.experiments.schema import read_file
 
     file = str(_example(name))
-    _train(read_file(file), file, {"stop": stop, "storage_path": storage_path, "seed": seed}, False, (None, None, None, verbose))
+    _train(read_file(file), file, context.params)
 
 
 def _example(name: str) -> Path:

@@ -26,6 +26,11 @@ class TabularInfluence(NothingToAverage, InfluenceEstimator):
     ``update_period_iters``, ``prior`` (pseudo-counts), ``exploration`` (share of uniform play in the counterfactual).
     """
 
+    counts: Tensor
+    table: Tensor
+    payoffs: Tensor
+    _places: Tensor
+
     def setup(self) -> None:
         """Builds the tables; behaviour starts out uniform."""
         settings = self.model_config
@@ -36,7 +41,7 @@ class TabularInfluence(NothingToAverage, InfluenceEstimator):
         entries = num_states * self._num_joint * num_agents**2
         if entries > MAX_TABLE_ENTRIES:
             raise ValueError(
-                f"tabular influence would need {entries:,} entries for {num_agents} agents; at most {MAX_TABLE_ENTRIES:,}"
+                f"tabular influence needs {entries:,} entries for {num_agents} agents; at most {MAX_TABLE_ENTRIES:,}"
             )
         places = num_actions ** torch.arange(num_agents - 1, -1, -1)
         counts = torch.zeros(settings["buffer_iterations"], num_states, num_agents, num_actions)
@@ -59,7 +64,7 @@ class TabularInfluence(NothingToAverage, InfluenceEstimator):
         return self.table[transition.state * self._num_joint + joint]
 
     def fit(self, transition: Transition, iteration: int) -> dict[str, float]:
-        """Counts who did what in which state, and on every ``update_period_iters``-th iteration makes the table anew."""
+        """Counts who did what in which state; every ``update_period_iters``-th iteration renews the table."""
         num_states, num_agents, num_actions = self.counts.shape[1:]
         agents = torch.arange(num_agents, device=self.counts.device)
         cells = (transition.state[:, None] * num_agents + agents) * num_actions + transition.actions

@@ -37,4 +37,6 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str
         return ".".join(path), unknown(path[-1], known)
     given = repr(first["input"])
     shown = given if len(given) <= 60 else given[:57] + "..."
-    return ".".join(path[:1]) if len(problems) > 1 else ".".join(path), f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return ".".join(path[:1]) if len(problems) > 1 else ".".join(
+        path
+    ), f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -92,15 +92,15 @@ def evaluate(
         raise UserError(f"--{error}") from None
     for player in play.seated():
         if player.learns:
-            raise UserError(f"--players {player.seat}={player.written}: nobody learns here; give checkpoint/PATH or scripted/..")
+            raise UserError(
+                f"--players {player.seat}={player.written}: nobody learns here; give checkpoint/PATH or scripted/.."
+            )
     runner = BatchedEnvRunner(config=play, worker_index=0)
     _load_weights(runner, checkpoint)
 
     samples = runner.sample(num_episodes=episodes, explore=explore)
     returns = torch.cat([sample.rewards.sum(1) for sample in samples])[:episodes]
-    totals = {
-        name: torch.cat([sample.outcomes[name] for sample in samples])[:episodes] for name in samples[0].outcomes
-    }
+    totals = {name: torch.cat([sample.outcomes[name] for sample in samples])[:episodes] for name in samples[0].outcomes}
     figures = {"return": returns, **runner.game.summarize(totals, runner.game.horizon)}
     return {
         "checkpoint": str(checkpoint),

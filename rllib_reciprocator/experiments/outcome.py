@@ -87,7 +87,8 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
         rates = outcome_rates(last)
         returns = last.get("env_runners", {}).get("agent_episode_returns_mean", {})
         iterations, seconds = last["training_iteration"], last["time_total_s"]
-        title = f"{experiment.name}: {experiment.run} on {experiment.env}, {iterations} iterations, {seconds:.1f} s of training"
+        what = f"{experiment.name}: {experiment.run} on {experiment.env}"
+        title = f"{what}, {iterations} iterations, {seconds:.1f} s of training"
         console.print(title, style="bold", highlight=False, soft_wrap=True)
         table = Table()
         table.add_column("seat")
@@ -123,7 +124,11 @@ def draw(title: str, trials: list[Trial], picture: Path) -> None:
 
     def curve(panel: Any, label: str, index: int, value_of: Any, first: bool, results: list[dict[str, Any]]) -> None:
         points = [(result["training_iteration"], value_of(result)) for result in results]
-        xs, ys = zip(*[(x, y) for x, y in points if y is not None], strict=True) if any(y is not None for _, y in points) else ((), ())
+        xs, ys = (
+            zip(*[(x, y) for x, y in points if y is not None], strict=True)
+            if any(y is not None for _, y in points)
+            else ((), ())
+        )
         panel.plot(xs, ys, styles[index % 4], color=colours[index % 8], label=label if first else None, linewidth=1.6)
 
     for number, trial in enumerate(trials):
@@ -132,10 +137,31 @@ def draw(title: str, trials: list[Trial], picture: Path) -> None:
         for index, seat in enumerate(seats):
             label = f"{seat} ({trial.players[seat]})" if seat in trial.players else seat
             for panel, name in zip(panels, outcomes, strict=False):
-                curve(panel, label, index, lambda r, s=seat, n=name: outcome_rates(r).get(n, {}).get(s), number == 0, trial.results)
-            curve(panels[-1], label, index, lambda r, s=seat: r["env_runners"].get("agent_episode_returns_mean", {}).get(s), number == 0, trial.results)
+                curve(
+                    panel,
+                    label,
+                    index,
+                    lambda r, s=seat, n=name: outcome_rates(r).get(n, {}).get(s),
+                    number == 0,
+                    trial.results,
+                )
+            curve(
+                panels[-1],
+                label,
+                index,
+                lambda r, s=seat: r["env_runners"].get("agent_episode_returns_mean", {}).get(s),
+                number == 0,
+                trial.results,
+            )
         if not seats:
-            curve(panels[-1], "episode return", 0, lambda r: r.get("env_runners", {}).get("episode_return_mean"), number == 0, trial.results)
+            curve(
+                panels[-1],
+                "episode return",
+                0,
+                lambda r: r.get("env_runners", {}).get("episode_return_mean"),
+                number == 0,
+                trial.results,
+            )
     for panel, name in zip(panels, [*outcomes, "extrinsic return"], strict=True):
         panel.set_title(name.replace("_", " "), fontsize=10)
         panel.set_xlabel("iteration")

@@ -24,7 +24,9 @@ def outcome_rates(result: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def brief(result: dict[str, Any]) -> str:
     """The main figures of a result in one line."""
-    parts = [f"{name} " + " ".join(f"{value:.3f}" for value in by.values()) for name, by in outcome_rates(result).items()]
+    parts = [
+        f"{name} " + " ".join(f"{value:.3f}" for value in by.values()) for name, by in outcome_rates(result).items()
+    ]
     mean = result.get("env_runners", {}).get("episode_return_mean")
     if mean is not None:
         parts.append(f"return {mean:.1f}")
@@ -53,16 +55,26 @@ class ProgressCallback(Callback):
         """Leaves out what is drawn."""
         return {**self.__dict__, "_progress": None, "_bars": {}}
 
-    def setup(self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any) -> None:
+    def setup(
+        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
+    ) -> None:
         """Starts to draw."""
         console = Console(stderr=True)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console)
+            self._progress = Progress(
+                *columns,
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=console,
+            )
             self._progress.start()
         self._console = console
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         """Shows a trial's newest figures."""
         done = result["training_iteration"]
         label = self.name if len(trials) == 1 else f"{self.name} {trial.experiment_tag}"
@@ -70,9 +82,15 @@ class ProgressCallback(Callback):
             if trial.trial_id not in self._bars:
                 self._bars[trial.trial_id] = self._progress.add_task(label, total=self.iterations, figures="")
             self._progress.update(self._bars[trial.trial_id], completed=done, figures=brief(result))
-        elif done == 1 or done == self.iterations or done % max(1, (self.iterations or 1000) // LINES_WITHOUT_TERMINAL) == 0:
+        elif (
+            done == 1
+            or done == self.iterations
+            or done % max(1, (self.iterations or 1000) // LINES_WITHOUT_TERMINAL) == 0
+        ):
             seconds = result.get("time_total_s", 0.0)
-            self._console.print(f"{label}  iteration {done}  {seconds:.0f} s  {brief(result)}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{label}  iteration {done}  {seconds:.0f} s  {brief(result)}", highlight=False, soft_wrap=True
+            )
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Stops drawing."""

@@ -58,7 +58,11 @@ def start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algo
     # A trial's newest checkpoint is only known to --resume once Tune has written it down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    common: dict[str, Any] = {"logging_level": level, "log_to_driver": options.verbosity > 1, "ignore_reinit_error": True}
+    common: dict[str, Any] = {
+        "logging_level": level,
+        "log_to_driver": options.verbosity > 1,
+        "ignore_reinit_error": True,
+    }
     if options.address:
         try:
             ray.init(address=options.address, **common)
@@ -124,7 +128,9 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     if experiment.restore:
         algorithm = _restored(algorithm, str(Path(experiment.restore).expanduser().resolve()))
     if resume:
-        tuner = tune.Tuner.restore(str(folder), algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
+        tuner = tune.Tuner.restore(
+            str(folder), algorithm, param_space=space, resume_unfinished=True, resume_errored=True
+        )
         return tuner.fit()
     tuner = tune.Tuner(
         algorithm,
@@ -149,7 +155,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
 def _restored(algorithm: type[Algorithm], checkpoint: str) -> type[Algorithm]:
     """The algorithm, starting from a checkpoint's state."""
 
-    class Restored(algorithm):  # type: ignore[misc, valid-type]
+    class Restored(algorithm):
         def setup(self, config: Any) -> None:
             super().setup(config)
             self.restore_from_path(checkpoint)

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
 
-STOP_ROOTS = ("training_iteration", "timesteps_total", "time_total_s", "episodes_total", "num_env_steps_sampled_lifetime")
+STOP_ROOTS = (
+    "training_iteration",
+    "timesteps_total",
+    "time_total_s",
+    "episodes_total",
+    "num_env_steps_sampled_lifetime",
+)
 STOP_TREES = ("env_runners", "learners", "evaluation")
 
 
@@ -111,7 +117,9 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
     for metric in experiment.stop:
         root = metric.split("/")[0]
         if metric not in STOP_ROOTS and root not in STOP_TREES:
-            raise UserError(f"{where}: {name}.stop.{metric}: {unknown(metric, [*STOP_ROOTS, *(f'{t}/..' for t in STOP_TREES)])}")
+            raise UserError(
+                f"{where}: {name}.stop.{metric}: {unknown(metric, [*STOP_ROOTS, *(f'{t}/..' for t in STOP_TREES)])}"
+            )
     return experiment
 
 

@@ -6,11 +6,11 @@ import inspect
 import json
 from typing import Any, get_type_hints
 
-import social_dilemmas
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
 from rllib_reciprocator.algorithms.registry import algorithm_class, algorithm_names

@@ -34,7 +34,9 @@ class FeedForwardModule(TorchRLModule, ValueFunctionAPI):
         self.num_balances = int(config["num_balances"])
         inputs = prod(self.observation_space.shape) + self.num_balances
         hiddens, activation = config["fcnet_hiddens"], ACTIVATIONS[config["fcnet_activation"]]
-        self.actor = _perceptron(inputs, hiddens, self.action_dist_cls.required_input_dim(self.action_space), activation)
+        self.actor = _perceptron(
+            inputs, hiddens, self.action_dist_cls.required_input_dim(self.action_space), activation
+        )
         self.critic = _perceptron(inputs, hiddens, 1, activation)
 
     def train(self, mode: bool = True) -> FeedForwardModule:

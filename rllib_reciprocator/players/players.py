@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from social_dilemmas.registry import did_you_mean
-
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
+from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, PPO, SCRIPTED, CHECKPOINT = "reciprocator", "ppo", "scripted", "checkpoint"
 MODULE_PATH = Path("learner_group", "learner", "rl_module")
@@ -78,7 +77,9 @@ def _parse(key: str, value: str, seat: str, action_names: Sequence[str]) -> Play
         if source not in STRATEGIES:
             raise ValueError(f"players.{key}: there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
         if source != RANDOM and tuple(action_names) != ("cooperate", "defect"):
-            raise ValueError(f"players.{key}: scripted/{source} plays games of cooperate and defect; here only scripted/random can")
+            raise ValueError(
+                f"players.{key}: scripted/{source} plays games of cooperate and defect; here only scripted/random can"
+            )
         return Player(seat, kind, value, source)
     if kind == CHECKPOINT:
         return Player(seat, kind, value, str(_checkpointed_module(key, source, seat)))

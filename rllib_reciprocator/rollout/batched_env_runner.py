@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
-import social_dilemmas
 import torch
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.utils.annotations import override
 from ray.rllib.utils import force_list
+from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+import social_dilemmas
 from rllib_reciprocator.estimators import Transition
 from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.rewards import balance_after
@@ -31,9 +31,9 @@ from rllib_reciprocator.rollout.sample_metrics import log_sample
 
 if TYPE_CHECKING:
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
-    from social_dilemmas.batched_game import BatchedGame
 
     from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+    from social_dilemmas.batched_game import BatchedGame
 
 INFLUENCE_MODULE_ID = "influence"
 ROLLOUT_STATE = "rollout"
@@ -41,14 +41,21 @@ FRAGMENTS_WITH_WEIGHTS = "fragments_with_weights"
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
-    """Samples columns ``[B, T]`` from B copies of a game: per step one forward pass a player, one game step, and the
-    influence and balance of that step.
+    """Samples columns ``[B, T]`` from B copies of a game.
+
+    A step is one forward pass a player, one step of the games, and the influence and balance of that step.
 
     All randomness of a fragment follows from the seed, the runner's index and the number of the weights it plays
     with. So a run continues after a restart, of the whole or of one runner, as if nothing had happened.
     """
 
     config: ReciprocatorConfig
+    game: BatchedGame
+    module: MultiRLModule
+    _obs: Tensor
+    _balance: Tensor
+    _running_sums: Tensor
+    _memory: list[dict[str, Tensor]]
 
     def __init__(self, *, config: ReciprocatorConfig, **kwargs: Any) -> None:
         """Builds the games and the players' modules.
@@ -63,8 +70,6 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._entropy = self._seed if self._seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._weights_seq_no = 0
         self._fragments_with_weights = 0
-        self.game: BatchedGame
-        self.module: MultiRLModule
         self.make_env()
         self.make_module()
 
@@ -106,7 +111,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     @override(EnvRunner)
     def assert_healthy(self) -> None:
         """Raises AssertionError if the runner was not built."""
-        assert self.game is not None and self.module is not None
+        assert self.game.num_games == self.num_envs
 
     @override(EnvRunner)
     def sample(
@@ -177,8 +182,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 influence = self._balance
             else:
                 influence = self._estimator.influence(Transition(state, actions, step.rewards))
-                self._balance = balance_after(self._balance, influence, self._rule, self.config.reciprocity_settings.balance_decay)
-            for name, value in (("state", state), ("actions", actions), ("rewards", step.rewards), ("influence", influence)):
+                self._balance = balance_after(
+                    self._balance, influence, self._rule, self.config.reciprocity_settings.balance_decay
+                )
+            for name, value in (
+                ("state", state),
+                ("actions", actions),
+                ("rewards", step.rewards),
+                ("influence", influence),
+            ):
                 steps[name].append(value)
             steps["terminated"].append(step.terminated)
             steps["truncated"].append(step.truncated)
@@ -190,7 +202,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._episode_step = (self._episode_step + length) % self.game.horizon
 
         sample = ColumnarSample(
-            seats={seat: {name: torch.stack(column, 1) for name, column in columns.items()} for seat, columns in seats.items()},
+            seats={
+                seat: {name: torch.stack(column, 1) for name, column in columns.items()}
+                for seat, columns in seats.items()
+            },
             last={seat: self._sees(index) for index, seat in enumerate(self.game.agents) if seat in seats},
             **{name: torch.stack(column, 1) for name, column in steps.items()},
             outcomes=outcomes,
@@ -310,7 +325,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._episode_step = rollout["episode_step"]
             self.game.set_state(rollout["game"])
             self._obs, self._balance = rollout["obs"].to(self.device), rollout["balance"].to(self.device)
-            self._memory = [{name: value.to(self.device) for name, value in memory.items()} for memory in rollout["memory"]]
+            self._memory = [
+                {name: value.to(self.device) for name, value in memory.items()} for memory in rollout["memory"]
+            ]
             self._running_sums = rollout["running_sums"].to(self.device)
 
     @override(Checkpointable)

@@ -59,7 +59,9 @@ def log_sample(runner: BatchedEnvRunner, sample: ColumnarSample, running: Tensor
             metrics.log_value((OUTCOMES, agent, name), value, reduce="mean")
 
     ended = sample.terminated | sample.truncated
-    summed, running = _episode_sums(torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1), ended, running)
+    summed, running = _episode_sums(
+        torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1), ended, running
+    )
     if episodes := len(summed):
         returns, lengths = summed[:, :-1], summed[:, -1]
         metrics.log_value(NUM_EPISODES, episodes, reduce="sum")
@@ -89,6 +91,8 @@ def _episode_sums(values: Tensor, ended: Tensor, running: Tensor) -> tuple[Tenso
         done = ended[:, -1]
         return cumulated[done, -1], torch.where(done[:, None], 0.0, cumulated[:, -1])
     last_end = torch.where(ended, torch.arange(ended.shape[1], device=ended.device), -1).cummax(1).values
-    at_last_end = cumulated.gather(1, last_end.clamp(min=0)[..., None].expand_as(cumulated)) * (last_end >= 0)[..., None]
+    at_last_end = (
+        cumulated.gather(1, last_end.clamp(min=0)[..., None].expand_as(cumulated)) * (last_end >= 0)[..., None]
+    )
     before = torch.cat([torch.zeros_like(at_last_end[:, :1]), at_last_end[:, :-1]], 1)
     return (cumulated - before)[ended], cumulated[:, -1] - at_last_end[:, -1]

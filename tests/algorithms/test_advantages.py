@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from rllib_reciprocator.algorithms.advantages import generalized_advantages, values_after
 
 

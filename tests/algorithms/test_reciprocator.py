@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
 from rllib_reciprocator.players import STRATEGIES
@@ -49,7 +50,7 @@ def assert_same_weights(a, b, **tolerance):
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.fixture()
+@pytest.fixture
 def build(ray_cluster):
     built = []
 
@@ -82,7 +83,11 @@ def test_first_weights_do_not_depend_on_the_hash_seed():
     )
     printed = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2", "3")
     }
@@ -95,7 +100,9 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, fragment):
         settings = {"minibatch_size": 40, "shuffle_batch_per_epoch": True}
         mixed = {"player_0": "reciprocator", "player_1": "ppo"}
         a_config = config(mixed, buffer_iterations=2, weight={"start": 1.0, "end": 5.0, "per_iteration": 0.5})
-        return build(a_config.training(**settings if fragment == "auto" else {}).env_runners(rollout_fragment_length=fragment))
+        return build(
+            a_config.training(**settings if fragment == "auto" else {}).env_runners(rollout_fragment_length=fragment)
+        )
 
     whole = fresh()
     for _ in range(3):
@@ -109,7 +116,9 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, fragment):
         assert again["training_iteration"] == result["training_iteration"]
         for key in ("outcomes", "agent_episode_returns_mean", "influence", "balance"):
             assert again["env_runners"].get(key) == result["env_runners"].get(key), key
-        assert again["learners"]["influence"]["reciprocal_weight"] == result["learners"]["influence"]["reciprocal_weight"]
+        assert (
+            again["learners"]["influence"]["reciprocal_weight"] == result["learners"]["influence"]["reciprocal_weight"]
+        )
     assert_same_weights(whole, resumed)
 
 
@@ -117,7 +126,10 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, fragment):
 def test_remote_learners_learn_the_same(build, learners):
     """The sampled data are the same, so all that differs is the order of summation."""
     players = {"player_0": "reciprocator", "player_1": "reciprocator"}
-    local, remote = build(config(players, normalize=True)), build(config(players, normalize=True).learners(num_learners=learners))
+    local, remote = (
+        build(config(players, normalize=True)),
+        build(config(players, normalize=True).learners(num_learners=learners)),
+    )
     for _ in range(2):
         local.train()
         remote.train()
@@ -131,7 +143,7 @@ def test_frozen_and_scripted_players_beside_two_learners(build, tmp_path):
     path = first.save_to_path(tmp_path / "first")
     players = {"player_0": "reciprocator", "player_1": f"checkpoint/{path}", "player_2": "scripted/grim_trigger"}
     a_config = config(players, env="public_goods_v0").environment(env_config={"num_agents": 3, "num_steps": 4})
-    with pytest.raises(ValueError, match="observation_space is .* the game's is"):
+    with pytest.raises(ValueError, match=r"observation_space is .* the game's is"):
         a_config.validate()
     players = {"player_0": "reciprocator", "player_1": f"checkpoint/{path}#player_0"}
     algo = build(config(players, seed=5).learners(num_learners=2))
@@ -150,7 +162,9 @@ def test_remote_runners_bring_all_games(build):
     assert result["env_runners"]["num_episodes"] == 32
     algo.train()
     local = algo.learner_group.get_weights()
-    for remote in algo.env_runner_group.foreach_env_runner(lambda runner: runner.module.get_state(), local_env_runner=False):
+    for remote in algo.env_runner_group.foreach_env_runner(
+        lambda runner: runner.module.get_state(), local_env_runner=False
+    ):
         for module_id, state in local.items():
             for name, value in state.items():
                 np.testing.assert_array_equal(remote[module_id][name], value)
@@ -174,12 +188,19 @@ def test_a_killed_runner_comes_back(build):
     ray.kill(algo.env_runner_group._worker_manager.actors()[1], no_restart=False)
     steps = [algo.train()["env_runners"]["num_env_steps_sampled"] for _ in range(6)]
     assert steps[-1] == 2 * 16 * 4
-    assert len(set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r._weights_seq_no, local_env_runner=False)))) == 1
+    assert (
+        len(
+            set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r._weights_seq_no, local_env_runner=False)))
+        )
+        == 1
+    )
 
 
 def test_what_the_learner_adds_to_the_reward(build):
     """The learner's advantages are those of extrinsic plus weighted reciprocal rewards; a naive player's are not."""
-    a_config = config({"player_0": "reciprocator", "player_1": "ppo"}, weight={"start": 2.0, "end": 9.0, "per_iteration": 1.0})
+    a_config = config(
+        {"player_0": "reciprocator", "player_1": "ppo"}, weight={"start": 2.0, "end": 9.0, "per_iteration": 1.0}
+    )
     algo = build(a_config.training(normalize_advantages=False, lambda_=1.0, gamma=0.9))
     algo.train()
     (sample,) = algo.env_runner.sample()
@@ -233,7 +254,9 @@ def test_naive_learners_play_coins(build):
 
 
 def test_evaluation_during_training(build):
-    algo = build(config().evaluation(evaluation_interval=1, evaluation_duration=40, evaluation_config={"explore": False}))
+    algo = build(
+        config().evaluation(evaluation_interval=1, evaluation_duration=40, evaluation_config={"explore": False})
+    )
     result = algo.train()
     assert result["evaluation"]["env_runners"]["num_episodes"] >= 40
 

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from rllib_reciprocator import Reciprocator
 from rllib_reciprocator.cli.main import app
-from typer.testing import CliRunner
 
 RLLIB = str(Path(sys.executable).with_name("rllib"))
 FIGURES = ("outcomes", "agent_episode_returns_mean", "influence", "balance")
@@ -24,7 +25,7 @@ def run(*arguments, **options):
     return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_ray(monkeypatch):
     """Fails a test in which anything is started."""
     import ray
@@ -50,9 +51,15 @@ def one_line(result, complaint):
         (["train", "--algo", "Reciprocator", "--env", "ipd_v7"], "did you mean 'ipd_v0'"),
         (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "{lr: x}"], "config.lr: 'x'"),
         (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "[1]"], "--config: must be a mapping"),
-        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{iterations: 1}"], "did you mean 'training_iteration'"),
+        (
+            ["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{iterations: 1}"],
+            "did you mean 'training_iteration'",
+        ),
         (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--restore", "none"], "none is not a checkpoint"),
-        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--resume", "--storage-path", "/tmp/none"], "no experiment to continue"),
+        (
+            ["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--resume", "--storage-path", "/tmp/none"],
+            "no experiment to continue",
+        ),
         (["train", "--algo", "Nobody", "--env", "x"], "run: 'Nobody' is not known"),
         (["evaluate", "none"], "none: no such checkpoint"),
         (["evaluate", ".", "--players", "player_1"], "give SEAT=PLAYER"),
@@ -65,7 +72,8 @@ def test_bad_input_is_one_line_and_exit_code_2(no_ray, arguments, complaint):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--nonsense"], ["train", "--num-samples", "0"], ["nonsense"], ["evaluate", "x", "--episodes", "many"]]
+    "arguments",
+    [["train", "--nonsense"], ["train", "--num-samples", "0"], ["nonsense"], ["evaluate", "x", "--episodes", "many"]],
 )
 def test_options_that_do_not_exist_end_with_2(arguments):
     result = invoke(*arguments)
@@ -81,7 +89,7 @@ def test_examples_are_listed_and_shown():
 
 
 def test_help_is_quick():
-    code = "import sys; from rllib_reciprocator.cli.main import app; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, rllib_reciprocator.cli.main; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -90,15 +98,25 @@ def results(folder):
     by_iteration = {}
     for line in file.read_text().splitlines():
         result = json.loads(line)
-        by_iteration[result["training_iteration"]] = {
-            key: result["env_runners"][key] for key in FIGURES
-        }
+        by_iteration[result["training_iteration"]] = {key: result["env_runners"][key] for key in FIGURES}
     return by_iteration
 
 
 def test_train_from_options_then_evaluate(tmp_path):
     stop, config = json.dumps({"training_iteration": 3}), json.dumps(SMALL)
-    done = run("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", config, "--stop", stop, "--storage-path", str(tmp_path))
+    done = run(
+        "train",
+        "--algo",
+        "Reciprocator",
+        "--env",
+        "ipd_v0",
+        "--config",
+        config,
+        "--stop",
+        stop,
+        "--storage-path",
+        str(tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "reciprocator-ipd_v0"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
@@ -113,7 +131,9 @@ def test_train_from_options_then_evaluate(tmp_path):
     (checkpoint,) = trial.glob("checkpoint_*")
     out = tmp_path / "out.json"
     seat = "player_1=scripted/always_defect"
-    evaluated = invoke("evaluate", str(checkpoint), "--episodes", "50", "--out", str(out), "--players", seat, "--seed", "1")
+    evaluated = invoke(
+        "evaluate", str(checkpoint), "--episodes", "50", "--out", str(out), "--players", seat, "--seed", "1"
+    )
     assert evaluated.exit_code == 0, evaluated.output
     assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0
 
@@ -165,7 +185,10 @@ run:
     )
     arguments = [RLLIB, "train", "file", str(file), "--storage-path"]
     killed = subprocess.Popen(
-        [*arguments, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*arguments, str(tmp_path / "killed")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.time() + 60
     while time.time() < deadline:
@@ -178,7 +201,9 @@ run:
     before = results(tmp_path / "killed" / "run")
     assert 23 <= len(before) < 60, "the run was not killed in the middle"
 
-    resumed = subprocess.run([*arguments, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=120, check=False)
+    resumed = subprocess.run(
+        [*arguments, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=120, check=False
+    )
     assert resumed.returncode == 0, resumed.stderr
     algo = build_config(Reciprocator, "ipd_v0", config).build_algo()
     whole = {}
@@ -191,7 +216,17 @@ run:
 
 def test_gpus_that_are_not_there(tmp_path):
     config = json.dumps({**SMALL, "num_gpus_per_learner": 1})
-    arguments = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", config, "--stop", "{training_iteration: 1}")
+    arguments = (
+        "train",
+        "--algo",
+        "Reciprocator",
+        "--env",
+        "ipd_v0",
+        "--config",
+        config,
+        "--stop",
+        "{training_iteration: 1}",
+    )
     done = run(*arguments, "--storage-path", str(tmp_path))
     assert done.returncode == 2
     assert "a trial asks for 1 GPUs; this machine offers 0" in done.stderr

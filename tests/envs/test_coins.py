@@ -1,8 +1,9 @@
 import pytest
-import social_dilemmas
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import social_dilemmas
 
 RIGHT, LEFT, DOWN, UP, STAY = range(5)
 
@@ -15,9 +16,7 @@ def coins(cells, **options):
     return game
 
 
-@pytest.mark.parametrize(
-    ("action", "cell"), [(RIGHT, 5), (LEFT, 3), (DOWN, 7), (UP, 1), (STAY, 4)]
-)
+@pytest.mark.parametrize(("action", "cell"), [(RIGHT, 5), (LEFT, 3), (DOWN, 7), (UP, 1), (STAY, 4)])
 def test_moves_from_the_middle(action, cell):
     game = coins([4, 0, 2, 6])
     game.step(torch.tensor([[action, STAY]]))
@@ -66,7 +65,11 @@ def test_agent_and_coin_planes_are_rotated_separately():
     planes = game._observe()[0].flatten(2).argmax(-1)
     assert planes.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]
     three = coins([0, 1, 2, 3, 4, 5], num_agents=3)
-    assert three._observe()[0].flatten(2).argmax(-1).tolist() == [[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 3], [2, 0, 1, 5, 3, 4]]
+    assert three._observe()[0].flatten(2).argmax(-1).tolist() == [
+        [0, 1, 2, 3, 4, 5],
+        [1, 2, 0, 4, 5, 3],
+        [2, 0, 1, 5, 3, 4],
+    ]
 
 
 @given(

@@ -1,8 +1,8 @@
-import social_dilemmas
 import pytest
 import torch
-from social_dilemmas import conformance
 
+import social_dilemmas
+from social_dilemmas import conformance
 from tests.games import Countdown
 
 VARIANTS = [(game_id, {}) for game_id in social_dilemmas.game_ids()] + [

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-import social_dilemmas
 import torch
+
+import social_dilemmas
 
 
 @pytest.mark.parametrize(

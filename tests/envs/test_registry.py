@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+
 import social_dilemmas
 from social_dilemmas.registry import GameSpec
 
@@ -35,7 +36,7 @@ def test_errors_name_the_nearest(call, complaint):
 
 def test_an_unknown_attribute_is_an_attribute_error():
     with pytest.raises(AttributeError):
-        social_dilemmas.no_such_game_v0
+        _ = social_dilemmas.no_such_game_v0
 
 
 def test_importing_the_games_imports_no_ray():

@@ -1,8 +1,9 @@
 from itertools import product
 
 import pytest
-import social_dilemmas
 import torch
+
+import social_dilemmas
 from rllib_reciprocator.estimators import TabularInfluence, Transition
 
 
@@ -36,7 +37,9 @@ def transitions(game, rows, seed=0):
     return Transition(state, actions, torch.zeros(rows, game.num_agents))
 
 
-@pytest.mark.parametrize(("game_id", "settings"), [("ipd_v0", {}), ("chicken_v0", {}), ("public_goods_v0", {"num_agents": 3})])
+@pytest.mark.parametrize(
+    ("game_id", "settings"), [("ipd_v0", {}), ("chicken_v0", {}), ("public_goods_v0", {"num_agents": 3})]
+)
 def test_equals_brute_force(game_id, settings):
     game = social_dilemmas.make(game_id, **settings)
     table = estimator(game, exploration=0.1)
@@ -114,7 +117,9 @@ def test_many_steps_at_once_equal_one_at_a_time():
     game = social_dilemmas.make("public_goods_v0", num_agents=3)
     table = estimator(game)
     seen = transitions(game, 12)
-    together = table.influence(Transition(seen.state.view(3, 4), seen.actions.view(3, 4, 3), seen.rewards.view(3, 4, 3)))
+    together = table.influence(
+        Transition(seen.state.view(3, 4), seen.actions.view(3, 4, 3), seen.rewards.view(3, 4, 3))
+    )
     assert torch.equal(together.flatten(0, 1), table.influence(seen))
 
 

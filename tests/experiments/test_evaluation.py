@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.evaluation import evaluate, table, write
@@ -74,11 +75,11 @@ def test_checkpoints_that_are_wrong(checkpoint, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     (broken / "class_and_ctor_args.pkl").write_bytes(b"not a pickle")
-    with pytest.raises(UserError, match="class_and_ctor_args.pkl: cannot be read"):
+    with pytest.raises(UserError, match=r"class_and_ctor_args\.pkl: cannot be read"):
         evaluate(broken, 10)
     shutil.copy(checkpoint / "class_and_ctor_args.pkl", broken)
     (broken / MODULE_PATH / "player_0" / "class_and_ctor_args.pkl").write_bytes(b"")
-    with pytest.raises(UserError, match="player_0/class_and_ctor_args.pkl: not a checkpointed RLModule"):
+    with pytest.raises(UserError, match=r"player_0/class_and_ctor_args\.pkl: not a checkpointed RLModule"):
         evaluate(broken, 10)
 
 
@@ -89,4 +90,3 @@ def test_report_as_table_and_file(checkpoint, tmp_path):
     assert json.loads((tmp_path / "deep" / "out.json").read_text()) == report
     with pytest.raises(UserError, match="cannot be written"):
         write(report, tmp_path / "deep" / "out.json" / "x.json")
-

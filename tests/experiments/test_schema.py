@@ -1,4 +1,5 @@
 import pytest
+
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import parse, read_file, typed, variants
 
@@ -27,7 +28,10 @@ def test_numbers_as_people_write_them():
         ("x: {run: PPO, stopp: {}}", "x.stopp: not known; did you mean 'stop'"),
         ("x: {run: PPO, num_samples: 0}", "x.num_samples: 0: "),
         ("x: {run: PPO, num_samples: many}", "x.num_samples: 'many': "),
-        ("x: {run: PPO, stop: {training_iterations: 3}}", "x.stop.training_iterations: not known; did you mean 'training_iteration'"),
+        (
+            "x: {run: PPO, stop: {training_iterations: 3}}",
+            "x.stop.training_iterations: not known; did you mean 'training_iteration'",
+        ),
         ("x: {run: PPO, stop: {training_iteration: soon}}", "x.stop.*'soon'"),
     ],
 )

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import read_file, typed
 from rllib_reciprocator.experiments.validation import check
@@ -49,7 +50,10 @@ def test_tuned_examples_are_valid_and_described(file):
         ({"reciprocity": {"weight": "much"}}, "x.config.reciprocity.weight"),
         ({"reciprocity": {"weight": {"start": 1}}}, "x.config.reciprocity.weight"),
         ({"reciprocity": {"balance_decay": 1.5}}, "x.config.reciprocity.balance_decay: 1.5"),
-        ({"model_config": {"fcnet_hidden": [3]}}, "x.config.model_config.fcnet_hidden: not known; did you mean 'fcnet_hiddens'"),
+        (
+            {"model_config": {"fcnet_hidden": [3]}},
+            "x.config.model_config.fcnet_hidden: not known; did you mean 'fcnet_hiddens'",
+        ),
         ({"model_config": {"fcnet_hiddens": [0]}}, "x.config.model_config.fcnet_hiddens"),
         ({"minibatch_size": 10**9}, "x.config.minibatch_size: 1000000000 is not between"),
         ({"train_batch_size_per_learner": 5}, "x.config.train_batch_size_per_learner: 5 cannot be"),

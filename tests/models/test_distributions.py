@@ -1,6 +1,7 @@
 import gymnasium
 import pytest
 import torch
+
 from rllib_reciprocator.models.distributions import Bernoulli, Categorical, distribution_for
 
 

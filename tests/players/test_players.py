@@ -1,4 +1,5 @@
 import pytest
+
 from rllib_reciprocator.players import assign
 
 SEATS = ("player_0", "player_1", "player_2")
@@ -20,7 +21,11 @@ def test_a_later_pattern_goes_before_an_earlier_one():
 @pytest.mark.parametrize(
     ("mapping", "actions", "complaint"),
     [
-        ({"player_*": "ppo", "player_3": "ppo"}, MATRIX, "players.player_3: the game has no such seat; did you mean 'player_"),
+        (
+            {"player_*": "ppo", "player_3": "ppo"},
+            MATRIX,
+            "players.player_3: the game has no such seat; did you mean 'player_",
+        ),
         ({"player_0": "ppo"}, MATRIX, "players: nobody plays player_1"),
         ({"player_*": "reciprocater"}, MATRIX, "no player 'reciprocater'; did you mean 'reciprocator'"),
         ({"player_*": "scripted/tit_for_tit"}, MATRIX, "did you mean 'tit_for_tat'"),

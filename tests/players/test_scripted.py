@@ -1,7 +1,8 @@
 import pytest
-import social_dilemmas
 import torch
 from ray.rllib.core.columns import Columns
+
+import social_dilemmas
 from rllib_reciprocator.players import STRATEGIES, ScriptedModule
 
 C, D = 0, 1
@@ -63,4 +64,11 @@ def test_random_tosses_a_coin():
 
 
 def test_every_strategy_is_tested_here():
-    assert set(STRATEGIES) == {"always_cooperate", "always_defect", "tit_for_tat", "grim_trigger", "win_stay_lose_shift", "random"}
+    assert set(STRATEGIES) == {
+        "always_cooperate",
+        "always_defect",
+        "tit_for_tat",
+        "grim_trigger",
+        "win_stay_lose_shift",
+        "random",
+    }

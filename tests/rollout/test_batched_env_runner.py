@@ -1,12 +1,12 @@
 import pytest
-import social_dilemmas
 import torch
 from ray.rllib.core.columns import Columns
+
+import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.rewards import REWARDS, balance
 from rllib_reciprocator.rollout import BOOTSTRAP_PREFIX, JOINT, BatchedEnvRunner, concatenate
-
 from tests.games import COUNTDOWN
 
 
@@ -61,7 +61,9 @@ def test_balance_while_acting_is_the_balance_of_the_whole(rule):
 
 
 def test_a_reciprocator_sees_its_balance_and_a_naive_learner_does_not():
-    built = config({"player_0": "reciprocator", "player_*": "ppo"}, env="public_goods_v0", observe_balance=True, reward="petty")
+    built = config(
+        {"player_0": "reciprocator", "player_*": "ppo"}, env="public_goods_v0", observe_balance=True, reward="petty"
+    )
     built.environment(env_config={"num_agents": 3, "num_steps": 6})
     (sample,) = runner(built).sample()
     assert BALANCE not in sample.seats["player_1"]
@@ -129,7 +131,7 @@ def test_new_weights_give_new_randomness_and_the_same_weights_the_same():
     assert_equal(one.sample()[0], other.sample()[0])
 
 
-@pytest.fixture()
+@pytest.fixture
 def countdown():
     social_dilemmas.register(COUNTDOWN)
 
@@ -170,7 +172,9 @@ def test_rows_keep_games_whole():
     assert set(batch) == {JOINT, "player_0", "player_1", BOOTSTRAP_PREFIX + "player_0", BOOTSTRAP_PREFIX + "player_1"}
     for b, t in ((0, 0), (3, 5), (8, 1), (15, 5)):
         assert torch.equal(batch[JOINT]["actions"][b * 6 + t], samples[b // 8].actions[b % 8, t])
-        assert torch.equal(batch["player_1"][Columns.OBS][b * 6 + t], samples[b // 8].seats["player_1"][Columns.OBS][b % 8, t])
+        assert torch.equal(
+            batch["player_1"][Columns.OBS][b * 6 + t], samples[b // 8].seats["player_1"][Columns.OBS][b % 8, t]
+        )
 
 
 def test_greedy_players_take_the_likeliest_action():
@@ -194,5 +198,9 @@ def test_influence_metrics_by_ordered_pair():
     one = runner(config({"player_0": "reciprocator", "player_1": "scripted/random"}))
     (sample,) = one.sample()
     metrics = one.get_metrics()
-    assert metrics["influence"]["player_0_on_player_1"].peek() == pytest.approx(float(sample.influence[..., 0, 1].mean()), abs=1e-6)
-    assert metrics["balance"]["player_0_towards_player_1"].peek() == pytest.approx(float(sample.balance[..., 1, 0].mean()), abs=1e-6)
+    assert metrics["influence"]["player_0_on_player_1"].peek() == pytest.approx(
+        float(sample.influence[..., 0, 1].mean()), abs=1e-6
+    )
+    assert metrics["balance"]["player_0_towards_player_1"].peek() == pytest.approx(
+        float(sample.balance[..., 1, 0].mean()), abs=1e-6
+    )

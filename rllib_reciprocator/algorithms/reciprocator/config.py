@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import social_dilemmas
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
-from social_dilemmas.batched_game import BatchedGame
 
+import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
 from rllib_reciprocator.callbacks import SocialMetricsCallback
 from rllib_reciprocator.estimators import TabularInfluence
@@ -23,6 +22,7 @@ from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Playe
 from rllib_reciprocator.players.frozen import frozen_module_spec
 from rllib_reciprocator.rewards import REWARDS, ReciprocalRule
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
+from social_dilemmas.batched_game import BatchedGame
 
 
 def _own_module(agent_id: str, episode: Any = None, **kwargs: Any) -> str:
@@ -81,7 +81,7 @@ class ReciprocatorConfig(PPOConfig):
 
         Args:
             players: Player by seat or pattern of seats: ``reciprocator``, ``ppo``, ``scripted/STRATEGY``, or
-                ``checkpoint/PATH`` for a frozen player of an earlier run. See :func:`rllib_reciprocator.players.assign`.
+                ``checkpoint/PATH`` for a frozen player of an earlier run (:func:`rllib_reciprocator.players.assign`).
 
         Returns:
             This configuration.
@@ -239,20 +239,18 @@ class ReciprocatorConfig(PPOConfig):
     def _game(self) -> BatchedGame:
         """One copy of the game, for its spaces and sizes."""
         if not isinstance(self.env, str):
-            raise ValueError(f"env: Reciprocator plays registered games, by id: {', '.join(social_dilemmas.game_ids())}")
+            raise ValueError(
+                f"env: Reciprocator plays registered games, by id: {', '.join(social_dilemmas.game_ids())}"
+            )
         return social_dilemmas.make(self.env, **dict(self.env_config))
 
     def _check_learning(self, game: BatchedGame, seated: tuple[Player, ...]) -> None:
         if not self.in_evaluation and not any(player.learns for player in seated):
             raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
-        if any(player.kind == RECIPROCATOR for player in seated) and not hasattr(game, "payoffs"):
-            raise ValueError(
-                f"reciprocity.influence: {self.reciprocity_settings.influence} needs a game with a payoff table; {self.env} has none"
-            )
         whole = self.rollout_steps() == game.horizon
         if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
             raise ValueError(
-                "normalize_returns: needs lambda 1, bootstrap_at_horizon false and whole episodes (rollout_fragment_length auto)"
+                "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto"
             )
         if self.bootstrap_at_horizon and game.terminates_early:
             raise ValueError(f"bootstrap_at_horizon: not for {self.env}, whose games end at different steps")
@@ -300,17 +298,27 @@ class ReciprocatorConfig(PPOConfig):
                 }
                 specs[player.seat] = RLModuleSpec(FeedForwardModule, model_config=settings, **spaces)
         needs_influence = any(
-            player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances") for player in seated
+            player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances")
+            for player in seated
         )
         if needs_influence:
-            settings = reciprocity.model_dump(include={"buffer_iterations", "update_period_iters", "prior", "exploration"})
-            specs[INFLUENCE_MODULE_ID] = RLModuleSpec(
-                TabularInfluence,
-                observation_space=game.state_space,
-                action_space=game.action_space,
-                model_config={**settings, "payoffs": game.payoffs.tolist()},
-            )
+            specs[INFLUENCE_MODULE_ID] = self._influence_spec(game)
         return specs
+
+    def _influence_spec(self, game: BatchedGame) -> RLModuleSpec:
+        """The influence estimator that the settings name."""
+        reciprocity = self.reciprocity_settings
+        if game.payoffs is None:
+            raise ValueError(
+                f"reciprocity.influence: {reciprocity.influence} needs a game with a payoff table; {self.env} has none"
+            )
+        settings = reciprocity.model_dump(include={"buffer_iterations", "update_period_iters", "prior", "exploration"})
+        return RLModuleSpec(
+            TabularInfluence,
+            observation_space=game.state_space,
+            action_space=game.action_space,
+            model_config={**settings, "payoffs": game.payoffs.tolist()},
+        )
 
     def _user_model_config(self) -> dict[str, Any]:
         given = copy.copy(self._model_config)

@@ -92,7 +92,9 @@ class ReciprocatorLearner(PPOTorchLearner):
             reported = self._fit_estimator(parts[JOINT])
             self.metrics.log_dict(reported, key=INFLUENCE_MODULE_ID, window=1)
             rewards = rewards + self._weighted_reciprocal(joint)
-        learning = [module_id for module_id in parts if module_id in self.module and self.should_module_be_updated(module_id)]
+        learning = [
+            module_id for module_id in parts if module_id in self.module and self.should_module_be_updated(module_id)
+        ]
         batches = {
             module_id: self._with_advantages(
                 module_id,
@@ -127,7 +129,13 @@ class ReciprocatorLearner(PPOTorchLearner):
 
     @torch.no_grad()
     def _with_advantages(
-        self, module_id: str, batch: SampleBatch, last: SampleBatch, rewards: Tensor, terminated: Tensor, truncated: Tensor
+        self,
+        module_id: str,
+        batch: SampleBatch,
+        last: SampleBatch,
+        rewards: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
     ) -> SampleBatch:
         """The player's batch with advantages and value targets, rows ``b * T + t``."""
         config = self.config.get_config_for_module(module_id)
@@ -140,7 +148,9 @@ class ReciprocatorLearner(PPOTorchLearner):
         else:
             last_values = module.compute_values(last)
         next_values = values_after(values, last_values, nothing_after)
-        advantages = generalized_advantages(rewards, values, next_values, ends, gamma=config.gamma, lambda_=config.lambda_)
+        advantages = generalized_advantages(
+            rewards, values, next_values, ends, gamma=config.gamma, lambda_=config.lambda_
+        )
         targets = advantages + values
         if config.normalize_returns:
             targets = standardized(targets)
