@@ -122,6 +122,7 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
     from rllib_reciprocator.experiments.errors import UserError
     from rllib_reciprocator.experiments.schema import Experiment, parse, typed
 
+    running.set_verbosity(options["verbose"])
     given = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
     given = {key: value for key, value in given.items() if key not in ("env", "config")}
     name, seed, resume = options.get("experiment_name"), options.get("seed"), options.get("resume", False)
@@ -166,9 +167,10 @@ def evaluate(
 ) -> None:
     """Play a checkpoint's players, without learning."""
     from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
-    from rllib_reciprocator.experiments import evaluation
+    from rllib_reciprocator.experiments import evaluation, running
     from rllib_reciprocator.experiments.errors import UserError
 
+    running.set_verbosity(0)
     folder = Path(checkpoint).expanduser().resolve()
     others = {}
     for assignment in players or []:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.progress import ProgressCallback
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
+
+_LEVELS = (logging.ERROR, logging.WARNING, logging.INFO)
 
 
 @dataclass(frozen=True)
@@ -44,26 +47,31 @@ def storage_of(experiment: Experiment) -> Path:
     return Path(root).expanduser().resolve() / experiment.name
 
 
+def set_verbosity(verbosity: int) -> None:
+    """Says how much of Ray's own logging is shown: 0 errors, 1 warnings too, 2 everything."""
+    for name in ("ray", "ray.rllib", "ray.tune"):  # Ray sets levels of its own for the inner two
+        logging.getLogger(name).setLevel(_LEVELS[min(verbosity, 2)])
+    if not verbosity:
+        warnings.filterwarnings("ignore", module=r"(ray|gymnasium)\..*")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+
+
 def start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> None:
     """Connects to Ray, or starts it with room for the largest trial.
 
     Raises:
         UserError: If the cluster at the address cannot be reached.
     """
-    level = (logging.ERROR, logging.WARNING, logging.INFO)[min(options.verbosity, 2)]
-    logging.getLogger("ray").setLevel(level)
-    if not options.verbosity:
-        warnings.filterwarnings("ignore", module=r"ray\..*")
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")
     # A trial's newest checkpoint is only known to --resume once Tune has written it down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     common: dict[str, Any] = {
-        "logging_level": level,
+        "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
         "ignore_reinit_error": True,
     }
     if options.address:
+        _check_address(options.address)
         try:
             ray.init(address=options.address, **common)
         except ConnectionError as error:
@@ -76,6 +84,17 @@ def start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algo
     if gpus > offered:
         ray.shutdown()
         raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {offered:g}")
+
+
+def _check_address(address: str) -> None:
+    """Looks whether anybody listens there, which Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:  # "auto", or a name that Ray resolves
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--ray-address {address}: nobody answers there ({error})") from None
 
 
 def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tuple[int, float]:

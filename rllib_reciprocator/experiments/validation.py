@@ -6,9 +6,11 @@ import inspect
 import json
 from typing import Any, get_type_hints
 
+import gymnasium
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
@@ -72,6 +74,8 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
     if ours:
         _check_game(env, settings.get("env_config", {}))
         _check_own(settings)
+    else:
+        _check_stock_environment(env)
     try:
         config.environment(env)
         config.update_from_dict(algorithm_settings(settings))
@@ -151,6 +155,18 @@ def _check_game(env: str | None, env_config: dict[str, Any]) -> None:
         spec.make(**env_config)
     except ValueError as error:
         raise UserError(f"config.env_config: {error}") from None
+
+
+def _check_stock_environment(env: str | None) -> None:
+    if env is None:
+        raise UserError("env: missing")
+    if env in social_dilemmas.game_ids():
+        raise UserError(
+            f'env: {env} has several players; let Reciprocator run it, with players: {{"player_*": ppo}}, say'
+        )
+    importable = "." in env or ":" in env
+    if not importable and env not in gymnasium.registry and not _global_registry.contains(ENV_CREATOR, env):
+        raise UserError(f"env: {env!r} is {unknown(env, gymnasium.registry)}")
 
 
 def _check_own(settings: dict[str, Any]) -> None:

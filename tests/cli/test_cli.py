@@ -61,6 +61,10 @@ def one_line(result, complaint):
             "no experiment to continue",
         ),
         (["train", "--algo", "Nobody", "--env", "x"], "run: 'Nobody' is not known"),
+        (
+            ["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--ray-address", "127.0.0.1:9"],
+            "nobody answers there",
+        ),
         (["evaluate", "none"], "none: no such checkpoint"),
         (["evaluate", ".", "--players", "player_1"], "give SEAT=PLAYER"),
         (["example", "get", "reciprocator_ipq"], "did you mean 'reciprocator_ipd'"),
@@ -69,6 +73,15 @@ def one_line(result, complaint):
 )
 def test_bad_input_is_one_line_and_exit_code_2(no_ray, arguments, complaint):
     one_line(invoke(*arguments), complaint)
+
+
+def test_nothing_else_is_printed_by_a_real_process():
+    failed = run("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "{lr: x}")
+    assert failed.returncode == 2
+    assert failed.stdout == ""
+    assert failed.stderr.splitlines() == [
+        "rllib: command line: reciprocator-ipd_v0.config.lr: 'x': input should be a valid number"
+    ]
 
 
 @pytest.mark.parametrize(
