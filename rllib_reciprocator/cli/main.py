@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,13 +56,7 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@train_app.callback()
-@_one_line_errors
-def train(
-    context: typer.Context,
-    algo: Annotated[str | None, typer.Option("--algo", "--run", help="Name of the algorithm, ours or RLlib's.")] = None,
-    env: Annotated[str | None, typer.Option(help="Id of the game or environment.")] = None,
-    config: Annotated[str, typer.Option(help="Settings, as '{\"lr\": 0.01}'.")] = "{}",
+def _train_options(
     stop: Stop = None,
     experiment_name: ExperimentName = None,
     num_samples: NumSamples = None,
@@ -77,6 +72,31 @@ def train(
     ray_num_gpus: RayGpus = None,
     verbose: Verbose = 0,
 ) -> None:
+    """The options of every command that trains; they are read from the context."""
+
+
+def _with_train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the training options to a command's own parameters."""
+    own, options = (inspect.signature(each, eval_str=True) for each in (command, _train_options))
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        command(**{name: given[name] for name in own.parameters})
+
+    wrapped.__signature__ = own.replace(parameters=[*own.parameters.values(), *options.parameters.values()])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {**_train_options.__annotations__, **command.__annotations__}
+    return wrapped
+
+
+@train_app.callback()
+@_with_train_options
+@_one_line_errors
+def train(
+    context: typer.Context,
+    algo: Annotated[str | None, typer.Option("--algo", "--run", help="Name of the algorithm, ours or RLlib's.")] = None,
+    env: Annotated[str | None, typer.Option(help="Id of the game or environment.")] = None,
+    config: Annotated[str, typer.Option(help="Settings, as '{\"lr\": 0.01}'.")] = "{}",
+) -> None:
     """Train an algorithm on an environment, or `rllib train file F.yaml`."""
     if context.invoked_subcommand is not None:
         return
@@ -86,29 +106,16 @@ def train(
     if algo is None:
         raise UserError("train: give --algo NAME and --env ID, or `rllib train file F.yaml`")
     entry = {"run": algo, "env": env, "config": parse(config, "--config")}
-    experiment = typed(experiment_name or f"{algo}-{env}".lower(), entry, "command line")
-    _train([experiment], "command line", context.params)
+    name = context.params["experiment_name"] or f"{algo}-{env}".lower()
+    _train([typed(name, entry, "command line")], "command line", context.params)
 
 
 @train_app.command("file")
+@_with_train_options
 @_one_line_errors
 def train_file(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="A YAML file with one or more experiments.")],
-    stop: Stop = None,
-    experiment_name: ExperimentName = None,
-    num_samples: NumSamples = None,
-    storage_path: StoragePath = None,
-    checkpoint_freq: CheckpointFreq = None,
-    checkpoint_at_end: CheckpointAtEnd = None,
-    keep_checkpoints_num: KeepCheckpoints = None,
-    seed: Seed = None,
-    resume: Resume = False,
-    restore: Restore = None,
-    ray_address: RayAddress = None,
-    ray_num_cpus: RayCpus = None,
-    ray_num_gpus: RayGpus = None,
-    verbose: Verbose = 0,
 ) -> None:
     """Train what a YAML file describes; options go before the file's own keys."""
     from rllib_reciprocator.experiments.schema import read_file
@@ -125,7 +132,7 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
     running.set_verbosity(options["verbose"])
     given = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
     given = {key: value for key, value in given.items() if key not in ("env", "config")}
-    name, seed, resume = options.get("experiment_name"), options.get("seed"), options.get("resume", False)
+    name, seed, resume = options["experiment_name"], options["seed"], options["resume"]
     if name and len(experiments) > 1:
         raise UserError(f"--experiment-name: {where} has {len(experiments)} experiments, which cannot share a folder")
     if "stop" in given:
@@ -143,7 +150,7 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
 
     console = Console()
     failed = False
-    ray_options = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus") if f"ray_{key}" in options}
+    ray_options = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
     running.start_ray(running.RayOptions(**ray_options, verbosity=options["verbose"]), checked)
     for experiment, algorithm in checked:
         trials = outcome.trials_of(running.run(experiment, algorithm, resume=resume), experiment, algorithm)
@@ -207,14 +214,11 @@ def example_get(name: Annotated[str, typer.Argument(help="As `rllib example list
 
 
 @example_app.command("run")
+@_with_train_options
 @_one_line_errors
 def example_run(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="As `rllib example list` names it.")],
-    stop: Stop = None,
-    storage_path: StoragePath = None,
-    seed: Seed = None,
-    verbose: Verbose = 0,
 ) -> None:
     """Train a tuned example."""
     from rllib_reciprocator.experiments.schema import read_file

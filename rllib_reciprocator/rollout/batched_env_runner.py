@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import ray
@@ -25,19 +25,27 @@ from torch import Tensor
 import social_dilemmas
 from rllib_reciprocator.estimators import Transition
 from rllib_reciprocator.models import BALANCE
-from rllib_reciprocator.rewards import balance_after
 from rllib_reciprocator.rollout.columnar_sample import ColumnarSample
 from rllib_reciprocator.rollout.sample_metrics import log_sample
 
 if TYPE_CHECKING:
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 
-    from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
     from social_dilemmas.batched_game import BatchedGame
 
 INFLUENCE_MODULE_ID = "influence"
 ROLLOUT_STATE = "rollout"
 FRAGMENTS_WITH_WEIGHTS = "fragments_with_weights"
+
+
+class BatchedRolloutConfig(Protocol):
+    """What the runner asks of an algorithm's configuration, beside what RLlib's have."""
+
+    def rollout_steps(self) -> int:
+        """T, how many steps of each game a sample holds; divides the games' horizon."""
+
+    def next_balance(self, balance: Tensor, influence: Tensor) -> Tensor:
+        """The influence balance ``[B, N, N]`` after a step, from that before it and the step's influence."""
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -49,7 +57,6 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     with. So a run continues after a restart, of the whole or of one runner, as if nothing had happened.
     """
 
-    config: ReciprocatorConfig
     game: BatchedGame
     module: MultiRLModule
     _obs: Tensor
@@ -57,11 +64,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     _running_sums: Tensor
     _memory: list[dict[str, Tensor]]
 
-    def __init__(self, *, config: ReciprocatorConfig, **kwargs: Any) -> None:
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
         """Builds the games and the players' modules.
 
         Args:
-            config: The algorithm's configuration.
+            config: An AlgorithmConfig that is a :class:`BatchedRolloutConfig` too.
             **kwargs: What RLlib passes to env runners; ``worker_index`` and ``num_workers`` are used.
         """
         super().__init__(config=config, **kwargs)
@@ -83,7 +90,6 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.env = self.game
         self.num_envs = self.game.num_games
         self._generator = torch.Generator(device=self.device)
-        self._rule = config.reciprocal_rule()
         seats = range(self.game.num_agents)
         self._others = [[(seat + k) % len(seats) for k in seats if k] for seat in seats]
         self._episode_step = 0
@@ -182,9 +188,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 influence = self._balance
             else:
                 influence = self._estimator.influence(Transition(state, actions, step.rewards))
-                self._balance = balance_after(
-                    self._balance, influence, self._rule, self.config.reciprocity_settings.balance_decay
-                )
+                self._balance = self.config.next_balance(self._balance, influence)
             for name, value in (
                 ("state", state),
                 ("actions", actions),

@@ -12,6 +12,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
+from torch import Tensor
 
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
@@ -20,7 +21,7 @@ from rllib_reciprocator.estimators import TabularInfluence
 from rllib_reciprocator.models import FeedForwardModule
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
-from rllib_reciprocator.rewards import REWARDS, ReciprocalRule
+from rllib_reciprocator.rewards import REWARDS, ReciprocalRule, balance_after
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
 from social_dilemmas.batched_game import BatchedGame
 
@@ -211,6 +212,10 @@ class ReciprocatorConfig(PPOConfig):
     def reciprocal_rule(self) -> ReciprocalRule:
         """The form of the reciprocal reward."""
         return REWARDS[self.reciprocity_settings.reward]
+
+    def next_balance(self, balance: Tensor, influence: Tensor) -> Tensor:
+        """The influence balance ``[.., N, N]`` after a step."""
+        return balance_after(balance, influence, self.reciprocal_rule(), self.reciprocity_settings.balance_decay)
 
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds: the horizon, or less if ``rollout_fragment_length`` is set.
