@@ -122,7 +122,7 @@ class Deterministic(Distribution):
 
     def entropy(self) -> Tensor:
         """Zero."""
-        return torch.zeros(self.loc.shape)
+        return torch.zeros_like(self.loc, dtype=torch.float32)
 
     def kl(self, other: Distribution, **kwargs: Any) -> Tensor:
         """How surprising the action is to the other distribution."""

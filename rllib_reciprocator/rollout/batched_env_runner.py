@@ -91,7 +91,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.num_envs = self.game.num_games
         self._generator = torch.Generator(device=self.device)
         seats = range(self.game.num_agents)
-        self._others = [[(seat + k) % len(seats) for k in seats if k] for seat in seats]
+        others = [[(seat + k) % len(seats) for k in seats if k] for seat in seats]
+        self._others = torch.tensor(others, device=self.device)
         self._episode_step = 0
 
     @override(EnvRunner)

@@ -26,7 +26,7 @@ class WeightSchedule(_Settings):
 class ReciprocitySettings(_Settings):
     """What :meth:`ReciprocatorConfig.reciprocity` sets; its docstring says what each setting means."""
 
-    reward: Literal[tuple(REWARDS)] = "petty_payoff"  # type: ignore[valid-type]
+    reward: Literal[tuple(REWARDS)] = "petty"  # type: ignore[valid-type]
     weight: float | WeightSchedule = 5.0
     balance_decay: Share = 0.0
     normalize: bool = False
