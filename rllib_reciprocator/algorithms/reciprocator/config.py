@@ -108,10 +108,10 @@ class ReciprocatorConfig(PPOConfig):
         """Sets how Reciprocators reciprocate. Unset settings keep their values.
 
         Args:
-            reward: Form of the reciprocal reward, one of :data:`rllib_reciprocator.rewards.REWARDS`. The default is that
-                of the paper's matrix-game code. The paper's own, ``petty_payoff``, debits what one gave: two players
-                who always cooperate then owe each other nothing, and in the prisoner's dilemma neither learns
-                to (cooperation stays near a half for 50 iterations, with decays from 0 to 0.96).
+            reward: Form of the reciprocal reward, one of ``rllib_reciprocator.rewards.REWARDS``. The default is that of
+                the paper's matrix-game code. The paper's own, ``petty_payoff``, debits what one gave: two players who
+                always cooperate then owe each other nothing, and in the prisoner's dilemma neither learns to
+                (cooperation stays near a half for 50 iterations, with decays from 0 to 0.96).
             weight: Of the reciprocal beside the extrinsic reward: a number, or ``start``, ``end`` and
                 ``per_iteration`` of one that moves. The paper's 5.0 for matrix games, 1.0 for Coins.
             balance_decay: Share of the influence balance that is kept from step to step (the paper's decay d), from 0
