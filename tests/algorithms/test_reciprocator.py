@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from benchmarks.bare_loop import BareLoop
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
 from rllib_reciprocator.players import STRATEGIES
@@ -310,3 +311,22 @@ def test_batch_size_follows_from_the_rest():
     assert a_config.train_batch_size_per_learner == 3 * 6 * 4 // 2
     a_config.training(train_batch_size_per_learner=36)
     a_config.validate()
+
+
+def test_learns_like_a_bare_loop_from_the_same_weights(build):
+    """The paper's settings, against a loop that shares no code: cooperation moves alike, up to sampling noise."""
+    a_config = config(seed=3, games=2048).environment(env_config={"num_steps": 32})
+    a_config.rl_module(model_config={"fcnet_hiddens": [2, 2]})
+    a_config.training(num_epochs=10, normalize_returns=True, normalize_advantages=False)
+    algo, bare = build(a_config), BareLoop(width=2, clip=0.1, normalize_returns=True)
+    for index, seat in enumerate(("player_0", "player_1")):
+        module = algo.learner_group._learner.module[seat]
+        bare.actors[index].load_state_dict(module.actor.state_dict())
+        bare.critics[index].load_state_dict(module.critic.state_dict())
+    ours, theirs = [], []
+    for _ in range(16):
+        outcomes = algo.train()["env_runners"]["outcomes"]
+        ours.append(sum(float(rates["cooperation_rate"]) for rates in outcomes.values()) / 2)
+        theirs.append(bare.iterate())
+    np.testing.assert_allclose(ours, theirs, atol=0.03)
+    assert abs(ours[-1] - ours[0]) > 0.1
