@@ -71,16 +71,16 @@ def stepping(game_id: str, games: int = 2048, steps: int = 2000) -> None:
 def main() -> None:
     """Runs everything, or what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["games", "iterations"], default=["games", "iterations"])
-    what = parser.parse_args().what
+    parser.add_argument("--only", choices=["games", "iterations"], help="what to run; both by default")
+    only = parser.parse_args().only
     warnings.filterwarnings("ignore")
     import torch
 
     torch.set_num_threads(1)
-    if "games" in what:
+    if only != "iterations":
         for game_id in ("ipd_v0", "coins_v0"):
             stepping(game_id)
-    if "iterations" in what:
+    if only != "games":
         import ray
 
         ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
