@@ -126,6 +126,10 @@ class BatchedGame(ABC):
         self._steps = self._steps + 1
         return Step(self._observe(), rewards, terminated, self._steps >= self.horizon, outcomes)
 
+    def time_left(self) -> Tensor:
+        """Share of the episode's steps that are still to come, ``[B]`` float32: 1 at the start, 0 at the horizon."""
+        return 1.0 - self._steps / self.horizon
+
     def seed(self, seed: int) -> None:
         """Seeds the game's own generator; no global random state is touched."""
         self.generator.manual_seed(seed)

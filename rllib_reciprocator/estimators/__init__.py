@@ -1,6 +1,7 @@
 """Influence estimators: RLModules that say how much each agent's action was worth to each agent."""
 
 from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
+from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
 from rllib_reciprocator.estimators.tabular import TabularInfluence
 
-__all__ = ["InfluenceEstimator", "TabularInfluence", "Transition"]
+__all__ = ["InfluenceEstimator", "RewardModelInfluence", "TabularInfluence", "Transition"]

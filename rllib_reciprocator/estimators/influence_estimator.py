@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
 
+import torch
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
@@ -16,27 +18,46 @@ class Transition(NamedTuple):
         state: ``[.., *state_shape]``, the joint state before the step.
         actions: ``[.., N]`` int64.
         rewards: ``[.., N]`` float32, extrinsic.
+        time_left: ``[..]`` float32, share of the episode's steps that are still to come, from 1 to ``1 / horizon``.
     """
 
     state: Tensor
     actions: Tensor
     rewards: Tensor
+    time_left: Tensor
+
+    def rows(self, index: Tensor) -> Transition:
+        """Some of the steps, by their index along the first axis."""
+        return Transition(*(values[index] for values in self))
 
 
 class InfluenceEstimator(TorchRLModule):
     """Says how much each agent's action was worth to each agent.
 
     An RLModule, so that RLlib places it on the learner's device, copies it to the env runners with the policies, and
-    writes it into checkpoints. Its observation space is the game's state space.
+    writes it into checkpoints. Its observation space is the game's state space. Settings common to all, in
+    ``model_config``: ``num_agents``, ``buffer_iterations``, ``update_period_iters``.
+
+    Attributes:
+        uses_behavior: Whether :meth:`influence` needs the probabilities with which the players chose.
     """
 
-    @abstractmethod
-    def influence(self, transition: Transition) -> Tensor:
-        """The influence of each agent on each in these steps, ``[.., N, N]`` by ``[j, i]``; without gradient."""
+    uses_behavior: ClassVar[bool] = False
 
     @abstractmethod
-    def fit(self, transition: Transition, iteration: int) -> dict[str, float]:
-        """Learns from the steps of one iteration, the same on all learners.
+    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
+        """The influence of each agent on each in these steps; without gradient.
+
+        Args:
+            transition: The steps.
+            behavior: ``[.., N, A]``, probabilities with which each agent chose in these steps.
+
+        Returns:
+            ``[.., N, N]`` by ``[j, i]``: influence of j on i.
+        """
+
+    def observe(self, transition: Transition, iteration: int) -> dict[str, float]:
+        """Takes in the steps of one iteration, the same on all learners, where that needs no gradient.
 
         Args:
             transition: Steps of this learner's share of the games, ``[rows, ..]``.
@@ -45,3 +66,13 @@ class InfluenceEstimator(TorchRLModule):
         Returns:
             What to report, by name.
         """
+        return {}
+
+    def minibatches(self, replay: Transition, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+        """Batches to take gradient steps on, one after the other; none for an estimator that learns otherwise.
+
+        Args:
+            replay: Steps of the last ``buffer_iterations`` iterations, ``[rows, ..]``.
+            generator: Draws the batches.
+        """
+        yield from ()

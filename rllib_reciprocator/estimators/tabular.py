@@ -58,12 +58,12 @@ class TabularInfluence(NothingToAverage, InfluenceEstimator):
         mixed = self.model_config["exploration"]
         return (1.0 - mixed) * frequencies + mixed / frequencies.shape[-1]
 
-    def influence(self, transition: Transition) -> Tensor:
+    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
         """Looked up, ``[.., N, N]``."""
         joint = (transition.actions * self._places).sum(-1)
         return self.table[transition.state * self._num_joint + joint]
 
-    def fit(self, transition: Transition, iteration: int) -> dict[str, float]:
+    def observe(self, transition: Transition, iteration: int) -> dict[str, float]:
         """Counts who did what in which state; every ``update_period_iters``-th iteration renews the table."""
         num_states, num_agents, num_actions = self.counts.shape[1:]
         agents = torch.arange(num_agents, device=self.counts.device)

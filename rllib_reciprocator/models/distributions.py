@@ -59,6 +59,11 @@ class Bernoulli(_LogitsDistribution):
         """The likelier action, always."""
         return Deterministic((self.logits.squeeze(-1) > 0).long())
 
+    def probs(self, num_actions: int) -> Tensor:
+        """Probabilities of both actions, ``[.., 2]``."""
+        second = self.logits.sigmoid()
+        return torch.cat([1.0 - second, second], -1)
+
     @staticmethod
     def required_input_dim(space: gymnasium.Space, **kwargs: Any) -> int:
         """One logit."""
@@ -95,6 +100,10 @@ class Categorical(_LogitsDistribution):
         """The likeliest action, always."""
         return Deterministic(self.logits.argmax(-1))
 
+    def probs(self, num_actions: int) -> Tensor:
+        """Probabilities of all actions, ``[.., A]``."""
+        return self._log_probs.exp()
+
     @staticmethod
     def required_input_dim(space: gymnasium.Space, **kwargs: Any) -> int:
         """One logit an action."""
@@ -119,6 +128,10 @@ class Deterministic(Distribution):
     def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
         """0 for the action, minus infinity for any other."""
         return torch.where(value == self.loc, 0.0, -torch.inf)
+
+    def probs(self, num_actions: int) -> Tensor:
+        """1 for the action, ``[.., A]``."""
+        return functional.one_hot(self.loc, num_actions).float()
 
     def entropy(self) -> Tensor:
         """Zero."""

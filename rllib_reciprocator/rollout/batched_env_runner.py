@@ -24,7 +24,7 @@ from torch import Tensor
 
 import social_dilemmas
 from rllib_reciprocator.estimators import Transition
-from rllib_reciprocator.models import BALANCE
+from rllib_reciprocator.models import BALANCE, Deterministic
 from rllib_reciprocator.rollout.columnar_sample import ColumnarSample
 from rllib_reciprocator.rollout.sample_metrics import log_sample
 
@@ -181,17 +181,19 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         seats: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
         outcomes: dict[str, Tensor] = {}
         for _ in range(length):
-            actions = self._act(seats, explore)
-            state = self.game.state()
+            actions, behavior = self._act(seats, explore)
+            state, time_left = self.game.state(), self.game.time_left()
             step = self.game.step(actions)
             steps["balance"].append(self._balance)
             if self._estimator is None:
                 influence = self._balance
             else:
-                influence = self._estimator.influence(Transition(state, actions, step.rewards))
+                seen = Transition(state, actions, step.rewards, time_left)
+                influence = self._estimator.influence(seen, behavior)
                 self._balance = self.config.next_balance(self._balance, influence)
             for name, value in (
                 ("state", state),
+                ("time_left", time_left),
                 ("actions", actions),
                 ("rewards", step.rewards),
                 ("influence", influence),
@@ -249,9 +251,15 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             columns[BALANCE] = self._balance[:, self._others[index], index]
         return columns
 
-    def _act(self, seats: dict[str, dict[str, list[Tensor]]], explore: bool) -> Tensor:
-        """Every player's action, ``[B, N]`` int64; records what learning players need to learn from it."""
-        actions = []
+    def _act(self, seats: dict[str, dict[str, list[Tensor]]], explore: bool) -> tuple[Tensor, Tensor | None]:
+        """Lets every player choose, and records what learning players need to learn from it.
+
+        Returns:
+            The actions, ``[B, N]`` int64, and if the estimator asks for them the probabilities with which they were
+            chosen, ``[B, N, A]``.
+        """
+        actions, behavior = [], []
+        asked = self._estimator is not None and self._estimator.uses_behavior
         for index, (seat, (module, learns)) in enumerate(zip(self.game.agents, self._players, strict=True)):
             columns = self._sees(index)
             batch = {**columns, Columns.STATE_IN: self._memory[index]} if self._memory[index] else columns
@@ -259,23 +267,24 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if Columns.STATE_OUT in out:
                 self._memory[index] = out[Columns.STATE_OUT]
             if Columns.ACTIONS in out:
-                actions.append(out[Columns.ACTIONS])
-                continue
-            inputs = out[Columns.ACTION_DIST_INPUTS]
-            distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
-            if not explore:
-                distribution = distribution.to_deterministic()
+                distribution = Deterministic(out[Columns.ACTIONS])
+            else:
+                distribution = module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+                if not explore:
+                    distribution = distribution.to_deterministic()
             action = distribution.sample(generator=self._generator)
             actions.append(action)
+            if asked:
+                behavior.append(distribution.probs(int(self.game.action_space.n)))
             if learns:
                 columns |= {
                     Columns.ACTIONS: action,
                     Columns.ACTION_LOGP: distribution.logp(action),
-                    Columns.ACTION_DIST_INPUTS: inputs,
+                    Columns.ACTION_DIST_INPUTS: out[Columns.ACTION_DIST_INPUTS],
                 }
                 for name, column in columns.items():
                     seats[seat][name].append(column)
-        return torch.stack(actions, 1)
+        return torch.stack(actions, 1), torch.stack(behavior, 1) if asked else None
 
     @override(EnvRunner)
     def get_metrics(self) -> Any:

@@ -22,6 +22,7 @@ class ColumnarSample:
             distribution inputs, each ``[B, T, ..]``.
         last: What each learning player sees after the last step, ``[B, ..]`` by column.
         state: ``[B, T, *state_shape]``, the joint state before each step.
+        time_left: ``[B, T]``, share of the episode's steps that are to come with this one.
         actions: ``[B, T, N]`` int64.
         rewards: ``[B, T, N]`` float32, extrinsic.
         influence: ``[B, T, N, N]`` by ``[j, i]``: influence of j on i in each step.
@@ -34,6 +35,7 @@ class ColumnarSample:
     seats: dict[str, dict[str, Tensor]]
     last: dict[str, dict[str, Tensor]]
     state: Tensor
+    time_left: Tensor
     actions: Tensor
     rewards: Tensor
     influence: Tensor

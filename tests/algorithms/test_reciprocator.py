@@ -288,7 +288,7 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
         (lambda c: c.players({"*": "scripted/random"}), "nobody learns"),
         (lambda c: c.environment("ipd_v1"), "did you mean 'ipd_v0'"),
         (lambda c: c.environment(None), "env: Reciprocator plays registered games"),
-        (lambda c: c.environment("coins_v0"), "needs a game with a payoff table"),
+        (lambda c: c.environment("coins_v0").reciprocity(influence="tabular"), "needs a game with a payoff table"),
         (lambda c: c.env_runners(rollout_fragment_length=3), "3 does not divide the episode of 4"),
         (lambda c: setattr(c, "num_envs_per_env_runner", 0), "0 is not a number of games"),
         (lambda c: c.env_runners(num_envs_per_env_runner=3).learners(num_learners=2), "cannot be shared evenly by 2"),

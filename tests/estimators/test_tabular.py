@@ -8,7 +8,13 @@ from rllib_reciprocator.estimators import TabularInfluence, Transition
 
 
 def estimator(game, **settings):
-    defaults = {"buffer_iterations": 1, "update_period_iters": 1, "prior": 1.0, "exploration": 0.0}
+    defaults = {
+        "num_agents": game.num_agents,
+        "buffer_iterations": 1,
+        "update_period_iters": 1,
+        "prior": 1.0,
+        "exploration": 0.0,
+    }
     return TabularInfluence(
         observation_space=game.state_space,
         action_space=game.action_space,
@@ -34,7 +40,7 @@ def transitions(game, rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     state = torch.randint(int(game.state_space.n), (rows,), generator=generator)
     actions = torch.randint(2, (rows, game.num_agents), generator=generator)
-    return Transition(state, actions, torch.zeros(rows, game.num_agents))
+    return Transition(state, actions, torch.zeros(rows, game.num_agents), torch.ones(rows))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,7 @@ def transitions(game, rows, seed=0):
 def test_equals_brute_force(game_id, settings):
     game = social_dilemmas.make(game_id, **settings)
     table = estimator(game, exploration=0.1)
-    table.fit(transitions(game, 200), iteration=0)
+    table.observe(transitions(game, 200), iteration=0)
     seen = transitions(game, 50, seed=1)
     found = table.influence(seen)
     for row in range(50):
@@ -54,7 +60,7 @@ def test_equals_brute_force(game_id, settings):
 def test_prisoners_dilemma_by_hand():
     """Against a coin toss, cooperating is worth 1 to the other and costs oneself half of what defecting gains."""
     game = social_dilemmas.make("ipd_v0")
-    both = Transition(torch.tensor([0]), torch.tensor([[0, 0]]), torch.zeros(1, 2))
+    both = Transition(torch.tensor([0]), torch.tensor([[0, 0]]), torch.zeros(1, 2), torch.ones(1))
     assert estimator(game).influence(both)[0].tolist() == [[-0.5, 1.0], [1.0, -0.5]]
     defects = both._replace(actions=torch.tensor([[1, 0]]))
     assert estimator(game).influence(defects)[0].tolist() == [[0.5, -1.0], [1.0, -0.5]]
@@ -65,7 +71,7 @@ def test_behaviour_is_counted_by_state_and_player():
     table = estimator(game, prior=1.0)
     state = torch.tensor([0, 0, 0, 3])
     actions = torch.tensor([[0, 1], [0, 1], [1, 1], [1, 0]])
-    table.fit(Transition(state, actions, torch.zeros(4, 2)), iteration=0)
+    table.observe(Transition(state, actions, torch.zeros(4, 2), torch.ones(4)), iteration=0)
     behavior = table.behavior()
     torch.testing.assert_close(behavior[0], torch.tensor([[3 / 5, 2 / 5], [1 / 5, 4 / 5]]))
     torch.testing.assert_close(behavior[3], torch.tensor([[1 / 3, 2 / 3], [2 / 3, 1 / 3]]))
@@ -75,18 +81,20 @@ def test_a_state_that_no_game_visited_gives_no_nan():
     """In the paper's code its frequency is 0/0, which reaches the policy and ends the run."""
     game = social_dilemmas.make("ipd_v0")
     table = estimator(game)
-    always = Transition(torch.tensor([1] * 8), torch.zeros(8, 2, dtype=torch.int64), torch.zeros(8, 2))
-    table.fit(always, iteration=0)
+    always = Transition(torch.tensor([1] * 8), torch.zeros(8, 2, dtype=torch.int64), torch.zeros(8, 2), torch.ones(8))
+    table.observe(always, iteration=0)
     assert table.table.isfinite().all()
     torch.testing.assert_close(table.behavior()[4], torch.full((2, 2), 0.5))
 
 
 def test_always_the_same_has_no_influence_unless_exploration_is_mixed_in():
     game = social_dilemmas.make("ipd_v0")
-    defect = Transition(torch.full((10_000,), 4), torch.ones(10_000, 2, dtype=torch.int64), torch.zeros(10_000, 2))
+    defect = Transition(
+        torch.full((10_000,), 4), torch.ones(10_000, 2, dtype=torch.int64), torch.zeros(10_000, 2), torch.ones(10_000)
+    )
     plain, mixed = estimator(game, prior=1e-6), estimator(game, prior=1e-6, exploration=0.2)
     for table in (plain, mixed):
-        table.fit(defect, iteration=0)
+        table.observe(defect, iteration=0)
     assert plain.influence(defect).abs().max() < 1e-6
     torch.testing.assert_close(mixed.influence(defect)[0, 0, 1], torch.tensor(-0.2), atol=1e-5, rtol=0)
 
@@ -96,10 +104,10 @@ def test_buffer_and_period():
     table = estimator(game, buffer_iterations=2, update_period_iters=3)
     start = table.table.clone()
     first, second, third = (transitions(game, 40, seed) for seed in range(3))
-    table.fit(first, iteration=1)
+    table.observe(first, iteration=1)
     assert torch.equal(table.table, start)
-    table.fit(second, iteration=2)
-    table.fit(third, iteration=3)
+    table.observe(second, iteration=2)
+    table.observe(third, iteration=3)
     assert not torch.equal(table.table, start)
     assert table.counts.sum() == 2 * 40 * 2
 
@@ -107,7 +115,7 @@ def test_buffer_and_period():
 def test_state_round_trip():
     game = social_dilemmas.make("ipd_v0")
     table, other = estimator(game), estimator(game)
-    table.fit(transitions(game, 100), iteration=0)
+    table.observe(transitions(game, 100), iteration=0)
     other.set_state(table.get_state())
     seen = transitions(game, 10, seed=5)
     assert torch.equal(table.influence(seen), other.influence(seen))
@@ -118,7 +126,9 @@ def test_many_steps_at_once_equal_one_at_a_time():
     table = estimator(game)
     seen = transitions(game, 12)
     together = table.influence(
-        Transition(seen.state.view(3, 4), seen.actions.view(3, 4, 3), seen.rewards.view(3, 4, 3))
+        Transition(
+            seen.state.view(3, 4), seen.actions.view(3, 4, 3), seen.rewards.view(3, 4, 3), seen.time_left.view(3, 4)
+        )
     )
     assert torch.equal(together.flatten(0, 1), table.influence(seen))
 

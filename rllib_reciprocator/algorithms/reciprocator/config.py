@@ -17,7 +17,7 @@ from torch import Tensor
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
 from rllib_reciprocator.callbacks import SocialMetricsCallback
-from rllib_reciprocator.estimators import TabularInfluence
+from rllib_reciprocator.estimators import InfluenceEstimator, RewardModelInfluence, TabularInfluence
 from rllib_reciprocator.models import FeedForwardModule
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
@@ -97,9 +97,14 @@ class ReciprocatorConfig(PPOConfig):
         weight: float | dict[str, float] = NotProvided,
         balance_decay: float = NotProvided,
         normalize: bool = NotProvided,
-        observe_balance: bool = NotProvided,
+        observe_balance: bool | None = NotProvided,
         balance_scale: float = NotProvided,
         influence: str = NotProvided,
+        counterfactual: str = NotProvided,
+        estimator_hiddens: list[int] = NotProvided,
+        estimator_lr: float = NotProvided,
+        estimator_epochs: int = NotProvided,
+        estimator_minibatch_size: int = NotProvided,
         buffer_iterations: int = NotProvided,
         update_period_iters: int = NotProvided,
         prior: float = NotProvided,
@@ -117,11 +122,19 @@ class ReciprocatorConfig(PPOConfig):
             balance_decay: Share of the influence balance that is kept from step to step (the paper's decay d), from 0
                 to 1. The paper's 0 for matrix games, gamma for Coins.
             normalize: Whether reciprocal rewards are standardised over the batch before they are weighted.
-            observe_balance: Whether a Reciprocator sees its balance towards each other player.
+            observe_balance: Whether a Reciprocator sees its balance towards each other player; None for yes, unless
+                the game has a payoff table. (What is to be answered in a matrix game is seen in the last actions.)
             balance_scale: It sees ``tanh(balance / balance_scale)``.
-            influence: The influence estimator: ``tabular`` for games with a payoff table.
-            buffer_iterations: Over how many iterations ``tabular`` counts behaviour.
-            update_period_iters: Every how many iterations ``tabular`` renews its counterfactuals.
+            influence: The influence estimator: ``tabular`` for games with a payoff table, ``reward`` (a learned model
+                of immediate rewards) for any game; ``auto`` for the first where it can be.
+            counterfactual: What ``reward`` puts in the place of an action: ``policy``, the probabilities with which the
+                influencer chose, or ``uniform``.
+            estimator_hiddens: Widths of the two hidden layers of ``reward``.
+            estimator_lr: Learning rate of ``reward``.
+            estimator_epochs: How often an update of ``reward`` goes through its buffer.
+            estimator_minibatch_size: Rows of a gradient step of ``reward``.
+            buffer_iterations: From how many iterations ``tabular`` counts behaviour and ``reward`` learns.
+            update_period_iters: Every how many iterations ``tabular`` renews its counterfactuals and ``reward`` learns.
             prior: How often ``tabular`` takes each action to have been seen in each state before any was.
             exploration: Share of uniform play in the counterfactual of ``tabular``. Above 0 it keeps influence, and
                 with it the reciprocal reward, alive where a player always does the same.
@@ -204,6 +217,10 @@ class ReciprocatorConfig(PPOConfig):
         self.policy_mapping_fn = _own_module
         self.policies_to_train = [player.seat for player in seated if player.learns]
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs=self._module_specs(game, seated))
+        self.algorithm_config_overrides_per_module = {
+            **self.algorithm_config_overrides_per_module,
+            INFLUENCE_MODULE_ID: {"lr": self.reciprocity_settings.estimator_lr},
+        }
         super().validate()
 
     def seated(self) -> tuple[Player, ...]:
@@ -297,7 +314,9 @@ class ReciprocatorConfig(PPOConfig):
             elif player.kind == CHECKPOINT:
                 specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
             else:
-                observed = reciprocity.observe_balance and player.kind == RECIPROCATOR
+                observed = player.kind == RECIPROCATOR and (
+                    game.payoffs is None if reciprocity.observe_balance is None else reciprocity.observe_balance
+                )
                 settings = {
                     **networks,
                     "num_balances": game.num_agents - 1 if observed else 0,
@@ -315,16 +334,33 @@ class ReciprocatorConfig(PPOConfig):
     def _influence_spec(self, game: BatchedGame) -> RLModuleSpec:
         """The influence estimator that the settings name."""
         reciprocity = self.reciprocity_settings
-        if game.payoffs is None:
-            raise ValueError(
-                f"reciprocity.influence: {reciprocity.influence} needs a game with a payoff table; {self.env} has none"
-            )
-        settings = reciprocity.model_dump(include={"buffer_iterations", "update_period_iters", "prior", "exploration"})
+        settings: dict[str, Any] = {
+            "num_agents": game.num_agents,
+            "buffer_iterations": reciprocity.buffer_iterations,
+            "update_period_iters": reciprocity.update_period_iters,
+        }
+        estimator: type[InfluenceEstimator]
+        if reciprocity.influence == "tabular" or (reciprocity.influence == "auto" and game.payoffs is not None):
+            if game.payoffs is None:
+                raise ValueError(
+                    f"reciprocity.influence: tabular needs a game with a payoff table; {self.env} has none, use reward"
+                )
+            estimator = TabularInfluence
+            settings |= {
+                "payoffs": game.payoffs.tolist(),
+                "prior": reciprocity.prior,
+                "exploration": reciprocity.exploration,
+            }
+        else:
+            estimator = RewardModelInfluence
+            settings |= {
+                "counterfactual": reciprocity.counterfactual,
+                "hiddens": reciprocity.estimator_hiddens,
+                "epochs": reciprocity.estimator_epochs,
+                "minibatch_size": reciprocity.estimator_minibatch_size,
+            }
         return RLModuleSpec(
-            TabularInfluence,
-            observation_space=game.state_space,
-            action_space=game.action_space,
-            model_config={**settings, "payoffs": game.payoffs.tolist()},
+            estimator, observation_space=game.state_space, action_space=game.action_space, model_config=settings
         )
 
     def _user_model_config(self) -> dict[str, Any]:

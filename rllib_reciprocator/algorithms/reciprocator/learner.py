@@ -17,12 +17,13 @@ from torch import Tensor
 
 from rllib_reciprocator.algorithms.advantages import generalized_advantages, values_after
 from rllib_reciprocator.distributed import standardized
-from rllib_reciprocator.estimators import Transition
+from rllib_reciprocator.estimators import InfluenceEstimator, Transition
 from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rewards import reciprocal_reward
 from rllib_reciprocator.rollout import BOOTSTRAP_PREFIX, INFLUENCE_MODULE_ID, JOINT
 
 ITERATION = "iteration"
+REPLAY = "replay"
 RECIPROCAL_REWARD_MEAN = "reciprocal_reward_mean"
 RECIPROCAL_WEIGHT = "reciprocal_weight"
 
@@ -42,11 +43,15 @@ class ReciprocatorLearner(PPOTorchLearner):
         self._reciprocators = {player.seat for player in self.config.seated() if player.kind == RECIPROCATOR}
         self._seats = [player.seat for player in self.config.seated()]
         self._iteration = 0
+        self._replay: list[Transition] = []
+        self._entropy = self.config.seed if self.config.seed is not None else np.random.SeedSequence().entropy
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """An optimizer for every player that learns; the others, and tables, have nothing to optimize."""
-        if module_id in self.config.policies_to_train:
+        """An optimizer for every player that learns and for a learned estimator; nothing else changes by gradient."""
+        if module_id in self.config.policies_to_train or (
+            module_id == INFLUENCE_MODULE_ID and self._estimates_by_gradient
+        ):
             super().configure_optimizers_for_module(module_id, config)
 
     @override(TorchLearner)
@@ -78,8 +83,10 @@ class ReciprocatorLearner(PPOTorchLearner):
         """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._iteration = int(timesteps[ITERATION])
-        if self.config.shuffle_batch_per_epoch and self.config.seed is not None:
-            np.random.seed(np.random.SeedSequence([self.config.seed, self._weights_seq_no]).generate_state(4))
+        seeds = np.random.SeedSequence([self._entropy, self._weights_seq_no]).generate_state(5)
+        if self.config.shuffle_batch_per_epoch:
+            np.random.seed(seeds[:4])
+        self._generator = torch.Generator().manual_seed(int(seeds[4]))
 
     @override(Learner)
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
@@ -88,9 +95,8 @@ class ReciprocatorLearner(PPOTorchLearner):
         steps = self.config.rollout_steps()
         joint = {name: column.unflatten(0, (-1, steps)) for name, column in parts[JOINT].items()}
         rewards = joint["rewards"]
-        if self._reciprocators:
-            reported = self._fit_estimator(parts[JOINT])
-            self.metrics.log_dict(reported, key=INFLUENCE_MODULE_ID, window=1)
+        if INFLUENCE_MODULE_ID in self.module:
+            self._learn_influence(Transition(*(parts[JOINT][name] for name in Transition._fields)))
             rewards = rewards + self._weighted_reciprocal(joint)
         learning = [
             module_id for module_id in parts if module_id in self.module and self.should_module_be_updated(module_id)
@@ -108,10 +114,43 @@ class ReciprocatorLearner(PPOTorchLearner):
         }
         return MultiAgentBatch(batches, training_data.batch.env_steps())
 
-    def _fit_estimator(self, joint: SampleBatch) -> dict[str, float]:
-        """Lets the estimator learn from the sampled steps."""
-        transition = Transition(joint["state"], joint["actions"], joint["rewards"])
-        return self.module[INFLUENCE_MODULE_ID].fit(transition, self._iteration)
+    @property
+    def _estimator(self) -> InfluenceEstimator:
+        return self.module[INFLUENCE_MODULE_ID].unwrapped()
+
+    @property
+    def _estimates_by_gradient(self) -> bool:
+        return any(True for _ in self._estimator.parameters())
+
+    def _learn_influence(self, transition: Transition) -> None:
+        """Lets the estimator learn from the sampled steps, and from those of earlier iterations that it keeps."""
+        estimator = self._estimator
+        self.metrics.log_dict(estimator.observe(transition, self._iteration), key=INFLUENCE_MODULE_ID, window=1)
+        if not self._estimates_by_gradient:
+            return
+        self._replay = [*self._replay, transition][-estimator.model_config["buffer_iterations"] :]
+        if self._iteration % estimator.model_config["update_period_iters"] == 0:
+            replay = Transition(*map(torch.cat, zip(*self._replay, strict=True)))
+            for minibatch in estimator.minibatches(replay, self._generator):
+                self._update({INFLUENCE_MODULE_ID: minibatch})
+
+    @override(Learner)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and the estimator's replay."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(REPLAY, components, not_components):
+            state[REPLAY] = [tuple(values.cpu().numpy() for values in transition) for transition in self._replay]
+        return state
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`get_state` returned."""
+        super().set_state(state)
+        if REPLAY in state:
+            self._replay = [
+                Transition(*(torch.as_tensor(values, device=self._device) for values in transition))
+                for transition in state[REPLAY]
+            ]
 
     def _weighted_reciprocal(self, joint: dict[str, Tensor]) -> Tensor:
         """What is added to the extrinsic rewards, ``[B, T, N]``; zero for players that do not reciprocate."""

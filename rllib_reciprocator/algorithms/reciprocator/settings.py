@@ -30,9 +30,14 @@ class ReciprocitySettings(_Settings):
     weight: float | WeightSchedule = 5.0
     balance_decay: Share = 0.0
     normalize: bool = False
-    observe_balance: bool = False
+    observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0
-    influence: Literal["tabular"] = "tabular"
+    influence: Literal["auto", "tabular", "reward"] = "auto"
+    counterfactual: Literal["policy", "uniform"] = "policy"
+    estimator_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = [64, 64]
+    estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
+    estimator_epochs: Annotated[int, Field(ge=1)] = 2
+    estimator_minibatch_size: Annotated[int, Field(ge=1)] = 4096
     buffer_iterations: Annotated[int, Field(ge=1)] = 1
     update_period_iters: Annotated[int, Field(ge=1)] = 1
     prior: Annotated[float, Field(gt=0.0)] = 1.0
