@@ -248,6 +248,63 @@ def test_trains_against_every_scripted_player(build, strategy):
     assert "policy_loss" not in result["learners"].get("player_1", {})
 
 
+COINS = {"reward": "petty_payoff", "influence": "reward", "balance_decay": 0.9, "buffer_iterations": 2}
+
+
+def test_a_restored_run_goes_on_with_its_replay(build, tmp_path):
+    def fresh():
+        return build(config(env="coins_v0", estimator_minibatch_size=100, **COINS))
+
+    whole = fresh()
+    for _ in range(3):
+        whole.train()
+    whole.save_to_path(tmp_path)
+    resumed = fresh()
+    resumed.restore_from_path(tmp_path)
+    for _ in range(2):
+        a, b = whole.train(), resumed.train()
+        assert a["learners"]["influence"]["loss"] == b["learners"]["influence"]["loss"]
+        assert a["env_runners"]["influence"] == b["env_runners"]["influence"]
+    assert_same_weights(whole, resumed)
+
+
+def test_the_estimator_learns_and_leaves_the_players_alone(build):
+    algo = build(config(env="coins_v0", games=512, estimator_epochs=5, estimator_minibatch_size=512, **COINS))
+    algo.train()
+    (sample,) = algo.env_runner.sample()
+    learner = algo.learner_group._learner
+    before = weights(algo)
+    learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
+    after = weights(algo)
+    changed = {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"influence"}
+    losses = [float(algo.train()["learners"]["influence"]["loss"]) for _ in range(10)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_two_learners_fit_one_estimator(build):
+    """Each has a shard of the replay; their gradients are averaged, so that the estimators stay the same."""
+    algo = build(config(env="coins_v0", **COINS).learners(num_learners=2))
+    for _ in range(2):
+        result = algo.train()
+    assert np.isfinite(float(result["learners"]["influence"]["loss"]))
+    states = [
+        state.get()
+        for state in algo.learner_group.foreach_learner(lambda learner: learner.module["influence"].get_state())
+    ]
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][name], err_msg=name)
+
+
+def test_a_frozen_reciprocator_keeps_its_estimator_learning(build, tmp_path):
+    first = build(config(env="coins_v0", **COINS))
+    path = first.save_to_path(tmp_path / "first")
+    algo = build(config({"player_0": "ppo", "player_1": f"checkpoint/{path}"}, env="coins_v0", **COINS))
+    result = algo.train()
+    assert "loss" in result["learners"]["influence"]
+    assert "reciprocal_reward_mean" not in result["learners"]["player_0"]
+
+
 def test_naive_learners_play_coins(build):
     a_config = config({"*": "ppo"}, env="coins_v0").training(bootstrap_at_horizon=True, lambda_=0.9)
     result = build(a_config).train()

@@ -60,6 +60,7 @@ class ReciprocatorConfig(PPOConfig):
         self.normalize_returns = False
         self.bootstrap_at_horizon = False
 
+        self.algorithm_config_overrides_per_module: dict[str, Any] = {}
         self.env_runner_cls = BatchedEnvRunner
         self.callbacks_class = SocialMetricsCallback
         self.num_env_runners = 0
