@@ -53,3 +53,20 @@ def values_after(values: Tensor, last_values: Tensor, nothing_after: Tensor) -> 
     """
     after = torch.cat([values[:, 1:], last_values[:, None]], 1)
     return torch.where(nothing_after, 0.0, after)
+
+
+def returns_after(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
+    """Discounted returns after each step, of every agent; zero after the last step of an episode or of the rollout.
+
+    Args:
+        rewards: ``[B, T, N]``.
+        ends: ``[B, T]`` bool, whether the episode ended with that step.
+        gamma: Discount.
+
+    Returns:
+        ``[B, T, N]``: the next step's reward counts in full.
+    """
+    after = torch.zeros_like(rewards)
+    for t in reversed(range(rewards.shape[1] - 1)):
+        after[:, t] = torch.where(ends[:, t, None], 0.0, rewards[:, t + 1] + gamma * after[:, t + 1])
+    return after

@@ -19,16 +19,24 @@ class Transition(NamedTuple):
         actions: ``[.., N]`` int64.
         rewards: ``[.., N]`` float32, extrinsic.
         time_left: ``[..]`` float32, share of the episode's steps that are still to come, from 1 to ``1 / horizon``.
+        future_returns: ``[.., N]`` float32, extrinsic returns after the step, discounted from the next one on; zeros
+            while they are not known.
     """
 
     state: Tensor
     actions: Tensor
     rewards: Tensor
     time_left: Tensor
+    future_returns: Tensor
 
     def rows(self, index: Tensor) -> Transition:
         """Some of the steps, by their index along the first axis."""
         return Transition(*(values[index] for values in self))
+
+    def flattened(self) -> Transition:
+        """The steps in one row, ``[rows, ..]``."""
+        axes = self.actions.dim() - 2
+        return Transition(*(values.flatten(0, axes) for values in self)) if axes else self
 
 
 class InfluenceEstimator(TorchRLModule):

@@ -188,7 +188,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if self._estimator is None:
                 influence = self._balance
             else:
-                seen = Transition(state, actions, step.rewards, time_left)
+                seen = Transition(state, actions, step.rewards, time_left, torch.zeros_like(step.rewards))
                 influence = self._estimator.influence(seen, behavior)
                 self._balance = self.config.next_balance(self._balance, influence)
             for name, value in (

@@ -8,7 +8,13 @@ from rllib_reciprocator.estimators import RewardModelInfluence, Transition
 
 def estimator(game, seed=0, **settings):
     torch.manual_seed(seed)
-    defaults = {"counterfactual": "policy", "hiddens": [64, 64], "epochs": 1, "minibatch_size": 512}
+    defaults = {
+        "counterfactual": "policy",
+        "hiddens": [64, 64],
+        "epochs": 1,
+        "minibatch_size": 512,
+        "future_weight": 0.0,
+    }
     return RewardModelInfluence(
         observation_space=game.state_space,
         action_space=game.action_space,
@@ -40,14 +46,14 @@ def played(num_agents=2, games=128, steps=16, seed=0):
                 joint = actions.clone()
                 joint[:, j] = action
                 counterfactual[:, j] += behavior[:, j, action, None] * rewards_of(joint)
-        transitions.append(Transition(state, actions, rewards, time_left))
+        transitions.append(Transition(state, actions, rewards, time_left, torch.zeros_like(rewards)))
         behaviors.append(behavior)
         exact.append(rewards[:, None, :] - counterfactual)
     return Transition(*map(torch.cat, zip(*transitions, strict=True))), torch.cat(behaviors), torch.cat(exact)
 
 
 def predicted(model, transition):
-    return model.forward_train(transition._asdict())["predicted_rewards"]
+    return model.predict(transition)
 
 
 @pytest.mark.parametrize("num_agents", [2, 3])

@@ -36,11 +36,17 @@ def brute_force(game, behavior, state, actions):
     return result
 
 
+def steps(state, actions):
+    """Steps of which a table wants to know no more."""
+    nothing = torch.zeros(actions.shape)
+    return Transition(state, actions, nothing, torch.ones(state.shape), nothing)
+
+
 def transitions(game, rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     state = torch.randint(int(game.state_space.n), (rows,), generator=generator)
     actions = torch.randint(2, (rows, game.num_agents), generator=generator)
-    return Transition(state, actions, torch.zeros(rows, game.num_agents), torch.ones(rows))
+    return steps(state, actions)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_equals_brute_force(game_id, settings):
 def test_prisoners_dilemma_by_hand():
     """Against a coin toss, cooperating is worth 1 to the other and costs oneself half of what defecting gains."""
     game = social_dilemmas.make("ipd_v0")
-    both = Transition(torch.tensor([0]), torch.tensor([[0, 0]]), torch.zeros(1, 2), torch.ones(1))
+    both = steps(torch.tensor([0]), torch.tensor([[0, 0]]))
     assert estimator(game).influence(both)[0].tolist() == [[-0.5, 1.0], [1.0, -0.5]]
     defects = both._replace(actions=torch.tensor([[1, 0]]))
     assert estimator(game).influence(defects)[0].tolist() == [[0.5, -1.0], [1.0, -0.5]]
@@ -71,7 +77,7 @@ def test_behaviour_is_counted_by_state_and_player():
     table = estimator(game, prior=1.0)
     state = torch.tensor([0, 0, 0, 3])
     actions = torch.tensor([[0, 1], [0, 1], [1, 1], [1, 0]])
-    table.observe(Transition(state, actions, torch.zeros(4, 2), torch.ones(4)), iteration=0)
+    table.observe(steps(state, actions), iteration=0)
     behavior = table.behavior()
     torch.testing.assert_close(behavior[0], torch.tensor([[3 / 5, 2 / 5], [1 / 5, 4 / 5]]))
     torch.testing.assert_close(behavior[3], torch.tensor([[1 / 3, 2 / 3], [2 / 3, 1 / 3]]))
@@ -81,7 +87,7 @@ def test_a_state_that_no_game_visited_gives_no_nan():
     """In the paper's code its frequency is 0/0, which reaches the policy and ends the run."""
     game = social_dilemmas.make("ipd_v0")
     table = estimator(game)
-    always = Transition(torch.tensor([1] * 8), torch.zeros(8, 2, dtype=torch.int64), torch.zeros(8, 2), torch.ones(8))
+    always = steps(torch.tensor([1] * 8), torch.zeros(8, 2, dtype=torch.int64))
     table.observe(always, iteration=0)
     assert table.table.isfinite().all()
     torch.testing.assert_close(table.behavior()[4], torch.full((2, 2), 0.5))
@@ -90,7 +96,11 @@ def test_a_state_that_no_game_visited_gives_no_nan():
 def test_always_the_same_has_no_influence_unless_exploration_is_mixed_in():
     game = social_dilemmas.make("ipd_v0")
     defect = Transition(
-        torch.full((10_000,), 4), torch.ones(10_000, 2, dtype=torch.int64), torch.zeros(10_000, 2), torch.ones(10_000)
+        torch.full((10_000,), 4),
+        torch.ones(10_000, 2, dtype=torch.int64),
+        torch.zeros(10_000, 2),
+        torch.ones(10_000),
+        torch.zeros(10_000, 2),
     )
     plain, mixed = estimator(game, prior=1e-6), estimator(game, prior=1e-6, exploration=0.2)
     for table in (plain, mixed):
@@ -127,7 +137,11 @@ def test_many_steps_at_once_equal_one_at_a_time():
     seen = transitions(game, 12)
     together = table.influence(
         Transition(
-            seen.state.view(3, 4), seen.actions.view(3, 4, 3), seen.rewards.view(3, 4, 3), seen.time_left.view(3, 4)
+            seen.state.view(3, 4),
+            seen.actions.view(3, 4, 3),
+            seen.rewards.view(3, 4, 3),
+            seen.time_left.view(3, 4),
+            seen.future_returns.view(3, 4, 3),
         )
     )
     assert torch.equal(together.flatten(0, 1), table.influence(seen))

@@ -17,7 +17,12 @@ from torch import Tensor
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
 from rllib_reciprocator.callbacks import SocialMetricsCallback
-from rllib_reciprocator.estimators import InfluenceEstimator, RewardModelInfluence, TabularInfluence
+from rllib_reciprocator.estimators import (
+    CounterfactualInfluence,
+    InfluenceEstimator,
+    RewardModelInfluence,
+    TabularInfluence,
+)
 from rllib_reciprocator.models import FeedForwardModule
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
@@ -101,6 +106,7 @@ class ReciprocatorConfig(PPOConfig):
         observe_balance: bool | None = NotProvided,
         balance_scale: float = NotProvided,
         influence: str = NotProvided,
+        future_weight: float = NotProvided,
         counterfactual: str = NotProvided,
         estimator_hiddens: list[int] = NotProvided,
         estimator_lr: float = NotProvided,
@@ -126,16 +132,20 @@ class ReciprocatorConfig(PPOConfig):
             observe_balance: Whether a Reciprocator sees its balance towards each other player; None for yes, unless
                 the game has a payoff table. (What is to be answered in a matrix game is seen in the last actions.)
             balance_scale: It sees ``tanh(balance / balance_scale)``.
-            influence: The influence estimator: ``tabular`` for games with a payoff table, ``reward`` (a learned model
-                of immediate rewards) for any game; ``auto`` for the first where it can be.
+            influence: The influence estimator: ``tabular`` for games with a payoff table; for any game ``reward`` (a
+                learned model, with exact expectations over the influencer's policy) or ``counterfactual`` (the paper's
+                general form, with learned counterfactual networks). ``auto``: tabular where it can be, else reward.
+            future_weight: Of the influence on returns after the step, discounted by gamma, beside that on the reward
+                of the step (the paper's: 1). 0 by default: in Coins the returns after a step depend far more on
+                what is done later than on the step, and what the estimator makes of that noise freezes play.
             counterfactual: What ``reward`` puts in the place of an action: ``policy``, the probabilities with which the
                 influencer chose, or ``uniform``.
-            estimator_hiddens: Widths of the two hidden layers of ``reward``.
-            estimator_lr: Learning rate of ``reward``.
-            estimator_epochs: How often an update of ``reward`` goes through its buffer.
-            estimator_minibatch_size: Rows of a gradient step of ``reward``.
-            buffer_iterations: From how many iterations ``tabular`` counts behaviour and ``reward`` learns.
-            update_period_iters: Every how many iterations ``tabular`` renews its counterfactuals and ``reward`` learns.
+            estimator_hiddens: Widths of the two hidden layers of a learned estimator.
+            estimator_lr: Its learning rate.
+            estimator_epochs: How often an update of it goes through its buffer.
+            estimator_minibatch_size: Rows of a gradient step of it.
+            buffer_iterations: How many iterations ``tabular`` counts behaviour in, and a learned estimator learns from.
+            update_period_iters: Every how many iterations the estimator is updated.
             prior: How often ``tabular`` takes each action to have been seen in each state before any was.
             exploration: Share of uniform play in the counterfactual of ``tabular``. Above 0 it keeps influence, and
                 with it the reciprocal reward, alive where a player always does the same.
@@ -277,6 +287,8 @@ class ReciprocatorConfig(PPOConfig):
             raise ValueError(
                 "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto"
             )
+        if self.reciprocity_settings.future_weight and not whole:
+            raise ValueError("reciprocity.future_weight: needs whole episodes (rollout_fragment_length auto)")
         if self.bootstrap_at_horizon and game.terminates_early:
             raise ValueError(f"bootstrap_at_horizon: not for {self.env}, whose games end at different steps")
 
@@ -353,9 +365,12 @@ class ReciprocatorConfig(PPOConfig):
                 "exploration": reciprocity.exploration,
             }
         else:
-            estimator = RewardModelInfluence
+            networks = reciprocity.influence == "counterfactual"
+            estimator = CounterfactualInfluence if networks else RewardModelInfluence
             settings |= {
                 "counterfactual": reciprocity.counterfactual,
+                "future_weight": reciprocity.future_weight,
+                "gamma": self.gamma,
                 "hiddens": reciprocity.estimator_hiddens,
                 "epochs": reciprocity.estimator_epochs,
                 "minibatch_size": reciprocity.estimator_minibatch_size,

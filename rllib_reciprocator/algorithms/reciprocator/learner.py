@@ -15,7 +15,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
-from rllib_reciprocator.algorithms.advantages import generalized_advantages, values_after
+from rllib_reciprocator.algorithms.advantages import generalized_advantages, returns_after, values_after
 from rllib_reciprocator.distributed import standardized
 from rllib_reciprocator.estimators import InfluenceEstimator, Transition
 from rllib_reciprocator.players import RECIPROCATOR
@@ -96,7 +96,7 @@ class ReciprocatorLearner(PPOTorchLearner):
         joint = {name: column.unflatten(0, (-1, steps)) for name, column in parts[JOINT].items()}
         rewards = joint["rewards"]
         if INFLUENCE_MODULE_ID in self.module:
-            self._learn_influence(Transition(*(parts[JOINT][name] for name in Transition._fields)))
+            self._learn_influence(joint)
             rewards = rewards + self._weighted_reciprocal(joint)
         learning = [
             module_id for module_id in parts if module_id in self.module and self.should_module_be_updated(module_id)
@@ -122,9 +122,13 @@ class ReciprocatorLearner(PPOTorchLearner):
     def _estimates_by_gradient(self) -> bool:
         return any(True for _ in self._estimator.parameters())
 
-    def _learn_influence(self, transition: Transition) -> None:
+    def _learn_influence(self, joint: dict[str, Tensor]) -> None:
         """Lets the estimator learn from the sampled steps, and from those of earlier iterations that it keeps."""
         estimator = self._estimator
+        ended = joint["terminated"] | joint["truncated"]
+        future = returns_after(joint["rewards"], ended, self.config.gamma)
+        sampled = {name: joint[name] for name in Transition._fields if name in joint}
+        transition = Transition(**sampled, future_returns=future).flattened()
         self.metrics.log_dict(estimator.observe(transition, self._iteration), key=INFLUENCE_MODULE_ID, window=1)
         if not self._estimates_by_gradient:
             return

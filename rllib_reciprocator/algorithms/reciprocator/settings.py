@@ -32,7 +32,8 @@ class ReciprocitySettings(_Settings):
     normalize: bool = False
     observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0
-    influence: Literal["auto", "tabular", "reward"] = "auto"
+    influence: Literal["auto", "tabular", "reward", "counterfactual"] = "auto"
+    future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     counterfactual: Literal["policy", "uniform"] = "policy"
     estimator_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = [64, 64]
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
