@@ -1,6 +1,6 @@
 """Policy networks and their action distributions."""
 
+from rllib_reciprocator.models.actor_critic import BALANCE, ActorCriticModule
 from rllib_reciprocator.models.distributions import Deterministic
-from rllib_reciprocator.models.feed_forward import ACTIVATIONS, BALANCE, FeedForwardModule
 
-__all__ = ["ACTIVATIONS", "BALANCE", "Deterministic", "FeedForwardModule"]
+__all__ = ["BALANCE", "ActorCriticModule", "Deterministic"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
@@ -31,6 +32,10 @@ def config(players=None, games=32, seed=1, env="ipd_v0", **reciprocity):
         .env_runners(num_envs_per_env_runner=games)
         .debugging(seed=seed)
     )
+
+
+def with_memory(a_config, **model_config):
+    return a_config.rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6, **model_config})
 
 
 def weights(algo):
@@ -80,7 +85,8 @@ def test_first_weights_do_not_depend_on_the_hash_seed():
     code = (
         "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.rollout import BatchedEnvRunner;"
         "c = ReciprocatorConfig().environment('ipd_v0').env_runners(num_envs_per_env_runner=4).debugging(seed=1);"
-        "c.validate(); print(BatchedEnvRunner(config=c, worker_index=0).module['player_0'].actor[0].weight[0].tolist())"
+        "c.validate(); module = BatchedEnvRunner(config=c, worker_index=0).module['player_0'];"
+        "print(module.actor.head.weight[0].tolist())"
     )
     printed = {
         subprocess.run(
@@ -305,6 +311,40 @@ def test_a_frozen_reciprocator_keeps_its_estimator_learning(build, tmp_path):
     assert "reciprocal_reward_mean" not in result["learners"]["player_0"]
 
 
+@pytest.mark.parametrize("minibatch_size", [None, 8])
+def test_a_memory_is_learned_with_as_it_was_played_with(build, minibatch_size):
+    """Log-probabilities that the learner recomputes are those of sampling, in every minibatch."""
+    a_config = with_memory(config(env="coins_v0", **COINS), conv_filters=[4, 4]).training(minibatch_size=minibatch_size)
+    algo = build(a_config)
+    algo.train()
+    (sample,) = algo.env_runner.sample()
+    learner = algo.learner_group._learner
+    rows = minibatch_size or 128
+    for seat in ("player_0", "player_1"):
+        batch = sample.to_batch().policy_batches[seat]
+        for start in range(0, 128, rows):
+            part = batch[start : start + rows]
+            module = learner.module[seat].unwrapped()
+            inputs = module.forward_train(part)[Columns.ACTION_DIST_INPUTS]
+            again = module.get_train_action_dist_cls().from_logits(inputs).logp(part[Columns.ACTIONS])
+            torch.testing.assert_close(again, part[Columns.ACTION_LOGP], atol=1e-5, rtol=0)
+
+
+def test_a_memory_starts_each_episode_empty_and_then_matters(build):
+    algo = build(with_memory(config({"*": "ppo"}, env="coins_v0")))
+    first, second = (algo.env_runner.sample()[0] for _ in range(2))
+    module = algo.env_runner.module["player_0"]
+    for sample in (first, second):
+        columns = sample.seats["player_0"]
+        alone = {
+            Columns.OBS: columns[Columns.OBS].flatten(0, 1),
+            Columns.STATE_IN: {"memory": torch.zeros(128, 6)},
+        }
+        inputs = module.forward_exploration(alone)[Columns.ACTION_DIST_INPUTS].view(32, 4, 5)
+        torch.testing.assert_close(inputs[:, 0], columns[Columns.ACTION_DIST_INPUTS][:, 0], atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(inputs[:, 3], columns[Columns.ACTION_DIST_INPUTS][:, 3], atol=1e-4)
+
+
 def test_naive_learners_play_coins(build):
     a_config = config({"*": "ppo"}, env="coins_v0").training(bootstrap_at_horizon=True, lambda_=0.9)
     result = build(a_config).train()
@@ -353,6 +393,16 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
         (lambda c: c.training(minibatch_size=129), "129 is not between 1 and the 128 rows"),
         (lambda c: c.training(normalize_returns=True, lambda_=0.9), "needs lambda 1"),
         (lambda c: c.rl_module(model_config={"fcnet_hidden": [4]}), "fcnet_hidden"),
+        (lambda c: c.rl_module(model_config={"conv_filters": [4]}), "not planes x height x width"),
+        (lambda c: c.rl_module(model_config={"use_gru": True}).training(minibatch_size=6), "whole number of episodes"),
+        (
+            lambda c: c.rl_module(model_config={"use_gru": True}).training(shuffle_batch_per_epoch=True),
+            "in their order",
+        ),
+        (
+            lambda c: c.rl_module(model_config={"use_gru": True}).training(bootstrap_at_horizon=True),
+            "needs whole episodes",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(change, complaint):
@@ -378,12 +428,13 @@ def test_learns_like_a_bare_loop_from_the_same_weights(build):
     algo, bare = build(a_config), BareLoop(width=2, clip=0.1, normalize_returns=True)
     for index, seat in enumerate(("player_0", "player_1")):
         module = algo.learner_group._learner.module[seat]
-        bare.actors[index].load_state_dict(module.actor.state_dict())
-        bare.critics[index].load_state_dict(module.critic.state_dict())
-    ours, theirs = [], []
+        for mine, theirs in ((bare.actors[index], module.actor), (bare.critics[index], module.critic)):
+            layers = [*theirs.connected, theirs.head]
+            mine.load_state_dict(torch.nn.Sequential(*layers).state_dict())
+    ours, floor = [], []
     for _ in range(16):
         outcomes = algo.train()["env_runners"]["outcomes"]
         ours.append(sum(float(rates["cooperation_rate"]) for rates in outcomes.values()) / 2)
-        theirs.append(bare.iterate())
-    np.testing.assert_allclose(ours, theirs, atol=0.03)
+        floor.append(bare.iterate())
+    np.testing.assert_allclose(ours, floor, atol=0.03)
     assert abs(ours[-1] - ours[0]) > 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from rllib_reciprocator.estimators import (
     RewardModelInfluence,
     TabularInfluence,
 )
-from rllib_reciprocator.models import FeedForwardModule
+from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
 from rllib_reciprocator.rewards import REWARDS, ReciprocalRule, balance_after
@@ -283,6 +282,12 @@ class ReciprocatorConfig(PPOConfig):
         if not self.in_evaluation and not any(player.learns for player in seated):
             raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
         whole = self.rollout_steps() == game.horizon
+        networks = self._networks()
+        if networks.use_gru:
+            self._check_memory(game, whole)
+        shape = game.observation_space.shape
+        if networks.conv_filters and (shape is None or len(shape) != 3):
+            raise ValueError(f"model_config.conv_filters: {self.env} shows {shape}, not planes x height x width")
         if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
             raise ValueError(
                 "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto"
@@ -318,7 +323,7 @@ class ReciprocatorConfig(PPOConfig):
     def _module_specs(self, game: BatchedGame, seated: tuple[Player, ...]) -> dict[str, RLModuleSpec]:
         """A module for every seat, and the estimator where somebody needs influence."""
         reciprocity = self.reciprocity_settings
-        networks = ModelSettings.model_validate(self._user_model_config()).model_dump()
+        networks = self._networks().model_dump()
         spaces = {"observation_space": game.observation_space, "action_space": game.action_space}
         specs: dict[str, RLModuleSpec] = {}
         for player in seated:
@@ -332,10 +337,11 @@ class ReciprocatorConfig(PPOConfig):
                 )
                 settings = {
                     **networks,
+                    "episode_steps": self.rollout_steps(),
                     "num_balances": game.num_agents - 1 if observed else 0,
                     "balance_scale": reciprocity.balance_scale,
                 }
-                specs[player.seat] = RLModuleSpec(FeedForwardModule, model_config=settings, **spaces)
+                specs[player.seat] = RLModuleSpec(ActorCriticModule, model_config=settings, **spaces)
         needs_influence = any(
             player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances")
             for player in seated
@@ -379,6 +385,21 @@ class ReciprocatorConfig(PPOConfig):
             estimator, observation_space=game.state_space, action_space=game.action_space, model_config=settings
         )
 
-    def _user_model_config(self) -> dict[str, Any]:
-        given = copy.copy(self._model_config)
-        return given if isinstance(given, dict) else vars(given)
+    def _networks(self) -> ModelSettings:
+        """The settings of the learning players' networks."""
+        given = self._model_config if isinstance(self._model_config, dict) else vars(self._model_config)
+        return ModelSettings.model_validate(given)
+
+    def _check_memory(self, game: BatchedGame, whole: bool) -> None:
+        """Memories learn from whole episodes, in the order in which they were played."""
+        if not whole or game.terminates_early or self.bootstrap_at_horizon:
+            raise ValueError(
+                "model_config.use_gru: needs whole episodes of one length, rollout_fragment_length auto and"
+                " bootstrap_at_horizon false"
+            )
+        if self.shuffle_batch_per_epoch:
+            raise ValueError("shuffle_batch_per_epoch: a memory learns from steps in their order; set it to false")
+        if self.minibatch_size is not None and self.minibatch_size % game.horizon:
+            raise ValueError(
+                f"minibatch_size: {self.minibatch_size} is not a whole number of episodes ({game.horizon} steps)"
+            )

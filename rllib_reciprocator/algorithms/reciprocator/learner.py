@@ -89,6 +89,11 @@ class ReciprocatorLearner(PPOTorchLearner):
         self._generator = torch.Generator().manual_seed(int(seeds[4]))
 
     @override(Learner)
+    def _set_slicing_by_batch_id(self, batch: MultiAgentBatch, *, value: bool) -> MultiAgentBatch:
+        """Leaves batches to be cut by rows: those of a memory are whole episodes, and so are its minibatches."""
+        return batch
+
+    @override(Learner)
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         """Turns sampled columns into what the PPO loss takes."""
         parts = self._convert_batch_type(training_data.batch).policy_batches

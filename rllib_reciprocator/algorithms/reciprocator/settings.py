@@ -52,7 +52,10 @@ class ReciprocitySettings(_Settings):
 
 
 class ModelSettings(_Settings):
-    """The learning players' networks; keys and meanings as in RLlib's ``DefaultModelConfig``."""
+    """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
 
+    conv_filters: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)] = []
     fcnet_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)] = [16, 16]
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
+    use_gru: bool = False
+    gru_cell_size: Annotated[int, Field(ge=1)] = 32

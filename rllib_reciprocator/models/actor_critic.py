@@ -1,0 +1,97 @@
+"""Actor and critic with separate networks, without or with memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+
+from rllib_reciprocator.models.distributions import distribution_for
+from rllib_reciprocator.models.encoder import encoder
+
+# Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
+BALANCE = "influence_balance"
+MEMORY = "memory"
+
+
+class _Network(nn.Module):
+    """Encoder, memory if there is one, and a linear head."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.convolutions, self.connected, width = encoder(
+            shape, config["num_balances"], config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
+        )
+        self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
+        self.head = nn.Linear(config["gru_cell_size"] if config["use_gru"] else width, outputs)
+        self.balance_scale = config["balance_scale"]
+
+    def encode(self, batch: dict[str, Any]) -> Tensor:
+        """Features of each row, ``[rows, width]``."""
+        features = self.convolutions(batch[Columns.OBS].flatten(1))
+        if BALANCE in batch:
+            features = torch.cat([features, torch.tanh(batch[BALANCE] / self.balance_scale)], 1)
+        return self.connected(features)
+
+    def sequences(self, batch: dict[str, Any], steps: int) -> Tensor:
+        """Outputs of rows that are whole episodes of that many steps one after the other, ``[rows, outputs]``."""
+        features = self.encode(batch)
+        if self.memory is not None:
+            features = self.memory(features.unflatten(0, (-1, steps)))[0].flatten(0, 1)
+        return self.head(features)
+
+
+class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
+    """Two networks on the observation, one for logits and one for the value.
+
+    Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of circular 3x3
+    convolutions), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and ``gru_cell_size`` (a memory after
+    them), ``num_balances`` (0, or N - 1 for a policy that sees its influence balance) with ``balance_scale``: the
+    balance joins after the convolutions as ``tanh(balance / balance_scale)``, which is bounded by 1. With a memory,
+    ``episode_steps`` says how many rows of a training batch are an episode; it starts each with an empty memory.
+    """
+
+    def setup(self) -> None:
+        """Builds both networks."""
+        config = self.model_config
+        self.action_dist_cls = distribution_for(self.action_space)
+        self.num_balances = int(config["num_balances"])
+        shape = tuple(self.observation_space.shape)
+        self.actor = _Network(shape, self.action_dist_cls.required_input_dim(self.action_space), config)
+        self.critic = _Network(shape, 1, config)
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """An empty memory, if there is one."""
+        return {MEMORY: torch.zeros(self.model_config["gru_cell_size"])} if self.model_config["use_gru"] else {}
+
+    def train(self, mode: bool = True) -> ActorCriticModule:
+        """Notes the mode and leaves the layers alone: none of them acts otherwise in training.
+
+        RLlib switches the mode at every forward pass; walking through the layers each time would take as long as the
+        pass itself.
+        """
+        self.training = mode
+        return self
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """One step of each row."""
+        features = self.actor.encode(batch)
+        if self.actor.memory is None:
+            return {Columns.ACTION_DIST_INPUTS: self.actor.head(features)}
+        memory = batch[Columns.STATE_IN][MEMORY]
+        features, memory = self.actor.memory(features[:, None], memory[None].contiguous())
+        return {
+            Columns.ACTION_DIST_INPUTS: self.actor.head(features[:, 0]),
+            Columns.STATE_OUT: {MEMORY: memory[0]},
+        }
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        return {Columns.ACTION_DIST_INPUTS: self.actor.sequences(batch, self.model_config["episode_steps"])}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """The value of each row, ``[rows]``."""
+        return self.critic.sequences(batch, self.model_config["episode_steps"]).squeeze(-1)
