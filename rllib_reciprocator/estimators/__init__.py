@@ -4,5 +4,13 @@ from rllib_reciprocator.estimators.counterfactual import CounterfactualInfluence
 from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
 from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
 from rllib_reciprocator.estimators.tabular import TabularInfluence
+from rllib_reciprocator.estimators.transition_model import TransitionInfluence
 
-__all__ = ["CounterfactualInfluence", "InfluenceEstimator", "RewardModelInfluence", "TabularInfluence", "Transition"]
+__all__ = [
+    "CounterfactualInfluence",
+    "InfluenceEstimator",
+    "RewardModelInfluence",
+    "TabularInfluence",
+    "Transition",
+    "TransitionInfluence",
+]

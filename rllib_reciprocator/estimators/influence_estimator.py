@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
+import gymnasium
 import torch
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
@@ -29,10 +30,6 @@ class Transition(NamedTuple):
     time_left: Tensor
     future_returns: Tensor
 
-    def rows(self, index: Tensor) -> Transition:
-        """Some of the steps, by their index along the first axis."""
-        return Transition(*(values[index] for values in self))
-
     def flattened(self) -> Transition:
         """The steps in one row, ``[rows, ..]``."""
         axes = self.actions.dim() - 2
@@ -51,6 +48,10 @@ class InfluenceEstimator(TorchRLModule):
     """
 
     uses_behavior: ClassVar[bool] = False
+
+    @classmethod
+    def check_space(cls, space: gymnasium.Space) -> None:
+        """Raises ValueError if the estimator cannot work with states of this space."""
 
     @abstractmethod
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
@@ -76,11 +77,26 @@ class InfluenceEstimator(TorchRLModule):
         """
         return {}
 
-    def minibatches(self, replay: Transition, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
+        """What is kept of the steps of one iteration, by column.
+
+        Args:
+            steps: Steps of this learner's share of the games, ``[B, T, ..]``.
+            ended: ``[B, T]`` bool, whether the episode ended with that step.
+
+        Returns:
+            Columns ``[B * T, ..]``.
+        """
+        return steps.flattened()._asdict()
+
+    def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """Batches to take gradient steps on, one after the other; none for an estimator that learns otherwise.
 
         Args:
-            replay: Steps of the last ``buffer_iterations`` iterations, ``[rows, ..]``.
+            replay: What was kept of the last ``buffer_iterations`` iterations, ``[rows, ..]``.
             generator: Draws the batches.
         """
         yield from ()
+
+    def after_fit(self) -> None:
+        """Called after the gradient steps of an iteration."""

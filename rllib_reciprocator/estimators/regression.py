@@ -28,11 +28,16 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         settings = self.model_config
         self.num_agents, self.num_actions = settings["num_agents"], int(self.action_space.n)
         self.num_inputs = prod(self.observation_space.shape) + 1
-        self.num_outputs = self.num_agents * (2 if settings["future_weight"] else 1)
+        self.num_outputs = self.num_agents * (2 if self.regresses_future else 1)
+
+    @property
+    def regresses_future(self) -> bool:
+        """Whether future returns are among what the networks put out."""
+        return self.model_config["future_weight"] > 0
 
     def worth(self, outputs: Tensor) -> Tensor:
         """Expected rewards, with the future's share, from what a network puts out: ``[.., K]`` -> ``[.., N]``."""
-        if not self.model_config["future_weight"]:
+        if not self.regresses_future:
             return outputs
         rewards, future = outputs.split(self.num_agents, -1)
         return rewards + self.model_config["future_weight"] * self.model_config["gamma"] * future
@@ -45,14 +50,15 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         """The actions of all agents one-hot, ``[rows, N, A]`` float32."""
         return functional.one_hot(transition.actions, self.num_actions).float()
 
-    def minibatches(self, replay: Transition, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """``epochs`` passes over the replay in random batches."""
-        rows = len(replay.actions)
+        actions = replay["actions"]
+        rows = len(actions)
         size = min(self.model_config["minibatch_size"], rows)
         for _ in range(self.model_config["epochs"]):
-            order = torch.randperm(rows, generator=generator, device=generator.device).to(replay.actions.device)
+            order = torch.randperm(rows, generator=generator, device=generator.device).to(actions.device)
             for index in order[: rows - rows % size].view(-1, size):
-                yield replay.rows(index)._asdict()
+                yield {name: values[index] for name, values in replay.items()}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         return {PREDICTED: self.predict(Transition(*(batch[name] for name in Transition._fields)))}
@@ -66,7 +72,7 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     ) -> Tensor:
         """Mean squared error of everything that is predicted."""
         targets = batch["rewards"]
-        if self.model_config["future_weight"]:
+        if self.regresses_future:
             targets = torch.cat([targets, batch["future_returns"]], -1)
         predicted = fwd_out[PREDICTED]
         loss = functional.mse_loss(predicted, targets.expand_as(predicted))

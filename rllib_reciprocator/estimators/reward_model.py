@@ -40,17 +40,14 @@ class RewardModelInfluence(RegressionInfluence):
 
     def predict(self, transition: Transition) -> Tensor:
         """Of the joint action that was taken, ``[rows, K]``."""
-        return self.inner_layers(self._first_layer(transition))
+        return self.inner_layers(self.first_layer(transition, self.state_layer, self.action_layer))
 
     @torch.no_grad()
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
         """What the joint action is worth less its counterfactual, ``[.., N, N]``."""
         leading = transition.actions.shape[:-1]
         flat = transition.flattened()
-        by_action = self.action_layer.weight.t().view(self.num_agents, self.num_actions, -1)
-        taken = by_action[torch.arange(self.num_agents, device=by_action.device), flat.actions]
-        alternatives = self._first_layer(flat)[:, None, None] - taken[:, :, None] + by_action
-        worth = self.worth(self.inner_layers(alternatives))
+        worth = self.alternatives_worth(flat)
         if self.model_config["counterfactual"] == "uniform":
             counterfactual = worth.mean(2)
         else:
@@ -60,8 +57,16 @@ class RewardModelInfluence(RegressionInfluence):
         chosen = worth[:, :1].gather(2, of_first)[:, 0, 0]
         return influence(Estimates(chosen, counterfactual)).unflatten(0, leading)
 
-    def _first_layer(self, transition: Transition) -> Tensor:
+    def alternatives_worth(self, flat: Transition) -> Tensor:
+        """What every alternative action of every agent would be worth to all, ``[rows, N, A, N]``."""
+        return self.worth(self.inner_layers(self.alternatives(flat, self.state_layer, self.action_layer)))
+
+    def first_layer(self, transition: Transition, state_layer: nn.Linear, action_layer: nn.Linear) -> Tensor:
         """What state, time and the joint action give the first layer, before its activation, ``[rows, hidden]``."""
-        return self.state_layer(self.state_inputs(transition)) + self.action_layer(
-            self.action_inputs(transition).flatten(1)
-        )
+        return state_layer(self.state_inputs(transition)) + action_layer(self.action_inputs(transition).flatten(1))
+
+    def alternatives(self, flat: Transition, state_layer: nn.Linear, action_layer: nn.Linear) -> Tensor:
+        """The same with each action of each agent in the place of the one it took, ``[rows, N, A, hidden]``."""
+        by_action = action_layer.weight.t().view(self.num_agents, self.num_actions, -1)
+        taken = by_action[torch.arange(self.num_agents, device=by_action.device), flat.actions]
+        return self.first_layer(flat, state_layer, action_layer)[:, None, None] - taken[:, :, None] + by_action

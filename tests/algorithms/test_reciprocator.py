@@ -288,6 +288,29 @@ def test_the_estimator_learns_and_leaves_the_players_alone(build):
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
+@pytest.mark.parametrize("influence", ["reward", "counterfactual", "transition"])
+def test_every_learned_estimator_trains_with_and_without_the_future(build, influence):
+    for future_weight in (0.0, 1.0):
+        settings = {**COINS, "influence": influence, "future_weight": future_weight}
+        algo = build(config(env="coins_v0", **settings))
+        result = [algo.train() for _ in range(2)][-1]
+        assert all(np.isfinite(value).all() for value in weights(algo).values())
+        assert np.isfinite(float(result["env_runners"]["influence"]["player_0_on_player_1"]))
+        runner, learner = algo.env_runner.module["influence"], algo.learner_group._learner.module["influence"]
+        for name, value in learner.get_state().items():
+            np.testing.assert_array_equal(runner.get_state()[name], value, err_msg=name)
+
+
+def test_players_wait_while_the_estimator_warms_up(build):
+    algo = build(config(env="coins_v0", warmup_iterations=2, **COINS))
+    start = weights(algo)
+    for iteration in range(3):
+        algo.train()
+        now = weights(algo)
+        changed = {name.split("/")[0] for name in start if not np.array_equal(start[name], now[name])}
+        assert changed == ({"influence"} if iteration < 2 else {"influence", "player_0", "player_1"})
+
+
 def test_two_learners_fit_one_estimator(build):
     """Each has a shard of the replay; their gradients are averaged, so that the estimators stay the same."""
     algo = build(config(env="coins_v0", **COINS).learners(num_learners=2))
@@ -386,6 +409,8 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
         (lambda c: c.environment("ipd_v1"), "did you mean 'ipd_v0'"),
         (lambda c: c.environment(None), "env: Reciprocator plays registered games"),
         (lambda c: c.environment("coins_v0").reciprocity(influence="tabular"), "needs a game with a payoff table"),
+        (lambda c: c.reciprocity(influence="transition"), "needs a state of one-hot planes"),
+        (lambda c: c.reciprocity(future_weight=1.0).env_runners(rollout_fragment_length=2), "needs whole episodes"),
         (lambda c: c.env_runners(rollout_fragment_length=3), "3 does not divide the episode of 4"),
         (lambda c: setattr(c, "num_envs_per_env_runner", 0), "0 is not a number of games"),
         (lambda c: c.env_runners(num_envs_per_env_runner=3).learners(num_learners=2), "cannot be shared evenly by 2"),

@@ -57,7 +57,7 @@ def test_learns_the_exact_influence_of_coins():
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
     generator = torch.Generator().manual_seed(0)
     for _ in range(12):
-        for batch in model.minibatches(seen, generator):
+        for batch in model.minibatches(seen._asdict(), generator):
             predicted = model.predict(type(seen)(**batch))
             loss = functional.mse_loss(predicted, batch["rewards"].expand_as(predicted))
             optimizer.zero_grad()

@@ -110,7 +110,7 @@ def test_learns_the_exact_influence_of_coins():
     generator = torch.Generator().manual_seed(0)
     before = (model.influence(fresh, behavior) - exact).square().mean()
     for _ in range(12):
-        for batch in model.minibatches(seen, generator):
+        for batch in model.minibatches(seen._asdict(), generator):
             loss = functional.mse_loss(predicted(model, Transition(**batch)), batch["rewards"])
             optimizer.zero_grad()
             loss.backward()
@@ -126,11 +126,11 @@ def test_learns_the_exact_influence_of_coins():
 def test_minibatches_cover_the_replay_and_follow_the_generator():
     seen, _, _ = played(games=10, steps=10)
     model = estimator(social_dilemmas.make("coins_v0"), minibatch_size=40, epochs=3)
-    batches = [list(model.minibatches(seen, torch.Generator().manual_seed(3))) for _ in range(2)]
+    batches = [list(model.minibatches(seen._asdict(), torch.Generator().manual_seed(3))) for _ in range(2)]
     assert [len(batch["actions"]) for batch in batches[0]] == [40] * 6
     assert all(torch.equal(a["actions"], b["actions"]) for a, b in zip(*batches, strict=True))
     small = estimator(social_dilemmas.make("coins_v0"), minibatch_size=1000)
-    assert [len(batch["actions"]) for batch in small.minibatches(seen, torch.Generator())] == [100]
+    assert [len(batch["actions"]) for batch in small.minibatches(seen._asdict(), torch.Generator())] == [100]
 
 
 @pytest.mark.parametrize("rewards", [0.0, 5.0])

@@ -21,6 +21,7 @@ from rllib_reciprocator.estimators import (
     InfluenceEstimator,
     RewardModelInfluence,
     TabularInfluence,
+    TransitionInfluence,
 )
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
@@ -111,6 +112,7 @@ class ReciprocatorConfig(PPOConfig):
         estimator_lr: float = NotProvided,
         estimator_epochs: int = NotProvided,
         estimator_minibatch_size: int = NotProvided,
+        warmup_iterations: int = NotProvided,
         buffer_iterations: int = NotProvided,
         update_period_iters: int = NotProvided,
         prior: float = NotProvided,
@@ -133,7 +135,8 @@ class ReciprocatorConfig(PPOConfig):
             balance_scale: It sees ``tanh(balance / balance_scale)``.
             influence: The influence estimator: ``tabular`` for games with a payoff table; for any game ``reward`` (a
                 learned model, with exact expectations over the influencer's policy) or ``counterfactual`` (the paper's
-                general form, with learned counterfactual networks). ``auto``: tabular where it can be, else reward.
+                general form, with learned counterfactual networks); for Coins ``transition`` (the paper's form for it:
+                the future through a learned transition model). ``auto``: tabular where it can be, else reward.
             future_weight: Of the influence on returns after the step, discounted by gamma, beside that on the reward
                 of the step (the paper's: 1). 0 by default: in Coins the returns after a step depend far more on
                 what is done later than on the step, and what the estimator makes of that noise freezes play.
@@ -143,6 +146,7 @@ class ReciprocatorConfig(PPOConfig):
             estimator_lr: Its learning rate.
             estimator_epochs: How often an update of it goes through its buffer.
             estimator_minibatch_size: Rows of a gradient step of it.
+            warmup_iterations: How many iterations at the start change the estimator only (the paper's 2 in Coins).
             buffer_iterations: How many iterations ``tabular`` counts behaviour in, and a learned estimator learns from.
             update_period_iters: Every how many iterations the estimator is updated.
             prior: How often ``tabular`` takes each action to have been seen in each state before any was.
@@ -371,8 +375,9 @@ class ReciprocatorConfig(PPOConfig):
                 "exploration": reciprocity.exploration,
             }
         else:
-            networks = reciprocity.influence == "counterfactual"
-            estimator = CounterfactualInfluence if networks else RewardModelInfluence
+            learned: dict[str, Any] = {"counterfactual": CounterfactualInfluence, "transition": TransitionInfluence}
+            estimator = learned.get(reciprocity.influence, RewardModelInfluence)
+            estimator.check_space(game.state_space)
             settings |= {
                 "counterfactual": reciprocity.counterfactual,
                 "future_weight": reciprocity.future_weight,

@@ -43,7 +43,7 @@ class ReciprocatorLearner(PPOTorchLearner):
         self._reciprocators = {player.seat for player in self.config.seated() if player.kind == RECIPROCATOR}
         self._seats = [player.seat for player in self.config.seated()]
         self._iteration = 0
-        self._replay: list[Transition] = []
+        self._replay: list[dict[str, Tensor]] = []
         self._entropy = self.config.seed if self.config.seed is not None else np.random.SeedSequence().entropy
 
     @override(TorchLearner)
@@ -77,6 +77,16 @@ class ReciprocatorLearner(PPOTorchLearner):
         for module_id, names in self._module_optimizers.items():
             for name in names:
                 self.get_optimizer(module_id, name).step()
+
+    @override(Learner)
+    def update(self, *, training_data: TrainingData, timesteps: dict[str, Any], **kwargs: Any) -> Any:
+        """One iteration; while the estimator warms up, it alone learns."""
+        if timesteps[ITERATION] >= self.config.reciprocity_settings.warmup_iterations:
+            return super().update(training_data=training_data, timesteps=timesteps, **kwargs)
+        self.before_gradient_based_update(timesteps=timesteps)
+        self._weights_seq_no += 1
+        self._make_batch_if_necessary(training_data)
+        return self.metrics.reduce()
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -132,23 +142,24 @@ class ReciprocatorLearner(PPOTorchLearner):
         estimator = self._estimator
         ended = joint["terminated"] | joint["truncated"]
         future = returns_after(joint["rewards"], ended, self.config.gamma)
-        sampled = {name: joint[name] for name in Transition._fields if name in joint}
-        transition = Transition(**sampled, future_returns=future).flattened()
-        self.metrics.log_dict(estimator.observe(transition, self._iteration), key=INFLUENCE_MODULE_ID, window=1)
+        steps = Transition(**{name: joint[name] for name in Transition._fields if name in joint}, future_returns=future)
+        self.metrics.log_dict(estimator.observe(steps.flattened(), self._iteration), key=INFLUENCE_MODULE_ID, window=1)
         if not self._estimates_by_gradient:
             return
-        self._replay = [*self._replay, transition][-estimator.model_config["buffer_iterations"] :]
+        kept = estimator.model_config["buffer_iterations"]
+        self._replay = [*self._replay, estimator.replay_rows(steps, ended)][-kept:]
         if self._iteration % estimator.model_config["update_period_iters"] == 0:
-            replay = Transition(*map(torch.cat, zip(*self._replay, strict=True)))
+            replay = {name: torch.cat([rows[name] for rows in self._replay]) for name in self._replay[0]}
             for minibatch in estimator.minibatches(replay, self._generator):
                 self._update({INFLUENCE_MODULE_ID: minibatch})
+            estimator.after_fit()
 
     @override(Learner)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state and the estimator's replay."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(REPLAY, components, not_components):
-            state[REPLAY] = [tuple(values.cpu().numpy() for values in transition) for transition in self._replay]
+            state[REPLAY] = [{name: values.cpu().numpy() for name, values in rows.items()} for rows in self._replay]
         return state
 
     @override(Learner)
@@ -157,8 +168,8 @@ class ReciprocatorLearner(PPOTorchLearner):
         super().set_state(state)
         if REPLAY in state:
             self._replay = [
-                Transition(*(torch.as_tensor(values, device=self._device) for values in transition))
-                for transition in state[REPLAY]
+                {name: torch.as_tensor(values, device=self._device) for name, values in rows.items()}
+                for rows in state[REPLAY]
             ]
 
     def _weighted_reciprocal(self, joint: dict[str, Tensor]) -> Tensor:

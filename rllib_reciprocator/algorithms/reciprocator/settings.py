@@ -32,13 +32,14 @@ class ReciprocitySettings(_Settings):
     normalize: bool = False
     observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0
-    influence: Literal["auto", "tabular", "reward", "counterfactual"] = "auto"
+    influence: Literal["auto", "tabular", "reward", "counterfactual", "transition"] = "auto"
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     counterfactual: Literal["policy", "uniform"] = "policy"
     estimator_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = [64, 64]
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
     estimator_epochs: Annotated[int, Field(ge=1)] = 2
     estimator_minibatch_size: Annotated[int, Field(ge=1)] = 4096
+    warmup_iterations: Annotated[int, Field(ge=0)] = 0
     buffer_iterations: Annotated[int, Field(ge=1)] = 1
     update_period_iters: Annotated[int, Field(ge=1)] = 1
     prior: Annotated[float, Field(gt=0.0)] = 1.0

@@ -1,0 +1,132 @@
+"""Influence on the future through a learned model of the next state: the paper's form for Coins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rllib_reciprocator.estimators.influence_estimator import Transition
+from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
+
+MAX_STATES = 60_000
+
+
+class TransitionInfluence(RewardModelInfluence):
+    """Reward model, transition model and state value; counterfactuals as exact expectations.
+
+    For games whose state is a stack of one-hot planes, one an object, as in Coins: given state and joint action the
+    next cell of each object is a categorical of its own. The future's share of the influence is
+    ``sum over s' of (P(s'|s, a) - Pcf_j(s'|s, a^-j)) V_i(s')`` over all states there are. As P is a product over
+    objects, the sum is a chain of contractions of the table of values with one object's probabilities after the other.
+
+    Source: Zhou, Hong and Kao (2024), Coins. Differs from the paper's code, which sums in four nested loops and learns
+    a transition model without a^j for each agent j; here Pcf is the expectation of P over j's own probabilities.
+
+    Settings in ``model_config`` as for :class:`RewardModelInfluence`.
+    """
+
+    @classmethod
+    def check_space(cls, space: gymnasium.Space) -> None:
+        """Raises ValueError if the state is not a stack of planes, or there are too many states."""
+        shape = space.shape
+        if shape is None or len(shape) != 3:
+            raise ValueError(f"reciprocity.influence: transition needs a state of one-hot planes; this one is {space}")
+        states = (shape[1] * shape[2]) ** shape[0]
+        if states > MAX_STATES:
+            raise ValueError(
+                f"reciprocity.influence: transition sums over all states; {states:,} are more than {MAX_STATES:,}"
+            )
+
+    def setup(self) -> None:
+        """Builds the networks; the value table starts from the value network's first weights."""
+        super().setup()
+        self.check_space(self.observation_space)
+        shape = self.observation_space.shape
+        self.num_objects, self.num_cells = shape[0], shape[1] * shape[2]
+        self.num_states = self.num_cells**self.num_objects
+        first, second = self.model_config["hiddens"]
+        self.transition_state_layer = nn.Linear(self.num_inputs, first)
+        self.transition_action_layer = nn.Linear(self.num_agents * self.num_actions, first, bias=False)
+        inner, head = nn.Linear(first, second), nn.Linear(second, self.num_objects * self.num_cells)
+        self.transition_inner_layers = nn.Sequential(nn.ReLU(), inner, nn.ReLU(), head)
+        planes = nn.Linear(self.num_objects * self.num_cells, first)
+        inner, head = nn.Linear(first, second), nn.Linear(second, self.num_agents)
+        self.value_layers = nn.Sequential(planes, nn.ReLU(), inner, nn.ReLU(), head)
+        self.register_buffer("state_values", torch.empty(self.num_states, self.num_agents))
+        self.after_fit()
+
+    @property
+    def regresses_future(self) -> bool:
+        """The future goes through the transition model; rewards are all that the first network puts out."""
+        return False
+
+    def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
+        """The steps' columns, where each object was next and whether that is known, and returns from each state."""
+        cells = steps.state.flatten(3).argmax(-1)
+        known = ~ended
+        known[:, -1] = False
+        extra = {
+            "next_cells": cells.roll(-1, 1),
+            "next_known": known,
+            "returns": steps.rewards + self.model_config["gamma"] * steps.future_returns,
+        }
+        return {**super().replay_rows(steps, ended), **{name: values.flatten(0, 1) for name, values in extra.items()}}
+
+    def after_fit(self) -> None:
+        """Writes the value of every state into the table."""
+        with torch.no_grad():
+            device = self.state_values.device
+            digits = self.num_cells ** torch.arange(self.num_objects - 1, -1, -1, device=device)
+            cells = torch.arange(self.num_states, device=device)[:, None] // digits % self.num_cells
+            planes = functional.one_hot(cells, self.num_cells).float()
+            self.state_values.copy_(self.value_layers(planes.flatten(1)))
+
+    def next_cell_log_probs(self, first_layer: Tensor) -> Tensor:
+        """Log-probabilities of each object's next cell, ``[.., objects, cells]``, from the first layer's sums."""
+        return self.transition_inner_layers(first_layer).unflatten(-1, (self.num_objects, -1)).log_softmax(-1)
+
+    def expected_value(self, probs: Tensor) -> Tensor:
+        """The expectation of the state value, ``[rows, N]``, under each object's ``[rows, objects, cells]``."""
+        left = probs[:, 0] @ self.state_values.view(self.num_cells, -1)
+        for of_object in probs[:, 1:].unbind(1):
+            left = torch.bmm(of_object[:, None], left.view(len(probs), self.num_cells, -1))[:, 0]
+        return left
+
+    def alternatives_worth(self, flat: Transition) -> Tensor:
+        """Reward and discounted expected value of every alternative of every agent, ``[rows, N, A, N]``."""
+        worth = super().alternatives_worth(flat)
+        weight = self.model_config["future_weight"] * self.model_config["gamma"]
+        if not weight:
+            return worth
+        first = self.alternatives(flat, self.transition_state_layer, self.transition_action_layer)
+        probs = self.next_cell_log_probs(first).exp()
+        return worth + weight * self.expected_value(probs.flatten(0, 2)).view_as(worth)
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        transition = Transition(*(batch[name] for name in Transition._fields))
+        first = self.first_layer(transition, self.transition_state_layer, self.transition_action_layer)
+        return {
+            **super()._forward_train(batch, **kwargs),
+            "next_cell_log_probs": self.next_cell_log_probs(first),
+            "values": self.value_layers(transition.state.flatten(1)),
+        }
+
+    def compute_self_supervised_loss(
+        self, *, learner: Any, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Tensor:
+        """Squared errors of rewards and values, and the negative log-likelihood of where objects went."""
+        rewards = super().compute_self_supervised_loss(
+            learner=learner, module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+        )
+        values = functional.mse_loss(fwd_out["values"], batch["returns"])
+        log_probs = fwd_out["next_cell_log_probs"].gather(-1, batch["next_cells"].unsqueeze(-1)).squeeze(-1)
+        known = batch["next_known"].float()
+        cells = -(log_probs.mean(-1) * known).sum() / known.sum().clamp(min=1.0)
+        learner.metrics.log_dict(
+            {"value_loss": values.detach(), "transition_loss": cells.detach()}, key=module_id, window=1
+        )
+        return rewards + values + cells
