@@ -254,6 +254,7 @@ def test_trains_against_every_scripted_player(build, strategy):
     assert "policy_loss" not in result["learners"].get("player_1", {})
 
 
+JOINT_COLUMNS = ("state", "time_left", "actions", "rewards", "terminated", "truncated")
 COINS = {"reward": "petty_payoff", "influence": "reward", "balance_decay": 0.9, "buffer_iterations": 2}
 
 
@@ -299,6 +300,22 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, influ
         runner, learner = algo.env_runner.module["influence"], algo.learner_group._learner.module["influence"]
         for name, value in learner.get_state().items():
             np.testing.assert_array_equal(runner.get_state()[name], value, err_msg=name)
+
+
+def test_gradients_are_clipped_of_players_and_estimator_in_turn(build):
+    algo = build(config(env="coins_v0", **COINS).training(grad_clip=0.5, grad_clip_by="norm"))
+    algo.train()
+    assert all(np.isfinite(value).all() for value in weights(algo).values())
+
+
+def test_rewards_that_are_not_numbers_leave_the_estimator_finite(build):
+    algo = build(config(env="coins_v0", **COINS))
+    algo.train()
+    (sample,) = algo.env_runner.sample()
+    sample.rewards[0, 0, 0] = float("nan")
+    algo.learner_group._learner._learn_influence({name: getattr(sample, name) for name in JOINT_COLUMNS})
+    for name, value in weights(algo).items():
+        assert np.isfinite(value).all(), name
 
 
 def test_players_wait_while_the_estimator_warms_up(build):

@@ -65,10 +65,15 @@ class ReciprocatorLearner(PPOTorchLearner):
             self.module.add_module(module_id, module)
 
     @override(TorchLearner)
+    def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:
+        """The gradients of the modules that take part; players and estimator are updated in turn, not together."""
+        gradients = super().compute_gradients(loss_per_module, **kwargs)
+        return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+
+    @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
         """Steps every optimizer; gradients that are not finite are left to RLlib's own, slower way of checking."""
-        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
+        norms = torch.stack(torch._foreach_norm(list(gradients_dict.values())))
         if not bool(norms.isfinite().all()) or self._grad_scalers is not None or self._lr_scheduler_classes is not None:
             super().apply_gradients(gradients_dict)
             return
