@@ -68,16 +68,40 @@ def stepping(game_id: str, games: int = 2048, steps: int = 2000) -> None:
     print(f"{game_id:26} {step:.1f} million joint steps/s; {drawn:.1f} with drawing the actions")
 
 
+def growth() -> None:
+    """Seconds an iteration of Reciprocators in Coins, by number of agents and of games."""
+    from rllib_reciprocator import ReciprocatorConfig
+
+    print("Coins on 5x5, reward model, 10 epochs: seconds an iteration (joint steps/s)")
+    shapes = [(agents, 256) for agents in (2, 3, 5, 8)] + [(2, games) for games in (512, 1024, 2048, 4096, 8192)]
+    for agents, games in shapes:
+        config = (
+            ReciprocatorConfig()
+            .environment("coins_v0", env_config={"num_agents": agents, "grid_size": 5})
+            .reciprocity(reward="petty_payoff", weight=0.5, balance_decay=0.99, estimator_epochs=4)
+            .env_runners(num_envs_per_env_runner=games)
+            .rl_module(model_config={"fcnet_hiddens": [64, 64]})
+            .debugging(seed=1)
+        )
+        algo = config.build_algo()
+        algo.train()
+        seconds = min(_seconds(algo.train) for _ in range(2))
+        algo.stop()
+        print(f"  {agents} agents, {games:5} games  {seconds:6.2f}  ({games * 32 / seconds:,.0f})", flush=True)
+
+
 def main() -> None:
     """Runs everything, or what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["games", "iterations"], help="what to run; both by default")
+    parser.add_argument(
+        "--only", choices=["games", "iterations", "growth"], help="what to run; games and iterations by default"
+    )
     only = parser.parse_args().only
     warnings.filterwarnings("ignore")
     import torch
 
     torch.set_num_threads(1)
-    if only != "iterations":
+    if only in (None, "games"):
         for game_id in ("ipd_v0", "coins_v0"):
             stepping(game_id)
     if only != "games":
@@ -85,6 +109,9 @@ def main() -> None:
 
         ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         logging.disable(logging.WARNING)
+        if only == "growth":
+            growth()
+            return
         iterations("reciprocator_ipd_paper", width=2, clip=0.1, normalize_returns=True)
         iterations("reciprocator_ipd", width=16, clip=0.2, normalize_returns=False)
         print(f"resident memory at its peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -22,7 +22,7 @@ def invoke(*arguments):
 
 
 def run(*arguments, **options):
-    return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=300, check=False, **options)
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ run:
     assert 23 <= len(before) < 60, "the run was not killed in the middle"
 
     resumed = subprocess.run(
-        [*arguments, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=120, check=False
+        [*arguments, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=300, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
     algo = build_config(Reciprocator, "ipd_v0", config).build_algo()
