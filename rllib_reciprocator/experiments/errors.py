@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
+
+from social_dilemmas.registry import did_you_mean
 
 
 class UserError(ValueError):
@@ -18,8 +19,7 @@ class UserError(ValueError):
 
 def unknown(name: Any, known: Iterable[str]) -> str:
     """Says that a name is not known, with the nearest that is."""
-    near = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.5)
-    return f"not known; did you mean {near[0]!r}?" if near else f"not known; there are {', '.join(sorted(known))}"
+    return f"not known{did_you_mean(str(name), known)}"
 
 
 def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str]:
@@ -37,6 +37,5 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str
         return ".".join(path), unknown(path[-1], known)
     given = repr(first["input"])
     shown = given if len(given) <= 60 else given[:57] + "..."
-    return ".".join(path[:1]) if len(problems) > 1 else ".".join(
-        path
-    ), f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    message = f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return ".".join(path[:1] if len(problems) > 1 else path), message

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.checkpoints import Checkpointable
@@ -20,6 +18,7 @@ from torch import Tensor
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.errors import UserError, unknown
 from rllib_reciprocator.players import MODULE_PATH
+from rllib_reciprocator.players.frozen import read_constructor
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
 
 MAX_GAMES = 4096
@@ -37,12 +36,10 @@ def read_config(checkpoint: Path) -> AlgorithmConfig:
     if not file.is_file() or not (checkpoint / MODULE_PATH).is_dir():
         raise UserError(f"{checkpoint}: not an Algorithm checkpoint (it has no {file.name} or no {MODULE_PATH})")
     try:
-        built = cloudpickle.loads(file.read_bytes())
-        (state,), _ = built["ctor_args_and_kwargs"]
-        algorithm: type[Algorithm] = built["class"]
-        return algorithm.get_default_config().from_state(state)
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, ImportError, AttributeError) as error:
-        raise UserError(f"{file}: cannot be read ({type(error).__name__}: {error})") from None
+        algorithm, (state,), _ = read_constructor(checkpoint)
+        return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
 
 
 def evaluate(

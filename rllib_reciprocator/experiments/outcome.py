@@ -110,59 +110,40 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
         console.print(f"picture      {picture}", highlight=False, soft_wrap=True)
 
 
+def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What is drawn of a result: name of the panel -> player -> value."""
+    metrics = result.get("env_runners", {})
+    returns = metrics.get("agent_episode_returns_mean") or {"episode return": metrics.get("episode_return_mean")}
+    known = {seat: returns[seat] for seat in sorted(returns) if returns[seat] is not None}
+    return {**outcome_rates(result), "extrinsic return": known}
+
+
 def draw(title: str, trials: list[Trial], picture: Path) -> None:
     """Draws outcome rates and extrinsic returns of every player over the iterations, one line a trial."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    outcomes = list(outcome_rates(trials[0].results[-1]))
-    figure = Figure(figsize=(5.2 * (len(outcomes) + 1), 3.6), layout="constrained")
+    names = list(_figures(trials[0].results[-1]))
+    figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(outcomes) + 1, squeeze=False)[0]
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
     colours = ("#d64541", "#3468c0", "#2e8b57", "#e69f00", "#7b4fa6", "#00a0aa", "#785a3c", "#5a5a5a")
     styles = ("-", "--", "-.", ":")
-
-    def curve(panel: Any, label: str, index: int, value_of: Any, first: bool, results: list[dict[str, Any]]) -> None:
-        points = [(result["training_iteration"], value_of(result)) for result in results]
-        xs, ys = (
-            zip(*[(x, y) for x, y in points if y is not None], strict=True)
-            if any(y is not None for _, y in points)
-            else ((), ())
-        )
-        panel.plot(xs, ys, styles[index % 4], color=colours[index % 8], label=label if first else None, linewidth=1.6)
-
     for number, trial in enumerate(trials):
-        last = trial.results[-1].get("env_runners", {})
-        seats = sorted(last.get("agent_episode_returns_mean", {}))
-        for index, seat in enumerate(seats):
-            label = f"{seat} ({trial.players[seat]})" if seat in trial.players else seat
-            for panel, name in zip(panels, outcomes, strict=False):
-                curve(
-                    panel,
-                    label,
-                    index,
-                    lambda r, s=seat, n=name: outcome_rates(r).get(n, {}).get(s),
-                    number == 0,
-                    trial.results,
+        iterations = [result["training_iteration"] for result in trial.results]
+        figures = [_figures(result) for result in trial.results]
+        for panel, name in zip(panels, names, strict=True):
+            for index, seat in enumerate(figures[-1][name]):
+                label = f"{seat} ({trial.players[seat]})" if seat in trial.players else seat
+                panel.plot(
+                    iterations,
+                    [values.get(name, {}).get(seat, float("nan")) for values in figures],
+                    styles[index % 4],
+                    color=colours[index % 8],
+                    label=label if number == 0 else None,
+                    linewidth=1.6,
                 )
-            curve(
-                panels[-1],
-                label,
-                index,
-                lambda r, s=seat: r["env_runners"].get("agent_episode_returns_mean", {}).get(s),
-                number == 0,
-                trial.results,
-            )
-        if not seats:
-            curve(
-                panels[-1],
-                "episode return",
-                0,
-                lambda r: r.get("env_runners", {}).get("episode_return_mean"),
-                number == 0,
-                trial.results,
-            )
-    for panel, name in zip(panels, [*outcomes, "extrinsic return"], strict=True):
+    for panel, name in zip(panels, names, strict=True):
         panel.set_title(name.replace("_", " "), fontsize=10)
         panel.set_xlabel("iteration")
         panel.grid(alpha=0.3)

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 from ray import cloudpickle
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.checkpoints import Checkpointable
+
+
+def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
+    """The class of a checkpointed component, and the arguments it was built with.
+
+    Args:
+        folder: The component's folder in a checkpoint.
+
+    Raises:
+        ValueError: If its file cannot be read; the message says why, not where.
+    """
+    try:
+        built = cloudpickle.loads((folder / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME).read_bytes())
+        args, kwargs = built["ctor_args_and_kwargs"]
+        return built["class"], args, kwargs
+    except (
+        OSError,
+        pickle.UnpicklingError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ImportError,
+        AttributeError,
+    ) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def frozen_module_spec(
@@ -24,11 +51,10 @@ def frozen_module_spec(
     Raises:
         ValueError: If the folder cannot be read, or the module was made for other spaces.
     """
-    file = folder / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
     try:
-        built = cloudpickle.loads(file.read_bytes())
-        module_class, (_, arguments) = built["class"], built["ctor_args_and_kwargs"]
-    except (OSError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError) as error:
+        module_class, _, arguments = read_constructor(folder)
+    except ValueError as error:
+        file = folder / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
         raise ValueError(f"{file}: not a checkpointed RLModule ({error})") from None
     for name, space in (("observation_space", observation_space), ("action_space", action_space)):
         if arguments.get(name) != space:

@@ -93,6 +93,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         seats = range(self.game.num_agents)
         others = [[(seat + k) % len(seats) for k in seats if k] for seat in seats]
         self._others = torch.tensor(others, device=self.device)
+        self._fragment_steps = config.rollout_steps()
         self._episode_step = 0
 
     @override(EnvRunner)
@@ -150,7 +151,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if random_actions:
             raise ValueError("BatchedEnvRunner has no random_actions; let scripted/random play")
         explore = self.config.explore if explore is None else explore
-        length, count = self.config.rollout_steps(), 1
+        length, count = self._fragment_steps, 1
         if num_episodes is not None:
             force_reset = True
             length, count = self.game.horizon, math.ceil(num_episodes / self.num_envs)

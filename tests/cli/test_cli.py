@@ -25,6 +25,13 @@ def run(*arguments, **options):
     return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=300, check=False, **options)
 
 
+def train_ipd(storage, config, iterations):
+    """Trains from options, as a user would."""
+    what = ["--algo", "Reciprocator", "--env", "ipd_v0", "--config", json.dumps(config)]
+    stop = json.dumps({"training_iteration": iterations})
+    return run("train", *what, "--stop", stop, "--storage-path", str(storage))
+
+
 @pytest.fixture
 def no_ray(monkeypatch):
     """Fails a test in which anything is started."""
@@ -116,20 +123,7 @@ def results(folder):
 
 
 def test_train_from_options_then_evaluate(tmp_path):
-    stop, config = json.dumps({"training_iteration": 3}), json.dumps(SMALL)
-    done = run(
-        "train",
-        "--algo",
-        "Reciprocator",
-        "--env",
-        "ipd_v0",
-        "--config",
-        config,
-        "--stop",
-        stop,
-        "--storage-path",
-        str(tmp_path),
-    )
+    done = train_ipd(tmp_path, SMALL, iterations=3)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "reciprocator-ipd_v0"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
@@ -228,18 +222,6 @@ run:
 
 
 def test_gpus_that_are_not_there(tmp_path):
-    config = json.dumps({**SMALL, "num_gpus_per_learner": 1})
-    arguments = (
-        "train",
-        "--algo",
-        "Reciprocator",
-        "--env",
-        "ipd_v0",
-        "--config",
-        config,
-        "--stop",
-        "{training_iteration: 1}",
-    )
-    done = run(*arguments, "--storage-path", str(tmp_path))
+    done = train_ipd(tmp_path, {**SMALL, "num_gpus_per_learner": 1}, iterations=1)
     assert done.returncode == 2
     assert "a trial asks for 1 GPUs; this machine offers 0" in done.stderr

@@ -28,6 +28,10 @@ RECIPROCAL_REWARD_MEAN = "reciprocal_reward_mean"
 RECIPROCAL_WEIGHT = "reciprocal_weight"
 
 
+def _has_parameters(module: torch.nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
 class ReciprocatorLearner(PPOTorchLearner):
     """Learns from columns (:meth:`ColumnarSample.to_batch`) instead of episodes.
 
@@ -40,8 +44,10 @@ class ReciprocatorLearner(PPOTorchLearner):
     def build(self) -> None:
         """Builds modules and optimizers, and notes who reciprocates."""
         super().build()
-        self._reciprocators = {player.seat for player in self.config.seated() if player.kind == RECIPROCATOR}
-        self._seats = [player.seat for player in self.config.seated()]
+        seated = self.config.seated()
+        self._seats = [player.seat for player in seated]
+        self._reciprocators = {player.seat for player in seated if player.kind == RECIPROCATOR}
+        self._steps = self.config.rollout_steps()
         self._iteration = 0
         self._replay: list[dict[str, Tensor]] = []
         self._entropy = self.config.seed if self.config.seed is not None else np.random.SeedSequence().entropy
@@ -57,7 +63,7 @@ class ReciprocatorLearner(PPOTorchLearner):
     @override(TorchLearner)
     def _make_modules_ddp_if_necessary(self) -> None:
         """Wraps the modules that have parameters for distributed training; PyTorch refuses the others."""
-        fixed = {key: module for key, module in self.module.items() if not any(True for _ in module.parameters())}
+        fixed = {key: module for key, module in self.module.items() if not _has_parameters(module)}
         for module_id in fixed:
             self.module.remove_module(module_id)
         super()._make_modules_ddp_if_necessary()
@@ -112,8 +118,7 @@ class ReciprocatorLearner(PPOTorchLearner):
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         """Turns sampled columns into what the PPO loss takes."""
         parts = self._convert_batch_type(training_data.batch).policy_batches
-        steps = self.config.rollout_steps()
-        joint = {name: column.unflatten(0, (-1, steps)) for name, column in parts[JOINT].items()}
+        joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
         rewards = joint["rewards"]
         if INFLUENCE_MODULE_ID in self.module:
             self._learn_influence(joint)
@@ -140,7 +145,7 @@ class ReciprocatorLearner(PPOTorchLearner):
 
     @property
     def _estimates_by_gradient(self) -> bool:
-        return any(True for _ in self._estimator.parameters())
+        return _has_parameters(self._estimator)
 
     def _learn_influence(self, joint: dict[str, Tensor]) -> None:
         """Lets the estimator learn from the sampled steps, and from those of earlier iterations that it keeps."""
