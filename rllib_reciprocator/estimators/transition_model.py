@@ -15,13 +15,22 @@ from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
 MAX_STATES = 60_000
 
 
+def _joint(probs: Tensor) -> Tensor:
+    """Independent objects' ``[rows, objects, cells]`` as one distribution, ``[rows, cells ** objects]``."""
+    joint = probs[:, 0]
+    for of_object in probs[:, 1:].unbind(1):
+        joint = (joint[:, :, None] * of_object[:, None]).flatten(1)
+    return joint
+
+
 class TransitionInfluence(RewardModelInfluence):
     """Reward model, transition model and state value; counterfactuals as exact expectations.
 
     For games whose state is a stack of one-hot planes, one an object, as in Coins: given state and joint action the
     next cell of each object is a categorical of its own. The future's share of the influence is
     ``sum over s' of (P(s'|s, a) - Pcf_j(s'|s, a^-j)) V_i(s')`` over all states there are. As P is a product over
-    objects, the sum is a chain of contractions of the table of values with one object's probabilities after the other.
+    objects, the table of values is contracted with the joint probabilities of the first half of the objects, then with
+    those of the second.
 
     Source: Zhou, Hong and Kao (2024), Coins. Differs from the paper's code, which sums in four nested loops and learns
     a transition model without a^j for each agent j; here Pcf is the expectation of P over j's own probabilities.
@@ -91,10 +100,10 @@ class TransitionInfluence(RewardModelInfluence):
 
     def expected_value(self, probs: Tensor) -> Tensor:
         """The expectation of the state value, ``[rows, N]``, under each object's ``[rows, objects, cells]``."""
-        left = probs[:, 0] @ self.state_values.view(self.num_cells, -1)
-        for of_object in probs[:, 1:].unbind(1):
-            left = torch.bmm(of_object[:, None], left.view(len(probs), self.num_cells, -1))[:, 0]
-        return left
+        half = self.num_objects // 2
+        first, second = _joint(probs[:, :half]), _joint(probs[:, half:])
+        by_second = (first @ self.state_values.view(first.shape[1], -1)).view(len(probs), second.shape[1], -1)
+        return torch.bmm(second[:, None], by_second)[:, 0]
 
     def alternatives_worth(self, flat: Transition) -> Tensor:
         """Reward and discounted expected value of every alternative of every agent, ``[rows, N, A, N]``."""

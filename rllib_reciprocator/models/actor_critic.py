@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from rllib_reciprocator.models.distributions import distribution_for
-from rllib_reciprocator.models.encoder import encoder
+from rllib_reciprocator.models.encoder import Encoder
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
 BALANCE = "influence_balance"
@@ -23,19 +23,18 @@ class _Network(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], outputs: int, config: dict[str, Any]) -> None:
         super().__init__()
-        self.convolutions, self.connected, width = encoder(
+        self.encoder = Encoder(
             shape, config["num_balances"], config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
         )
+        width = self.encoder.width
         self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
         self.head = nn.Linear(config["gru_cell_size"] if config["use_gru"] else width, outputs)
         self.balance_scale = config["balance_scale"]
 
     def encode(self, batch: dict[str, Any]) -> Tensor:
         """Features of each row, ``[rows, width]``."""
-        features = self.convolutions(batch[Columns.OBS].flatten(1))
-        if BALANCE in batch:
-            features = torch.cat([features, torch.tanh(batch[BALANCE] / self.balance_scale)], 1)
-        return self.connected(features)
+        seen = torch.tanh(batch[BALANCE] / self.balance_scale) if BALANCE in batch else None
+        return self.encoder(batch[Columns.OBS], seen)
 
     def sequences(self, batch: dict[str, Any], steps: int) -> Tensor:
         """Outputs of rows that are whole episodes of that many steps one after the other, ``[rows, outputs]``."""

@@ -8,6 +8,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+# Fewer rows cost less to encode than to compare.
+MIN_ROWS_TO_COMPARE = 4096
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "linear": nn.Identity}
 
 
@@ -48,30 +51,78 @@ class CircularConvolution(nn.Module):
         return torch.addmm(bias, planes, matrix.reshape(bias.numel(), -1).t())
 
 
-def encoder(
-    shape: tuple[int, ...], extra_inputs: int, conv_filters: list[int], hiddens: list[int], activation: str
-) -> tuple[nn.Module, nn.Module, int]:
-    """Builds the layers below a head.
+class DistinctRows(nn.Module):
+    """Runs layers once for each distinct row of a large batch; what comes out is the same.
 
-    Args:
-        shape: Of one observation; ``[planes, height, width]`` if there are convolutions.
-        extra_inputs: Numbers that join after the convolutions.
-        conv_filters: Output planes of each circular 3x3 convolution; empty for none.
-        hiddens: Widths of the fully connected layers.
-        activation: Name of the activation after every layer.
-
-    Returns:
-        The convolutions (flattened in, flattened out), the fully connected layers, and the width they end with.
+    On a small grid there are a few thousand different observations, which a batch repeats over and over. Rows are told
+    apart by a product with fixed random numbers and then compared in full, so that no coincidence goes unnoticed.
     """
-    act = ACTIVATIONS[activation]
-    convolutions: list[nn.Module] = []
-    planes = shape[0]
-    for filters in conv_filters:
-        convolutions += [CircularConvolution(planes, filters, (shape[1], shape[2])), act()]
-        planes = filters
-    width = (prod(shape[1:]) * planes if conv_filters else prod(shape)) + extra_inputs
-    connected: list[nn.Module] = []
-    for next_width in hiddens:
-        connected += [nn.Linear(width, next_width), act()]
-        width = next_width
-    return nn.Sequential(*convolutions), nn.Sequential(*connected), width
+
+    def __init__(self, layers: nn.Module, width: int) -> None:
+        """Wraps layers without batch statistics.
+
+        Args:
+            layers: What to run, rows in, rows out.
+            width: Of the rows that go in.
+        """
+        super().__init__()
+        self.layers = layers
+        mark = torch.rand(width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("_mark", mark, persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[rows, width]`` -> ``[rows, outputs]``."""
+        if rows.is_cuda or len(rows) < MIN_ROWS_TO_COMPARE:
+            return self.layers(rows)
+        marks = (rows.double() @ self._mark).view(torch.int64)
+        values, which = marks.unique(return_inverse=True)
+        if 2 * len(values) > len(rows):
+            return self.layers(rows)
+        of_value = which.new_empty(len(values)).scatter_(0, which, torch.arange(len(rows)))
+        distinct = rows[of_value]
+        if not torch.equal(distinct.index_select(0, which), rows):
+            return self.layers(rows)
+        return self.layers(distinct).index_select(0, which)
+
+
+class Encoder(nn.Module):
+    """Circular convolutions if there are any, then fully connected layers.
+
+    Attributes:
+        width: Of what comes out.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], extra_inputs: int, conv_filters: list[int], hiddens: list[int], activation: str
+    ) -> None:
+        """Builds the layers.
+
+        Args:
+            shape: Of one observation; ``[planes, height, width]`` if there are convolutions.
+            extra_inputs: Numbers that join after the convolutions.
+            conv_filters: Output planes of each circular 3x3 convolution; empty for none.
+            hiddens: Widths of the fully connected layers.
+            activation: Name of the activation after every layer.
+        """
+        super().__init__()
+        act = ACTIVATIONS[activation]
+        convolutions: list[nn.Module] = []
+        planes = shape[0]
+        for filters in conv_filters:
+            convolutions += [CircularConvolution(planes, filters, (shape[1], shape[2])), act()]
+            planes = filters
+        self.width = (prod(shape[1:]) * planes if conv_filters else prod(shape)) + extra_inputs
+        connected: list[nn.Module] = []
+        for next_width in hiddens:
+            connected += [nn.Linear(self.width, next_width), act()]
+            self.width = next_width
+        alone = [*convolutions, *([] if extra_inputs else connected)]
+        self.repeated = DistinctRows(nn.Sequential(*alone), prod(shape)) if conv_filters else None
+        self.connected = nn.Sequential(*(connected if extra_inputs or not conv_filters else ()))
+
+    def forward(self, obs: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Observations ``[rows, *shape]`` and ``[rows, extra_inputs]`` -> ``[rows, width]``."""
+        rows = obs.flatten(1)
+        if self.repeated is not None:
+            rows = self.repeated(rows)
+        return self.connected(rows if extra is None else torch.cat([rows, extra], 1))

@@ -471,7 +471,7 @@ def test_learns_like_a_bare_loop_from_the_same_weights(build):
     for index, seat in enumerate(("player_0", "player_1")):
         module = algo.learner_group._learner.module[seat]
         for mine, theirs in ((bare.actors[index], module.actor), (bare.critics[index], module.critic)):
-            layers = [*theirs.connected, theirs.head]
+            layers = [*theirs.encoder.connected, theirs.head]
             mine.load_state_dict(torch.nn.Sequential(*layers).state_dict())
     ours, floor = [], []
     for _ in range(16):

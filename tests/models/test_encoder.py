@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from rllib_reciprocator.models.encoder import CircularConvolution, encoder
+from rllib_reciprocator.models.encoder import MIN_ROWS_TO_COMPARE, CircularConvolution, DistinctRows, Encoder
 
 
 @pytest.mark.parametrize("grid", [(3, 3), (4, 5), (2, 3), (1, 4)])
@@ -33,9 +34,47 @@ def test_shifting_the_torus_shifts_the_outputs():
 
 
 def test_widths():
-    convolutions, connected, width = encoder((4, 3, 3), 1, [8, 8], [32], "relu")
-    assert width == 32
-    features = convolutions(torch.randn(6, 36))
-    assert features.shape == (6, 72)
-    assert connected(torch.cat([features, torch.randn(6, 1)], 1)).shape == (6, 32)
-    assert encoder((2,), 0, [], [], "relu")[2] == 2
+    encoder = Encoder((4, 3, 3), 1, [8, 8], [32], "relu")
+    assert encoder.width == 32
+    assert encoder(torch.randn(6, 4, 3, 3), torch.randn(6, 1)).shape == (6, 32)
+    assert Encoder((4, 3, 3), 0, [8], [], "relu")(torch.randn(6, 4, 3, 3)).shape == (6, 72)
+    assert Encoder((2,), 0, [], [], "relu").width == 2
+
+
+def counted(layers):
+    """The layers, and how many rows each of their passes took."""
+    rows = []
+    layers.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    return DistinctRows(layers, 6), rows
+
+
+@pytest.mark.parametrize("distinct", [1, 50])
+def test_repeated_rows_go_through_once_and_come_out_alike(distinct):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(6, 5), nn.Tanh())
+    once, passed = counted(layers)
+    rows = torch.randn(distinct, 6)[torch.randint(distinct, (MIN_ROWS_TO_COMPARE,))]
+    weights = torch.randn(MIN_ROWS_TO_COMPARE, 5)
+    gradients = []
+    for run in (once, layers):
+        out = run(rows)
+        gradients.append(torch.autograd.grad((out * weights).sum(), list(layers.parameters())))
+        torch.testing.assert_close(out, layers(rows), atol=1e-6, rtol=1e-5)
+    assert passed[0] == distinct
+    for of_once, of_all in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_once, of_all, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["few", "all differ", "not a number", "same mark"])
+def test_rows_that_do_not_repeat_all_go_through(case):
+    once, passed = counted(nn.Linear(6, 5))
+    rows = torch.randn(MIN_ROWS_TO_COMPARE, 6)
+    if case == "few":
+        rows = rows[:100] * 0.0
+    if case == "not a number":
+        rows = torch.full_like(rows, float("nan"))
+    if case == "same mark":
+        once._mark.zero_()
+    out = once(rows)
+    assert passed == [len(rows)]
+    torch.testing.assert_close(out, once.layers(rows), equal_nan=True)
