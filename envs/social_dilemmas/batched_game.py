@@ -60,6 +60,7 @@ class BatchedGame(ABC):
     action_names: tuple[str, ...]
     payoffs: Tensor | None = None
     terminates_early: ClassVar[bool] = False
+    fully_observed: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, num_agents: int, num_steps: int, num_games: int, device: str | torch.device) -> None:
@@ -148,6 +149,20 @@ class BatchedGame(ABC):
     @abstractmethod
     def state(self) -> Tensor:
         """The joint state that a central observer may see, ``[B, *state_shape]``."""
+
+    def views(self, obs: Tensor) -> Tensor:
+        """What every agent can tell from its own observation that the others see.
+
+        Args:
+            obs: ``[B, N, *obs_shape]``.
+
+        Returns:
+            ``[B, N, N, *obs_shape]`` by ``[i, k]``: from the observation of agent i, that of the k-th agent after it.
+
+        Raises:
+            NotImplementedError: If the game is not ``fully_observed``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not fully observed")
 
     @abstractmethod
     def _initial_state(self) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ class Coins(BatchedGame):
     Version history: v0, first.
     """
 
+    fully_observed: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("_cells",)
 
     def __init__(
@@ -113,6 +114,10 @@ class Coins(BatchedGame):
     def state(self) -> Tensor:
         """The planes as player 0 sees them, ``[B, 2N, H, W]``."""
         return self._observe()[:, 0]
+
+    def views(self, obs: Tensor) -> Tensor:
+        """The planes of agents and of coins, each turned on by k, ``[B, N, N, 2N, H, W]``."""
+        return obs.index_select(2, self._objects_seen).unflatten(2, (self.num_agents, -1))
 
     def _initial_state(self) -> dict[str, Tensor]:
         cells = self._uniform(len(self._one_hot)).argsort(1)[:, : 2 * self.num_agents]

@@ -26,6 +26,7 @@ def check_game(make: MakeGame) -> None:
     """
     for check in (
         check_spaces_and_shapes,
+        check_views,
         check_determinism,
         check_copies_are_independent,
         check_rows_equal_single_games,
@@ -97,6 +98,22 @@ def check_spaces_and_shapes(make: MakeGame) -> None:
             assert rates.shape == (b, n), f"rate {name} has shape {tuple(rates.shape)}"
             assert rates.isfinite().all(), f"rate {name} is not finite"
         obs = step.obs
+
+
+def check_views(make: MakeGame) -> None:
+    """What agents tell from their own observations that others see is what those see, at every step."""
+    game = make(6)
+    if not game.fully_observed:
+        return
+    obs = game.reset(seed=2)
+    generator = torch.Generator().manual_seed(7)
+    for t in range(game.horizon):
+        views = game.views(obs)
+        for i in range(game.num_agents):
+            for k in range(game.num_agents):
+                seen = obs[:, (i + k) % game.num_agents]
+                assert torch.equal(views[:, i, k], seen), f"step {t}: agent {i} is wrong on what agent {i + k} sees"
+        obs = game.step(random_actions(game, generator)).obs
 
 
 def check_determinism(make: MakeGame) -> None:

@@ -35,6 +35,7 @@ class MatrixGame(BatchedGame):
     Version history: v0, first.
     """
 
+    fully_observed: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("_state",)
 
     def __init__(
@@ -93,6 +94,12 @@ class MatrixGame(BatchedGame):
     def state(self) -> Tensor:
         """The memory-1 state, ``[B]`` int64."""
         return self._state
+
+    def views(self, obs: Tensor) -> Tensor:
+        """The last actions, turned on by k; before the first step all see the same, ``[B, N, N, N]``."""
+        seats = torch.arange(self.num_agents, device=self.device)
+        turned = obs[:, :, (seats[:, None] + seats) % self.num_agents]
+        return torch.where(obs[:, :, :1, None] < 0, obs[:, :, None], turned)
 
     def _initial_state(self) -> dict[str, Tensor]:
         return {"_state": torch.zeros_like(self._state)}

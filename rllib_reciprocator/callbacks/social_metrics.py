@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from rllib_reciprocator.rollout import BatchedEnvRunner, ColumnarSample
 
-SOCIAL, INFLUENCE, BALANCE = "social", "influence", "balance"
+SOCIAL, INFLUENCE, INFLUENCE_STD, BALANCE = "social", "influence", "influence_std", "balance"
 
 
 def equality(returns: Tensor) -> float:
@@ -35,7 +35,8 @@ class SocialMetricsCallback(RLlibCallback):
 
     - ``social/efficiency``: extrinsic reward of all players together a step (Perolat et al. 2017, utilitarian metric);
     - ``social/equality``: of the players' rewards above the lowest one that the game can give;
-    - ``influence/J_on_I`` and ``balance/I_towards_J``: means over all steps, for every ordered pair of players.
+    - ``influence/J_on_I``, ``influence_std/J_on_I`` and ``balance/I_towards_J``: the mean and standard deviation of
+      influence, and the mean balance, over all steps, for every ordered pair of players.
     """
 
     def on_sample_end(
@@ -53,8 +54,15 @@ class SocialMetricsCallback(RLlibCallback):
         metrics_logger.log_value((SOCIAL, "equality"), equality(rewards - game.reward_range[0]), reduce="mean")
         if not env_runner.estimates_influence:
             return
-        influence = torch.stack([sample.influence.mean((0, 1)) for sample in samples]).mean(0).tolist()
-        balance = torch.stack([sample.balance.mean((0, 1)) for sample in samples]).mean(0).tolist()
+        influence = torch.cat([sample.influence for sample in samples])
+        balance = torch.cat([sample.balance for sample in samples])
+        spread, mean = torch.std_mean(influence, (0, 1), correction=0)
+        by_pair = (mean.tolist(), spread.tolist(), balance.mean((0, 1)).tolist())
         for (j, influencer), (i, influenced) in permutations(enumerate(game.agents), 2):
-            metrics_logger.log_value((INFLUENCE, f"{influencer}_on_{influenced}"), influence[j][i], reduce="mean")
-            metrics_logger.log_value((BALANCE, f"{influenced}_towards_{influencer}"), balance[j][i], reduce="mean")
+            pair = f"{influencer}_on_{influenced}"
+            for key, value in zip(
+                ((INFLUENCE, pair), (INFLUENCE_STD, pair), (BALANCE, f"{influenced}_towards_{influencer}")),
+                (figures[j][i] for figures in by_pair),
+                strict=True,
+            ):
+                metrics_logger.log_value(key, value, reduce="mean")

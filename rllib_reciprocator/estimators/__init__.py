@@ -1,14 +1,17 @@
 """Influence estimators: RLModules that say how much each agent's action was worth to each agent."""
 
 from rllib_reciprocator.estimators.counterfactual import CounterfactualInfluence
-from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
+from rllib_reciprocator.estimators.influence_estimator import Influence, InfluenceEstimator, Transition
+from rllib_reciprocator.estimators.own_view import OwnViewInfluence
 from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
 from rllib_reciprocator.estimators.tabular import TabularInfluence
 from rllib_reciprocator.estimators.transition_model import TransitionInfluence
 
 __all__ = [
     "CounterfactualInfluence",
+    "Influence",
     "InfluenceEstimator",
+    "OwnViewInfluence",
     "RewardModelInfluence",
     "TabularInfluence",
     "Transition",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rllib_reciprocator.estimators.influence_estimator import Transition
+from rllib_reciprocator.estimators.influence_estimator import Influence, Transition
+from rllib_reciprocator.estimators.networks import stacked_mlp
 from rllib_reciprocator.estimators.regression import RegressionInfluence
 from rllib_reciprocator.rewards import Estimates, influence
 
@@ -22,33 +24,38 @@ class CounterfactualInfluence(RegressionInfluence):
     Differs from the paper's code in one-hot actions, and in that the networks of all agents are trained together.
     """
 
+    _sees: Tensor
+
     def setup(self) -> None:
-        """Builds the stacked networks, each layer initialised as ``torch.nn.Linear``."""
+        """Builds the networks, and notes whose action each sees."""
         super().setup()
         n = self.num_agents
-        inputs = self.num_inputs + n * self.num_actions
-        sizes = [inputs, *self.model_config["hiddens"], self.num_outputs]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for size, next_size in pairwise(sizes):
-            bound = size**-0.5
-            self.weights.append(nn.Parameter(torch.empty(n + 1, size, next_size).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(n + 1, 1, next_size).uniform_(-bound, bound)))
         sees = torch.ones(n + 1, 1, n, 1)
         sees[1 + torch.arange(n), 0, torch.arange(n)] = 0.0
         self.register_buffer("_sees", sees, persistent=False)
 
-    def predict(self, transition: Transition) -> Tensor:
+    def build_networks(self) -> dict[str, nn.Module]:
+        """All networks stacked."""
+        n = self.num_agents
+        inputs, outputs = self.num_inputs + n * self.num_actions, 2 * n if self.regresses_future else n
+        return {"reward": stacked_mlp(n + 1, [inputs, *self.model_config["hiddens"], outputs])}
+
+    def predict(self, networks: nn.ModuleDict, transition: Transition) -> Tensor:
         """Of all networks, ``[N + 1, rows, K]``: first the one that sees all actions, then those without agent j's."""
-        state = self.state_inputs(transition).expand(self.num_agents + 1, -1, -1)
-        actions = (self.action_inputs(transition) * self._sees).flatten(2)
-        hidden = torch.cat([state, actions], 2)
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden.relu() if index else hidden, weight)
-        return hidden
+        state = self.inputs(transition.state, transition.time_left).expand(self.num_agents + 1, -1, -1)
+        actions = functional.one_hot(transition.actions, self.num_actions).float()
+        return networks["reward"](torch.cat([state, (actions * self._sees).flatten(2)], 2))
 
     @torch.no_grad()
-    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
-        """What the joint action is worth less what it is worth without j's part in it, ``[.., N, N]``."""
+    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
+        """What the joint action is worth less what it is worth without j's part in it."""
         leading = transition.actions.shape[:-1]
-        worth = self.worth(self.predict(transition.flattened()))
-        return influence(Estimates(worth[0], worth[1:].transpose(0, 1))).unflatten(0, leading)
+        worth = self.worth(self.predict(self.acting, transition.flattened()))
+        return Influence.agreed(influence(Estimates(worth[0], worth[1:].transpose(0, 1))).unflatten(0, leading))
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        return {"reward": self.predict(self.online, Transition.of(batch))}
+
+    def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mean squared error of rewards (and returns) of all networks."""
+        return {"loss": functional.mse_loss(out["reward"], self.targets(batch).expand_as(out["reward"]))}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import gymnasium
 import torch
@@ -16,7 +16,7 @@ class Transition(NamedTuple):
     """What an estimator may see of one or more joint steps.
 
     Attributes:
-        state: ``[.., *state_shape]``, the joint state before the step.
+        state: ``[.., *shape]``, what the estimator sees before the step: the joint state, or observations.
         actions: ``[.., N]`` int64.
         rewards: ``[.., N]`` float32, extrinsic.
         time_left: ``[..]`` float32, share of the episode's steps that are still to come, from 1 to ``1 / horizon``.
@@ -35,26 +35,48 @@ class Transition(NamedTuple):
         axes = self.actions.dim() - 2
         return Transition(*(values.flatten(0, axes) for values in self)) if axes else self
 
+    @classmethod
+    def of(cls, columns: Mapping[str, Tensor]) -> Transition:
+        """From columns among which there are a transition's."""
+        return cls(*(columns[name] for name in cls._fields))
+
+
+class Influence(NamedTuple):
+    """The influence of each agent on each in some steps, ``[.., N, N]`` by ``[j, i]``: of j on i.
+
+    Attributes:
+        received: As the one who was influenced, i, takes it to be.
+        given: As the one who influenced, j, takes it to be.
+    """
+
+    received: Tensor
+    given: Tensor
+
+    @classmethod
+    def agreed(cls, influence: Tensor) -> Influence:
+        """What everybody takes it to be alike."""
+        return cls(influence, influence)
+
 
 class InfluenceEstimator(TorchRLModule):
     """Says how much each agent's action was worth to each agent.
 
     An RLModule, so that RLlib places it on the learner's device, copies it to the env runners with the policies, and
-    writes it into checkpoints. Its observation space is the game's state space. Settings common to all, in
+    writes it into checkpoints. Its observation space is that of a transition's state. Settings common to all, in
     ``model_config``: ``num_agents``, ``buffer_iterations``, ``update_period_iters``.
-
-    Attributes:
-        uses_behavior: Whether :meth:`influence` needs the probabilities with which the players chose.
     """
 
-    uses_behavior: ClassVar[bool] = False
+    @property
+    def uses_behavior(self) -> bool:
+        """Whether :meth:`influence` needs the probabilities with which the players chose."""
+        return False
 
     @classmethod
     def check_space(cls, space: gymnasium.Space) -> None:
         """Raises ValueError if the estimator cannot work with states of this space."""
 
     @abstractmethod
-    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
+    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
         """The influence of each agent on each in these steps; without gradient.
 
         Args:
@@ -62,7 +84,7 @@ class InfluenceEstimator(TorchRLModule):
             behavior: ``[.., N, A]``, probabilities with which each agent chose in these steps.
 
         Returns:
-            ``[.., N, N]`` by ``[j, i]``: influence of j on i.
+            The influence, ``[.., N, N]``.
         """
 
     def observe(self, transition: Transition, iteration: int) -> dict[str, float]:
@@ -97,6 +119,14 @@ class InfluenceEstimator(TorchRLModule):
             generator: Draws the batches.
         """
         yield from ()
+
+    def validation_losses(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts of the loss on steps that it has not learned from yet, by name; none for one without gradients.
+
+        Args:
+            rows: What :meth:`replay_rows` keeps of the steps.
+        """
+        return {}
 
     def after_fit(self) -> None:
         """Called after the gradient steps of an iteration."""

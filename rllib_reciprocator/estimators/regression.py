@@ -2,53 +2,85 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
+from copy import deepcopy
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
-
-PREDICTED = "predicted"
+from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator
+from rllib_reciprocator.estimators.networks import JointActionNetwork
 
 
 class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
-    """Networks from state, time and actions to the rewards of all agents, and to their future returns if these count.
+    """Networks from what is seen, time and actions to rewards, and to future returns if these count.
 
-    Settings in ``model_config``: ``num_agents``, ``hiddens`` (two widths), ``epochs``, ``minibatch_size``,
-    ``future_weight`` (of the discounted future return beside the immediate reward) and ``gamma``.
+    Settings in ``model_config``: ``num_agents``, ``hiddens`` (widths), ``epochs``, ``minibatch_size``,
+    ``future_weight`` (of the discounted future return beside the immediate reward), ``gamma``, and ``tau``: influence
+    is read from copies of the networks that move by this share towards them after every update; with 1 from the
+    networks themselves.
     """
 
     def setup(self) -> None:
-        """Notes the sizes; subclasses build their networks."""
+        """Builds the networks, and their copies if there are any."""
         settings = self.model_config
         self.num_agents, self.num_actions = settings["num_agents"], int(self.action_space.n)
-        self.num_inputs = prod(self.observation_space.shape) + 1
-        self.num_outputs = self.num_agents * (2 if self.regresses_future else 1)
+        self.online = nn.ModuleDict(self.build_networks())
+        self.target = deepcopy(self.online).requires_grad_(False) if settings["tau"] < 1.0 else None
+
+    @abstractmethod
+    def build_networks(self) -> dict[str, nn.Module]:
+        """The networks that learn, by name."""
+
+    @abstractmethod
+    def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts of the loss on rows of the replay, by name, from what the forward pass put out."""
+
+    @property
+    def acting(self) -> nn.ModuleDict:
+        """The networks that influence is read from."""
+        return self.online if self.target is None else self.target
+
+    def alternatives(self, network: str, inputs: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
+        """What one of the networks that influence is read from says of other actions."""
+        return cast(JointActionNetwork, self.acting[network]).alternatives(inputs, actions, agents)
+
+    @torch.no_grad()
+    def after_fit(self) -> None:
+        """Moves the copies towards the networks."""
+        if self.target is not None:
+            for copy, learned in zip(self.target.parameters(), self.online.parameters(), strict=True):
+                copy.lerp_(learned, self.model_config["tau"])
+
+    @property
+    def num_inputs(self) -> int:
+        """Width of what is seen and the time left."""
+        return prod(self.observation_space.shape) + 1
 
     @property
     def regresses_future(self) -> bool:
-        """Whether future returns are among what the networks put out."""
+        """Whether future returns are among what is regressed."""
         return self.model_config["future_weight"] > 0
 
     def worth(self, outputs: Tensor) -> Tensor:
-        """Expected rewards, with the future's share, from what a network puts out: ``[.., K]`` -> ``[.., N]``."""
+        """Expected rewards, with the future's share if it counts, from what a network puts out, ``[.., K]``."""
         if not self.regresses_future:
             return outputs
-        rewards, future = outputs.split(self.num_agents, -1)
+        rewards, future = outputs.chunk(2, -1)
         return rewards + self.model_config["future_weight"] * self.model_config["gamma"] * future
 
-    def state_inputs(self, transition: Transition) -> Tensor:
-        """Flattened state and time left, ``[rows, inputs]``."""
-        return torch.cat([transition.state.flatten(1), transition.time_left[:, None]], 1)
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """What is regressed, ``[rows, N or 2N]``: rewards of all agents, then their future returns if these count."""
+        return torch.cat([batch["rewards"], batch["future_returns"]], -1) if self.regresses_future else batch["rewards"]
 
-    def action_inputs(self, transition: Transition) -> Tensor:
-        """The actions of all agents one-hot, ``[rows, N, A]`` float32."""
-        return functional.one_hot(transition.actions, self.num_actions).float()
+    def inputs(self, state: Tensor, time_left: Tensor) -> Tensor:
+        """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]``."""
+        return torch.cat([state.flatten(1), time_left[:, None]], 1)[None]
 
     def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """``epochs`` passes over the replay in random batches."""
@@ -60,21 +92,18 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
             for index in order[: rows - rows % size].view(-1, size):
                 yield {name: values[index] for name, values in replay.items()}
 
-    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        return {PREDICTED: self.predict(Transition(*(batch[name] for name in Transition._fields)))}
-
-    def predict(self, transition: Transition) -> Tensor:
-        """What is regressed, ``[.., rows, K]``: rewards of all agents, then their future returns if these count."""
-        raise NotImplementedError
+    @torch.no_grad()
+    def validation_losses(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts of the loss on steps that it has not learned from yet, by name."""
+        return self.losses(rows, self.forward_train(rows))
 
     def compute_self_supervised_loss(
         self, *, learner: Any, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
-        """Mean squared error of everything that is predicted."""
-        targets = batch["rewards"]
-        if self.regresses_future:
-            targets = torch.cat([targets, batch["future_returns"]], -1)
-        predicted = fwd_out[PREDICTED]
-        loss = functional.mse_loss(predicted, targets.expand_as(predicted))
-        learner.metrics.log_value((module_id, "loss"), loss.detach(), window=1)
-        return loss
+        """The sum of all parts."""
+        return torch.stack(list(self.losses(batch, fwd_out).values())).sum()
+
+
+def cross_entropy(logits: Tensor, actions: Tensor) -> Tensor:
+    """Mean negative log-probability of actions ``[..]`` under logits ``[.., A]``."""
+    return functional.cross_entropy(logits.flatten(0, -2), actions.flatten())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rllib_reciprocator.distributed import NothingToAverage, sum_over_learners
-from rllib_reciprocator.estimators.influence_estimator import InfluenceEstimator, Transition
+from rllib_reciprocator.estimators.influence_estimator import Influence, InfluenceEstimator, Transition
 from rllib_reciprocator.rewards import Estimates, influence
 
 MAX_TABLE_ENTRIES = 20_000_000
@@ -58,10 +58,10 @@ class TabularInfluence(NothingToAverage, InfluenceEstimator):
         mixed = self.model_config["exploration"]
         return (1.0 - mixed) * frequencies + mixed / frequencies.shape[-1]
 
-    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Tensor:
-        """Looked up, ``[.., N, N]``."""
+    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
+        """Looked up."""
         joint = (transition.actions * self._places).sum(-1)
-        return self.table[transition.state * self._num_joint + joint]
+        return Influence.agreed(self.table[transition.state * self._num_joint + joint])
 
     def observe(self, transition: Transition, iteration: int) -> dict[str, float]:
         """Counts who did what in which state; every ``update_period_iters``-th iteration renews the table."""

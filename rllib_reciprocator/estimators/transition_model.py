@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.estimators.influence_estimator import Transition
+from rllib_reciprocator.estimators.networks import JointActionNetwork, stacked_mlp
 from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
 
 MAX_STATES = 60_000
@@ -52,21 +53,23 @@ class TransitionInfluence(RewardModelInfluence):
 
     def setup(self) -> None:
         """Builds the networks; the value table starts from the value network's first weights."""
-        super().setup()
         self.check_space(self.observation_space)
         shape = self.observation_space.shape
         self.num_objects, self.num_cells = shape[0], shape[1] * shape[2]
         self.num_states = self.num_cells**self.num_objects
-        first, second = self.model_config["hiddens"]
-        self.transition_state_layer = nn.Linear(self.num_inputs, first)
-        self.transition_action_layer = nn.Linear(self.num_agents * self.num_actions, first, bias=False)
-        inner, head = nn.Linear(first, second), nn.Linear(second, self.num_objects * self.num_cells)
-        self.transition_inner_layers = nn.Sequential(nn.ReLU(), inner, nn.ReLU(), head)
-        planes = nn.Linear(self.num_objects * self.num_cells, first)
-        inner, head = nn.Linear(first, second), nn.Linear(second, self.num_agents)
-        self.value_layers = nn.Sequential(planes, nn.ReLU(), inner, nn.ReLU(), head)
+        super().setup()
         self.register_buffer("state_values", torch.empty(self.num_states, self.num_agents))
-        self.after_fit()
+        self._tabulate()
+
+    def build_networks(self) -> dict[str, nn.Module]:
+        """Beside the reward model's a transition model and the value of states."""
+        n, a, hiddens = self.num_agents, self.num_actions, self.model_config["hiddens"]
+        planes = self.num_objects * self.num_cells
+        return {
+            **super().build_networks(),
+            "transition": JointActionNetwork(1, self.num_inputs, n, a, hiddens, planes),
+            "value": stacked_mlp(1, [planes, *hiddens, n]),
+        }
 
     @property
     def regresses_future(self) -> bool:
@@ -86,17 +89,21 @@ class TransitionInfluence(RewardModelInfluence):
         return {**super().replay_rows(steps, ended), **{name: values.flatten(0, 1) for name, values in extra.items()}}
 
     def after_fit(self) -> None:
-        """Writes the value of every state into the table."""
-        with torch.no_grad():
-            device = self.state_values.device
-            digits = self.num_cells ** torch.arange(self.num_objects - 1, -1, -1, device=device)
-            cells = torch.arange(self.num_states, device=device)[:, None] // digits % self.num_cells
-            planes = functional.one_hot(cells, self.num_cells).float()
-            self.state_values.copy_(self.value_layers(planes.flatten(1)))
+        """Moves the copies of the networks, and writes the value of every state into the table."""
+        super().after_fit()
+        self._tabulate()
 
-    def next_cell_log_probs(self, first_layer: Tensor) -> Tensor:
-        """Log-probabilities of each object's next cell, ``[.., objects, cells]``, from the first layer's sums."""
-        return self.transition_inner_layers(first_layer).unflatten(-1, (self.num_objects, -1)).log_softmax(-1)
+    @torch.no_grad()
+    def _tabulate(self) -> None:
+        device = self.state_values.device
+        digits = self.num_cells ** torch.arange(self.num_objects - 1, -1, -1, device=device)
+        cells = torch.arange(self.num_states, device=device)[:, None] // digits % self.num_cells
+        planes = functional.one_hot(cells, self.num_cells).float()
+        self.state_values.copy_(self.acting["value"](planes.flatten(1)[None])[0])
+
+    def next_cells(self, logits: Tensor) -> Tensor:
+        """Log-probabilities of each object's next cell: ``[.., objects * cells]`` -> ``[.., objects, cells]``."""
+        return logits.unflatten(-1, (self.num_objects, -1)).log_softmax(-1)
 
     def expected_value(self, probs: Tensor) -> Tensor:
         """The expectation of the state value, ``[rows, N]``, under each object's ``[rows, objects, cells]``."""
@@ -111,31 +118,25 @@ class TransitionInfluence(RewardModelInfluence):
         weight = self.model_config["future_weight"] * self.model_config["gamma"]
         if not weight:
             return worth
-        first = self.alternatives(flat, self.transition_state_layer, self.transition_action_layer)
-        probs = self.next_cell_log_probs(first).exp()
+        inputs = self.inputs(flat.state, flat.time_left)
+        probs = self.next_cells(self.alternatives("transition", inputs, flat.actions[None])[0]).exp()
         return worth + weight * self.expected_value(probs.flatten(0, 2)).view_as(worth)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        transition = Transition(*(batch[name] for name in Transition._fields))
-        first = self.first_layer(transition, self.transition_state_layer, self.transition_action_layer)
+        transition = Transition.of(batch)
+        inputs = self.inputs(transition.state, transition.time_left)
         return {
             **super()._forward_train(batch, **kwargs),
-            "next_cell_log_probs": self.next_cell_log_probs(first),
-            "values": self.value_layers(transition.state.flatten(1)),
+            "next_cells": self.next_cells(self.online["transition"](inputs, transition.actions[None])[0]),
+            "values": self.online["value"](transition.state.flatten(1)[None])[0],
         }
 
-    def compute_self_supervised_loss(
-        self, *, learner: Any, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
-    ) -> Tensor:
+    def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
         """Squared errors of rewards and values, and the negative log-likelihood of where objects went."""
-        rewards = super().compute_self_supervised_loss(
-            learner=learner, module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
-        )
-        values = functional.mse_loss(fwd_out["values"], batch["returns"])
-        log_probs = fwd_out["next_cell_log_probs"].gather(-1, batch["next_cells"].unsqueeze(-1)).squeeze(-1)
+        log_probs = out["next_cells"].gather(-1, batch["next_cells"].unsqueeze(-1)).squeeze(-1)
         known = batch["next_known"].float()
-        cells = -(log_probs.mean(-1) * known).sum() / known.sum().clamp(min=1.0)
-        learner.metrics.log_dict(
-            {"value_loss": values.detach(), "transition_loss": cells.detach()}, key=module_id, window=1
-        )
-        return rewards + values + cells
+        return {
+            **super().losses(batch, out),
+            "value_loss": functional.mse_loss(out["values"], batch["returns"]),
+            "transition_loss": -(log_probs.mean(-1) * known).sum() / known.sum().clamp(min=1.0),
+        }

@@ -14,7 +14,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
-from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
+from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
 from rllib_reciprocator.algorithms.registry import algorithm_class, algorithm_names
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
 from rllib_reciprocator.experiments.schema import Experiment, variants
@@ -170,7 +170,8 @@ def _check_stock_environment(env: str | None) -> None:
 
 
 def _check_own(settings: dict[str, Any]) -> None:
-    for key, model in (("reciprocity", ReciprocitySettings), ("model_config", ModelSettings)):
+    networks = settings.get("model_config", {})
+    for key, model in (("reciprocity", ReciprocitySettings), ("model_config", model_settings_class(networks))):
         try:
             model.model_validate(settings.get(key, {}), strict=True)
         except ValidationError as error:

@@ -15,7 +15,15 @@ from rllib_reciprocator.models.encoder import Encoder
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
 BALANCE = "influence_balance"
+# What the forward pass of a training batch puts out: the same as predicted, [rows, N - 1], in units of bounded().
+PREDICTED_BALANCE = "predicted_balance"
 MEMORY = "memory"
+OBSERVES, PREDICTS = "observes", "predicts"
+
+
+def bounded(balance: Tensor, scale: float) -> Tensor:
+    """A balance as policies see it, between -1 and 1."""
+    return torch.tanh(balance / scale)
 
 
 class _Network(nn.Module):
@@ -23,25 +31,27 @@ class _Network(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], outputs: int, config: dict[str, Any]) -> None:
         super().__init__()
+        self.num_observed = config["num_balances"] if config["balance_use"] == OBSERVES else 0
         self.encoder = Encoder(
-            shape, config["num_balances"], config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
+            shape, self.num_observed, config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
         )
         width = self.encoder.width
         self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
-        self.head = nn.Linear(config["gru_cell_size"] if config["use_gru"] else width, outputs)
+        self.width = config["gru_cell_size"] if config["use_gru"] else width
+        self.head = nn.Linear(self.width, outputs)
         self.balance_scale = config["balance_scale"]
 
     def encode(self, batch: dict[str, Any]) -> Tensor:
         """Features of each row, ``[rows, width]``."""
-        seen = torch.tanh(batch[BALANCE] / self.balance_scale) if BALANCE in batch else None
-        return self.encoder(batch[Columns.OBS], seen)
+        observed = bounded(batch[BALANCE], self.balance_scale) if self.num_observed else None
+        return self.encoder(batch[Columns.OBS], observed)
 
     def sequences(self, batch: dict[str, Any], steps: int) -> Tensor:
-        """Outputs of rows that are whole episodes of that many steps one after the other, ``[rows, outputs]``."""
+        """Features of rows that are whole episodes of that many steps one after the other, ``[rows, width]``."""
         features = self.encode(batch)
         if self.memory is not None:
             features = self.memory(features.unflatten(0, (-1, steps)))[0].flatten(0, 1)
-        return self.head(features)
+        return features
 
 
 class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
@@ -49,9 +59,11 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of circular 3x3
     convolutions), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and ``gru_cell_size`` (a memory after
-    them), ``num_balances`` (0, or N - 1 for a policy that sees its influence balance) with ``balance_scale``: the
-    balance joins after the convolutions as ``tanh(balance / balance_scale)``, which is bounded by 1. With a memory,
-    ``episode_steps`` says how many rows of a training batch are an episode; it starts each with an empty memory.
+    them), ``num_balances`` (0, or N - 1 for a policy that has to do with its influence balance) with ``balance_scale``
+    and ``balance_use``: it ``observes`` the balance, which joins after the convolutions as
+    ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own features, so
+    that its memory learns to keep what tells the balance. With a memory, ``episode_steps`` says how many rows of a
+    training batch are an episode; it starts each with an empty memory.
     """
 
     def setup(self) -> None:
@@ -62,6 +74,8 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         shape = tuple(self.observation_space.shape)
         self.actor = _Network(shape, self.action_dist_cls.required_input_dim(self.action_space), config)
         self.critic = _Network(shape, 1, config)
+        predicts = self.num_balances if config["balance_use"] == PREDICTS else 0
+        self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """An empty memory, if there is one."""
@@ -89,8 +103,12 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         }
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        return {Columns.ACTION_DIST_INPUTS: self.actor.sequences(batch, self.model_config["episode_steps"])}
+        features = self.actor.sequences(batch, self.model_config["episode_steps"])
+        out = {Columns.ACTION_DIST_INPUTS: self.actor.head(features)}
+        if self.balance_head is not None:
+            out[PREDICTED_BALANCE] = self.balance_head(features).tanh()
+        return out
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """The value of each row, ``[rows]``."""
-        return self.critic.sequences(batch, self.model_config["episode_steps"]).squeeze(-1)
+        return self.critic.head(self.critic.sequences(batch, self.model_config["episode_steps"])).squeeze(-1)

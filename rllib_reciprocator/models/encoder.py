@@ -58,6 +58,8 @@ class DistinctRows(nn.Module):
     apart by a product with fixed random numbers and then compared in full, so that no coincidence goes unnoticed.
     """
 
+    _mark: Tensor
+
     def __init__(self, layers: nn.Module, width: int) -> None:
         """Wraps layers without batch statistics.
 

@@ -8,21 +8,24 @@ from torch import Tensor
 from rllib_reciprocator.rewards.rules import ReciprocalRule
 
 
-def balance_after(balance: Tensor, influence: Tensor, rule: ReciprocalRule, decay: float) -> Tensor:
+def balance_after(
+    balance: Tensor, influence: Tensor, rule: ReciprocalRule, decay: float, given: Tensor | None = None
+) -> Tensor:
     """Moves the balance on by one step.
 
     Args:
         balance: ``[.., N, N]`` by ``[j, i]``: the balance of i towards j before the step.
-        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i.
+        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i, as i takes it to be.
         rule: What is credited and debited.
         decay: Share of the balance that is kept from one step to the next.
+        given: The same as j takes it to be, where the two may differ.
 
     Returns:
         The balance after the step, of the same shape.
     """
     credited = influence
     if rule.debits_given:
-        credited = credited - influence.transpose(-1, -2)
+        credited = credited - (influence if given is None else given).transpose(-1, -2)
     if rule.debits_own:
         credited = credited - influence.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
     return decay * balance + credited

@@ -15,7 +15,7 @@ def reciprocal_reward(balance: Tensor, influence: Tensor, rule: ReciprocalRule) 
 
     Args:
         balance: ``[.., N, N]`` by ``[j, i]``: the balance of i towards j before the step.
-        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i.
+        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i, as j takes it to be.
         rule: Where only signs count.
 
     Returns:

@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from torch import Tensor
 
 import social_dilemmas
-from rllib_reciprocator.estimators import Transition
+from rllib_reciprocator.estimators import Influence, Transition
 from rllib_reciprocator.models import BALANCE, Deterministic
 from rllib_reciprocator.rollout.columnar_sample import ColumnarSample
 from rllib_reciprocator.rollout.sample_metrics import log_sample
@@ -44,8 +44,11 @@ class BatchedRolloutConfig(Protocol):
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds; divides the games' horizon."""
 
-    def next_balance(self, balance: Tensor, influence: Tensor) -> Tensor:
+    def next_balance(self, balance: Tensor, influence: Influence) -> Tensor:
         """The influence balance ``[B, N, N]`` after a step, from that before it and the step's influence."""
+
+    def estimator_view(self, game: BatchedGame, obs: Tensor) -> Tensor:
+        """What the influence estimator sees of the games now, given the agents' observations ``[B, N, ..]``."""
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -183,11 +186,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         outcomes: dict[str, Tensor] = {}
         for _ in range(length):
             actions, behavior = self._act(seats, explore)
-            state, time_left = self.game.state(), self.game.time_left()
+            state, time_left = self.config.estimator_view(self.game, self._obs), self.game.time_left()
             step = self.game.step(actions)
             steps["balance"].append(self._balance)
             if self._estimator is None:
-                influence = self._balance
+                influence = Influence.agreed(self._balance)
             else:
                 seen = Transition(state, actions, step.rewards, time_left, torch.zeros_like(step.rewards))
                 influence = self._estimator.influence(seen, behavior)
@@ -197,7 +200,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 ("time_left", time_left),
                 ("actions", actions),
                 ("rewards", step.rewards),
-                ("influence", influence),
+                ("influence", influence.received),
+                ("given", influence.given),
             ):
                 steps[name].append(value)
             steps["terminated"].append(step.terminated)

@@ -21,11 +21,12 @@ class ColumnarSample:
         seats: Columns of each learning player, by the id of its module: observations, actions, log-probabilities and
             distribution inputs, each ``[B, T, ..]``.
         last: What each learning player sees after the last step, ``[B, ..]`` by column.
-        state: ``[B, T, *state_shape]``, the joint state before each step.
+        state: ``[B, T, ..]``, what the influence estimator sees before each step: the joint state, or observations.
         time_left: ``[B, T]``, share of the episode's steps that are to come with this one.
         actions: ``[B, T, N]`` int64.
         rewards: ``[B, T, N]`` float32, extrinsic.
-        influence: ``[B, T, N, N]`` by ``[j, i]``: influence of j on i in each step.
+        influence: ``[B, T, N, N]`` by ``[j, i]``: influence of j on i in each step, as i takes it to be.
+        given: The same as j takes it to be.
         balance: ``[B, T, N, N]`` by ``[j, i]``: i's balance towards j before each step.
         terminated: ``[B, T]`` bool, the rules ended the episode with this step.
         truncated: ``[B, T]`` bool, the episode reached its horizon with this step.
@@ -39,6 +40,7 @@ class ColumnarSample:
     actions: Tensor
     rewards: Tensor
     influence: Tensor
+    given: Tensor
     balance: Tensor
     terminated: Tensor
     truncated: Tensor

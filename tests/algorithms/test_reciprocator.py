@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -11,12 +12,17 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
+import social_dilemmas
 from benchmarks.bare_loop import BareLoop
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
+from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.players import STRATEGIES
 from rllib_reciprocator.rewards import REWARDS, reciprocal_reward
 from rllib_reciprocator.rollout import JOINT
+from social_dilemmas.coins import Coins
+from social_dilemmas.registry import GameSpec
+from tests.games import COUNTDOWN, Countdown
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -289,10 +295,20 @@ def test_the_estimator_learns_and_leaves_the_players_alone(build):
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
-@pytest.mark.parametrize("influence", ["reward", "counterfactual", "transition"])
-def test_every_learned_estimator_trains_with_and_without_the_future(build, influence):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"influence": "reward"},
+        {"influence": "reward", "counterfactual": "modelled", "tau": 0.5},
+        {"influence": "reward", "estimator_sees": "observations"},
+        {"influence": "reward", "estimator_sees": "own"},
+        {"influence": "counterfactual", "tau": 0.1, "estimator_hiddens": [16]},
+        {"influence": "transition"},
+    ],
+)
+def test_every_learned_estimator_trains_with_and_without_the_future(build, settings):
     for future_weight in (0.0, 1.0):
-        settings = {**COINS, "influence": influence, "future_weight": future_weight}
+        settings = {**COINS, **settings, "future_weight": future_weight}
         algo = build(config(env="coins_v0", **settings))
         result = [algo.train() for _ in range(2)][-1]
         assert all(np.isfinite(value).all() for value in weights(algo).values())
@@ -351,11 +367,25 @@ def test_a_frozen_reciprocator_keeps_its_estimator_learning(build, tmp_path):
     assert "reciprocal_reward_mean" not in result["learners"]["player_0"]
 
 
+MODELS = {
+    "GRU": {"conv_filters": [4, 4], "fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6},
+    "RLlib's MLP": {"model": "rllib", "fcnet_hiddens": [8]},
+    "RLlib's CNN": {"model": "rllib", "conv_filters": [[8, 2, 1], [8, 2, 1]], "vf_share_layers": False},
+    "RLlib's LSTM": {"model": "rllib", "fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 6},
+    "RLlib's LSTMs": {"model": "rllib", "use_lstm": True, "lstm_cell_size": 6, "vf_share_layers": False},
+    "RLlib's CNN and LSTM": {
+        "model": "rllib", "conv_filters": [[8, 2, 1]], "use_lstm": True, "lstm_cell_size": 6,
+    },
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("minibatch_size", [None, 8])
-def test_a_memory_is_learned_with_as_it_was_played_with(build, minibatch_size):
+@pytest.mark.parametrize("observe_balance", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_memory_is_learned_with_as_it_was_played_with(build, model, minibatch_size, observe_balance):
     """Log-probabilities that the learner recomputes are those of sampling, in every minibatch."""
-    a_config = with_memory(config(env="coins_v0", **COINS), conv_filters=[4, 4]).training(minibatch_size=minibatch_size)
-    algo = build(a_config)
+    a_config = config(env="coins_v0", observe_balance=observe_balance, **COINS).rl_module(model_config=MODELS[model])
+    algo = build(a_config.training(minibatch_size=minibatch_size))
     algo.train()
     (sample,) = algo.env_runner.sample()
     learner = algo.learner_group._learner
@@ -383,6 +413,88 @@ def test_a_memory_starts_each_episode_empty_and_then_matters(build):
         inputs = module.forward_exploration(alone)[Columns.ACTION_DIST_INPUTS].view(32, 4, 5)
         torch.testing.assert_close(inputs[:, 0], columns[Columns.ACTION_DIST_INPUTS][:, 0], atol=1e-6, rtol=1e-5)
         assert not torch.allclose(inputs[:, 3], columns[Columns.ACTION_DIST_INPUTS][:, 3], atol=1e-4)
+
+
+def test_a_memory_learns_to_tell_the_balance_that_it_does_not_see(build):
+    settings = {"observe_balance": False, "predict_balance_coeff": 1.0, "balance_scale": 2.0, "balance_decay": 0.9}
+    a_config = with_memory(config(games=256, **settings)).training(lr=0.01, num_epochs=10)
+    algo = build(a_config.environment(env_config={"num_steps": 12}))
+    for _ in range(20):
+        result = algo.train()
+    (sample,) = algo.env_runner.sample()
+    spread = float((sample.seats["player_0"][BALANCE] / 2.0).tanh().var())
+    assert float(result["learners"]["player_0"]["balance_loss"]) < 0.5 * spread
+    columns = {name: column.flatten(0, 1) for name, column in sample.seats["player_0"].items()}
+    module = algo.env_runner.module["player_0"]
+    logits = module.forward_train(columns)[Columns.ACTION_DIST_INPUTS]
+    columns[BALANCE] = columns[BALANCE] + 1.0
+    assert torch.equal(module.forward_train(columns)[Columns.ACTION_DIST_INPUTS], logits)
+
+
+def test_the_weight_grows_with_the_players(build):
+    for env, players, weight in (("ipd_v0", None, 5.0), ("public_goods_v0", 4, 45.0), ("coins_v0", 3, 2.0)):
+        a_config = config(env=env)
+        if players:
+            a_config.environment(env_config={"num_agents": players, "num_steps": 4})
+        assert build(a_config).train()["learners"]["influence"]["reciprocal_weight"] == weight
+
+
+class OneAction(Countdown):
+    """Nobody has a choice."""
+
+    terminates_early = False
+
+    def __init__(self, num_steps=8, **settings):
+        super().__init__(num_steps=num_steps, **settings)
+        self.action_space = gymnasium.spaces.Discrete(1)
+        self.action_names = ("wait",)
+
+    def _play(self, actions):
+        rewards, ended, outcomes = super()._play(actions)
+        return rewards, torch.zeros_like(ended), outcomes
+
+
+@pytest.mark.parametrize(
+    "settings", [{"counterfactual": "modelled"}, {"normalize": True}, {"influence": "counterfactual"}]
+)
+def test_a_game_without_choice_or_change_stays_finite(build, settings):
+    """One action only, and so constant rewards: influence is zero, and nothing is divided by it."""
+    social_dilemmas.register(GameSpec("one_action_v0", "tests.algorithms.test_reciprocator:OneAction", "No choice."))
+    a_config = config(env="one_action_v0", **{"influence": "reward", "balance_decay": 0.9, **settings})
+    algo = build(a_config.training(normalize_returns=True))
+    for _ in range(3):
+        result = algo.train()
+    assert all(np.isfinite(value).all() for value in weights(algo).values())
+    for seat in ("player_0", "player_1"):
+        losses = [float(result["learners"][seat][name]) for name in ("total_loss", "entropy", "reciprocal_reward_std")]
+        assert np.isfinite(losses).all()
+    assert abs(float(result["learners"]["player_0"]["reciprocal_reward_mean"])) < 0.05
+
+
+class NeverMoves(Coins):
+    """Player 1 stays where it is, whatever it says."""
+
+    def _play(self, actions):
+        actions = actions.clone()
+        actions[:, 1] = 4
+        return super()._play(actions)
+
+
+@pytest.mark.parametrize("sees", ["state", "own"])
+def test_an_agent_that_never_moves_stays_without_influence(build, sees):
+    social_dilemmas.register(GameSpec("never_moves_v0", "tests.algorithms.test_reciprocator:NeverMoves", "Stays."))
+    settings = {**COINS, "estimator_sees": sees, "estimator_epochs": 8, "estimator_minibatch_size": 512}
+    algo = build(config(env="never_moves_v0", games=512, **settings))
+    for _ in range(15):
+        result = algo.train()
+    spread = result["env_runners"]["influence_std"]
+    assert float(spread["player_1_on_player_0"]) < 0.5 * float(spread["player_0_on_player_1"])
+    assert all(np.isfinite(value).all() for value in weights(algo).values())
+
+
+def test_iterations_without_an_update_have_their_losses_too(build):
+    algo = build(config(env="coins_v0", update_period_iters=3, **COINS))
+    assert all(np.isfinite(float(algo.train()["learners"]["influence"]["loss"])) for _ in range(4))
 
 
 def test_naive_learners_play_coins(build):
@@ -445,9 +557,37 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
             lambda c: c.rl_module(model_config={"use_gru": True}).training(bootstrap_at_horizon=True),
             "needs whole episodes",
         ),
+        (
+            lambda c: c.rl_module(model_config={"model": "rllib", "use_lstm": True}).training(minibatch_size=6),
+            "whole number of episodes",
+        ),
+        (lambda c: c.rl_module(model_config={"model": "rllib", "fcnet_hidden": [4]}), "fcnet_hidden"),
+        (
+            lambda c: c.environment("coins_v0").rl_module(model_config={"model": "rllib", "fcnet_activation": "rilu"}),
+            "model_config: RLlib cannot build it",
+        ),
+        (lambda c: c.reciprocity(estimator_sees="own"), "tabular looks states up"),
+        (lambda c: c.reciprocity(influence="counterfactual", estimator_sees="own"), "own goes with influence reward"),
+        (
+            lambda c: c.reciprocity(influence="reward", estimator_sees="own", counterfactual="policy"),
+            "knows no policies",
+        ),
+        (
+            lambda c: c.reciprocity(influence="reward", estimator_sees="own", reward="grudge_minus_debit"),
+            "counts what others do to themselves",
+        ),
+        (
+            lambda c: c.environment("countdown_v0").reciprocity(estimator_sees="own"),
+            "needs a game in which each agent can tell",
+        ),
+        (
+            lambda c: c.reciprocity(predict_balance_coeff=1.0, observe_balance=True),
+            "who observes the balance has nothing to predict",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(change, complaint):
+    social_dilemmas.register(COUNTDOWN)
     a_config = config()
     change(a_config)
     with pytest.raises(ValueError, match=complaint):

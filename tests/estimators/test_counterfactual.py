@@ -3,34 +3,27 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import social_dilemmas
+from benchmarks.influence import correlation, estimator, fit, played
 from rllib_reciprocator.algorithms.advantages import returns_after
 from rllib_reciprocator.estimators import CounterfactualInfluence, RewardModelInfluence
-from tests.estimators.test_reward_model import played
-
-
-def estimator(kind=CounterfactualInfluence, num_agents=2, future_weight=0.0, seed=0):
-    torch.manual_seed(seed)
-    game = social_dilemmas.make("coins_v0", num_agents=num_agents)
-    settings = {"hiddens": [64, 64], "epochs": 1, "minibatch_size": 512, "gamma": 0.9, "counterfactual": "policy"}
-    return kind(
-        observation_space=game.state_space,
-        action_space=game.action_space,
-        model_config={**settings, "num_agents": num_agents, "future_weight": future_weight},
-    )
+from rllib_reciprocator.estimators.networks import StackedLinear
 
 
 @pytest.mark.parametrize("num_agents", [2, 3])
 def test_stacked_networks_equal_single_ones(num_agents):
-    seen, _, _ = played(num_agents, games=6, steps=2)
-    model = estimator(num_agents=num_agents)
-    together = model.predict(seen)
+    seen = played(6, num_agents=num_agents, num_steps=2).steps.flattened()
+    model = estimator(CounterfactualInfluence, num_agents=num_agents)
+    together = model.predict(model.acting, seen)
     for network in range(num_agents + 1):
         layers = []
-        for weight, bias in zip(model.weights, model.biases, strict=True):
-            layer = nn.Linear(*weight.shape[1:])
-            layer.weight.data, layer.bias.data = weight[network].t().detach(), bias[network, 0].detach()
-            layers += [layer, nn.ReLU()]
+        for stacked in model.acting["reward"]:
+            if isinstance(stacked, StackedLinear):
+                layer = nn.Linear(*stacked.weight.shape[1:])
+                layer.weight.data, layer.bias.data = (
+                    stacked.weight[network].t().detach(),
+                    stacked.bias[network, 0].detach(),
+                )
+                layers += [layer, nn.ReLU()]
         actions = functional.one_hot(seen.actions, 5).float()
         if network:
             actions[:, network - 1] = 0.0
@@ -39,44 +32,33 @@ def test_stacked_networks_equal_single_ones(num_agents):
 
 
 def test_a_counterfactual_network_does_not_see_the_action_it_is_without():
-    seen, _, _ = played(games=6, steps=2)
-    model = estimator()
+    seen = played(6, num_steps=2).steps.flattened()
+    model = estimator(CounterfactualInfluence)
     changed = seen.actions.clone()
     changed[:, 1] = (changed[:, 1] + 1) % 5
-    before, after = model.predict(seen), model.predict(seen._replace(actions=changed))
+    before, after = (model.predict(model.acting, each) for each in (seen, seen._replace(actions=changed)))
     torch.testing.assert_close(before[2], after[2])
     assert not torch.allclose(before[0], after[0])
     assert not torch.allclose(before[1], after[1])
 
 
 def test_learns_the_exact_influence_of_coins():
-    """From random play, as the reward model does, with more error: each network has its own."""
-    seen, _, _ = played(games=768, steps=32)
-    fresh, _, exact = played(games=64, steps=16, seed=1)
-    model = estimator()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(12):
-        for batch in model.minibatches(seen._asdict(), generator):
-            predicted = model.predict(type(seen)(**batch))
-            loss = functional.mse_loss(predicted, batch["rewards"].expand_as(predicted))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    found = model.influence(fresh)[:, [0, 1], [1, 0]].flatten()
-    expected = exact[:, [0, 1], [1, 0]].flatten()
-    assert float(torch.corrcoef(torch.stack([found, expected]))[0, 1]) > 0.6
+    """As the reward model does, with more error: each network has its own."""
+    fresh, model = played(64, seed=1), estimator(CounterfactualInfluence)
+    fit(model, played(768))
+    assert correlation(model.influence(fresh.steps).received, fresh.exact) > 0.6
 
 
 @pytest.mark.parametrize("kind", [CounterfactualInfluence, RewardModelInfluence])
 def test_the_future_counts_with_its_weight(kind):
     """Reward and future return are separate outputs, put together as R + weight * gamma * Q."""
-    model = estimator(kind, future_weight=0.5)
+    model = estimator(kind, future_weight=0.5, gamma=0.9)
     outputs = torch.tensor([[1.0, 2.0, 10.0, 20.0]])
     torch.testing.assert_close(model.worth(outputs), torch.tensor([[1.0 + 0.45 * 10, 2.0 + 0.45 * 20]]))
-    seen, behavior, _ = played(games=4, steps=2)
-    assert model.predict(seen).shape[-1] == 4
-    assert model.influence(seen, behavior).shape == (8, 2, 2)
+    data = played(4, num_steps=2)
+    rows = model.replay_rows(data.steps, data.ended)
+    assert model.forward_train(rows)["reward"].shape[-1] == 4
+    assert model.influence(data.steps, data.behavior).received.shape == (4, 2, 2, 2)
 
 
 def test_returns_after_a_step_by_hand():

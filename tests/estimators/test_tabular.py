@@ -57,7 +57,7 @@ def test_equals_brute_force(game_id, settings):
     table = estimator(game, exploration=0.1)
     table.observe(transitions(game, 200), iteration=0)
     seen = transitions(game, 50, seed=1)
-    found = table.influence(seen)
+    found = table.influence(seen).received
     for row in range(50):
         expected = brute_force(game, table.behavior(), int(seen.state[row]), seen.actions[row].tolist())
         torch.testing.assert_close(found[row], expected)
@@ -67,9 +67,9 @@ def test_prisoners_dilemma_by_hand():
     """Against a coin toss, cooperating is worth 1 to the other and costs oneself half of what defecting gains."""
     game = social_dilemmas.make("ipd_v0")
     both = steps(torch.tensor([0]), torch.tensor([[0, 0]]))
-    assert estimator(game).influence(both)[0].tolist() == [[-0.5, 1.0], [1.0, -0.5]]
+    assert estimator(game).influence(both).received[0].tolist() == [[-0.5, 1.0], [1.0, -0.5]]
     defects = both._replace(actions=torch.tensor([[1, 0]]))
-    assert estimator(game).influence(defects)[0].tolist() == [[0.5, -1.0], [1.0, -0.5]]
+    assert estimator(game).influence(defects).received[0].tolist() == [[0.5, -1.0], [1.0, -0.5]]
 
 
 def test_behaviour_is_counted_by_state_and_player():
@@ -105,8 +105,8 @@ def test_always_the_same_has_no_influence_unless_exploration_is_mixed_in():
     plain, mixed = estimator(game, prior=1e-6), estimator(game, prior=1e-6, exploration=0.2)
     for table in (plain, mixed):
         table.observe(defect, iteration=0)
-    assert plain.influence(defect).abs().max() < 1e-6
-    torch.testing.assert_close(mixed.influence(defect)[0, 0, 1], torch.tensor(-0.2), atol=1e-5, rtol=0)
+    assert plain.influence(defect).received.abs().max() < 1e-6
+    torch.testing.assert_close(mixed.influence(defect).received[0, 0, 1], torch.tensor(-0.2), atol=1e-5, rtol=0)
 
 
 def test_buffer_and_period():
@@ -128,7 +128,7 @@ def test_state_round_trip():
     table.observe(transitions(game, 100), iteration=0)
     other.set_state(table.get_state())
     seen = transitions(game, 10, seed=5)
-    assert torch.equal(table.influence(seen), other.influence(seen))
+    assert torch.equal(table.influence(seen).received, other.influence(seen).received)
 
 
 def test_many_steps_at_once_equal_one_at_a_time():
@@ -144,7 +144,7 @@ def test_many_steps_at_once_equal_one_at_a_time():
             seen.future_returns.view(3, 4, 3),
         )
     )
-    assert torch.equal(together.flatten(0, 1), table.influence(seen))
+    assert torch.equal(together.received.flatten(0, 1), table.influence(seen).received)
 
 
 def test_a_table_that_would_not_fit_is_refused():

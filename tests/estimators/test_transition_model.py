@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 import social_dilemmas
+from benchmarks.influence import Played, fit
 from rllib_reciprocator.algorithms.advantages import returns_after
 from rllib_reciprocator.estimators import Transition, TransitionInfluence
 
@@ -16,7 +17,7 @@ RIGHT, LEFT, DOWN, UP, STAY = range(5)
 def estimator(future_weight=1.0, seed=0, **settings):
     torch.manual_seed(seed)
     game = social_dilemmas.make("coins_v0", **settings)
-    networks = {"hiddens": [64, 64], "epochs": 1, "minibatch_size": 512, "counterfactual": "policy"}
+    networks = {"hiddens": [64, 64], "epochs": 1, "minibatch_size": 512, "counterfactual": "policy", "tau": 1.0}
     return TransitionInfluence(
         observation_space=game.state_space,
         action_space=game.action_space,
@@ -58,7 +59,9 @@ def test_the_table_holds_the_value_of_each_state():
     game = social_dilemmas.make("coins_v0", 20)
     game.reset(seed=1)
     index = (game._cells * 9 ** torch.arange(3, -1, -1)[:, None]).sum(0)
-    torch.testing.assert_close(model.state_values[index], model.value_layers(game.state().flatten(1)).detach())
+    torch.testing.assert_close(
+        model.state_values[index], model.acting["value"](game.state().flatten(1)[None])[0].detach()
+    )
 
 
 def test_the_replay_knows_where_objects_went():
@@ -76,7 +79,8 @@ def test_without_weight_on_the_future_it_is_the_reward_model():
     model = estimator(future_weight=0.0)
     steps, _, _ = episodes(games=4)
     flat = steps.flattened()
-    plain = model.worth(model.inner_layers(model.alternatives(flat, model.state_layer, model.action_layer)))
+    inputs = model.inputs(flat.state, flat.time_left)
+    plain = model.worth(model.alternatives("reward", inputs, flat.actions[None])[0])
     torch.testing.assert_close(model.alternatives_worth(flat), plain)
 
 
@@ -89,40 +93,27 @@ def test_influence_averages_to_zero_over_the_influencers_own_choices():
     for action in range(5):
         joint = flat.actions.clone()
         joint[:, 0] = action
-        mean += behavior[:, 0, action, None, None] * model.influence(flat._replace(actions=joint), behavior)
+        mean += behavior[:, 0, action, None, None] * model.influence(flat._replace(actions=joint), behavior).received
     torch.testing.assert_close(mean[:, 0], torch.zeros(48, 2), atol=1e-5, rtol=0)
 
 
-class _Learner:
-    class metrics:  # noqa: N801
-        log_value = log_dict = staticmethod(lambda *args, **kwargs: None)
+def _values_of_all_states(model):
+    cells = torch.tensor(list(product(range(9), repeat=4)))
+    return model.acting["value"](functional.one_hot(cells, 9).float().flatten(1)[None])[0].detach()
 
 
 def test_learns_how_agents_move():
     steps, ended, _ = episodes(games=1024)
     model = estimator()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
-    generator = torch.Generator().manual_seed(0)
-    replay = model.replay_rows(steps, ended)
-    for _ in range(15):
-        for batch in model.minibatches(replay, generator):
-            out = model.forward_train(batch)
-            loss = model.compute_self_supervised_loss(
-                learner=_Learner, module_id="influence", config=None, batch=batch, fwd_out=out
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    fit(model, Played(steps, None, None, ended), updates=15)
     fresh, fresh_ended, _ = episodes(games=64, seed=5)
     rows = model.replay_rows(fresh, fresh_ended)
-    predicted = model.forward_train(rows)["next_cell_log_probs"]
+    predicted = model.forward_train(rows)["next_cells"]
     known = rows["next_known"]
     right = (predicted.argmax(-1) == rows["next_cells"])[known].float().mean(0)
     assert (right[:2] > 0.9).all()  # agents go where their action takes them
     assert (right[2:] > 0.6).all()  # coins stay, unless they are taken
-    before = model.state_values.clone()
-    model.after_fit()
-    assert not torch.equal(before, model.state_values)
+    torch.testing.assert_close(model.state_values, _values_of_all_states(model))
 
 
 @pytest.mark.parametrize(

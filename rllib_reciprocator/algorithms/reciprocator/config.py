@@ -9,21 +9,25 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 import social_dilemmas
-from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
+from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
 from rllib_reciprocator.callbacks import SocialMetricsCallback
 from rllib_reciprocator.estimators import (
     CounterfactualInfluence,
+    Influence,
     InfluenceEstimator,
+    OwnViewInfluence,
     RewardModelInfluence,
     TabularInfluence,
     TransitionInfluence,
 )
-from rllib_reciprocator.models import ActorCriticModule
+from rllib_reciprocator.estimators.reward_model import MODELLED, POLICY
+from rllib_reciprocator.estimators.view import OWN, STATE, view, view_space
+from rllib_reciprocator.models import OBSERVES, PREDICTS, ActorCriticModule, DefaultModelModule
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
 from rllib_reciprocator.rewards import REWARDS, ReciprocalRule, balance_after
@@ -100,18 +104,21 @@ class ReciprocatorConfig(PPOConfig):
         self,
         *,
         reward: str = NotProvided,
-        weight: float | dict[str, float] = NotProvided,
+        weight: float | dict[str, float] | None = NotProvided,
         balance_decay: float = NotProvided,
         normalize: bool = NotProvided,
         observe_balance: bool | None = NotProvided,
         balance_scale: float = NotProvided,
+        predict_balance_coeff: float = NotProvided,
         influence: str = NotProvided,
         future_weight: float = NotProvided,
-        counterfactual: str = NotProvided,
+        estimator_sees: str = NotProvided,
+        counterfactual: str | None = NotProvided,
         estimator_hiddens: list[int] = NotProvided,
         estimator_lr: float = NotProvided,
         estimator_epochs: int = NotProvided,
         estimator_minibatch_size: int = NotProvided,
+        tau: float = NotProvided,
         warmup_iterations: int = NotProvided,
         buffer_iterations: int = NotProvided,
         update_period_iters: int = NotProvided,
@@ -126,13 +133,18 @@ class ReciprocatorConfig(PPOConfig):
                 always cooperate then owe each other nothing, and in the prisoner's dilemma neither learns to
                 (cooperation stays near a half for 50 iterations, with decays from 0 to 0.96).
             weight: Of the reciprocal beside the extrinsic reward: a number, or ``start``, ``end`` and
-                ``per_iteration`` of one that moves. The paper's 5.0 for matrix games, 1.0 for Coins.
+                ``per_iteration`` of one that moves, up or down. None for ``(N - 1) ** 2`` times 5.0 where the game has
+                a payoff table (the paper's for matrix games), and times 0.5 elsewhere (the paper's for Coins is 1.0):
+                each of N - 1 others is that share of the mean that a Reciprocator is paid for, and what one's action
+                does to the others is shared among as many.
             balance_decay: Share of the influence balance that is kept from step to step (the paper's decay d), from 0
                 to 1. The paper's 0 for matrix games, gamma for Coins.
             normalize: Whether reciprocal rewards are standardised over the batch before they are weighted.
             observe_balance: Whether a Reciprocator sees its balance towards each other player; None for yes, unless
                 the game has a payoff table. (What is to be answered in a matrix game is seen in the last actions.)
             balance_scale: It sees ``tanh(balance / balance_scale)``.
+            predict_balance_coeff: Above 0, of an auxiliary loss: Reciprocators that do not see their balance predict it
+                from what they remember, so that their memory learns to keep what tells it.
             influence: The influence estimator: ``tabular`` for games with a payoff table; for any game ``reward`` (a
                 learned model, with exact expectations over the influencer's policy) or ``counterfactual`` (the paper's
                 general form, with learned counterfactual networks); for Coins ``transition`` (the paper's form for it:
@@ -140,12 +152,18 @@ class ReciprocatorConfig(PPOConfig):
             future_weight: Of the influence on returns after the step, discounted by gamma, beside that on the reward
                 of the step (the paper's: 1). 0 by default: in Coins the returns after a step depend far more on
                 what is done later than on the step, and what the estimator makes of that noise freezes play.
-            counterfactual: What ``reward`` puts in the place of an action: ``policy``, the probabilities with which the
-                influencer chose, or ``uniform``.
-            estimator_hiddens: Widths of the two hidden layers of a learned estimator.
+            estimator_sees: ``state``, the joint state; ``observations``, those of all players; or ``own``: each
+                Reciprocator learns from its own observations and rewards, and the actions that it sees, and uses
+                nothing else of anybody's (:class:`rllib_reciprocator.estimators.OwnViewInfluence`). Needs ``reward``.
+            counterfactual: What ``reward`` and ``transition`` put in the place of an action: ``policy``, the
+                probabilities with which the influencer chose; ``modelled``, what it is learned to do where it sees what
+                the estimator sees; or ``uniform``. None for policy, or modelled where each sees its own.
+            estimator_hiddens: Widths of the hidden layers of a learned estimator.
             estimator_lr: Its learning rate.
             estimator_epochs: How often an update of it goes through its buffer.
             estimator_minibatch_size: Rows of a gradient step of it.
+            tau: Below 1, influence is read from copies of the estimator's networks, which move by this share towards
+                them with every update.
             warmup_iterations: How many iterations at the start change the estimator only (the paper's 2 in Coins).
             buffer_iterations: How many iterations ``tabular`` counts behaviour in, and a learned estimator learns from.
             update_period_iters: Every how many iterations the estimator is updated.
@@ -246,9 +264,19 @@ class ReciprocatorConfig(PPOConfig):
         """The form of the reciprocal reward."""
         return REWARDS[self.reciprocity_settings.reward]
 
-    def next_balance(self, balance: Tensor, influence: Tensor) -> Tensor:
+    def next_balance(self, balance: Tensor, influence: Influence) -> Tensor:
         """The influence balance ``[.., N, N]`` after a step."""
-        return balance_after(balance, influence, self.reciprocal_rule(), self.reciprocity_settings.balance_decay)
+        decay = self.reciprocity_settings.balance_decay
+        return balance_after(balance, influence.received, self.reciprocal_rule(), decay, influence.given)
+
+    def estimator_view(self, game: BatchedGame, obs: Tensor) -> Tensor:
+        """What the influence estimator sees of the games now, given the observations ``[B, N, ..]``."""
+        return view(game, obs, self.reciprocity_settings.estimator_sees)
+
+    def default_weight(self) -> float:
+        """The weight of the reciprocal reward where none is set."""
+        game = self._game()
+        return (0.5 if game.payoffs is None else 5.0) * (game.num_agents - 1) ** 2
 
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds: the horizon, or less if ``rollout_fragment_length`` is set.
@@ -287,10 +315,10 @@ class ReciprocatorConfig(PPOConfig):
             raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
         whole = self.rollout_steps() == game.horizon
         networks = self._networks()
-        if networks.use_gru:
+        if networks.get("use_gru") or networks.get("use_lstm"):
             self._check_memory(game, whole)
         shape = game.observation_space.shape
-        if networks.conv_filters and (shape is None or len(shape) != 3):
+        if networks["conv_filters"] and (shape is None or len(shape) != 3):
             raise ValueError(f"model_config.conv_filters: {self.env} shows {shape}, not planes x height x width")
         if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
             raise ValueError(
@@ -326,8 +354,6 @@ class ReciprocatorConfig(PPOConfig):
 
     def _module_specs(self, game: BatchedGame, seated: tuple[Player, ...]) -> dict[str, RLModuleSpec]:
         """A module for every seat, and the estimator where somebody needs influence."""
-        reciprocity = self.reciprocity_settings
-        networks = self._networks().model_dump()
         spaces = {"observation_space": game.observation_space, "action_space": game.action_space}
         specs: dict[str, RLModuleSpec] = {}
         for player in seated:
@@ -336,16 +362,7 @@ class ReciprocatorConfig(PPOConfig):
             elif player.kind == CHECKPOINT:
                 specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
             else:
-                observed = player.kind == RECIPROCATOR and (
-                    game.payoffs is None if reciprocity.observe_balance is None else reciprocity.observe_balance
-                )
-                settings = {
-                    **networks,
-                    "episode_steps": self.rollout_steps(),
-                    "num_balances": game.num_agents - 1 if observed else 0,
-                    "balance_scale": reciprocity.balance_scale,
-                }
-                specs[player.seat] = RLModuleSpec(ActorCriticModule, model_config=settings, **spaces)
+                specs[player.seat] = self._learner_spec(game, reciprocates=player.kind == RECIPROCATOR)
         needs_influence = any(
             player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances")
             for player in seated
@@ -354,19 +371,55 @@ class ReciprocatorConfig(PPOConfig):
             specs[INFLUENCE_MODULE_ID] = self._influence_spec(game)
         return specs
 
+    def _learner_spec(self, game: BatchedGame, *, reciprocates: bool) -> RLModuleSpec:
+        """The module of a player that learns."""
+        reciprocity, networks = self.reciprocity_settings, self._networks()
+        observes = game.payoffs is None if reciprocity.observe_balance is None else reciprocity.observe_balance
+        predicts = reciprocity.predict_balance_coeff > 0
+        if predicts and reciprocity.observe_balance:
+            raise ValueError("reciprocity.predict_balance_coeff: who observes the balance has nothing to predict")
+        settings: dict[str, Any] = {
+            "episode_steps": self.rollout_steps(),
+            "num_balances": game.num_agents - 1 if reciprocates and (observes or predicts) else 0,
+            "balance_scale": reciprocity.balance_scale,
+        }
+        module: type[RLModule] = ActorCriticModule
+        if networks.pop("model") == "rllib":
+            if predicts:
+                raise ValueError("reciprocity.predict_balance_coeff: only for model_config.model actor_critic")
+            module, settings = DefaultModelModule, {**settings, "rllib": networks}
+            try:
+                module(observation_space=game.observation_space, action_space=game.action_space, model_config=settings)
+            except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+                raise ValueError(f"model_config: RLlib cannot build it ({error})") from None
+        else:
+            settings = {**networks, **settings, "balance_use": PREDICTS if predicts else OBSERVES}
+        return RLModuleSpec(
+            module, observation_space=game.observation_space, action_space=game.action_space, model_config=settings
+        )
+
     def _influence_spec(self, game: BatchedGame) -> RLModuleSpec:
         """The influence estimator that the settings name."""
         reciprocity = self.reciprocity_settings
+        sees = reciprocity.estimator_sees
         settings: dict[str, Any] = {
             "num_agents": game.num_agents,
             "buffer_iterations": reciprocity.buffer_iterations,
             "update_period_iters": reciprocity.update_period_iters,
         }
+        try:
+            space = view_space(game, sees)
+        except ValueError as error:
+            raise ValueError(f"reciprocity.estimator_sees: {error}") from None
         estimator: type[InfluenceEstimator]
         if reciprocity.influence == "tabular" or (reciprocity.influence == "auto" and game.payoffs is not None):
             if game.payoffs is None:
                 raise ValueError(
                     f"reciprocity.influence: tabular needs a game with a payoff table; {self.env} has none, use reward"
+                )
+            if sees != STATE:
+                raise ValueError(
+                    f"reciprocity.estimator_sees: tabular looks states up; use influence reward with {sees}"
                 )
             estimator = TabularInfluence
             settings |= {
@@ -377,29 +430,41 @@ class ReciprocatorConfig(PPOConfig):
         else:
             learned: dict[str, Any] = {"counterfactual": CounterfactualInfluence, "transition": TransitionInfluence}
             estimator = learned.get(reciprocity.influence, RewardModelInfluence)
-            estimator.check_space(game.state_space)
+            if sees == OWN:
+                estimator = self._own_view()
+            estimator.check_space(space)
             settings |= {
-                "counterfactual": reciprocity.counterfactual,
+                "counterfactual": reciprocity.counterfactual or (MODELLED if sees == OWN else POLICY),
+                "tau": reciprocity.tau,
                 "future_weight": reciprocity.future_weight,
                 "gamma": self.gamma,
                 "hiddens": reciprocity.estimator_hiddens,
                 "epochs": reciprocity.estimator_epochs,
                 "minibatch_size": reciprocity.estimator_minibatch_size,
             }
-        return RLModuleSpec(
-            estimator, observation_space=game.state_space, action_space=game.action_space, model_config=settings
-        )
+        return RLModuleSpec(estimator, observation_space=space, action_space=game.action_space, model_config=settings)
 
-    def _networks(self) -> ModelSettings:
+    def _own_view(self) -> type[InfluenceEstimator]:
+        """The estimator of Reciprocators that each see their own."""
+        reciprocity = self.reciprocity_settings
+        if reciprocity.influence not in ("auto", "reward"):
+            raise ValueError(f"reciprocity.estimator_sees: own goes with influence reward, not {reciprocity.influence}")
+        if reciprocity.counterfactual == POLICY:
+            raise ValueError("reciprocity.counterfactual: who sees its own knows no policies; use modelled or uniform")
+        if self.reciprocal_rule().debits_own:
+            raise ValueError(f"reciprocity.reward: {reciprocity.reward} counts what others do to themselves, unseen")
+        return OwnViewInfluence
+
+    def _networks(self) -> dict[str, Any]:
         """The settings of the learning players' networks."""
-        given = self._model_config if isinstance(self._model_config, dict) else vars(self._model_config)
-        return ModelSettings.model_validate(given)
+        given = dict(self._model_config if isinstance(self._model_config, dict) else vars(self._model_config))
+        return model_settings_class(given).model_validate(given).model_dump()
 
     def _check_memory(self, game: BatchedGame, whole: bool) -> None:
         """Memories learn from whole episodes, in the order in which they were played."""
         if not whole or game.terminates_early or self.bootstrap_at_horizon:
             raise ValueError(
-                "model_config.use_gru: needs whole episodes of one length, rollout_fragment_length auto and"
+                "model_config: a memory needs whole episodes of one length, rollout_fragment_length auto and"
                 " bootstrap_at_horizon false"
             )
         if self.shuffle_batch_per_epoch:

@@ -14,17 +14,21 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
+from torch.nn import functional
 
 from rllib_reciprocator.algorithms.advantages import generalized_advantages, returns_after, values_after
 from rllib_reciprocator.distributed import standardized
 from rllib_reciprocator.estimators import InfluenceEstimator, Transition
+from rllib_reciprocator.models import BALANCE, PREDICTED_BALANCE, bounded
 from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rewards import reciprocal_reward
 from rllib_reciprocator.rollout import BOOTSTRAP_PREFIX, INFLUENCE_MODULE_ID, JOINT
 
+BALANCE_LOSS = "balance_loss"
 ITERATION = "iteration"
 REPLAY = "replay"
 RECIPROCAL_REWARD_MEAN = "reciprocal_reward_mean"
+RECIPROCAL_REWARD_STD = "reciprocal_reward_std"
 RECIPROCAL_WEIGHT = "reciprocal_weight"
 
 
@@ -48,6 +52,7 @@ class ReciprocatorLearner(PPOTorchLearner):
         self._seats = [player.seat for player in seated]
         self._reciprocators = {player.seat for player in seated if player.kind == RECIPROCATOR}
         self._steps = self.config.rollout_steps()
+        self._default_weight = self.config.default_weight()
         self._iteration = 0
         self._replay: list[dict[str, Tensor]] = []
         self._entropy = self.config.seed if self.config.seed is not None else np.random.SeedSequence().entropy
@@ -69,6 +74,19 @@ class ReciprocatorLearner(PPOTorchLearner):
         super()._make_modules_ddp_if_necessary()
         for module_id, module in fixed.items():
             self.module.add_module(module_id, module)
+
+    @override(PPOTorchLearner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """PPO's loss, and how far a policy that predicts its balance is off."""
+        loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+        if PREDICTED_BALANCE not in fwd_out:
+            return loss
+        settings = self.config.reciprocity_settings
+        missed = functional.mse_loss(fwd_out[PREDICTED_BALANCE], bounded(batch[BALANCE], settings.balance_scale))
+        self.metrics.log_value((module_id, BALANCE_LOSS), missed.detach(), window=1)
+        return loss + settings.predict_balance_coeff * missed
 
     @override(TorchLearner)
     def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:
@@ -156,8 +174,10 @@ class ReciprocatorLearner(PPOTorchLearner):
         self.metrics.log_dict(estimator.observe(steps.flattened(), self._iteration), key=INFLUENCE_MODULE_ID, window=1)
         if not self._estimates_by_gradient:
             return
-        kept = estimator.model_config["buffer_iterations"]
-        self._replay = [*self._replay, estimator.replay_rows(steps, ended)][-kept:]
+        rows = estimator.replay_rows(steps, ended)
+        # Before it learns from them, so that the losses are those of a prediction.
+        self.metrics.log_dict(estimator.validation_losses(rows), key=INFLUENCE_MODULE_ID, window=1)
+        self._replay = [*self._replay, rows][-estimator.model_config["buffer_iterations"] :]
         if self._iteration % estimator.model_config["update_period_iters"] == 0:
             replay = {name: torch.cat([rows[name] for rows in self._replay]) for name in self._replay[0]}
             for minibatch in estimator.minibatches(replay, self._generator):
@@ -185,14 +205,15 @@ class ReciprocatorLearner(PPOTorchLearner):
     def _weighted_reciprocal(self, joint: dict[str, Tensor]) -> Tensor:
         """What is added to the extrinsic rewards, ``[B, T, N]``; zero for players that do not reciprocate."""
         settings = self.config.reciprocity_settings
-        reciprocal = reciprocal_reward(joint["balance"], joint["influence"], self.config.reciprocal_rule())
-        weight = settings.weight_at(self._iteration)
+        reciprocal = reciprocal_reward(joint["balance"], joint["given"], self.config.reciprocal_rule())
+        weight = settings.weight_at(self._iteration, self._default_weight)
         self.metrics.log_value((INFLUENCE_MODULE_ID, RECIPROCAL_WEIGHT), weight, window=1)
         added = torch.zeros_like(reciprocal)
         for index, seat in enumerate(self._seats):
             if seat in self._reciprocators:
                 own = standardized(reciprocal[..., index]) if settings.normalize else reciprocal[..., index]
-                self.metrics.log_value((seat, RECIPROCAL_REWARD_MEAN), own.mean(), window=1)
+                spread = {RECIPROCAL_REWARD_MEAN: own.mean(), RECIPROCAL_REWARD_STD: own.std(correction=0)}
+                self.metrics.log_dict(spread, key=seat, window=1)
                 added[..., index] = weight * own
         return added
 

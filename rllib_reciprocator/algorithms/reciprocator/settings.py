@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_reciprocator.rewards import REWARDS, scheduled_weight
 
@@ -27,36 +29,67 @@ class ReciprocitySettings(_Settings):
     """What :meth:`ReciprocatorConfig.reciprocity` sets; its docstring says what each setting means."""
 
     reward: Literal[tuple(REWARDS)] = "petty"  # type: ignore[valid-type]
-    weight: float | WeightSchedule = 5.0
+    weight: float | WeightSchedule | None = None
     balance_decay: Share = 0.0
     normalize: bool = False
     observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0
+    predict_balance_coeff: Annotated[float, Field(ge=0.0)] = 0.0
     influence: Literal["auto", "tabular", "reward", "counterfactual", "transition"] = "auto"
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    counterfactual: Literal["policy", "uniform"] = "policy"
-    estimator_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = [64, 64]
+    estimator_sees: Literal["state", "observations", "own"] = "state"
+    counterfactual: Literal["policy", "modelled", "uniform"] | None = None
+    estimator_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=8)] = [64, 64]
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
     estimator_epochs: Annotated[int, Field(ge=1)] = 2
     estimator_minibatch_size: Annotated[int, Field(ge=1)] = 4096
+    tau: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     warmup_iterations: Annotated[int, Field(ge=0)] = 0
     buffer_iterations: Annotated[int, Field(ge=1)] = 1
     update_period_iters: Annotated[int, Field(ge=1)] = 1
     prior: Annotated[float, Field(gt=0.0)] = 1.0
     exploration: Share = 0.0
 
-    def weight_at(self, iteration: int) -> float:
-        """The weight of the reciprocal reward at an iteration, from 0."""
+    def weight_at(self, iteration: int, default: float) -> float:
+        """The weight of the reciprocal reward at an iteration, from 0.
+
+        Args:
+            iteration: The iteration.
+            default: What is taken where no weight is set.
+        """
         if isinstance(self.weight, WeightSchedule):
             return scheduled_weight(self.weight.start, self.weight.end, self.weight.per_iteration, iteration)
-        return self.weight
+        return default if self.weight is None else self.weight
 
 
 class ModelSettings(_Settings):
     """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
 
+    model: Literal["actor_critic", "rllib"] = "actor_critic"
     conv_filters: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)] = []
     fcnet_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)] = [16, 16]
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
     use_gru: bool = False
     gru_cell_size: Annotated[int, Field(ge=1)] = 32
+
+
+def _settings_of_rllib() -> dict[str, Any]:
+    """RLlib's default-model settings as fields of a pydantic model."""
+    hints = get_type_hints(DefaultModelConfig)
+    fields: dict[str, Any] = {"model": (Literal["rllib"], "rllib")}
+    for name, default in dataclasses.asdict(DefaultModelConfig()).items():
+        fields[name] = (hints[name], default)
+    return fields
+
+
+RLlibModelSettings = create_model(
+    "RLlibModelSettings",
+    __base__=_Settings,
+    __doc__="""RLlib's default models; see ``ray.rllib.core.rl_module.default_model_config.DefaultModelConfig``.""",
+    **_settings_of_rllib(),
+)
+
+
+def model_settings_class(given: dict[str, Any]) -> type[BaseModel]:
+    """Which settings a ``model_config`` has: RLlib's with ``model: rllib``, else ours."""
+    return RLlibModelSettings if given.get("model") == "rllib" else ModelSettings

@@ -1,0 +1,173 @@
+"""How far learned estimators are from the exact influence in Coins, by the steps that they learned from.
+
+``python -m benchmarks.influence``. The exact influence of the step is found by enumeration of each agent's actions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import social_dilemmas
+from rllib_reciprocator.algorithms.advantages import returns_after
+from rllib_reciprocator.estimators import (
+    CounterfactualInfluence,
+    OwnViewInfluence,
+    RewardModelInfluence,
+    Transition,
+)
+from rllib_reciprocator.estimators.regression import RegressionInfluence
+from rllib_reciprocator.estimators.view import OWN, STATE, view, view_space
+from rllib_reciprocator.rewards import REWARDS, balance, reciprocal_reward
+
+ESTIMATORS: dict[str, tuple[type[RegressionInfluence], dict[str, Any]]] = {
+    "reward": (RewardModelInfluence, {}),
+    "reward, modelled": (RewardModelInfluence, {"counterfactual": "modelled"}),
+    "reward, uniform": (RewardModelInfluence, {"counterfactual": "uniform"}),
+    "reward, own": (OwnViewInfluence, {"counterfactual": "modelled", "sees": OWN}),
+    "counterfactual": (CounterfactualInfluence, {}),
+}
+GAMMA = 0.99
+
+
+class Played(NamedTuple):
+    """Episodes of random policies.
+
+    Attributes:
+        steps: ``[B, T, ..]``, as an estimator sees them.
+        behavior: ``[B, T, N, A]``, the probabilities with which agents chose.
+        exact: ``[B, T, N, N]`` by ``[j, i]``, the influence of j on i.
+        ended: ``[B, T]`` bool.
+    """
+
+    steps: Transition
+    behavior: Tensor
+    exact: Tensor
+    ended: Tensor
+
+
+def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2, num_steps: int = 32) -> Played:
+    """One episode of each game, by agents whose probabilities follow from what they see."""
+    settings: dict[str, Any] = {"num_agents": num_agents, "num_steps": num_steps}
+    game, other = (social_dilemmas.make("coins_v0", games, **settings) for _ in range(2))
+    generator = torch.Generator().manual_seed(seed)
+    obs = game.reset(seed=seed)
+    # The same policies whatever the seed of the games, so that fresh episodes are of what was learned from.
+    policies = torch.randn(num_agents, obs[0, 0].numel(), 5, generator=torch.Generator().manual_seed(99))
+    columns: dict[str, list[Tensor]] = {}
+    for _ in range(num_steps):
+        behavior = torch.einsum("bni,nia->bna", obs.flatten(2), policies).softmax(-1)
+        actions = torch.multinomial(behavior.flatten(0, 1), 1, generator=generator).view(games, num_agents)
+        seen, before, time_left = view(game, obs, sees), game.get_state(), game.time_left()
+        step = game.step(actions)
+        exact = step.rewards[:, None].repeat(1, num_agents, 1)
+        for j in range(num_agents):
+            for action in range(5):
+                other.set_state(before)
+                joint = actions.clone()
+                joint[:, j] = action
+                exact[:, j] -= behavior[:, j, action, None] * other.step(joint).rewards
+        for name, value in (
+            ("state", seen),
+            ("actions", actions),
+            ("rewards", step.rewards),
+            ("time_left", time_left),
+            ("behavior", behavior),
+            ("exact", exact),
+            ("ended", step.truncated),
+        ):
+            columns.setdefault(name, []).append(value)
+        obs = step.obs
+    stacked = {name: torch.stack(values, 1) for name, values in columns.items()}
+    behavior, exact, ended = (stacked.pop(name) for name in ("behavior", "exact", "ended"))
+    steps = Transition(**stacked, future_returns=returns_after(stacked["rewards"], ended, GAMMA))
+    return Played(steps, behavior, exact, ended)
+
+
+def estimator(kind: type[RegressionInfluence], *, num_agents: int = 2, seed: int = 0, **given: Any) -> Any:
+    """A fresh estimator for Coins."""
+    torch.manual_seed(seed)
+    game = social_dilemmas.make("coins_v0", num_agents=num_agents)
+    settings = {
+        "counterfactual": "policy",
+        "hiddens": [64, 64],
+        "epochs": 1,
+        "minibatch_size": 512,
+        "future_weight": 0.0,
+        "gamma": GAMMA,
+        "tau": 1.0,
+        "sees": STATE,
+        **given,
+    }
+    space = view_space(game, settings.pop("sees"))
+    settings["num_agents"] = num_agents
+    return kind(observation_space=space, action_space=game.action_space, model_config=settings)
+
+
+def fit(model: RegressionInfluence, data: Played, updates: int = 12, lr: float = 0.005) -> None:
+    """Learns from the episodes, as a learner would: ``updates`` times all epochs."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(0)
+    replay = model.replay_rows(data.steps, data.ended)
+    for _ in range(updates):
+        for batch in model.minibatches(replay, generator):
+            loss = torch.stack(list(model.losses(batch, model.forward_train(batch)).values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.after_fit()
+
+
+def correlation(found: Tensor, exact: Tensor) -> float:
+    """Between what is found and what is, over pairs of different agents."""
+    pairs = ~torch.eye(exact.shape[-1], dtype=torch.bool)
+    return float(torch.corrcoef(torch.stack([found[..., pairs].flatten(), exact[..., pairs].flatten()]))[0, 1])
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Root mean square of the error over that of the exact influence, over pairs of different agents."""
+    pairs = ~torch.eye(exact.shape[-1], dtype=torch.bool)
+    return float((found - exact)[..., pairs].square().mean().sqrt() / exact[..., pairs].square().mean().sqrt())
+
+
+def mean_reciprocal(received: Tensor, given: Tensor) -> float:
+    """The mean reciprocal reward (petty_payoff, decay 0.99) that this influence gives."""
+    rule = REWARDS["petty_payoff"]
+    starts = torch.zeros(received.shape[1], received.shape[0], dtype=torch.bool)
+    starts[0] = True
+    before = balance(received.transpose(0, 1), rule, GAMMA, starts)
+    return float(reciprocal_reward(before, given.transpose(0, 1), rule).mean())
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--games", type=int, nargs="+", default=[256, 2048, 8192], help="episodes of 32 steps")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    exact = played(512, seed=1000)
+    print(f"exact: mean reciprocal reward {mean_reciprocal(exact.exact, exact.exact):+.4f}")
+    print(f"{'estimator':18} {'steps':>8}  correlation  error  mean reciprocal reward")
+    for name, (kind, settings) in ESTIMATORS.items():
+        fresh = played(512, seed=1000, sees=settings.get("sees", STATE))
+        for games in options.games:
+            found = []
+            for seed in range(options.seeds):
+                model = estimator(kind, seed=seed, **settings)
+                fit(model, played(games, seed=seed, sees=settings.get("sees", STATE)), updates=20)
+                influence = model.influence(fresh.steps, fresh.behavior)
+                both = torch.stack(list(influence)).flatten(0, 1)
+                truth = fresh.exact.repeat(2, 1, 1, 1)
+                found.append((correlation(both, truth), error(both, truth), mean_reciprocal(*influence)))
+            means = torch.tensor(found).mean(0).tolist()
+            print(f"{name:18} {games * 32:8,}  {means[0]:11.2f}  {means[1]:5.2f}  {means[2]:+.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

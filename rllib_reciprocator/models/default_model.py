@@ -1,0 +1,111 @@
+"""RLlib's default PPO models, played and trained in the batched way."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from rllib_reciprocator.models.actor_critic import BALANCE, bounded
+from rllib_reciprocator.models.distributions import Categorical
+
+
+class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
+    """A policy and value model as RLlib's catalog builds them: MLP, CNN or LSTM.
+
+    Settings in ``model_config``: ``rllib``, the fields of RLlib's ``DefaultModelConfig``; ``num_balances`` and
+    ``balance_scale`` as for :class:`ActorCriticModule`; ``episode_steps``. With ``conv_filters``, planes
+    ``[planes, height, width]`` become the image ``[height, width, planes]`` that RLlib convolves, and a balance one
+    more plane of one value; without, everything is one row of numbers.
+    """
+
+    def setup(self) -> None:
+        """Builds RLlib's model for the observation with the balances in it."""
+        config = self.model_config
+        self.action_dist_cls = Categorical
+        self.num_balances = int(config["num_balances"])
+        shape, extra = self.observation_space.shape, self.num_balances
+        self.is_image = bool(config["rllib"]["conv_filters"])
+        seen = (*shape[1:], shape[0] + extra) if self.is_image else (prod(shape) + extra,)
+        self.model = DefaultPPOTorchRLModule(
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, seen, np.float32),
+            action_space=self.action_space,
+            model_config=config["rllib"],
+            inference_only=False,
+        )
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """An LSTM's zeros, by their path; empty without one."""
+        return _flat(self.model.get_initial_state())
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """One step of each row."""
+        obs = self._obs(batch)
+        if Columns.STATE_IN not in batch:
+            return {Columns.ACTION_DIST_INPUTS: self.model._forward({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]}
+        out = self.model._forward({Columns.OBS: obs[:, None], Columns.STATE_IN: _nested(batch[Columns.STATE_IN])})
+        return {
+            Columns.ACTION_DIST_INPUTS: out[Columns.ACTION_DIST_INPUTS][:, 0],
+            Columns.STATE_OUT: _flat(out[Columns.STATE_OUT]),
+        }
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        out = self.model._forward_train(self._sequences(batch))
+        logits = out[Columns.ACTION_DIST_INPUTS]
+        return {
+            Columns.ACTION_DIST_INPUTS: logits.reshape(-1, logits.shape[-1]),
+            Columns.EMBEDDINGS: out[Columns.EMBEDDINGS],
+        }
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """The value of each row, ``[rows]``."""
+        return self.model.compute_values(self._sequences(batch), embeddings).flatten()
+
+    def _obs(self, batch: dict[str, Any]) -> Tensor:
+        """Observations as RLlib's model takes them."""
+        obs = batch[Columns.OBS]
+        balances = bounded(batch[BALANCE], self.model_config["balance_scale"]) if self.num_balances else None
+        if not self.is_image:
+            return obs.flatten(1) if balances is None else torch.cat([obs.flatten(1), balances], 1)
+        if balances is not None:
+            planes = balances[:, :, None, None].expand(-1, -1, *obs.shape[2:])
+            obs = torch.cat([obs, planes], 1)
+        return obs.permute(0, 2, 3, 1)
+
+    def _sequences(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Whole episodes, each from an empty memory; rows as they are where there is none."""
+        obs = self._obs(batch)
+        fresh = self.get_initial_state()
+        if not fresh:
+            return {Columns.OBS: obs}
+        obs = obs.unflatten(0, (-1, self.model_config["episode_steps"]))
+        memory = {name: value.to(obs.device).expand(len(obs), *value.shape) for name, value in fresh.items()}
+        return {Columns.OBS: obs, Columns.STATE_IN: _nested(memory)}
+
+
+def _flat(state: dict[str, Any], path: str = "") -> dict[str, Tensor]:
+    """A tree of tensors as one dict, by path."""
+    flat: dict[str, Tensor] = {}
+    for name, value in state.items():
+        flat |= _flat(value, f"{path}{name}/") if isinstance(value, dict) else {f"{path}{name}": value}
+    return flat
+
+
+def _nested(state: dict[str, Tensor]) -> dict[str, Any]:
+    """The tree again."""
+    tree: dict[str, Any] = {}
+    for path, value in state.items():
+        *folders, name = path.split("/")
+        at = tree
+        for folder in folders:
+            at = at.setdefault(folder, {})
+        at[name] = value
+    return tree
