@@ -44,6 +44,28 @@ def iterations(example: str, width: int, clip: float, normalize_returns: bool) -
     )
 
 
+def coins_paper(rounds: int = 2) -> None:
+    """Times the paper's settings for Coins, with and without an update of the estimator, beside its bare epochs."""
+    from benchmarks.bare_loop import BareEpochs
+    from rllib_reciprocator.experiments.schema import read_file
+    from rllib_reciprocator.experiments.validation import build_config, check
+
+    example = "reciprocator_coins_paper"
+    (experiment,) = read_file(Path("tuned_examples", f"{example}.yaml"))
+    algo = build_config(check(experiment, example), experiment.env, {**experiment.config, "seed": 1}).build_algo()
+    for _ in range(experiment.config["reciprocity"]["warmup_iterations"]):
+        algo.train()
+    bare = BareEpochs(algo)
+    # Estimators are updated in iterations 0, 2, 4, ..
+    rows = [(_seconds(algo.train), _seconds(algo.train), _seconds(bare.iterate)) for _ in range(rounds)]
+    algo.stop()
+    updated, plain, floor = (statistics.median(row[k] for row in rows) for k in range(3))
+    print(
+        f"{example}: {updated:.1f} s an iteration with an update of the estimator, {plain:.1f} s without; its bare"
+        f" policy epochs {floor:.1f} s: ratios {updated / floor:.2f} and {plain / floor:.2f}"
+    )
+
+
 def stepping(game_id: str, games: int = 2048, steps: int = 2000) -> None:
     """Times random play, with the actions given and with drawing them included."""
     import torch
@@ -94,7 +116,9 @@ def main() -> None:
     """Runs everything, or what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", choices=["games", "iterations", "growth"], help="what to run; games and iterations by default"
+        "--only",
+        choices=["games", "iterations", "growth", "coins-paper"],
+        help="what to run; games and iterations by default",
     )
     only = parser.parse_args().only
     warnings.filterwarnings("ignore")
@@ -109,8 +133,8 @@ def main() -> None:
 
         ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         logging.disable(logging.WARNING)
-        if only == "growth":
-            growth()
+        if only in ("growth", "coins-paper"):
+            {"growth": growth, "coins-paper": coins_paper}[only]()
             return
         iterations("reciprocator_ipd_paper", width=2, clip=0.1, normalize_returns=True)
         iterations("reciprocator_ipd", width=16, clip=0.2, normalize_returns=False)

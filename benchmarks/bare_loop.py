@@ -6,7 +6,11 @@ rate, no checkpoints, no settings.
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import torch
+from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -99,3 +103,42 @@ class BareLoop:
                 loss.backward()
                 optimizer.step()
         return float((actions == 0).float().mean())
+
+
+class BareEpochs:
+    """The policy epochs of an algorithm's batch and nothing else: its own networks in a plain PPO loop.
+
+    What stays of the ratio is everything around them: sampling, influence, estimator, RLlib.
+    """
+
+    def __init__(self, algorithm: Any) -> None:
+        """Takes over networks and one batch.
+
+        Args:
+            algorithm: A built Reciprocator with one learner.
+        """
+        self.config = algorithm.config
+        (sample,) = algorithm.env_runner.sample()
+        learner = algorithm.learner_group._learner
+        batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
+        self.players = []
+        for seat, columns in batch.policy_batches.items():
+            module = deepcopy(learner.module[seat].unwrapped())
+            self.players.append((module, torch.optim.Adam(module.parameters(), lr=self.config.lr), dict(columns)))
+
+    def iterate(self) -> None:
+        """All epochs of all players, full batch."""
+        clip = self.config.clip_param
+        for _ in range(self.config.num_epochs):
+            for module, optimizer, batch in self.players:
+                out = module._forward_train(batch)
+                policy = module.action_dist_cls.from_logits(out["action_dist_inputs"])
+                ratio = (policy.logp(batch["actions"]) - batch["action_logp"]).exp()
+                advantages = batch["advantages"]
+                surrogate = torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+                value_loss = (module.compute_values(batch) - batch["value_targets"]).square()
+                entropy = self.config.entropy_coeff * policy.entropy()
+                loss = (self.config.vf_loss_coeff * value_loss - surrogate - entropy).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()

@@ -26,7 +26,8 @@ class OwnViewInfluence(RegressionInfluence):
     ``[i, k]``: what agent i takes the k-th after it to see, itself first.
 
     Settings in ``model_config`` beside those of :class:`RegressionInfluence`: ``counterfactual``: ``modelled`` or
-    ``uniform`` for others' actions; the probabilities of its own an agent knows.
+    ``uniform``, for its own actions as for others'. Taking its own from the probabilities that it knows would measure
+    what it gave by another standard than what it received: the harm that all do habitually would then be owed.
     """
 
     _seats: Tensor
@@ -37,18 +38,13 @@ class OwnViewInfluence(RegressionInfluence):
         seats = torch.arange(self.num_agents)
         self.register_buffer("_seats", (seats[:, None] + seats) % self.num_agents, persistent=False)
 
-    @property
-    def uses_behavior(self) -> bool:
-        """True: the probabilities of its own actions every agent knows."""
-        return True
-
     def build_networks(self) -> dict[str, nn.Module]:
-        """Reward models and, unless others are taken to act at random, models of their behaviour; one an agent."""
+        """Reward models and, unless all are taken to act at random, models of behaviour; one an agent."""
         n, a, hiddens = self.num_agents, self.num_actions, self.model_config["hiddens"]
         outputs = 2 if self.regresses_future else 1
         networks: dict[str, nn.Module] = {"reward": JointActionNetwork(n, self.num_inputs, n, a, hiddens, outputs)}
         if self.model_config["counterfactual"] == MODELLED:
-            networks["behavior"] = stacked_mlp(n, [self.num_inputs, *hiddens, (n - 1) * a])
+            networks["behavior"] = stacked_mlp(n, [self.num_inputs, *hiddens, n * a])
         return networks
 
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
@@ -68,16 +64,14 @@ class OwnViewInfluence(RegressionInfluence):
     @torch.no_grad()
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
         """What each agent takes others to have done to it, and itself to have done to others."""
-        assert behavior is not None
         leading, n = transition.actions.shape[:-1], self.num_agents
         flat = transition.flattened()
         views, actions = flat.state, self.seen_actions(flat)
-        own_probs = behavior.flatten(0, len(leading) - 1).transpose(0, 1)
         rows = actions.shape[1]
 
         inputs = self.inputs(views[:, :, 0], flat.time_left)
         worth = self.worth(self.alternatives("reward", inputs, actions)).squeeze(-1)
-        probs = torch.cat([own_probs[:, :, None], self.others_behavior(inputs)], 2)
+        probs = self.behavior_model(inputs)
         chosen = worth[:, :, :1].gather(3, actions[:, :, :1, None])[..., 0]
         done_to_me = chosen - (probs * worth).sum(-1)
 
@@ -90,7 +84,7 @@ class OwnViewInfluence(RegressionInfluence):
         me = (n - others).repeat(rows)
         worth = self.worth(self.alternatives("reward", in_their_place, their_actions, me)).squeeze(-1)
         mine = their_actions.gather(2, me.expand(n, -1)[..., None])
-        expected = (own_probs.repeat_interleave(n - 1, 1) * worth).sum(-1)
+        expected = (probs[:, :, 0].repeat_interleave(n - 1, 1) * worth).sum(-1)
         done_to_them = (worth.gather(2, mine)[..., 0] - expected).view(n, rows, n - 1)
 
         received, given = torch.empty(2, rows, n, n, device=actions.device)
@@ -99,9 +93,9 @@ class OwnViewInfluence(RegressionInfluence):
         given[:, viewers, self._seats] = torch.cat([done_to_me[..., :1], done_to_them], 2).transpose(0, 1)
         return Influence(received.unflatten(0, leading), given.unflatten(0, leading))
 
-    def others_behavior(self, inputs: Tensor) -> Tensor:
-        """What each agent takes those after it to do, ``[N, rows, N - 1, A]`` probabilities."""
-        shape = (*inputs.shape[:2], self.num_agents - 1, self.num_actions)
+    def behavior_model(self, inputs: Tensor) -> Tensor:
+        """What each agent takes itself and those after it to do, ``[N, rows, N, A]`` probabilities."""
+        shape = (*inputs.shape[:2], self.num_agents, self.num_actions)
         if "behavior" not in self.acting:
             return torch.full(shape, 1.0 / self.num_actions, device=inputs.device)
         return self.acting["behavior"](inputs).view(shape).softmax(-1)
@@ -112,13 +106,13 @@ class OwnViewInfluence(RegressionInfluence):
         out = {"reward": self.online["reward"](inputs, self.seen_actions(transition))}
         if "behavior" in self.online:
             logits = self.online["behavior"](inputs)
-            out["behavior"] = logits.unflatten(-1, (self.num_agents - 1, self.num_actions))
+            out["behavior"] = logits.unflatten(-1, (self.num_agents, self.num_actions))
         return out
 
     def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared error of each agent's own reward (and return), and of others' actions the log-likelihood."""
+        """Mean squared error of own rewards (and returns), and the negative log-likelihood of what all did."""
         targets = self.targets(batch).unflatten(-1, (-1, self.num_agents)).permute(2, 0, 1)
         losses = {"loss": functional.mse_loss(out["reward"], targets)}
         if "behavior" in out:
-            losses["behavior_loss"] = cross_entropy(out["behavior"], self.seen_actions(Transition.of(batch))[..., 1:])
+            losses["behavior_loss"] = cross_entropy(out["behavior"], self.seen_actions(Transition.of(batch)))
         return losses

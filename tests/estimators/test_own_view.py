@@ -19,11 +19,11 @@ def reward_of(model, agent, obs, time_left, actions):
 @pytest.mark.parametrize("counterfactual", ["modelled", "uniform"])
 def test_influence_is_the_sum_over_alternatives_one_by_one(num_agents, counterfactual):
     data = played(5, num_agents=num_agents, num_steps=3, sees="own")
-    seen, behavior = data.steps.flattened(), data.behavior.flatten(0, 1)
+    seen = data.steps.flattened()
     model = estimator(OwnViewInfluence, num_agents=num_agents, sees="own", counterfactual=counterfactual)
-    received, given = model.influence(seen, behavior)
+    received, given = model.influence(seen)
     n = num_agents
-    modelled = model.others_behavior(model.inputs(seen.state[:, :, 0], seen.time_left))
+    modelled = model.behavior_model(model.inputs(seen.state[:, :, 0], seen.time_left))
     with torch.no_grad():
         for i in range(n):
             for k in range(1, n):
@@ -34,7 +34,7 @@ def test_influence_is_the_sum_over_alternatives_one_by_one(num_agents, counterfa
                 for action in range(5):
                     changed = own_order.clone()
                     changed[:, k] = action
-                    prob = modelled[i, :, k - 1, action]
+                    prob = modelled[i, :, k, action]
                     expected = expected - prob * reward_of(model, i, seen.state[:, i, 0], seen.time_left, changed)
                 torch.testing.assert_close(received[:, j, i], expected, atol=1e-5, rtol=1e-4)
                 # What i takes itself to have done to j: i's model on what j sees, i's action replaced.
@@ -43,26 +43,25 @@ def test_influence_is_the_sum_over_alternatives_one_by_one(num_agents, counterfa
                 for action in range(5):
                     changed = their_order.clone()
                     changed[:, n - k] = action
-                    prob = behavior[:, i, action]
+                    prob = modelled[i, :, 0, action]
                     expected = expected - prob * reward_of(model, i, seen.state[:, i, k], seen.time_left, changed)
                 torch.testing.assert_close(given[:, i, j], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_nothing_of_the_others_is_used():
-    """Other rewards, other observations, other probabilities: agent 0 learns and believes the same."""
+    """With other rewards and other observations of theirs agent 0 learns and believes the same."""
     data = played(64, sees="own")
     generator = torch.Generator().manual_seed(0)
-    steps, behavior = data.steps, data.behavior.clone()
+    steps = data.steps
     state, rewards = steps.state.clone(), steps.rewards.clone()
     state[:, :, 1] = torch.rand(state[:, :, 1].shape, generator=generator)
     rewards[..., 1] = torch.rand(rewards[..., 1].shape, generator=generator)
-    behavior[:, :, 1] = behavior[:, :, 1].flip(-1)
-    changed = data._replace(steps=steps._replace(state=state, rewards=rewards), behavior=behavior)
+    changed = data._replace(steps=steps._replace(state=state, rewards=rewards))
     beliefs = []
     for each in (data, changed):
         model = estimator(OwnViewInfluence, **SEES)
         fit(model, each, updates=2)
-        received, given = model.influence(each.steps, each.behavior)
+        received, given = model.influence(each.steps)
         beliefs.append((received[..., 0], given[..., 0, :]))
         other = received[..., 1]
     for a, b in zip(*beliefs, strict=True):
@@ -73,7 +72,7 @@ def test_nothing_of_the_others_is_used():
 def test_learns_the_exact_influence_of_coins():
     fresh, model = played(64, seed=1, sees="own"), estimator(OwnViewInfluence, **SEES)
     fit(model, played(768, sees="own"))
-    received, given = model.influence(fresh.steps, fresh.behavior)
+    received, given = model.influence(fresh.steps)
     assert correlation(received, fresh.exact) > 0.75
     assert correlation(given, fresh.exact) > 0.75
 
@@ -94,4 +93,4 @@ def test_the_future_counts_with_its_weight():
     targets = torch.stack([data.steps.rewards, data.steps.future_returns], -1).flatten(0, 1).transpose(0, 1)
     expected = (out["reward"] - targets).square().mean()
     torch.testing.assert_close(model.losses(rows, out)["loss"], expected)
-    assert model.influence(data.steps, data.behavior).given.isfinite().all()
+    assert model.influence(data.steps).given.isfinite().all()
