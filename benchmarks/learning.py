@@ -11,6 +11,18 @@ import statistics
 import time
 import warnings
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def merged(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others in their place, mapping by mapping."""
+    both = {**settings, **others}
+    for key, value in others.items():
+        if isinstance(value, dict) and isinstance(settings.get(key), dict):
+            both[key] = merged(settings[key], value)
+    return both
 
 
 def main() -> None:
@@ -22,6 +34,7 @@ def main() -> None:
     parser.add_argument("--report", type=int, nargs="+", default=[25, 50, 100, 200, 300], help="iterations to print")
     parser.add_argument("--threshold", type=float, default=0.9, help="of the first iteration to look for")
     parser.add_argument("--outcome", default="cooperation_rate")
+    parser.add_argument("--config", type=yaml.safe_load, default={}, help="settings that differ, as '{lr: 0.01}'")
     options = parser.parse_args()
 
     warnings.filterwarnings("ignore")
@@ -38,7 +51,8 @@ def main() -> None:
     algorithm = check(experiment, options.example)
     firsts: list[float] = []
     for seed in range(1, options.seeds + 1):
-        algo = build_config(algorithm, experiment.env, {**experiment.config, "seed": seed}).build_algo()
+        settings = {**merged(experiment.config, options.config), "seed": seed}
+        algo = build_config(algorithm, experiment.env, settings).build_algo()
         first, reached, seconds, shown = None, None, 0.0, []
         for iteration in range(1, options.iterations + 1):
             start = time.perf_counter()

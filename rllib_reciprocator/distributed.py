@@ -17,6 +17,15 @@ def sum_over_learners(values: Tensor) -> Tensor:
     return total
 
 
+def most_of_learners(count: int, device: torch.device | str = "cpu") -> int:
+    """The largest ``count`` of all learner processes."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return count
+    most = torch.tensor(count, device=device)
+    torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+    return int(most)
+
+
 def standardized(values: Tensor) -> Tensor:
     """Values less their mean over their standard deviation, both taken over all learners.
 

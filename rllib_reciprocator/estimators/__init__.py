@@ -2,6 +2,7 @@
 
 from rllib_reciprocator.estimators.counterfactual import CounterfactualInfluence
 from rllib_reciprocator.estimators.influence_estimator import Influence, InfluenceEstimator, Transition
+from rllib_reciprocator.estimators.mixed_reward_model import MixedRewardModelInfluence
 from rllib_reciprocator.estimators.own_view import OwnViewInfluence
 from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
 from rllib_reciprocator.estimators.tabular import TabularInfluence
@@ -11,6 +12,7 @@ __all__ = [
     "CounterfactualInfluence",
     "Influence",
     "InfluenceEstimator",
+    "MixedRewardModelInfluence",
     "OwnViewInfluence",
     "RewardModelInfluence",
     "TabularInfluence",

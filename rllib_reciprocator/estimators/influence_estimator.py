@@ -111,6 +111,10 @@ class InfluenceEstimator(TorchRLModule):
         """
         return steps.flattened()._asdict()
 
+    def num_minibatches(self, rows: int) -> int:
+        """How many batches :meth:`minibatches` yields of a replay of that many rows."""
+        return 0
+
     def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """Batches to take gradient steps on, one after the other; none for an estimator that learns otherwise.
 

@@ -104,3 +104,46 @@ class JointActionNetwork(nn.Module):
     def _first_layer(self, inputs: Tensor, actions: Tensor) -> Tensor:
         one_hot = functional.one_hot(actions, self.action_weight.shape[2]).to(inputs.dtype)
         return torch.baddbmm(self.state_layer(inputs), one_hot.flatten(2), self.action_weight.flatten(1, 2))
+
+
+class MixedActionNetwork(nn.Module):
+    """A network from a state and actions that are given as numbers; alternatives cost little, as above."""
+
+    def __init__(self, inputs: int, num_agents: int, action_width: int, hiddens: Sequence[int], outputs: int) -> None:
+        """Builds the network.
+
+        Args:
+            inputs: Width of the state.
+            num_agents: N.
+            action_width: Numbers in an action.
+            hiddens: Widths of the hidden layers, at least one.
+            outputs: K.
+        """
+        super().__init__()
+        self.state_layer = nn.Linear(inputs, hiddens[0])
+        self.action_weight = _uniform((num_agents * action_width) ** -0.5, num_agents, action_width, hiddens[0])
+        self.inner_layers = nn.Sequential(nn.ReLU(), *stacked_mlp(1, [*hiddens, outputs]))
+
+    def forward(self, state: Tensor, actions: Tensor) -> Tensor:
+        """``[rows, inputs]`` and ``[rows, N, width]`` -> ``[rows, K]``."""
+        return self.inner_layers((self.state_layer(state) + self._contributions(actions).sum(1))[None])[0]
+
+    def alternatives(self, state: Tensor, actions: Tensor, options: Tensor) -> Tensor:
+        """What would be said with each option of an agent in the place of the action it took.
+
+        Args:
+            state: ``[rows, inputs]``.
+            actions: ``[rows, N, width]``.
+            options: ``[rows, N, options, width]``.
+
+        Returns:
+            ``[rows, N, options, K]``.
+        """
+        taken = self._contributions(actions)
+        others = self.state_layer(state)[:, None] + taken.sum(1, keepdim=True) - taken
+        hidden = others[:, :, None] + torch.einsum("rnow,nwh->rnoh", options, self.action_weight)
+        return self.inner_layers(hidden.flatten(0, 2)[None])[0].view(*hidden.shape[:3], -1)
+
+    def _contributions(self, actions: Tensor) -> Tensor:
+        """What each agent's action adds to the first layer, ``[rows, N, hidden]``."""
+        return torch.einsum("rnw,nwh->rnh", actions, self.action_weight)

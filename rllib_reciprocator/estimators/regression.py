@@ -28,10 +28,13 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     def setup(self) -> None:
         """Builds the networks, and their copies if there are any."""
-        settings = self.model_config
-        self.num_agents, self.num_actions = settings["num_agents"], int(self.action_space.n)
+        self.num_agents, self.num_actions = self.model_config["num_agents"], int(self.action_space.n)
+        self.build_with_targets()
+
+    def build_with_targets(self) -> None:
+        """Builds the networks, and their copies if there are any."""
         self.online = nn.ModuleDict(self.build_networks())
-        self.target = deepcopy(self.online).requires_grad_(False) if settings["tau"] < 1.0 else None
+        self.target = deepcopy(self.online).requires_grad_(False) if self.model_config["tau"] < 1.0 else None
 
     @abstractmethod
     def build_networks(self) -> dict[str, nn.Module]:
@@ -81,6 +84,10 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     def inputs(self, state: Tensor, time_left: Tensor) -> Tensor:
         """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]``."""
         return torch.cat([state.flatten(1), time_left[:, None]], 1)[None]
+
+    def num_minibatches(self, rows: int) -> int:
+        """How many batches :meth:`minibatches` yields of a replay of that many rows."""
+        return self.model_config["epochs"] * (rows // min(self.model_config["minibatch_size"], rows))
 
     def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """``epochs`` passes over the replay in random batches."""

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rllib_reciprocator.algorithms.advantages import generalized_advantages, returns_after, values_after
+from rllib_reciprocator.algorithms.influence_learner import InfluenceLearner, has_parameters
 from rllib_reciprocator.distributed import standardized
-from rllib_reciprocator.estimators import InfluenceEstimator, Transition
+from rllib_reciprocator.estimators import Transition
 from rllib_reciprocator.models import BALANCE, PREDICTED_BALANCE, bounded
 from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rewards import reciprocal_reward
@@ -26,17 +27,12 @@ from rllib_reciprocator.rollout import BOOTSTRAP_PREFIX, INFLUENCE_MODULE_ID, JO
 
 BALANCE_LOSS = "balance_loss"
 ITERATION = "iteration"
-REPLAY = "replay"
 RECIPROCAL_REWARD_MEAN = "reciprocal_reward_mean"
 RECIPROCAL_REWARD_STD = "reciprocal_reward_std"
 RECIPROCAL_WEIGHT = "reciprocal_weight"
 
 
-def _has_parameters(module: torch.nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
-
-
-class ReciprocatorLearner(PPOTorchLearner):
+class ReciprocatorLearner(InfluenceLearner, PPOTorchLearner):
     """Learns from columns (:meth:`ColumnarSample.to_batch`) instead of episodes.
 
     In one update it fits the influence estimator, adds the weighted reciprocal reward to the extrinsic reward of
@@ -54,8 +50,6 @@ class ReciprocatorLearner(PPOTorchLearner):
         self._steps = self.config.rollout_steps()
         self._default_weight = self.config.default_weight()
         self._iteration = 0
-        self._replay: list[dict[str, Tensor]] = []
-        self._entropy = self.config.seed if self.config.seed is not None else np.random.SeedSequence().entropy
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -64,16 +58,6 @@ class ReciprocatorLearner(PPOTorchLearner):
             module_id == INFLUENCE_MODULE_ID and self._estimates_by_gradient
         ):
             super().configure_optimizers_for_module(module_id, config)
-
-    @override(TorchLearner)
-    def _make_modules_ddp_if_necessary(self) -> None:
-        """Wraps the modules that have parameters for distributed training; PyTorch refuses the others."""
-        fixed = {key: module for key, module in self.module.items() if not _has_parameters(module)}
-        for module_id in fixed:
-            self.module.remove_module(module_id)
-        super()._make_modules_ddp_if_necessary()
-        for module_id, module in fixed.items():
-            self.module.add_module(module_id, module)
 
     @override(PPOTorchLearner)
     def compute_loss_for_module(
@@ -87,12 +71,6 @@ class ReciprocatorLearner(PPOTorchLearner):
         missed = functional.mse_loss(fwd_out[PREDICTED_BALANCE], bounded(batch[BALANCE], settings.balance_scale))
         self.metrics.log_value((module_id, BALANCE_LOSS), missed.detach(), window=1)
         return loss + settings.predict_balance_coeff * missed
-
-    @override(TorchLearner)
-    def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:
-        """The gradients of the modules that take part; players and estimator are updated in turn, not together."""
-        gradients = super().compute_gradients(loss_per_module, **kwargs)
-        return {name: gradient for name, gradient in gradients.items() if gradient is not None}
 
     @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
@@ -122,10 +100,9 @@ class ReciprocatorLearner(PPOTorchLearner):
         """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._iteration = int(timesteps[ITERATION])
-        seeds = np.random.SeedSequence([self._entropy, self._weights_seq_no]).generate_state(5)
+        seeds = self._seed_update()
         if self.config.shuffle_batch_per_epoch:
-            np.random.seed(seeds[:4])
-        self._generator = torch.Generator().manual_seed(int(seeds[4]))
+            np.random.seed(seeds)
 
     @override(Learner)
     def _set_slicing_by_batch_id(self, batch: MultiAgentBatch, *, value: bool) -> MultiAgentBatch:
@@ -158,12 +135,8 @@ class ReciprocatorLearner(PPOTorchLearner):
         return MultiAgentBatch(batches, training_data.batch.env_steps())
 
     @property
-    def _estimator(self) -> InfluenceEstimator:
-        return self.module[INFLUENCE_MODULE_ID].unwrapped()
-
-    @property
     def _estimates_by_gradient(self) -> bool:
-        return _has_parameters(self._estimator)
+        return has_parameters(self._estimator)
 
     def _learn_influence(self, joint: dict[str, Tensor]) -> None:
         """Lets the estimator learn from the sampled steps, and from those of earlier iterations that it keeps."""
@@ -174,33 +147,7 @@ class ReciprocatorLearner(PPOTorchLearner):
         self.metrics.log_dict(estimator.observe(steps.flattened(), self._iteration), key=INFLUENCE_MODULE_ID, window=1)
         if not self._estimates_by_gradient:
             return
-        rows = estimator.replay_rows(steps, ended)
-        # Before it learns from them, so that the losses are those of a prediction.
-        self.metrics.log_dict(estimator.validation_losses(rows), key=INFLUENCE_MODULE_ID, window=1)
-        self._replay = [*self._replay, rows][-estimator.model_config["buffer_iterations"] :]
-        if self._iteration % estimator.model_config["update_period_iters"] == 0:
-            replay = {name: torch.cat([rows[name] for rows in self._replay]) for name in self._replay[0]}
-            for minibatch in estimator.minibatches(replay, self._generator):
-                self._update({INFLUENCE_MODULE_ID: minibatch})
-            estimator.after_fit()
-
-    @override(Learner)
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state and the estimator's replay."""
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(REPLAY, components, not_components):
-            state[REPLAY] = [{name: values.cpu().numpy() for name, values in rows.items()} for rows in self._replay]
-        return state
-
-    @override(Learner)
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
-        super().set_state(state)
-        if REPLAY in state:
-            self._replay = [
-                {name: torch.as_tensor(values, device=self._device) for name, values in rows.items()}
-                for rows in state[REPLAY]
-            ]
+        self._fit_estimator(estimator.replay_rows(steps, ended), self._iteration)
 
     def _weighted_reciprocal(self, joint: dict[str, Tensor]) -> Tensor:
         """What is added to the extrinsic rewards, ``[B, T, N]``; zero for players that do not reciprocate."""

@@ -1,0 +1,81 @@
+"""Observations and actions of any space as rows of numbers, for an influence estimator."""
+
+from __future__ import annotations
+
+from math import ceil, prod
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+# Images are averaged down to about this many cells a side: what matters for rewards is where things are.
+IMAGE_SIDE = 11
+
+
+def is_image(space: gymnasium.Space) -> bool:
+    """Whether a space holds images, ``[height, width, channels]`` with more than a few cells a side."""
+    return isinstance(space, spaces.Box) and len(space.shape) == 3 and min(space.shape[:2]) > IMAGE_SIDE
+
+
+def encoded_size(space: gymnasium.Space) -> int:
+    """How many numbers an element of the space becomes.
+
+    Raises:
+        ValueError: If elements of the space cannot be encoded.
+    """
+    if isinstance(space, spaces.Box):
+        if is_image(space):
+            return ceil(space.shape[0] / _stride(space, 0)) * ceil(space.shape[1] / _stride(space, 1)) * space.shape[2]
+        return prod(space.shape)
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiBinary):
+        return prod(space.shape)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Dict):
+        return sum(map(encoded_size, space.spaces.values()))
+    if isinstance(space, spaces.Tuple):
+        return sum(map(encoded_size, space.spaces))
+    raise ValueError(f"influence cannot be estimated from a {type(space).__name__} space")
+
+
+def encode(space: gymnasium.Space, values: Any) -> np.ndarray:
+    """Elements of a space as numbers.
+
+    Args:
+        space: The space.
+        values: A batch of elements as RLlib batches them: arrays ``[rows, ..]`` in the space's structure.
+
+    Returns:
+        ``[rows, encoded_size]`` float32; one-hot where an element chooses, bytes as shares of 255.
+    """
+    if isinstance(space, spaces.Dict):
+        return np.concatenate([encode(part, values[name]) for name, part in space.spaces.items()], 1)
+    if isinstance(space, spaces.Tuple):
+        return np.concatenate([encode(part, value) for part, value in zip(space.spaces, values, strict=True)], 1)
+    array = np.asarray(values)
+    if isinstance(space, spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[array.astype(np.int64) - int(space.start)]
+    if isinstance(space, spaces.MultiDiscrete):
+        rows = array.reshape(len(array), -1)
+        one_hot = [np.eye(int(n), dtype=np.float32)[rows[:, k]] for k, n in enumerate(space.nvec.ravel())]
+        return np.concatenate(one_hot, 1)
+    numbers = array.astype(np.float32)
+    if array.dtype == np.uint8:
+        numbers /= 255.0
+    if is_image(space):
+        for axis in (0, 1):
+            stride = _stride(space, axis)
+            starts = np.arange(0, space.shape[axis], stride)
+            sums = np.add.reduceat(numbers, starts, axis + 1)
+            counts = np.diff(np.append(starts, space.shape[axis])).reshape(
+                [-1 if k == axis + 1 else 1 for k in range(4)]
+            )
+            numbers = (sums / counts).astype(np.float32)
+    return numbers.reshape(len(numbers), -1)
+
+
+def _stride(space: spaces.Box, axis: int) -> int:
+    return ceil(space.shape[axis] / IMAGE_SIDE)

@@ -1,0 +1,140 @@
+"""The joint steps of RLlib's multi-agent episodes, as an influence estimator takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.spaces.space_utils import batch as batched
+
+from rllib_reciprocator.connectors.encoding import encode, encoded_size
+
+
+@dataclass(frozen=True)
+class JointSpaces:
+    """The agents of an environment and their spaces.
+
+    Attributes:
+        observations: Space of each agent's observations, in the order of the agents.
+        actions: Space of each agent's actions.
+    """
+
+    observations: dict[str, gymnasium.Space]
+    actions: dict[str, gymnasium.Space]
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Everybody who may ever take part."""
+        return tuple(self.observations)
+
+    @property
+    def state(self) -> spaces.Box:
+        """Everybody's encoded observation, each with whether it is there, and the share of steps that are to come."""
+        size = sum(encoded_size(space) + 1 for space in self.observations.values()) + 1
+        return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    @property
+    def action(self) -> spaces.Box:
+        """Encoded actions, ``[N, width]``, padded to the widest."""
+        width = max(map(encoded_size, self.actions.values()))
+        return spaces.Box(-np.inf, np.inf, (len(self.actions), width), np.float32)
+
+    @property
+    def num_options(self) -> tuple[int, ...]:
+        """How many actions each agent has to choose from; 0 where they cannot be counted."""
+        return tuple(int(s.n) if isinstance(s, spaces.Discrete) else 0 for s in self.actions.values())
+
+
+@dataclass
+class JointSteps:
+    """T joint steps of one chunk of an episode.
+
+    Attributes:
+        state: ``[T, state size]`` float32.
+        actions: ``[T, N, action width]`` float32, zero for who is not there.
+        rewards: ``[T, N]`` float32.
+        present: ``[T, N]`` bool, who saw something and acted.
+        rows: For each agent, the joint step of each of its own steps, ``[its steps]`` int64.
+    """
+
+    state: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    present: np.ndarray
+    rows: dict[str, np.ndarray]
+
+
+def joint_steps(
+    episode: MultiAgentEpisode, joint: JointSpaces, horizon: int | None = None, artificial: int = 0
+) -> JointSteps:
+    """Puts the agents' own steps side by side by the step of the environment.
+
+    Args:
+        episode: A finished or a cut chunk.
+        joint: Who may take part.
+        horizon: Steps of a whole episode, if that is fixed.
+        artificial: Steps at the end of each agent's own episode that did not happen.
+
+    Returns:
+        The joint steps.
+
+    Raises:
+        ValueError: If a reward is not finite; the message names agent and step.
+    """
+    length, n = len(episode), len(joint.agents)
+    states: list[np.ndarray] = []
+    actions = np.zeros((length, *joint.action.shape), np.float32)
+    rewards = np.zeros((length, n), np.float32)
+    present = np.zeros((length, n), bool)
+    rows: dict[str, np.ndarray] = {}
+    for index, (agent, space) in enumerate(joint.observations.items()):
+        seen = np.zeros((length, encoded_size(space) + 1), np.float32)
+        states.append(seen)
+        own = episode.agent_episodes.get(agent)
+        if own is None or len(own) <= artificial:
+            continue
+        count = len(own) - artificial
+        at = rows[agent] = _env_steps(episode, agent)[:count]
+        own_rewards = np.asarray(own.get_rewards(slice(0, count)), np.float32)
+        _check_rewards(own_rewards, agent, at, episode)
+        seen[at, :-1] = encode(space, _stacked(own.get_observations(slice(0, count))))
+        seen[at, -1] = 1.0
+        taken = encode(joint.actions[agent], _stacked(own.get_actions(slice(0, count))))
+        actions[at, index, : taken.shape[1]] = taken
+        rewards[at, index] = own_rewards
+        present[at, index] = True
+    left = np.zeros((length, 1), np.float32)
+    if horizon:
+        left[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
+    return JointSteps(np.concatenate([*states, left], 1), actions, rewards, present, rows)
+
+
+def behavior_inputs(own: SingleAgentEpisode, count: int) -> np.ndarray | None:
+    """What the agent's policy put into its action distribution, ``[count, inputs]``; None if it does not say."""
+    if Columns.ACTION_DIST_INPUTS not in own.extra_model_outputs:
+        return None
+    return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, slice(0, count)), np.float32)
+
+
+def _env_steps(episode: MultiAgentEpisode, agent: str) -> np.ndarray:
+    """The step of the environment, from the start of this chunk, at which the agent had each of its observations."""
+    mapping = episode.env_t_to_agent_t[agent]
+    here = mapping.data[mapping.lookback :]
+    return np.array([t for t, step in enumerate(here) if step != episode.SKIP_ENV_TS_TAG], np.int64)
+
+
+def _stacked(values: Any) -> Any:
+    return batched(values) if isinstance(values, list) else values
+
+
+def _check_rewards(rewards: np.ndarray, agent: str, at: np.ndarray, episode: MultiAgentEpisode) -> None:
+    wrong = np.flatnonzero(~np.isfinite(rewards))
+    if len(wrong):
+        step = episode.env_t_started + int(at[wrong[0]])
+        raise ValueError(f"the environment gave {agent} a reward of {rewards[wrong[0]]} at step {step} of its episode")
