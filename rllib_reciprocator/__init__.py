@@ -1,19 +1,26 @@
 """Cooperation between self-interested agents, on RLlib.
 
-``from rllib_reciprocator import ReciprocatorConfig`` is the way in from Python, ``rllib train`` from a shell.
+``from rllib_reciprocator import ReciprocatorConfig`` is the way in from Python, ``rllib train`` from a shell, and
+``reciprocate()`` makes Reciprocators of the agents of any of RLlib's on-policy algorithms.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rllib_reciprocator.algorithms.reciprocate import reciprocate
     from rllib_reciprocator.algorithms.reciprocator import Reciprocator, ReciprocatorConfig
 
-__all__ = ["Reciprocator", "ReciprocatorConfig"]
+_FROM = {
+    "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
+    "ReciprocatorConfig": "rllib_reciprocator.algorithms.reciprocator",
+    "reciprocate": "rllib_reciprocator.algorithms.reciprocate",
+}
+__all__ = ["Reciprocator", "ReciprocatorConfig", "reciprocate"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the algorithm when it is first asked for, so that importing the package starts nothing of Ray."""
-    if name in __all__:
-        return getattr(import_module("rllib_reciprocator.algorithms.reciprocator"), name)
+    """Imports what is asked for when it is first asked for, so that importing the package starts nothing of Ray."""
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
     raise AttributeError(f"module 'rllib_reciprocator' has no attribute {name!r}")

@@ -46,11 +46,14 @@ def encode(space: gymnasium.Space, values: Any) -> np.ndarray:
 
     Args:
         space: The space.
-        values: A batch of elements as RLlib batches them: arrays ``[rows, ..]`` in the space's structure.
+        values: A batch of elements as RLlib batches them: arrays ``[rows, ..]`` in the space's structure; or numbers
+            ``[rows, encoded_size]``, what RLlib's own flattening connectors leave of them.
 
     Returns:
         ``[rows, encoded_size]`` float32; one-hot where an element chooses, bytes as shares of 255.
     """
+    if isinstance(values, np.ndarray) and values.shape[1:] == (encoded_size(space),) and values.dtype.kind == "f":
+        return values.astype(np.float32)
     if isinstance(space, spaces.Dict):
         return np.concatenate([encode(part, values[name]) for name, part in space.spaces.items()], 1)
     if isinstance(space, spaces.Tuple):

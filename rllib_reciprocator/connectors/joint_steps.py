@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import batch as batched
 
 from rllib_reciprocator.connectors.encoding import encode, encoded_size
+from rllib_reciprocator.connectors.observed_balance import encode_without_balance
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,23 @@ class JointSteps:
 
 
 def joint_steps(
-    episode: MultiAgentEpisode, joint: JointSpaces, horizon: int | None = None, artificial: int = 0
+    episode: MultiAgentEpisode,
+    joint: JointSpaces,
+    observers: Collection[str] = (),
+    horizon: int | None = None,
+    artificial: int = 0,
 ) -> JointSteps:
     """Puts the agents' own steps side by side by the step of the environment.
 
     Args:
         episode: A finished or a cut chunk.
         joint: Who may take part.
+        observers: Whose observations have their balances in them.
         horizon: Steps of a whole episode, if that is fixed.
         artificial: Steps at the end of each agent's own episode that did not happen.
 
     Returns:
         The joint steps.
-
-    Raises:
-        ValueError: If a reward is not finite; the message names agent and step.
     """
     length, n = len(episode), len(joint.agents)
     states: list[np.ndarray] = []
@@ -100,14 +104,13 @@ def joint_steps(
         if own is None or len(own) <= artificial:
             continue
         count = len(own) - artificial
-        at = rows[agent] = _env_steps(episode, agent)[:count]
-        own_rewards = np.asarray(own.get_rewards(slice(0, count)), np.float32)
-        _check_rewards(own_rewards, agent, at, episode)
-        seen[at, :-1] = encode(space, _stacked(own.get_observations(slice(0, count))))
+        at = rows[agent] = _env_steps(episode, agent, count)
+        obs = _stacked(own.get_observations(slice(0, count)))
+        seen[at, :-1] = encode_without_balance(space, obs, n - 1) if agent in observers else encode(space, obs)
         seen[at, -1] = 1.0
         taken = encode(joint.actions[agent], _stacked(own.get_actions(slice(0, count))))
         actions[at, index, : taken.shape[1]] = taken
-        rewards[at, index] = own_rewards
+        rewards[at, index] = np.asarray(own.get_rewards(slice(0, count)), np.float32)
         present[at, index] = True
     left = np.zeros((length, 1), np.float32)
     if horizon:
@@ -115,26 +118,74 @@ def joint_steps(
     return JointSteps(np.concatenate([*states, left], 1), actions, rewards, present, rows)
 
 
-def behavior_inputs(own: SingleAgentEpisode, count: int) -> np.ndarray | None:
-    """What the agent's policy put into its action distribution, ``[count, inputs]``; None if it does not say."""
+def last_joint_step(
+    episode: MultiAgentEpisode, joint: JointSpaces, observers: Collection[str] = (), horizon: int | None = None
+) -> JointSteps:
+    """The newest joint step of an episode that is being played, as :func:`joint_steps` gives it.
+
+    Args:
+        episode: The episode, with the observations after the step in it, not turned to arrays yet.
+        joint: Who may take part.
+        observers: Whose observations have their balances in them.
+        horizon: Steps of a whole episode, if that is fixed.
+    """
+    n = len(joint.agents)
+    states: list[np.ndarray] = []
+    actions = np.zeros((1, *joint.action.shape), np.float32)
+    present = np.zeros((1, n), bool)
+    rows: dict[str, np.ndarray] = {}
+    for index, (agent, space) in enumerate(joint.observations.items()):
+        seen = np.zeros((1, encoded_size(space) + 1), np.float32)
+        states.append(seen)
+        own = episode.agent_episodes.get(agent)
+        if own is None or not len(own.actions):
+            continue
+        here = episode.env_t_to_agent_t[agent].data[-2:]
+        if len(here) < 2 or episode.SKIP_ENV_TS_TAG in here:
+            continue
+        obs = batched([own.get_observations(-2, neg_index_as_lookback=False)])
+        seen[0, :-1] = encode_without_balance(space, obs, n - 1)[0] if agent in observers else encode(space, obs)[0]
+        seen[0, -1] = 1.0
+        taken = encode(joint.actions[agent], batched([own.get_actions(-1)]))
+        actions[0, index, : taken.shape[1]] = taken
+        present[0, index] = True
+        rows[agent] = np.zeros(1, np.int64)
+    left = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
+    return JointSteps(np.concatenate([*states, left], 1), actions, np.zeros((1, n), np.float32), present, rows)
+
+
+def behavior_inputs(own: SingleAgentEpisode, indices: slice | list[int]) -> np.ndarray | None:
+    """What the agent's policy put into its action distribution, ``[steps, inputs]``; None if it does not say."""
     if Columns.ACTION_DIST_INPUTS not in own.extra_model_outputs:
         return None
-    return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, slice(0, count)), np.float32)
+    return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
 
 
-def _env_steps(episode: MultiAgentEpisode, agent: str) -> np.ndarray:
-    """The step of the environment, from the start of this chunk, at which the agent had each of its observations."""
-    mapping = episode.env_t_to_agent_t[agent]
-    here = mapping.data[mapping.lookback :]
-    return np.array([t for t, step in enumerate(here) if step != episode.SKIP_ENV_TS_TAG], np.int64)
+def _env_steps(episode: MultiAgentEpisode, agent: str, count: int) -> np.ndarray:
+    """The step of the environment, from the start of this chunk, of each of the agent's ``count`` own steps.
+
+    RLlib's notes of them begin with the look-back, and end early for an agent that was done before the end of a slice.
+    Where an agent enters in a later chunk their beginning is wrong, but then they end with the last step.
+    """
+    mapping, steps = episode.env_t_to_agent_t[agent], len(episode) + 1
+    seen = [t for t, step in enumerate(mapping.data[mapping.lookback :]) if step != episode.SKIP_ENV_TS_TAG]
+    if len(mapping.data) - mapping.lookback > steps or len(seen) != count + 1:
+        first = steps - len(mapping.data)
+        seen = [first + t for t, step in enumerate(mapping.data) if step != episode.SKIP_ENV_TS_TAG]
+        seen = [t for t in seen if t >= 0]
+    return np.array(seen[:count], np.int64)
 
 
 def _stacked(values: Any) -> Any:
     return batched(values) if isinstance(values, list) else values
 
 
-def _check_rewards(rewards: np.ndarray, agent: str, at: np.ndarray, episode: MultiAgentEpisode) -> None:
-    wrong = np.flatnonzero(~np.isfinite(rewards))
+def check_rewards(episode: MultiAgentEpisode, steps: JointSteps, joint: JointSpaces) -> None:
+    """Raises ValueError if a reward is not finite; the message names agent and step."""
+    wrong = np.argwhere(~np.isfinite(steps.rewards))
     if len(wrong):
-        step = episode.env_t_started + int(at[wrong[0]])
-        raise ValueError(f"the environment gave {agent} a reward of {rewards[wrong[0]]} at step {step} of its episode")
+        t, index = wrong[0]
+        raise ValueError(
+            f"the environment gave {joint.agents[index]} a reward of {steps.rewards[t, index]}"
+            f" at step {episode.env_t_started + int(t)} of its episode"
+        )

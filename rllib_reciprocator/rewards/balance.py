@@ -31,7 +31,9 @@ def balance_after(
     return decay * balance + credited
 
 
-def balance(influence: Tensor, rule: ReciprocalRule, decay: float, starts: Tensor) -> Tensor:
+def balance(
+    influence: Tensor, rule: ReciprocalRule, decay: float, starts: Tensor, initial: Tensor | None = None
+) -> Tensor:
     """The balance before every step of a rollout; zero where an episode starts.
 
     Source: Zhou, Hong and Kao (2024), definition of the influence balance. The balance is taken before the step,
@@ -42,12 +44,13 @@ def balance(influence: Tensor, rule: ReciprocalRule, decay: float, starts: Tenso
         rule: What is credited and debited.
         decay: Share of the balance that is kept from one step to the next.
         starts: ``[T, ..]`` bool, whether an episode starts with that step.
+        initial: ``[.., N, N]``, the balance that episodes under way came with; zero if None.
 
     Returns:
         ``[T, .., N, N]`` by ``[j, i]``: the balance of i towards j before step t.
     """
     before = torch.zeros_like(influence)
-    running = torch.zeros_like(influence[0])
+    running = torch.zeros_like(influence[0]) if initial is None else initial
     for t in range(len(influence)):
         running = torch.where(starts[t][..., None, None], 0.0, running)
         before[t] = running

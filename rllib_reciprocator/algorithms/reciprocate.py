@@ -1,0 +1,282 @@
+"""Reciprocity for RLlib's own algorithms: any environment, its own env runners, by one call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cache, partial
+from typing import Any
+
+import gymnasium
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.utils import force_list
+from ray.rllib.utils.annotations import override
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rllib_reciprocator.algorithms.influence_learner import InfluenceLearner
+from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
+from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
+from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
+from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
+from rllib_reciprocator.connectors.joint_steps import JointSpaces
+from rllib_reciprocator.connectors.observe_balance import ObserveBalance
+from rllib_reciprocator.connectors.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
+from rllib_reciprocator.estimators import MixedRewardModelInfluence
+from rllib_reciprocator.players import RECIPROCATOR
+from rllib_reciprocator.rewards import REWARDS
+from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
+from social_dilemmas.registry import did_you_mean
+
+SUPPORTED = (PPOConfig, APPOConfig, IMPALAConfig)
+# Settings of reciprocity() that this road has; the others belong to estimators or runners that it has not.
+SETTINGS = frozenset(
+    {
+        "reward",
+        "weight",
+        "balance_decay",
+        "observe_balance",
+        "balance_scale",
+        "influence",
+        "estimator_hiddens",
+        "estimator_lr",
+        "estimator_epochs",
+        "estimator_minibatch_size",
+        "tau",
+        "buffer_iterations",
+        "update_period_iters",
+    }
+)
+
+
+def reciprocate(
+    config: AlgorithmConfig,
+    players: Mapping[str, str] | None = None,
+    *,
+    horizon: int | None = None,
+    **reciprocity: Any,
+) -> AlgorithmConfig:
+    """Makes agents of an RLlib algorithm Reciprocators.
+
+    .. code-block:: python
+
+        config = (
+            PPOConfig()
+            .environment("my_env")
+            .multi_agent(policies=["a", "b"], policy_mapping_fn=lambda agent, episode, **kwargs: agent)
+        )
+        config = reciprocate(config, players={"a": "reciprocator"}, weight=0.5)
+        algorithm = config.build_algo()
+
+    Env runners compute influence with a learned reward model and write each step's weighted reciprocal reward into
+    their episodes; a learner connector adds it to the rewards; the learners fit the reward model in between. Reported
+    returns stay extrinsic. Influence is told between agents that act in the same step of the environment; those who are
+    not there have none.
+
+    Works with PPO, APPO and IMPALA. Not with algorithms that learn from old transitions (DQN, SAC): the influence in
+    their replay would be that of policies and an estimator of long ago.
+
+    Args:
+        config: A configuration with an environment and its policies; it is changed.
+        players: Which agents reciprocate, by agent or pattern: ``reciprocator``, or anything else for those who only
+            learn as the algorithm does. All whose policies learn, if None.
+        horizon: Steps of a whole episode where that is fixed: the reward model then sees the time left.
+        **reciprocity: As for :meth:`ReciprocatorConfig.reciprocity`; the settings in ``SETTINGS``.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: If the algorithm, a setting or an agent is not one that this can be done for.
+    """
+    settings = _settings(config, reciprocity)
+    joint = joint_spaces(config)
+    reciprocators = _reciprocators(config, joint, players)
+    observes = bool(settings.observe_balance)
+    config.episode_reciprocity = EpisodeReciprocity(
+        joint=joint,
+        reciprocators=reciprocators,
+        rule=REWARDS[settings.reward],
+        balance_decay=settings.balance_decay,
+        weight=partial(settings.weight_at, default=0.5 * (len(joint.agents) - 1) ** 2),
+        observes_balance=observes,
+        balance_scale=settings.balance_scale,
+        horizon=horizon,
+    )
+    known: EpisodeReciprocity = config.episode_reciprocity
+    config.callbacks([*force_list(config.callbacks_class), EpisodeInfluenceCallback])
+    config.rl_module(rl_module_spec=_with_estimator(config, joint, settings))
+    overrides = {**config.algorithm_config_overrides_per_module, INFLUENCE_MODULE_ID: {"lr": settings.estimator_lr}}
+    config.multi_agent(algorithm_config_overrides_per_module=overrides)
+    if config.policies_to_train is not None and not callable(config.policies_to_train):
+        config.multi_agent(policies_to_train=[*config.policies_to_train, INFLUENCE_MODULE_ID])
+    config.training(
+        learner_class=reciprocal_learner(config.learner_class),
+        learner_connector=partial(_learner_pieces, config._learner_connector, known),
+    )
+    if observes:
+        config.env_runners(env_to_module_connector=partial(_runner_pieces, config._env_to_module_connector, known))
+    return config
+
+
+@cache
+def reciprocal_learner(base: type[Learner]) -> type[Learner]:
+    """A learner class of RLlib's that fits the influence estimator too."""
+
+    class ReciprocalLearner(InfluenceLearner, base):
+        """Takes the estimator's rows out of each batch and fits it before the policies learn from the rest."""
+
+        @override(Learner)
+        def build(self) -> None:
+            super().build()
+            self._learner_connector.append(AddJointSteps())
+
+        @override(Learner)
+        def _create_iterator_if_necessary(self, *, training_data: TrainingData, **kwargs: Any) -> Any:
+            batch = self._make_batch_if_necessary(training_data)
+            rows = batch.policy_batches.pop(INFLUENCE_MODULE_ID, None)
+            if rows is not None:
+                self._seed_update()
+                columns = {name: values.to(self._device) for name, values in rows.items()}
+                self._fit_estimator(columns, self._weights_seq_no - 1)
+            return super()._create_iterator_if_necessary(training_data=TrainingData(batch=batch), **kwargs)
+
+    ReciprocalLearner.__name__ = f"Reciprocal{base.__name__}"
+    return ReciprocalLearner
+
+
+def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
+    """One environment of a configuration.
+
+    Raises:
+        ValueError: If there is none, or it is not a multi-agent one.
+    """
+    context = EnvContext(config.env_config, worker_index=0)
+    if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
+        env = _global_registry.get(ENV_CREATOR, config.env)(context)
+    elif isinstance(config.env, type):
+        env = config.env(context)
+    else:
+        raise ValueError(f"env: {config.env!r} is not a registered multi-agent environment")
+    if not isinstance(env, MultiAgentEnv):
+        raise ValueError(f"env: {config.env} is not a multi-agent environment")
+    return env
+
+
+def joint_spaces(config: AlgorithmConfig) -> JointSpaces:
+    """The agents of a configuration's environment and their spaces.
+
+    Raises:
+        ValueError: If the environment does not say who may take part, or a space cannot be encoded.
+    """
+    env = make_env(config)
+    try:
+        agents = list(env.possible_agents)
+        if len(agents) < 2:
+            raise ValueError(f"env: {config.env} names {len(agents)} possible_agents; reciprocity needs two at least")
+        joint = JointSpaces(
+            {str(agent): _space(env.get_observation_space(agent), agent) for agent in agents},
+            {str(agent): _space(env.get_action_space(agent), agent) for agent in agents},
+        )
+        joint.state, joint.action  # noqa: B018 -- raise what cannot be encoded
+    finally:
+        env.close()
+    return joint
+
+
+def _space(space: gymnasium.Space | None, agent: str) -> gymnasium.Space:
+    if space is None:
+        raise ValueError(f"env: does not say which space {agent} has")
+    return space
+
+
+def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
+    if isinstance(config, ReciprocatorConfig):
+        raise ValueError("reciprocate: Reciprocator reciprocates by itself; set players and reciprocity")
+    if not isinstance(config, SUPPORTED):
+        names = ", ".join(each.__name__.removesuffix("Config") for each in SUPPORTED)
+        raise ValueError(f"reciprocate: {config.algo_class.__name__} learns from old transitions; use one of {names}")
+    if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
+        raise ValueError("reciprocate: needs RLlib's new API stack (api_stack)")
+    if config.num_aggregator_actors_per_learner:
+        raise ValueError("num_aggregator_actors_per_learner: aggregators pass no joint steps on; set it to 0")
+    for name in given:
+        if name not in SETTINGS:
+            raise ValueError(f"reciprocity.{name}: not for {config.algo_class.__name__}{did_you_mean(name, SETTINGS)}")
+    settings = ReciprocitySettings.model_validate({"balance_decay": config.gamma, **given})
+    if settings.influence not in ("auto", "reward"):
+        raise ValueError(f"reciprocity.influence: {settings.influence} is Reciprocator's own; here it is reward")
+    return settings
+
+
+def _module_of(config: AlgorithmConfig, agent: str) -> str:
+    from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+
+    return config.policy_mapping_fn(agent, MultiAgentEpisode())
+
+
+def _reciprocators(config: AlgorithmConfig, joint: JointSpaces, players: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The agents that reciprocate."""
+    for key in players or {}:
+        if not any(fnmatchcase(agent, key) for agent in joint.agents):
+            raise ValueError(f"players.{key}: there is no such agent{did_you_mean(key, joint.agents)}")
+    chosen = []
+    for agent in joint.agents:
+        if players is None:
+            trained = config.policies_to_train
+            if trained is None or callable(trained) or _module_of(config, agent) in trained:
+                chosen.append(agent)
+            continue
+        keys = [agent] if agent in players else [key for key in players if fnmatchcase(agent, key)]
+        if keys and players[keys[-1]] == RECIPROCATOR:
+            chosen.append(agent)
+    if not chosen:
+        raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
+    return tuple(chosen)
+
+
+def _with_estimator(config: AlgorithmConfig, joint: JointSpaces, settings: ReciprocitySettings) -> MultiRLModuleSpec:
+    """The configuration's modules with the estimator among them."""
+    estimator = RLModuleSpec(
+        MixedRewardModelInfluence,
+        observation_space=joint.state,
+        action_space=joint.action,
+        model_config={
+            "hiddens": settings.estimator_hiddens,
+            "epochs": settings.estimator_epochs,
+            "minibatch_size": settings.estimator_minibatch_size,
+            "tau": settings.tau,
+            "future_weight": 0.0,
+            "gamma": config.gamma,
+            "buffer_iterations": settings.buffer_iterations,
+            "update_period_iters": settings.update_period_iters,
+        },
+    )
+    present = config._rl_module_spec
+    several = isinstance(present, MultiRLModuleSpec)
+    spec = copy.deepcopy(present) if several else MultiRLModuleSpec(rl_module_specs={})
+    for module_id in config.policies:
+        spec.rl_module_specs.setdefault(
+            module_id, copy.deepcopy(present) if isinstance(present, RLModuleSpec) else RLModuleSpec()
+        )
+    spec.rl_module_specs[INFLUENCE_MODULE_ID] = estimator
+    return spec
+
+
+def _learner_pieces(before: Any, reciprocity: EpisodeReciprocity, *spaces: Any) -> list[Any]:
+    """Ours, then the user's own."""
+    return [AddReciprocalRewards(reciprocity), *(force_list(before(*spaces)) if before else [])]
+
+
+def _runner_pieces(before: Any, reciprocity: EpisodeReciprocity, *args: Any, **kwargs: Any) -> list[Any]:
+    """The user's own, then ours."""
+    return [*(force_list(before(*args, **kwargs)) if before else []), ObserveBalance(reciprocity=reciprocity)]

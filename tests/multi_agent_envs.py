@@ -1,0 +1,82 @@
+"""Environments for tests of RLlib's own road."""
+
+import os
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+
+class ComeAndGo(MultiAgentEnv):
+    """``early`` dies after three steps, ``late`` enters after two; everybody sees the time and wants others to do 2."""
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.possible_agents = ["stays", "early", "late"]
+        self.agents = self.possible_agents
+        self.observation_spaces = {a: gym.spaces.Box(-1, 100, (1,), np.float32) for a in self.possible_agents}
+        self.action_spaces = {a: gym.spaces.Discrete(3) for a in self.possible_agents}
+        self.length = (config or {}).get("length", 7)
+        self.poison = (config or {}).get("poison")
+        self.breaks = (config or {}).get("breaks")
+        self.flag = (config or {}).get("flag")
+
+    def _here(self):
+        return ["stays"] + ["early"] * (self.t < 3) + ["late"] * (self.t >= 2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return {agent: np.zeros(1, np.float32) for agent in self._here()}, {}
+
+    def step(self, actions):
+        before = self._here()
+        if self.t == self.breaks and not (self.flag and os.path.exists(self.flag)):
+            if self.flag:
+                open(self.flag, "w").close()
+            raise RuntimeError("the simulator broke")
+        self.t += 1
+        obs = {agent: np.full(1, self.t, np.float32) for agent in {*before, *self._here()}}
+        rewards = {a: float(sum(actions[o] == 2 for o in before if o != a)) + 0.1 * self.t for a in before}
+        if self.t == self.poison:
+            rewards["stays"] = float("nan")
+        ended = {"early": True} if self.t == 3 else {}
+        return obs, rewards, {**ended, "__all__": False}, {"__all__": self.t >= self.length}, {}
+
+
+class Mixed(MultiAgentEnv):
+    """An image and continuous actions, a dict and several choices, a number and one choice."""
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.possible_agents = ["camera", "clerk", "clock"]
+        self.agents = self.possible_agents
+        self.observation_spaces = {
+            "camera": gym.spaces.Box(0, 1, (84, 84, 3), np.float32),
+            "clerk": gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,), np.float32), "kind": gym.spaces.Discrete(3)}),
+            "clock": gym.spaces.Discrete(6),
+        }
+        self.action_spaces = {
+            "camera": gym.spaces.Box(-1, 1, (2,), np.float32),
+            "clerk": gym.spaces.MultiDiscrete([2, 3]),
+            "clock": gym.spaces.Discrete(4),
+        }
+
+    def _obs(self):
+        return {agent: space.sample() for agent, space in self.observation_spaces.items()}
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._obs(), {}
+
+    def step(self, actions):
+        self.t += 1
+        rewards = {"camera": float(actions["clock"]), "clerk": float(actions["camera"][0]), "clock": 1.0}
+        return self._obs(), rewards, {"__all__": False}, {"__all__": self.t >= 5}, {}
+
+
+def own_policy(agent, episode=None, **kwargs):
+    return agent
+
+
+def team_policy(agent, episode=None, **kwargs):
+    return "late" if agent == "late" else "team"
