@@ -4,6 +4,10 @@ import os
 
 import gymnasium as gym
 import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 
@@ -80,3 +84,16 @@ def own_policy(agent, episode=None, **kwargs):
 
 def team_policy(agent, episode=None, **kwargs):
     return "late" if agent == "late" else "team"
+
+
+class TinyModule(TorchRLModule, ValueFunctionAPI):
+    """A user's own module."""
+
+    def setup(self):
+        self.layer = torch.nn.Linear(self.observation_space.shape[0], int(self.action_space.n) + 1)
+
+    def _forward(self, batch, **kwargs):
+        return {Columns.ACTION_DIST_INPUTS: self.layer(batch[Columns.OBS])[:, 1:]}
+
+    def compute_values(self, batch, embeddings=None):
+        return self.layer(batch[Columns.OBS])[:, 0]

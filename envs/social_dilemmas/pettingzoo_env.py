@@ -18,6 +18,10 @@ class GameParallelEnv(ParallelEnv):
     """A :class:`BatchedGame` with one copy, numpy in and out.
 
     ``infos[agent]["outcomes"]`` holds the step's outcomes of that agent.
+
+    Attributes:
+        horizon: Steps of an episode, at most.
+        summarize: The game's :meth:`BatchedGame.summarize`, for outcomes summed over steps.
     """
 
     def __init__(self, game: BatchedGame, name: str, render_mode: str | None = None) -> None:
@@ -40,6 +44,8 @@ class GameParallelEnv(ParallelEnv):
         self.possible_agents = list(game.agents)
         self.agents: list[str] = []
         self.state_space = game.state_space
+        self.horizon = game.horizon
+        self.summarize = game.summarize
         self._game = game
 
     def observation_space(self, agent: str) -> gymnasium.Space:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from typing import Any
 
 import gymnasium
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
@@ -19,20 +19,24 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+import social_dilemmas
+from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.influence_learner import InfluenceLearner
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
+from rllib_reciprocator.algorithms.stock_players import seat_players
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
+from rllib_reciprocator.callbacks.episode_outcomes import EpisodeOutcomesCallback
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
 from rllib_reciprocator.connectors.observe_balance import ObserveBalance
 from rllib_reciprocator.connectors.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
 from rllib_reciprocator.estimators import MixedRewardModelInfluence
-from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rewards import REWARDS
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 from social_dilemmas.registry import did_you_mean
@@ -60,7 +64,7 @@ SETTINGS = frozenset(
 
 def reciprocate(
     config: AlgorithmConfig,
-    players: Mapping[str, str] | None = None,
+    players: Mapping[str, Any] | None = None,
     *,
     horizon: int | None = None,
     **reciprocity: Any,
@@ -87,9 +91,10 @@ def reciprocate(
 
     Args:
         config: A configuration with an environment and its policies; it is changed.
-        players: Which agents reciprocate, by agent or pattern: ``reciprocator``, or anything else for those who only
-            learn as the algorithm does. All whose policies learn, if None.
-        horizon: Steps of a whole episode where that is fixed: the reward model then sees the time left.
+        players: Who plays, by agent or pattern (:func:`rllib_reciprocator.players.assign`); policies, modules and
+            policy mapping are then derived from that. If None, all agents reciprocate whose policies learn.
+        horizon: Steps of a whole episode where that is fixed: the reward model then sees the time left. None for what
+            the environment itself has as its ``horizon``.
         **reciprocity: As for :meth:`ReciprocatorConfig.reciprocity`; the settings in ``SETTINGS``.
 
     Returns:
@@ -99,8 +104,10 @@ def reciprocate(
         ValueError: If the algorithm, a setting or an agent is not one that this can be done for.
     """
     settings = _settings(config, reciprocity)
-    joint = joint_spaces(config)
-    reciprocators = _reciprocators(config, joint, players)
+    joint, fixed = joint_spaces(config)
+    reciprocators = _all_that_learn(config, joint) if players is None else seat_players(config, players, joint)
+    if not reciprocators:
+        raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
     observes = bool(settings.observe_balance)
     config.episode_reciprocity = EpisodeReciprocity(
         joint=joint,
@@ -110,15 +117,13 @@ def reciprocate(
         weight=partial(settings.weight_at, default=0.5 * (len(joint.agents) - 1) ** 2),
         observes_balance=observes,
         balance_scale=settings.balance_scale,
-        horizon=horizon,
+        horizon=horizon or fixed,
     )
     known: EpisodeReciprocity = config.episode_reciprocity
     config.callbacks([*force_list(config.callbacks_class), EpisodeInfluenceCallback])
     config.rl_module(rl_module_spec=_with_estimator(config, joint, settings))
     overrides = {**config.algorithm_config_overrides_per_module, INFLUENCE_MODULE_ID: {"lr": settings.estimator_lr}}
     config.multi_agent(algorithm_config_overrides_per_module=overrides)
-    if config.policies_to_train is not None and not callable(config.policies_to_train):
-        config.multi_agent(policies_to_train=[*config.policies_to_train, INFLUENCE_MODULE_ID])
     config.training(
         learner_class=reciprocal_learner(config.learner_class),
         learner_connector=partial(_learner_pieces, config._learner_connector, known),
@@ -126,6 +131,42 @@ def reciprocate(
     if observes:
         config.env_runners(env_to_module_connector=partial(_runner_pieces, config._env_to_module_connector, known))
     return config
+
+
+@cache
+def with_players(base: type[Algorithm]) -> type[Algorithm]:
+    """An algorithm of RLlib's whose settings, as files have them, may hold ``players`` and ``reciprocity``.
+
+    Environments may be named as for :func:`rllib_reciprocator.environments.register`.
+    """
+
+    class ConfigWithPlayers(type(base.get_default_config())):  # type: ignore[misc]
+        """RLlib's configuration."""
+
+        @override(AlgorithmConfig)
+        def update_from_dict(self, config_dict: dict[str, Any]) -> AlgorithmConfig:
+            rest = {name: value for name, value in config_dict.items() if name not in ("players", "reciprocity")}
+            super().update_from_dict(rest)
+            if isinstance(self.env, str) and environments.is_known(self.env):
+                environments.register(self.env)
+            if self.env in social_dilemmas.game_ids():
+                self.callbacks([*force_list(self.callbacks_class), EpisodeOutcomesCallback])
+            players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
+            nobody = players is not None and not seat_players(self, players, joint_spaces(self)[0])
+            if reciprocity is not None or (players is not None and not nobody):
+                reciprocate(self, players, **(reciprocity or {}))
+            return self
+
+    class WithPlayers(base):
+        """RLlib's algorithm."""
+
+        @classmethod
+        @override(Algorithm)
+        def get_default_config(cls) -> AlgorithmConfig:
+            return ConfigWithPlayers(algo_class=cls)
+
+    WithPlayers.__name__ = WithPlayers.__qualname__ = base.__name__
+    return WithPlayers
 
 
 @cache
@@ -172,8 +213,8 @@ def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
     return env
 
 
-def joint_spaces(config: AlgorithmConfig) -> JointSpaces:
-    """The agents of a configuration's environment and their spaces.
+def joint_spaces(config: AlgorithmConfig) -> tuple[JointSpaces, int | None]:
+    """The agents of a configuration's environment and their spaces, and how long an episode is if that is fixed.
 
     Raises:
         ValueError: If the environment does not say who may take part, or a space cannot be encoded.
@@ -190,7 +231,7 @@ def joint_spaces(config: AlgorithmConfig) -> JointSpaces:
         joint.state, joint.action  # noqa: B018 -- raise what cannot be encoded
     finally:
         env.close()
-    return joint
+    return joint, getattr(env, "horizon", None)
 
 
 def _space(space: gymnasium.Space | None, agent: str) -> gymnasium.Space:
@@ -218,30 +259,12 @@ def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySett
     return settings
 
 
-def _module_of(config: AlgorithmConfig, agent: str) -> str:
-    from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-
-    return config.policy_mapping_fn(agent, MultiAgentEpisode())
-
-
-def _reciprocators(config: AlgorithmConfig, joint: JointSpaces, players: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The agents that reciprocate."""
-    for key in players or {}:
-        if not any(fnmatchcase(agent, key) for agent in joint.agents):
-            raise ValueError(f"players.{key}: there is no such agent{did_you_mean(key, joint.agents)}")
-    chosen = []
-    for agent in joint.agents:
-        if players is None:
-            trained = config.policies_to_train
-            if trained is None or callable(trained) or _module_of(config, agent) in trained:
-                chosen.append(agent)
-            continue
-        keys = [agent] if agent in players else [key for key in players if fnmatchcase(agent, key)]
-        if keys and players[keys[-1]] == RECIPROCATOR:
-            chosen.append(agent)
-    if not chosen:
-        raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
-    return tuple(chosen)
+def _all_that_learn(config: AlgorithmConfig, joint: JointSpaces) -> tuple[str, ...]:
+    """The agents whose policies learn."""
+    trained, episode = config.policies_to_train, MultiAgentEpisode()
+    if trained is None or callable(trained):
+        return joint.agents
+    return tuple(agent for agent in joint.agents if config.policy_mapping_fn(agent, episode) in trained)
 
 
 def _with_estimator(config: AlgorithmConfig, joint: JointSpaces, settings: ReciprocitySettings) -> MultiRLModuleSpec:

@@ -16,6 +16,7 @@ from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.progress import outcome_rates
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
+from rllib_reciprocator.players import assign
 
 CURVES = "learning_curves.png"
 
@@ -46,7 +47,8 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
         folder = Path(result.path)
         checkpoint = Path(result.checkpoint.path) if result.checkpoint else None
         error = str(result.error).strip().splitlines()[-1] if result.error else None
-        trials.append(Trial(folder, _players(experiment, algorithm, folder), read_results(folder), checkpoint, error))
+        results = read_results(folder)
+        trials.append(Trial(folder, _players(experiment, algorithm, folder, results), results, checkpoint, error))
     return trials
 
 
@@ -64,14 +66,20 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
-def _players(experiment: Experiment, algorithm: type[Algorithm], folder: Path) -> dict[str, str]:
+def _players(
+    experiment: Experiment, algorithm: type[Algorithm], folder: Path, results: list[dict[str, Any]]
+) -> dict[str, str]:
     try:
         settings = json.loads((folder / "params.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         settings = {}
     players = {key: settings[key] for key in ("players", "env_config") if key in settings}
     if not issubclass(algorithm.get_default_config().__class__, ReciprocatorConfig):
-        return {}
+        seats = sorted(results[-1].get("env_runners", {}).get("agent_episode_returns_mean", {})) if results else []
+        if "players" not in players or not seats:
+            return {}
+        learner = algorithm.__name__.lower()
+        return {player.seat: player.name for player in assign(players["players"], seats, ("any",), learner)}
     config = build_config(algorithm, experiment.env, players)
     return {player.seat: player.name for player in config.seated()}
 

@@ -13,6 +13,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
+from rllib_reciprocator import environments
+from rllib_reciprocator.algorithms.reciprocate import SUPPORTED
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
 from rllib_reciprocator.algorithms.registry import algorithm_class, algorithm_names
@@ -67,7 +69,7 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
     for key, value in settings.items():
         if key not in known:
             raise UserError(f"config.{key}: {unknown(key, known)}")
-        if ours and key in ("players", "reciprocity", "model_config", "env_config") and not isinstance(value, dict):
+        if key in ("players", "reciprocity", "model_config", "env_config") and not isinstance(value, dict):
             raise UserError(f"config.{key}: {value!r} is not a mapping")
         if key in types:
             _check_type(f"config.{key}", value, types[key])
@@ -75,7 +77,7 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
         _check_game(env, settings.get("env_config", {}))
         _check_own(settings)
     else:
-        _check_stock_environment(env)
+        _check_stock_environment(env, settings)
     try:
         config.environment(env)
         config.update_from_dict(algorithm_settings(settings))
@@ -83,7 +85,8 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
     except ValidationError as error:
         raise UserError("config.{}: {}".format(*explain(error))) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"config.{error}" if ours else f"config: {error}") from None
+        named = ours or str(error).startswith(("players", "reciprocity", "env"))
+        raise UserError(f"config.{error}" if named else f"config: {error}") from None
     return config
 
 
@@ -119,9 +122,9 @@ def setting_types(config_class: type[AlgorithmConfig]) -> dict[str, Any]:
 def _known_keys(config: AlgorithmConfig, types: dict[str, Any]) -> set[str]:
     own = {key for key in vars(config) if not key.startswith("_")}
     known = own | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
-    if isinstance(config, ReciprocatorConfig):
-        known = (known | {"players", "reciprocity"}) - {"player_mapping", "reciprocity_settings"}
-    return known
+    if isinstance(config, (ReciprocatorConfig, *SUPPORTED)):
+        known |= {"players", "reciprocity"}
+    return known - {"player_mapping", "reciprocity_settings"}
 
 
 def _check_type(path: str, value: Any, annotation: Any) -> None:
@@ -157,16 +160,20 @@ def _check_game(env: str | None, env_config: dict[str, Any]) -> None:
         raise UserError(f"config.env_config: {error}") from None
 
 
-def _check_stock_environment(env: str | None) -> None:
+def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
     if env is None:
         raise UserError("env: missing")
-    if env in social_dilemmas.game_ids():
-        raise UserError(
-            f'env: {env} has several players; let Reciprocator run it, with players: {{"player_*": ppo}}, say'
-        )
+    if environments.is_known(env):
+        if "players" not in settings and "policies" not in settings:
+            raise UserError(f'env: {env} has several players; say who they are, as players: {{"*": reciprocator}}')
+        try:
+            environments.register(env)
+        except ValueError as error:
+            raise UserError(f"env: {error}") from None
+        return
     importable = "." in env or ":" in env
     if not importable and env not in gymnasium.registry and not _global_registry.contains(ENV_CREATOR, env):
-        raise UserError(f"env: {env!r} is {unknown(env, gymnasium.registry)}")
+        raise UserError(f"env: {env!r} is {unknown(env, [*gymnasium.registry, *social_dilemmas.game_ids()])}")
 
 
 def _check_own(settings: dict[str, Any]) -> None:

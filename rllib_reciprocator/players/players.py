@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
 from social_dilemmas.registry import did_you_mean
 
-RECIPROCATOR, PPO, SCRIPTED, CHECKPOINT = "reciprocator", "ppo", "scripted", "checkpoint"
+RECIPROCATOR, LEARNER, SCRIPTED, CHECKPOINT = "reciprocator", "learner", "scripted", "checkpoint"
+TEAM, MODULE = "team", "module"
 MODULE_PATH = Path("learner_group", "learner", "rl_module")
+# Settings of an algorithm that a player may have to itself.
+OWN_SETTINGS = (
+    "clip_param", "entropy_coeff", "gamma", "grad_clip", "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss",
+    "vf_clip_param", "vf_loss_coeff",
+)  # fmt: skip
+_OWN_KEYS = ("player", TEAM, MODULE, "model_config", "lambda", *OWN_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -19,21 +27,37 @@ class Player:
     """One seat and who sits there.
 
     Attributes:
-        seat: The agent's name in the game; also the id of its RLModule.
-        kind: ``reciprocator``, ``ppo``, ``scripted`` or ``checkpoint``.
+        seat: The agent's name in the game.
+        kind: ``reciprocator``, ``learner`` (learns, but does not reciprocate), ``scripted`` or ``checkpoint``.
         written: The player as written in the mapping.
         source: The strategy of a scripted player; the module's folder of a frozen one; else empty.
+        team: Whose parameters it shares, if anybody's.
+        module: Import path of its RLModule class, if it has one of its own.
+        settings: Settings of the algorithm, and ``model_config``, that it has to itself.
     """
 
     seat: str
     kind: str
     written: str
     source: str = ""
+    team: str = ""
+    module: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def learns(self) -> bool:
         """Whether training changes this player."""
-        return self.kind in (RECIPROCATOR, PPO)
+        return self.kind in (RECIPROCATOR, LEARNER)
+
+    @property
+    def module_id(self) -> str:
+        """The id of its RLModule: its seat, or its team."""
+        return self.team or self.seat
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings of the algorithm that it has to itself."""
+        return {name: value for name, value in self.settings.items() if name != "model_config"}
 
     @property
     def name(self) -> str:
@@ -41,17 +65,28 @@ class Player:
         return f"{CHECKPOINT}/..#{Path(self.source).name}" if self.kind == CHECKPOINT else self.written
 
 
-def assign(players: Mapping[str, str], seats: Sequence[str], action_names: Sequence[str]) -> tuple[Player, ...]:
+def assign(
+    players: Mapping[str, Any], seats: Sequence[str], action_names: Sequence[str], learner: str = "ppo"
+) -> tuple[Player, ...]:
     """Gives every seat its player.
 
     A key is a seat or a pattern (``"player_*"``); a seat's own name goes before patterns, a later pattern before an
-    earlier one. A value is ``reciprocator``, ``ppo``, ``scripted/STRATEGY``, or ``checkpoint/PATH`` for the player
-    who sat on the same seat in an earlier run (``checkpoint/PATH#SEAT`` for another's).
+    earlier one. A value is one of
+
+    - ``reciprocator``; or the name of the algorithm, as ``ppo``, for who learns without reciprocating;
+    - ``team/NAME``: Reciprocators that share their parameters with all others of that team;
+    - ``module/PACKAGE.MODULE:CLASS``: a Reciprocator with an RLModule class of your own;
+    - ``scripted/STRATEGY``;
+    - ``checkpoint/PATH`` for the player who sat on the same seat in an earlier run, ``checkpoint/PATH#SEAT`` for
+      another's;
+    - a mapping with ``player`` (one of these), and of those who learn ``team``, ``module``, ``model_config`` and
+      settings of the algorithm (``OWN_SETTINGS``).
 
     Args:
         players: The mapping.
         seats: The agents of the game.
         action_names: The game's actions; strategies other than ``random`` need ``cooperate`` and ``defect``.
+        learner: Name of those who learn without reciprocating.
 
     Raises:
         ValueError: If a key matches no seat, a seat has no player, or a player is not known; the message names the
@@ -65,14 +100,34 @@ def assign(players: Mapping[str, str], seats: Sequence[str], action_names: Seque
         keys = [seat] if seat in players else [key for key in players if fnmatchcase(seat, key)]
         if not keys:
             raise ValueError(f"players: nobody plays {seat}")
-        assigned.append(_parse(keys[-1], players[keys[-1]], seat, action_names))
+        value = players[keys[-1]]
+        if isinstance(value, Mapping):
+            assigned.append(_with_settings(keys[-1], value, seat, action_names, learner))
+        else:
+            assigned.append(_parse(keys[-1], value, seat, action_names, learner))
     return tuple(assigned)
 
 
-def _parse(key: str, value: str, seat: str, action_names: Sequence[str]) -> Player:
+def _with_settings(key: str, value: Mapping[str, Any], seat: str, action_names: Sequence[str], learner: str) -> Player:
+    for name in value:
+        if name not in _OWN_KEYS:
+            raise ValueError(f"players.{key}.{name}: not known{did_you_mean(str(name), _OWN_KEYS)}")
+    player = _parse(key, value.get("player", RECIPROCATOR), seat, action_names, learner)
+    settings = {("lambda_" if name == "lambda" else name): value[name] for name in value if name not in _OWN_KEYS[:3]}
+    if not player.learns and len(value) > 1:
+        raise ValueError(f"players.{key}: {player.written} does not learn, and has no settings")
+    team, module = str(value.get(TEAM, player.team)), str(value.get(MODULE, player.module))
+    return replace(player, team=team, module=module, settings=settings)
+
+
+def _parse(key: str, value: Any, seat: str, action_names: Sequence[str], learner: str) -> Player:
     kind, _, source = str(value).partition("/")
-    if value in (RECIPROCATOR, PPO):
-        return Player(seat, kind, value)
+    if value in (RECIPROCATOR, learner):
+        return Player(seat, RECIPROCATOR if value == RECIPROCATOR else LEARNER, value)
+    if kind == TEAM and source:
+        return Player(seat, RECIPROCATOR, value, team=source)
+    if kind == MODULE and source:
+        return Player(seat, RECIPROCATOR, value, module=source)
     if kind == SCRIPTED:
         if source not in STRATEGIES:
             raise ValueError(f"players.{key}: there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
@@ -83,7 +138,8 @@ def _parse(key: str, value: str, seat: str, action_names: Sequence[str]) -> Play
         return Player(seat, kind, value, source)
     if kind == CHECKPOINT:
         return Player(seat, kind, value, str(_checkpointed_module(key, source, seat)))
-    known = [RECIPROCATOR, PPO, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), f"{CHECKPOINT}/PATH"]
+    forms = [f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS", f"{CHECKPOINT}/PATH"]
+    known = [RECIPROCATOR, learner, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), *forms]
     raise ValueError(f"players.{key}: there is no player {value!r}{did_you_mean(str(value), known)}")
 
 

@@ -80,7 +80,7 @@ def in_order(chunks):
 @pytest.mark.parametrize("observe_balance", [False, True])
 def test_rewards_are_those_of_the_whole_episode(observe_balance):
     """Chunk by chunk, with agents that come and go, as if each episode were looked at whole."""
-    a_config = config(observe_balance=observe_balance, players={"stays": "reciprocator", "late": "reciprocator"})
+    a_config = config({"*": "reciprocator", "early": "ppo"}, observe_balance=observe_balance)
     one = runner(a_config)
     chunks = [chunk for _ in range(4) for chunk in one.sample(num_timesteps=10)]
     known = a_config.episode_reciprocity
@@ -138,7 +138,7 @@ def test_influence_is_the_sum_over_alternatives_one_by_one():
 
 
 def test_the_learner_gets_both_rewards_and_the_results_only_the_extrinsic(build):
-    algo = build(config({"stays": "reciprocator"}, fragment=7))
+    algo = build(config({"stays": "reciprocator", "*": "ppo"}, fragment=7))
     result = algo.train()
     episodes = algo.env_runner.sample(num_episodes=3)
     learner = algo.learner_group._learner
@@ -209,7 +209,7 @@ def test_a_restored_run_goes_on_with_its_replay(build, tmp_path):
 @pytest.mark.parametrize("observe_balance", [False, True])
 def test_agents_with_spaces_of_their_own(build, observe_balance):
     a_config = plain(env="mixed", agents=("camera", "clerk", "clock"))
-    players = {"camera": "reciprocator"}
+    players = {"camera": "reciprocator", "*": "ppo"}
     flat = {"multi_agent": True, "agent_ids": ["clerk", "clock"]}
     a_config.env_runners(env_to_module_connector=lambda env, spaces, device: FlattenObservations(**flat))
     a_config = reciprocate(a_config, players, weight=0.1, observe_balance=observe_balance, estimator_minibatch_size=16)
@@ -220,18 +220,51 @@ def test_agents_with_spaces_of_their_own(build, observe_balance):
 
 def test_policies_with_memory_and_shared_policies(build):
     """A team of two shares an LSTM; one of them reciprocates."""
-    a_config = (
-        plain(agents=("team", "late"))
-        .multi_agent(
-            policies=["team", "late"],
-            policy_mapping_fn=team_policy,
-        )
-        .rl_module(model_config={"use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 4, "fcnet_hiddens": [8]})
+    a_config = plain().rl_module(
+        model_config={"use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 4, "fcnet_hiddens": [8]}
     )
-    algo = build(reciprocate(a_config, {"stays": "reciprocator", "late": "reciprocator"}, weight=0.1))
+    algo = build(reciprocate(a_config, {"*": "team/red", "late": "ppo"}, weight=0.1))
     result = [algo.train() for _ in range(2)][-1]
-    assert np.isfinite(float(result["learners"]["team"]["total_loss"]))
-    assert set(result["env_runners"]["reciprocal_reward"]) == {"stays", "late"}
+    assert set(result["learners"]) == {"red", "late", "influence", "__all_modules__"}
+    assert np.isfinite(float(result["learners"]["red"]["total_loss"]))
+    assert set(result["env_runners"]["reciprocal_reward"]) == {"stays", "early"}
+
+
+def test_shared_policies_of_the_users_own(build):
+    """As RLlib's parameter-sharing examples have them: the configuration's own mapping is left alone."""
+    a_config = plain().multi_agent(policies=["team", "late"], policy_mapping_fn=team_policy, policies_to_train=["team"])
+    result = build(reciprocate(a_config, weight=0.1)).train()
+    assert set(result["env_runners"]["reciprocal_reward"]) == {"stays", "early"}
+    assert "total_loss" not in result["learners"].get("late", {})
+
+
+def test_every_kind_of_player(build, tmp_path):
+    first = build(plain())
+    first.train()
+    path = first.save_to_path(tmp_path)
+    players = {
+        "stays": {"player": "reciprocator", "lr": 0.1, "model_config": {"fcnet_hiddens": [5]}},
+        "early": "scripted/random",
+        "late": f"checkpoint/{path}",
+    }
+    algo = build(config(players))
+    before = algo.learner_group.get_weights()
+    for _ in range(2):
+        result = algo.train()
+    after, frozen = algo.learner_group.get_weights(), first.learner_group.get_weights()["late"]
+    assert set(result["learners"]) == {"stays", "influence", "__all_modules__"}
+    assert float(result["learners"]["stays"]["default_optimizer_learning_rate"]) == pytest.approx(0.1)
+    assert any(value.shape[0] == 5 for value in after["stays"].values())
+    assert any(not np.array_equal(before["stays"][name], value) for name, value in after["stays"].items())
+    for name, value in frozen.items():
+        np.testing.assert_array_equal(after["late"][name], value)
+
+
+def test_a_module_class_of_the_users_own(build):
+    path = "tests.multi_agent_envs:TinyModule"
+    algo = build(config({"*": f"module/{path}"}))
+    algo.train()
+    assert type(algo.env_runner.module["stays"]).__name__ == "TinyModule"
 
 
 def until_learned(algo, rounds=40):
@@ -310,8 +343,19 @@ def test_balances_of_episodes_that_are_not_going_on_are_forgotten():
     [
         (lambda: reciprocate(DQNConfig().environment("come_and_go")), "DQN learns from old transitions"),
         (lambda: reciprocate(ReciprocatorConfig()), "Reciprocator reciprocates by itself"),
-        (lambda: config({"stay": "reciprocator"}), "players.stay: there is no such agent; did you mean 'stays'"),
-        (lambda: config({"stays": "ppo"}), "nobody reciprocates"),
+        (lambda: config({"stay": "reciprocator"}), "players.stay: the game has no such seat; did you mean 'stays'"),
+        (lambda: config({"*": "ppo"}), "nobody reciprocates"),
+        (lambda: config({"*": "scripted/random"}), "nobody learns"),
+        (lambda: config({"stays": "reciprocator"}), "nobody plays early"),
+        (lambda: config({"*": "module/tests.multi_agent_envs:Missing"}), "cannot be imported"),
+        (lambda: config({"*": "module/tests.multi_agent_envs"}), "give PACKAGE.MODULE:CLASS"),
+        (lambda: config({"*": "module/tests.multi_agent_envs:Mixed"}), "is not a class of RLModules"),
+        (lambda: config({"*": {"player": "ppo", "learning_rate": 1}}), "learning_rate: not known"),
+        (lambda: config({"*": {"gamma": 0.9}}), "one gamma for all"),
+        (lambda: config({"*": "team/a", "late": {"team": "a", "lr": 0.1}}), "not the settings of stays"),
+        (lambda: config({"*": {"player": "scripted/random", "lr": 0.1}}), "does not learn"),
+        (lambda: config({"*": "team/x"}, env="mixed"), "observation space is not that of camera"),
+        (lambda: reciprocate(plain(IMPALAConfig).learners(num_aggregator_actors_per_learner=1)), "set it to 0"),
         (lambda: config(prior=2.0), "reciprocity.prior: not for PPO"),
         (lambda: config(rewards="petty"), "did you mean 'reward'"),
         (lambda: config(reward="pety"), "petty"),

@@ -41,3 +41,23 @@ def test_errors_name_key_and_nearest(mapping, actions, complaint):
 
 def test_random_plays_anything():
     assert kinds({"*": "scripted/random"}, ("left", "right")) == ["scripted/random"] * 3
+
+
+def test_mappings_with_settings_and_teams():
+    players = {
+        "player_0": {"player": "ppo", "lr": 0.1, "lambda": 0.5, "model_config": {"fcnet_hiddens": [4]}},
+        "player_1": "team/red",
+        "player_2": {"team": "red"},
+    }
+    zero, one, two = assign(players, SEATS, MATRIX)
+    assert (zero.kind, zero.module_id) == ("learner", "player_0")
+    assert zero.overrides == {"lr": 0.1, "lambda_": 0.5}
+    assert zero.settings["model_config"] == {"fcnet_hiddens": [4]}
+    assert one.module_id == two.module_id == "red"
+    assert one.kind == two.kind == "reciprocator"
+
+
+def test_who_only_learns_is_named_after_the_algorithm():
+    assert assign({"*": "impala"}, SEATS, MATRIX, learner="impala")[0].kind == "learner"
+    with pytest.raises(ValueError, match="there is no player 'ppo'"):
+        assign({"*": "ppo"}, SEATS, MATRIX, learner="impala")

@@ -63,7 +63,7 @@ class ReciprocatorConfig(PPOConfig):
         from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
 
         super().__init__(algo_class=algo_class or Reciprocator)
-        self.player_mapping: dict[str, str] = {"player_*": RECIPROCATOR}
+        self.player_mapping: dict[str, Any] = {"player_*": RECIPROCATOR}
         self.reciprocity_settings = ReciprocitySettings()
         self.normalize_advantages = True
         self.normalize_returns = False
@@ -87,12 +87,13 @@ class ReciprocatorConfig(PPOConfig):
         self.vf_loss_coeff = 0.5
         self.vf_clip_param = float("inf")
 
-    def players(self, players: Mapping[str, str]) -> ReciprocatorConfig:
+    def players(self, players: Mapping[str, Any]) -> ReciprocatorConfig:
         """Says who plays.
 
         Args:
             players: Player by seat or pattern of seats: ``reciprocator``, ``ppo``, ``scripted/STRATEGY``, or
-                ``checkpoint/PATH`` for a frozen player of an earlier run (:func:`rllib_reciprocator.players.assign`).
+                ``checkpoint/PATH`` for a frozen player of an earlier run; or a mapping with ``player`` and settings of
+                its own, as ``{player: ppo, lr: 0.001}`` (:func:`rllib_reciprocator.players.assign`).
 
         Returns:
             This configuration.
@@ -242,6 +243,7 @@ class ReciprocatorConfig(PPOConfig):
         """
         game = self._game()
         seated = assign(self.player_mapping, game.agents, game.action_names)
+        self._check_players(seated)
         self._check_learning(game, seated)
         self._check_sizes(game)
         # A list: a set would order the modules, and with them the draws of their first weights, by hash seed.
@@ -251,6 +253,7 @@ class ReciprocatorConfig(PPOConfig):
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs=self._module_specs(game, seated))
         self.algorithm_config_overrides_per_module = {
             **self.algorithm_config_overrides_per_module,
+            **{player.seat: dict(player.overrides) for player in seated if player.overrides},
             INFLUENCE_MODULE_ID: {"lr": self.reciprocity_settings.estimator_lr},
         }
         super().validate()
@@ -314,12 +317,12 @@ class ReciprocatorConfig(PPOConfig):
         if not self.in_evaluation and not any(player.learns for player in seated):
             raise ValueError("players: nobody learns; at least one must be reciprocator or ppo")
         whole = self.rollout_steps() == game.horizon
-        networks = self._networks()
-        if networks.get("use_gru") or networks.get("use_lstm"):
-            self._check_memory(game, whole)
         shape = game.observation_space.shape
-        if networks["conv_filters"] and (shape is None or len(shape) != 3):
-            raise ValueError(f"model_config.conv_filters: {self.env} shows {shape}, not planes x height x width")
+        for networks in (self._networks(player) for player in seated if player.learns):
+            if networks.get("use_gru") or networks.get("use_lstm"):
+                self._check_memory(game, whole)
+            if networks["conv_filters"] and (shape is None or len(shape) != 3):
+                raise ValueError(f"model_config.conv_filters: {self.env} shows {shape}, not planes x height x width")
         if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
             raise ValueError(
                 "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto"
@@ -362,7 +365,7 @@ class ReciprocatorConfig(PPOConfig):
             elif player.kind == CHECKPOINT:
                 specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
             else:
-                specs[player.seat] = self._learner_spec(game, reciprocates=player.kind == RECIPROCATOR)
+                specs[player.seat] = self._learner_spec(game, player)
         needs_influence = any(
             player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances")
             for player in seated
@@ -371,9 +374,10 @@ class ReciprocatorConfig(PPOConfig):
             specs[INFLUENCE_MODULE_ID] = self._influence_spec(game)
         return specs
 
-    def _learner_spec(self, game: BatchedGame, *, reciprocates: bool) -> RLModuleSpec:
+    def _learner_spec(self, game: BatchedGame, player: Player) -> RLModuleSpec:
         """The module of a player that learns."""
-        reciprocity, networks = self.reciprocity_settings, self._networks()
+        reciprocity, networks = self.reciprocity_settings, self._networks(player)
+        reciprocates = player.kind == RECIPROCATOR
         observes = game.payoffs is None if reciprocity.observe_balance is None else reciprocity.observe_balance
         predicts = reciprocity.predict_balance_coeff > 0
         if predicts and reciprocity.observe_balance:
@@ -455,9 +459,16 @@ class ReciprocatorConfig(PPOConfig):
             raise ValueError(f"reciprocity.reward: {reciprocity.reward} counts what others do to themselves, unseen")
         return OwnViewInfluence
 
-    def _networks(self) -> dict[str, Any]:
-        """The settings of the learning players' networks."""
-        given = dict(self._model_config if isinstance(self._model_config, dict) else vars(self._model_config))
+    def _check_players(self, seated: tuple[Player, ...]) -> None:
+        for player in seated:
+            if player.team or player.module:
+                what = "team" if player.team else "module"
+                raise ValueError(f"players.{player.seat}: {what}/.. is for RLlib's own algorithms (run: PPO), not here")
+
+    def _networks(self, player: Player) -> dict[str, Any]:
+        """The settings of a learning player's networks: those of all, and its own."""
+        of_all = dict(self._model_config if isinstance(self._model_config, dict) else vars(self._model_config))
+        given = {**of_all, **player.settings.get("model_config", {})}
         return model_settings_class(given).model_validate(given).model_dump()
 
     def _check_memory(self, game: BatchedGame, whole: bool) -> None:

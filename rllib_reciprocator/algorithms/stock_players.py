@@ -1,0 +1,99 @@
+"""Players on the seats of RLlib's own algorithms: modules, policy mapping and settings from one mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+
+from rllib_reciprocator.connectors.joint_steps import JointSpaces
+from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
+from rllib_reciprocator.players.frozen import frozen_module_spec
+
+# RLlib estimates the advantages of all modules with one gamma and one lambda.
+OF_ALL = ("gamma", "lambda_")
+
+
+def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: JointSpaces) -> tuple[str, ...]:
+    """Derives policies, modules, policy mapping and settings per module from who sits where; changes the configuration.
+
+    Args:
+        config: A configuration of an algorithm of RLlib's.
+        players: As for :func:`rllib_reciprocator.players.assign`.
+        joint: The agents and their spaces.
+
+    Returns:
+        The agents that reciprocate.
+
+    Raises:
+        ValueError: If a player is not known, nobody learns, or a team's members differ in their spaces or settings.
+    """
+    learner = config.algo_class.__name__.lower()
+    seated = assign(players, joint.agents, ("any",), learner)
+    if not any(player.learns for player in seated):
+        raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
+    specs: dict[str, RLModuleSpec] = {}
+    first: dict[str, Player] = {}
+    for player in seated:
+        mate = first.setdefault(player.module_id, player)
+        if mate is player:
+            specs[player.module_id] = _spec(config, player, joint)
+        else:
+            _check_team(player, mate, joint)
+    trained = [module_id for module_id, player in first.items() if player.learns]
+    config.multi_agent(
+        policies=list(first),
+        policy_mapping_fn=partial(_module_of, {player.seat: player.module_id for player in seated}),
+        policies_to_train=trained,
+        algorithm_config_overrides_per_module={
+            **config.algorithm_config_overrides_per_module,
+            **{module_id: dict(player.overrides) for module_id, player in first.items() if player.overrides},
+        },
+    )
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    return tuple(player.seat for player in seated if player.kind == RECIPROCATOR)
+
+
+def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+    return modules[str(agent_id)]
+
+
+def _spec(config: AlgorithmConfig, player: Player, joint: JointSpaces) -> RLModuleSpec:
+    spaces = {"observation_space": joint.observations[player.seat], "action_space": joint.actions[player.seat]}
+    if player.kind == SCRIPTED:
+        return RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
+    if player.kind == CHECKPOINT:
+        return frozen_module_spec(Path(player.source), **spaces)
+    for name in player.overrides:
+        if name in OF_ALL:
+            raise ValueError(f"players.{player.seat}.{name}: RLlib's algorithms have one {name} for all players")
+    model_config = player.settings.get("model_config")
+    return RLModuleSpec(_module_class(player) if player.module else None, model_config=model_config)
+
+
+def _module_class(player: Player) -> type[RLModule]:
+    module, colon, name = player.module.partition(":")
+    at = f"players.{player.seat}: module/{player.module}"
+    if not colon:
+        raise ValueError(f"{at}: give PACKAGE.MODULE:CLASS")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{at}: cannot be imported ({error})") from None
+    if not (isinstance(found, type) and issubclass(found, RLModule)):
+        raise ValueError(f"{at}: is not a class of RLModules")
+    return found
+
+
+def _check_team(player: Player, mate: Player, joint: JointSpaces) -> None:
+    for name, spaces in (("observation", joint.observations), ("action", joint.actions)):
+        if spaces[player.seat] != spaces[mate.seat]:
+            raise ValueError(f"players.{player.seat}: its {name} space is not that of {mate.seat}, of the same team")
+    if (player.kind, player.module, player.settings) != (mate.kind, mate.module, mate.settings):
+        raise ValueError(f"players.{player.seat}: not the settings of {mate.seat}, of the same team")
