@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -106,10 +107,12 @@ def _pettingzoo_module(name: str) -> str:
 
 
 def _near(path: str) -> str:
-    """PettingZoo's own environments of the same family, as the end of a message."""
-    from pettingzoo.utils.all_modules import all_environments
+    """The nearest of PettingZoo's own environments, as the end of a message."""
+    import pettingzoo
 
-    return did_you_mean(path.replace(".", "/"), all_environments)
+    folder = Path(pettingzoo.__path__[0])
+    names = [str(file.relative_to(folder).with_suffix("")) for file in folder.glob("*/*_v[0-9]*.py")]
+    return did_you_mean(path.replace(".", "/"), names)
 
 
 def _pettingzoo(module: str, config: dict[str, Any]) -> Any:

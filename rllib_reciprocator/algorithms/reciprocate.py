@@ -35,6 +35,7 @@ from rllib_reciprocator.callbacks.episode_outcomes import EpisodeOutcomesCallbac
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
 from rllib_reciprocator.connectors.observe_balance import ObserveBalance
+from rllib_reciprocator.connectors.observed_balance import space_with_balance
 from rllib_reciprocator.connectors.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
 from rllib_reciprocator.estimators import MixedRewardModelInfluence
 from rllib_reciprocator.rewards import REWARDS
@@ -124,7 +125,7 @@ def reciprocate(
     config.rl_module(rl_module_spec=_with_estimator(config, joint, settings))
     overrides = {**config.algorithm_config_overrides_per_module, INFLUENCE_MODULE_ID: {"lr": settings.estimator_lr}}
     config.multi_agent(algorithm_config_overrides_per_module=overrides)
-    config.training(
+    config.learners(
         learner_class=reciprocal_learner(config.learner_class),
         learner_connector=partial(_learner_pieces, config._learner_connector, known),
     )
@@ -193,6 +194,30 @@ def reciprocal_learner(base: type[Learner]) -> type[Learner]:
 
     ReciprocalLearner.__name__ = f"Reciprocal{base.__name__}"
     return ReciprocalLearner
+
+
+def check_modules(config: AlgorithmConfig) -> None:
+    """Builds every player's module once, so that what cannot be built is known before anything starts.
+
+    Raises:
+        ValueError: With what RLlib has to say, and who it is about.
+    """
+    joint, _ = joint_spaces(config)
+    known: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
+    observers = known.observers if known else ()
+    spaces = {}
+    for agent in joint.agents:
+        seen = joint.observations[agent]
+        if agent in observers:
+            seen = space_with_balance(seen, len(joint.agents) - 1)
+        spaces[config.policy_mapping_fn(agent, MultiAgentEpisode())] = (seen, joint.actions[agent])
+    specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
+    for module_id, (observation_space, action_space) in spaces.items():
+        specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
+        try:
+            specs[module_id].build()
+        except Exception as error:  # whatever a user's own module raises
+            raise ValueError(f"players: the module of {module_id} cannot be built: {error}") from None
 
 
 def make_env(config: AlgorithmConfig) -> MultiAgentEnv:

@@ -14,7 +14,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
 from rllib_reciprocator import environments
-from rllib_reciprocator.algorithms.reciprocate import SUPPORTED
+from rllib_reciprocator.algorithms.reciprocate import SUPPORTED, check_modules
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
 from rllib_reciprocator.algorithms.registry import algorithm_class, algorithm_names
@@ -82,6 +82,8 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
         config.environment(env)
         config.update_from_dict(algorithm_settings(settings))
         config.validate()
+        if not ours and "players" in settings:
+            check_modules(config)
     except ValidationError as error:
         raise UserError("config.{}: {}".format(*explain(error))) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
