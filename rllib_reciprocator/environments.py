@@ -68,6 +68,28 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         self.env.close()
 
 
+class FlatGame(PettingZooMultiAgentEnv):
+    """One of our games, its observations as rows of numbers: RLlib has no default networks for grids of a few cells."""
+
+    def __init__(self, env: Any) -> None:
+        """Wraps the game."""
+        super().__init__(env)
+        self.observation_spaces = {
+            agent: gymnasium.spaces.flatten_space(space) for agent, space in self.observation_spaces.items()
+        }
+        self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Starts an episode."""
+        obs, infos = super().reset(seed=seed, options=options)
+        return {agent: seen.ravel() for agent, seen in obs.items()}, infos
+
+    def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
+        """Plays one joint action."""
+        obs, *rest = super().step(action_dict)
+        return {agent: seen.ravel() for agent, seen in obs.items()}, *rest  # type: ignore[return-value]
+
+
 def is_known(name: str) -> bool:
     """Whether a name is one that :func:`register` makes an environment of."""
     return name in social_dilemmas.game_ids() or name.startswith(f"{PETTINGZOO}/")
@@ -89,7 +111,7 @@ def register(name: str) -> None:
 
 def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
     if name in social_dilemmas.game_ids():
-        return lambda config: PettingZooMultiAgentEnv(social_dilemmas.parallel_env(name, **dict(config)))
+        return lambda config: FlatGame(social_dilemmas.parallel_env(name, **dict(config)))
     module = _pettingzoo_module(name)
     return lambda config: PettingZooMultiAgentEnv(_pettingzoo(module, dict(config)))
 

@@ -1,4 +1,4 @@
-"""What learners have in common that fit an influence estimator beside the players."""
+"""Learners beside whose players there are fixed modules, or an influence estimator to fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,27 @@ def has_parameters(module: torch.nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-class InfluenceLearner(TorchLearner):
+class FixedModulesLearner(TorchLearner):
+    """Mixed into a learner class of RLlib's: some modules, as scripted players, have nothing that could be learned."""
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """An optimizer for every module that has parameters; PyTorch refuses one without."""
+        if has_parameters(self.module[module_id]):
+            super().configure_optimizers_for_module(module_id, config)
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Wraps the modules that have parameters for distributed training; PyTorch refuses the others."""
+        fixed = {key: module for key, module in self.module.items() if not has_parameters(module)}
+        for module_id in fixed:
+            self.module.remove_module(module_id)
+        super()._make_modules_ddp_if_necessary()
+        for module_id, module in fixed.items():
+            self.module.add_module(module_id, module)
+
+
+class InfluenceLearner(FixedModulesLearner):
     """Mixed into a learner class of RLlib's: fits the estimator from a replay, in steps of its own.
 
     The replay is part of the learner's state, so that a resumed run goes on with it.
@@ -37,16 +57,6 @@ class InfluenceLearner(TorchLearner):
         super().build()
         self._replay: list[dict[str, Tensor]] = []
         self._entropy = self.config.seed if self.config.seed is not None else np.random.SeedSequence().entropy
-
-    @override(TorchLearner)
-    def _make_modules_ddp_if_necessary(self) -> None:
-        """Wraps the modules that have parameters for distributed training; PyTorch refuses the others."""
-        fixed = {key: module for key, module in self.module.items() if not has_parameters(module)}
-        for module_id in fixed:
-            self.module.remove_module(module_id)
-        super()._make_modules_ddp_if_necessary()
-        for module_id, module in fixed.items():
-            self.module.add_module(module_id, module)
 
     @override(TorchLearner)
     def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:

@@ -26,7 +26,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
 from rllib_reciprocator import environments
-from rllib_reciprocator.algorithms.influence_learner import InfluenceLearner
+from rllib_reciprocator.algorithms.influence_learner import FixedModulesLearner, InfluenceLearner
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
 from rllib_reciprocator.algorithms.stock_players import seat_players
@@ -156,6 +156,8 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
             nobody = players is not None and not seat_players(self, players, joint_spaces(self)[0])
             if reciprocity is not None or (players is not None and not nobody):
                 reciprocate(self, players, **(reciprocity or {}))
+            elif nobody:
+                self.learners(learner_class=fixed_modules_learner(self.learner_class))
             return self
 
     class WithPlayers(base):
@@ -168,6 +170,12 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
 
     WithPlayers.__name__ = WithPlayers.__qualname__ = base.__name__
     return WithPlayers
+
+
+@cache
+def fixed_modules_learner(base: type[Learner]) -> type[Learner]:
+    """A learner class of RLlib's beside whose players there may be modules without parameters."""
+    return type(base.__name__, (FixedModulesLearner, base), {})
 
 
 @cache

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray._private.dict import flatten_dict
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.result_grid import ResultGrid
 from rich.console import Console
@@ -19,6 +21,8 @@ from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign
 
 CURVES = "learning_curves.png"
+# With more trials there is one summary instead of a table each.
+MOST_TABLES = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Trial:
 
     Attributes:
         folder: Where its files are.
+        settings: Its settings, by path.
         players: Who played, by seat; empty for algorithms without players.
         results: The result of every iteration, as reported.
         checkpoint: The last checkpoint's folder, if any.
@@ -34,6 +39,7 @@ class Trial:
     """
 
     folder: Path
+    settings: dict[str, Any]
     players: dict[str, str]
     results: list[dict[str, Any]]
     checkpoint: Path | None
@@ -48,7 +54,9 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
         checkpoint = Path(result.checkpoint.path) if result.checkpoint else None
         error = str(result.error).strip().splitlines()[-1] if result.error else None
         results = read_results(folder)
-        trials.append(Trial(folder, _players(experiment, algorithm, folder, results), results, checkpoint, error))
+        settings = _settings(folder)
+        players = _players(experiment, algorithm, settings, results)
+        trials.append(Trial(folder, flatten_dict(settings), players, results, checkpoint, error))
     return trials
 
 
@@ -66,14 +74,17 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
-def _players(
-    experiment: Experiment, algorithm: type[Algorithm], folder: Path, results: list[dict[str, Any]]
-) -> dict[str, str]:
+def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+        return json.loads((folder / "params.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
-        settings = {}
-    players = {key: settings[key] for key in ("players", "env_config") if key in settings}
+        return {}
+
+
+def _players(
+    experiment: Experiment, algorithm: type[Algorithm], settings: dict[str, Any], results: list[dict[str, Any]]
+) -> dict[str, str]:
+    players: dict[str, Any] = {key: settings[key] for key in ("players", "env_config") if key in settings}
     if not issubclass(algorithm.get_default_config().__class__, ReciprocatorConfig):
         seats = sorted(results[-1].get("env_runners", {}).get("agent_episode_returns_mean", {})) if results else []
         if "players" not in players or not seats:
@@ -86,7 +97,9 @@ def _players(
 
 def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
     """Prints the outcome, and draws the learning curves beside the trials' folders."""
-    for trial in trials:
+    if len(trials) > 1:
+        console.print(summary(experiment, trials))
+    for trial in trials if len(trials) <= MOST_TABLES else []:
         if trial.error:
             console.print(f"[red]failed[/red] {trial.folder.name}: {trial.error}", highlight=False, soft_wrap=True)
         if not trial.results:
@@ -116,6 +129,60 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
         picture = drawn[0].folder.parent / CURVES
         draw(experiment.name, drawn, picture)
         console.print(f"picture      {picture}", highlight=False, soft_wrap=True)
+
+
+def summary(experiment: Experiment, trials: list[Trial]) -> Table:
+    """A sweep as a table: a row a setting, with means over its trials and their 95% confidence intervals.
+
+    An outcome is the mean over players; the return is that of all players together.
+    """
+    by_setting: dict[tuple[tuple[str, str], ...], list[Trial]] = {}
+    varied = _varied([trial.settings for trial in trials])
+    for trial in trials:
+        key = tuple((name, _short(trial.settings.get(name, ""))) for name in varied)
+        by_setting.setdefault(key, []).append(trial)
+    table = Table(title=f"{experiment.name}: {len(trials)} trials of {len(by_setting)} settings", title_justify="left")
+    for name in [*varied, "trials"]:
+        table.add_column(name)
+    rows = {key: [_means(trial.results[-1]) for trial in group if trial.results] for key, group in by_setting.items()}
+    names = list(dict.fromkeys(name for row in rows.values() for means in row for name in means))
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for key, row in rows.items():
+        failed = sum(trial.error is not None for trial in by_setting[key])
+        count = f"{len(by_setting[key])}" + (f" ({failed} failed)" if failed else "")
+        figures = [_interval([means[name] for means in row if name in means]) for name in names]
+        table.add_row(*(value for _, value in key), count, *figures)
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _varied(settings: list[dict[str, Any]]) -> list[str]:
+    """The settings in which trials differ, but for the seed."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if name != "seed" and len({str(each.get(name)) for each in settings}) > 1]
+
+
+def _means(result: dict[str, Any]) -> dict[str, float]:
+    """Outcomes of a result, each the mean over players, and the return of all."""
+    means = {name: statistics.fmean(by.values()) for name, by in outcome_rates(result).items()}
+    total = result.get("env_runners", {}).get("episode_return_mean")
+    return {**means, "return": float(total)} if total is not None else means
+
+
+def _interval(values: list[float]) -> str:
+    """Mean and half-width of its 95% confidence interval, after Student."""
+    from scipy.stats import t
+
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):.3f} ± {half:.3f}"
 
 
 def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:

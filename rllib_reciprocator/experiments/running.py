@@ -14,11 +14,13 @@ import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.experiment import Trial
 from ray.tune.result_grid import ResultGrid
 
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.progress import ProgressCallback
 from rllib_reciprocator.experiments.schema import Experiment, variants
+from rllib_reciprocator.experiments.search import scheduler, searcher, with_distributions
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO)
@@ -143,7 +145,9 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
         The trials' results.
     """
     folder = storage_of(experiment)
-    space = {"env": experiment.env, **algorithm_settings(experiment.config)}
+    space = {"env": experiment.env, **with_distributions(algorithm_settings(experiment.config))}
+    if experiment.seeds:
+        space["seed"] = tune.grid_search(list(range(1, experiment.seeds + 1)))
     if experiment.restore:
         algorithm = _restored(algorithm, str(Path(experiment.restore).expanduser().resolve()))
     if resume:
@@ -154,7 +158,14 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     tuner = tune.Tuner(
         algorithm,
         param_space=space,
-        tune_config=tune.TuneConfig(num_samples=experiment.num_samples),
+        tune_config=tune.TuneConfig(
+            num_samples=experiment.num_samples,
+            metric=experiment.metric,
+            mode=experiment.mode,
+            scheduler=scheduler(experiment.scheduler, "scheduler"),
+            search_alg=searcher(experiment.search_alg, "search_alg"),
+            trial_dirname_creator=_folder_name,
+        ),
         run_config=tune.RunConfig(
             name=experiment.name,
             storage_path=str(folder.parent),
@@ -169,6 +180,11 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
         ),
     )
     return tuner.fit()
+
+
+def _folder_name(trial: Trial) -> str:
+    """A trial's folder: short, and without the slashes of some environments' names."""
+    return f"{trial.trainable_name}_{trial.trial_id}"
 
 
 def _restored(algorithm: type[Algorithm], checkpoint: str) -> type[Algorithm]:

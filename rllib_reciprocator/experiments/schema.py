@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
+from rllib_reciprocator.experiments.search import (
+    distribution,
+    is_distribution,
+    scheduler,
+    searcher,
+    with_distributions,
+)
 
 STOP_ROOTS = (
     "training_iteration",
@@ -31,7 +38,12 @@ class Experiment(BaseModel):
         env: Id of the game or environment.
         stop: When each trial ends: metric -> value to reach.
         config: The algorithm's settings; a value may be ``{grid_search: [..]}``.
-        num_samples: How often each setting is run.
+        num_samples: How often each setting is run, or drawn where it is a distribution (``{tune: NAME, args: [..]}``).
+        seeds: With how many seeds each setting is run, 1 to this.
+        metric: What schedulers and searchers go by, a path into results.
+        mode: Whether the metric is to be as large or as small as possible.
+        scheduler: Which of Tune's schedulers stops or changes trials, as ``{type: asha, ..}``.
+        search_alg: Which of Tune's searchers proposes settings, as ``{type: optuna}``.
         checkpoint_freq: Every how many iterations to checkpoint; 0 for never.
         checkpoint_at_end: Whether to checkpoint at the end.
         keep_checkpoints_num: How many checkpoints to keep; all if None.
@@ -47,6 +59,11 @@ class Experiment(BaseModel):
     stop: dict[str, float | int] = {}
     config: dict[str, Any] = {}
     num_samples: Annotated[int, Field(ge=1)] = 1
+    seeds: Annotated[int, Field(ge=1)] | None = None
+    metric: str | None = None
+    mode: Literal["max", "min"] | None = None
+    scheduler: dict[str, Any] | None = None
+    search_alg: dict[str, Any] | None = None
     checkpoint_freq: Annotated[int, Field(ge=0)] = 0
     checkpoint_at_end: bool = True
     keep_checkpoints_num: Annotated[int, Field(ge=1)] | None = None
@@ -114,6 +131,7 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
     except ValidationError as error:
         key, problem = explain(error, set(Experiment.model_fields) - {"name"})
         raise UserError(f"{where}: {name}.{key}: {problem}") from None
+    _check_search(experiment, f"{where}: {name}")
     for metric in experiment.stop:
         root = metric.split("/")[0]
         if metric not in STOP_ROOTS and root not in STOP_TREES:
@@ -123,9 +141,21 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
     return experiment
 
 
+def _check_search(experiment: Experiment, at: str) -> None:
+    with_distributions(experiment.config, f"{at}.config")
+    if (experiment.scheduler or experiment.search_alg) and not (experiment.metric and experiment.mode):
+        raise UserError(f"{at}.metric: a scheduler or searcher needs metric and mode to go by")
+    scheduler(experiment.scheduler, f"{at}.scheduler")
+    searcher(experiment.search_alg, f"{at}.search_alg")
+    if experiment.seeds and (experiment.search_alg or "seed" in experiment.config):
+        raise UserError(f"{at}.seeds: not beside {'search_alg' if experiment.search_alg else 'config.seed'}")
+
+
 def variants(settings: Any) -> Iterator[Any]:
-    """Settings without ``grid_search``: every alternative once, the others at their first."""
-    if isinstance(settings, dict) and set(settings) == {"grid_search"} and isinstance(settings["grid_search"], list):
+    """Settings without ``grid_search`` and distributions: every alternative once, the others at their first."""
+    if is_distribution(settings):
+        yield distribution(settings, "config").sample()
+    elif isinstance(settings, dict) and set(settings) == {"grid_search"} and isinstance(settings["grid_search"], list):
         for value in settings["grid_search"]:
             yield from variants(value)
     elif isinstance(settings, dict):

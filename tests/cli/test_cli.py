@@ -174,6 +174,60 @@ cartpole:
     assert "CartPole-v1: 3 episodes" in evaluated.stdout
 
 
+def test_a_sweep_and_rllibs_own_algorithm_with_players(tmp_path):
+    """Each drawn setting is run with every seed; a table sums up; stock PPO plays a game with a Reciprocator."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        """
+sweep:
+  run: Reciprocator
+  env: ipd_v0
+  stop: {training_iteration: 2}
+  seeds: 2
+  num_samples: 2
+  metric: env_runners/episode_return_mean
+  mode: max
+  scheduler: {type: asha, grace_period: 1, max_t: 2}
+  checkpoint_at_end: false
+  config: {num_envs_per_env_runner: 16, lr: {tune: loguniform, args: [1e-3, 1e-2]}}
+stock:
+  run: PPO
+  env: ipd_v0
+  stop: {training_iteration: 1}
+  config:
+    players: {player_0: reciprocator, player_1: scripted/random}
+    reciprocity: {reward: petty, weight: 5.0}
+    num_env_runners: 0
+    rollout_fragment_length: 32
+    train_batch_size_per_learner: 64
+    num_envs_per_env_runner: 2
+    minibatch_size: 32
+    num_epochs: 1
+"""
+    )
+    done = run("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    params = [json.loads(each.read_text()) for each in (tmp_path / "out" / "sweep").glob("*/params.json")]
+    assert sorted(each["seed"] for each in params) == [1, 1, 2, 2]
+    rates = [each["lr"] for each in params]
+    assert all(rates.count(rate) == 2 for rate in rates)
+    assert "sweep: 4 trials of 2 settings" in done.stdout
+    assert "±" in done.stdout
+    assert "scripted/random" in done.stdout
+    assert "cooperation rate" in done.stdout
+
+
+def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(tmp_path):
+    config = (
+        '{"players": {"player_0": "ppo", "player_1": "scripted/random"}, "num_env_runners": 0, "minibatch_size": 32,'
+        ' "rollout_fragment_length": 32, "train_batch_size_per_learner": 64, "num_epochs": 1}'
+    )
+    options = ("--stop", '{"training_iteration": 1}', "--storage-path", str(tmp_path))
+    done = run("train", "--algo", "PPO", "--env", "coins_v0", "--config", config, *options)
+    assert done.returncode == 0, done.stderr
+    assert "own coin share" in done.stdout
+
+
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, ray_cluster):
     """SIGKILL between checkpoints, then --resume: every figure is that of an uninterrupted run."""
     from rllib_reciprocator.experiments.validation import build_config

@@ -61,9 +61,12 @@ def test_tuned_examples_are_valid_and_described(file):
         ({"lr": {"grid_search": [0.1, "slow"]}}, "x.config.lr: 'slow'"),
         ({"run": "PPO", "env": "CartPole-v1", "lrr": 1}, "did you mean 'lr'"),
         ({"run": "PPO", "env": "CartPol-v1"}, "x.env: 'CartPol-v1' is not known; did you mean 'CartPole-v1'"),
-        ({"run": "PPO", "env": "ipd_v0"}, "x.env: ipd_v0 has several players; let Reciprocator run it"),
+        ({"run": "PPO", "env": "ipd_v0"}, "x.env: ipd_v0 has several players; say who they are"),
         ({"run": "PPO", "env": None}, "x.env: missing"),
-        ({"run": "PPO", "env": "CartPole-v1", "players": {}}, "x.config.players: not known"),
+        (
+            {"run": "PPO", "env": "CartPole-v1", "players": {}},
+            "x.config.env: 'CartPole-v1' is not a registered multi-agent",
+        ),
         ({"run": "PPO", "env": "CartPole-v1", "minibatch_size": 10**6}, "x.config: .*minibatch_size"),
     ],
 )
