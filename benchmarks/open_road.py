@@ -1,0 +1,125 @@
+"""Reciprocators on RLlib's own PPO and env runners: do they learn as with the Reciprocator algorithm, what is added.
+
+``python -m benchmarks.open_road parity ipd|coins --seeds 3`` trains both with the same settings and joint steps.
+``python -m benchmarks.open_road overhead ipd|coins`` times PPO with and without ``reciprocate()`` in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+import warnings
+from typing import Any
+
+STEPS = 8192
+GAMES = {
+    "ipd": {
+        "env": "ipd_v0",
+        "outcome": "cooperation_rate",
+        "reciprocity": {"reward": "petty", "weight": 5.0, "balance_decay": 0.0, "observe_balance": False},
+        "training": {"lr": 0.005, "gamma": 0.96, "lambda_": 1.0, "clip_param": 0.2, "entropy_coeff": 0.02},
+        "hiddens": [16, 16],
+    },
+    "coins": {
+        "env": "coins_v0",
+        "outcome": "own_coin_share",
+        "reciprocity": {"reward": "petty_payoff", "weight": 0.5, "balance_decay": 0.99, "observe_balance": True},
+        "training": {"lr": 0.005, "gamma": 0.99, "lambda_": 0.8, "clip_param": 0.15, "entropy_coeff": 0.01},
+        "hiddens": [64, 64],
+    },
+}
+ESTIMATOR = {"influence": "reward", "estimator_epochs": 4, "buffer_iterations": 3}
+
+
+def fast(game: dict[str, Any], seed: int) -> Any:
+    """The Reciprocator algorithm."""
+    from rllib_reciprocator import ReciprocatorConfig
+
+    config = ReciprocatorConfig().environment(game["env"]).reciprocity(**game["reciprocity"], **ESTIMATOR)
+    config.training(**game["training"], num_epochs=10, bootstrap_at_horizon=True)
+    config.env_runners(num_envs_per_env_runner=STEPS // 32).rl_module(model_config={"fcnet_hiddens": game["hiddens"]})
+    return config.debugging(seed=seed).build_algo()
+
+
+def stock(game: dict[str, Any], seed: int, *, reciprocal: bool = True, steps: int = STEPS) -> Any:
+    """RLlib's PPO, with or without ``reciprocate()``."""
+    from rllib_reciprocator.algorithms.registry import algorithm_class
+
+    config = algorithm_class("PPO").get_default_config()
+    players: dict[str, Any] = {"players": {"*": "reciprocator" if reciprocal else "ppo"}}
+    if reciprocal:
+        players["reciprocity"] = {**game["reciprocity"], **ESTIMATOR}
+    config.environment(game["env"])
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=32)
+    config.training(**game["training"], num_epochs=10, train_batch_size_per_learner=steps, minibatch_size=steps)
+    config.training(use_kl_loss=False, vf_loss_coeff=0.5, vf_clip_param=float("inf"), shuffle_batch_per_epoch=False)
+    network = {"fcnet_hiddens": game["hiddens"], "fcnet_activation": "relu", "vf_share_layers": False}
+    config.rl_module(model_config=network).debugging(seed=seed)
+    return config.update_from_dict(players).build_algo()
+
+
+def parity(game: dict[str, Any], seeds: int, iterations: int) -> None:
+    """Prints both curves for every seed."""
+    for seed in range(1, seeds + 1):
+        for road, build in (("Reciprocator", fast), ("PPO + reciprocate", stock)):
+            algo = build(game, seed)
+            shown, start = [], time.perf_counter()
+            for iteration in range(1, iterations + 1):
+                outcomes = algo.train()["env_runners"]["outcomes"]
+                rates = [float(outcomes[seat][game["outcome"]]) for seat in sorted(outcomes)]
+                if iteration % 5 == 0:
+                    shown.append(f"{iteration}: {statistics.fmean(rates):.2f}")
+            seconds = (time.perf_counter() - start) / iterations
+            algo.stop()
+            print(f"seed {seed}  {road:18} {seconds:.2f} s/iteration  " + "  ".join(shown), flush=True)
+
+
+def overhead(game: dict[str, Any], rounds: int) -> None:
+    """Times iterations in turn."""
+    algos = [stock(game, 1, reciprocal=reciprocal, steps=4096) for reciprocal in (True, False)]
+    for algo in algos:
+        algo.train()
+    pairs = []
+    for _ in range(rounds):
+        times = []
+        for algo in algos:
+            start = time.perf_counter()
+            algo.train()
+            times.append(time.perf_counter() - start)
+        pairs.append(times)
+    for algo in algos:
+        algo.stop()
+    ours, plain = (statistics.median(pair[k] for pair in pairs) for k in range(2))
+    ratios = sorted(a / b for a, b in pairs)
+    print(
+        f"{game['env']}: PPO with reciprocate() {ours:.2f} s an iteration of 4,096 joint steps, without {plain:.2f} s:"
+        f" ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
+
+
+def main() -> None:
+    """Runs what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["parity", "overhead"])
+    parser.add_argument("game", choices=list(GAMES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    logging.disable(logging.WARNING)
+    if options.what == "parity":
+        parity(GAMES[options.game], options.seeds, options.iterations)
+    else:
+        overhead(GAMES[options.game], options.rounds)
+
+
+if __name__ == "__main__":
+    main()
