@@ -1,21 +1,22 @@
-"""Environments by name, as RLlib takes them: our games, and whatever has PettingZoo's interface."""
+"""Environments by name, as RLlib takes them: our games, whatever has PettingZoo's interface, and Melting Pot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
 
 import social_dilemmas
 from social_dilemmas.registry import did_you_mean
 
-PETTINGZOO = "pettingzoo"
+PETTINGZOO, MELTINGPOT = "pettingzoo", "meltingpot"
 
 
 class PettingZooMultiAgentEnv(MultiAgentEnv):
@@ -90,9 +91,68 @@ class FlatGame(PettingZooMultiAgentEnv):
         return {agent: seen.ravel() for agent, seen in obs.items()}, *rest  # type: ignore[return-value]
 
 
+class MeltingPotMultiAgentEnv(MultiAgentEnv):
+    """A substrate of Melting Pot for RLlib's env runners: ``player_0``, ``player_1``, .., each with its own picture.
+
+    Observations are ``RGB``, ``[88, 88, 3]`` float32 from 0 to 1; what else a substrate shows to one player is left
+    out, and so is what it shows of the whole world.
+    """
+
+    def __init__(
+        self, name: str, roles: Sequence[str] | None = None, num_agents: int | None = None, max_steps: int = 1000
+    ) -> None:
+        """Builds the substrate.
+
+        Args:
+            name: Of the substrate, as ``clean_up``.
+            roles: Who plays; the substrate's own default if None.
+            num_agents: That many in the substrate's first default role, instead of ``roles``.
+            max_steps: After how many steps an episode is cut off, if it has not ended.
+        """
+        super().__init__()
+        substrate = import_module("meltingpot.substrate")
+        usual = substrate.get_config(name).default_player_roles
+        self._roles = list(roles or ([usual[0]] * num_agents if num_agents else usual))
+        self._substrate = substrate.build(name, roles=self._roles)
+        self._max_steps, self._step = max_steps, 0
+        self.possible_agents = [f"player_{index}" for index in range(len(self._roles))]
+        self.agents = self.possible_agents
+        shape = self._substrate.observation_spec()[0]["RGB"].shape
+        picture = gymnasium.spaces.Box(0.0, 1.0, shape, np.float32)
+        choice = gymnasium.spaces.Discrete(int(self._substrate.action_spec()[0].num_values))
+        self.observation_spaces = dict.fromkeys(self.possible_agents, picture)
+        self.action_spaces = dict.fromkeys(self.possible_agents, choice)
+        self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
+        self.action_space = gymnasium.spaces.Dict(self.action_spaces)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Starts an episode."""
+        self._step = 0
+        return self._pictures(self._substrate.reset()), {}
+
+    def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
+        """Plays one joint action."""
+        self._step += 1
+        shown = self._substrate.step([int(action_dict[agent]) for agent in self.possible_agents])
+        rewards = dict(zip(self.possible_agents, map(float, shown.reward), strict=True))
+        over = bool(shown.last())
+        truncated = {"__all__": not over and self._step >= self._max_steps}
+        return self._pictures(shown), rewards, {"__all__": over}, truncated, {}
+
+    def close(self) -> None:
+        """Ends the simulator."""
+        self._substrate.close()
+
+    def _pictures(self, shown: Any) -> dict[str, np.ndarray]:
+        return {
+            agent: seen["RGB"].astype(np.float32) / 255.0
+            for agent, seen in zip(self.possible_agents, shown.observation, strict=True)
+        }
+
+
 def is_known(name: str) -> bool:
     """Whether a name is one that :func:`register` makes an environment of."""
-    return name in social_dilemmas.game_ids() or name.startswith(f"{PETTINGZOO}/")
+    return name in social_dilemmas.game_ids() or name.partition("/")[0] in (PETTINGZOO, MELTINGPOT)
 
 
 def register(name: str) -> None:
@@ -102,6 +162,7 @@ def register(name: str) -> None:
         name: A game's id, or ``pettingzoo/MODULE``: a module of PettingZoo's (``pettingzoo/butterfly/pistonball_v6``)
             or any other that can be imported (``pettingzoo/my_package.my_env``), with ``parallel_env()`` or ``env()``.
             ``env_config`` goes to these as arguments; ``wrappers`` in it names wrappers of SuperSuit, in their order.
+            Or ``meltingpot/SUBSTRATE`` (:class:`MeltingPotMultiAgentEnv`).
 
     Raises:
         ValueError: If there is no such environment.
@@ -112,8 +173,22 @@ def register(name: str) -> None:
 def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
     if name in social_dilemmas.game_ids():
         return lambda config: FlatGame(social_dilemmas.parallel_env(name, **dict(config)))
+    if name.startswith(f"{MELTINGPOT}/"):
+        substrate = _substrate(name)
+        return lambda config: MeltingPotMultiAgentEnv(substrate, **dict(config))
     module = _pettingzoo_module(name)
     return lambda config: PettingZooMultiAgentEnv(_pettingzoo(module, dict(config)))
+
+
+def _substrate(name: str) -> str:
+    """The substrate's own name."""
+    if find_spec("meltingpot") is None:
+        raise ValueError(f"{name!r}: Melting Pot is not installed; pip install rllib_reciprocator[meltingpot]")
+    known = import_module("meltingpot.substrate").SUBSTRATES
+    substrate = name.removeprefix(f"{MELTINGPOT}/")
+    if substrate not in known:
+        raise ValueError(f"{name!r} is not known{did_you_mean(substrate, known)}")
+    return substrate
 
 
 def _pettingzoo_module(name: str) -> str:

@@ -38,6 +38,39 @@ def test_episodes_keep_to_the_interface(name, config):
     env.close()
 
 
+@pytest.mark.slow
+def test_melting_pot_trains():
+    pytest.importorskip("meltingpot")
+    from rllib_reciprocator.algorithms.registry import algorithm_class
+
+    env = made("meltingpot/clean_up", num_agents=3, max_steps=6)
+    obs, _ = env.reset()
+    assert all(env.get_observation_space(agent).contains(seen) for agent, seen in obs.items())
+    for t in range(6):
+        _, _, terminated, truncated, _ = env.step(dict.fromkeys(env.possible_agents, t))
+    assert truncated["__all__"]
+    assert not terminated["__all__"]
+    env.close()
+    config = algorithm_class("PPO").get_default_config().environment("meltingpot/clean_up")
+    config.environment(env_config={"num_agents": 3, "max_steps": 100})
+    config.env_runners(num_env_runners=0, rollout_fragment_length=50)
+    config.training(train_batch_size_per_learner=100, minibatch_size=50, num_epochs=1)
+    config.rl_module(model_config={"conv_filters": [[8, 8, 8], [16, 3, 2]]})
+    players = {"players": {"*": "reciprocator"}, "reciprocity": {"weight": 0.1, "observe_balance": True}}
+    algo = config.update_from_dict(players).build_algo()
+    for _ in range(3):
+        result = algo.train()
+    assert np.isfinite(float(result["learners"]["influence"]["loss"]))
+    assert np.isfinite(float(result["learners"]["player_0"]["total_loss"]))
+    algo.stop()
+
+
+def test_melting_pot_that_is_not_installed_says_how(monkeypatch):
+    monkeypatch.setattr(environments, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install rllib_reciprocator\[meltingpot\]"):
+        environments.register("meltingpot/clean_up")
+
+
 def test_agents_keep_their_order():
     assert made("coins_v0", num_agents=4).possible_agents == ["player_0", "player_1", "player_2", "player_3"]
 

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, cast
 
 import torch
+from gymnasium.spaces import Discrete
 from ray.rllib.core.rl_module.apis import SelfSupervisedLossAPI
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,8 +63,9 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     @property
     def num_inputs(self) -> int:
-        """Width of what is seen and the time left."""
-        return prod(self.observation_space.shape) + 1
+        """Width of what is seen, one-hot if it is one of a number of states, and the time left."""
+        space = self.observation_space
+        return (int(space.n) if isinstance(space, Discrete) else prod(space.shape)) + 1
 
     @property
     def regresses_future(self) -> bool:
@@ -83,6 +85,8 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     def inputs(self, state: Tensor, time_left: Tensor) -> Tensor:
         """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]``."""
+        if isinstance(self.observation_space, Discrete):
+            state = functional.one_hot(state, int(self.observation_space.n)).float()
         return torch.cat([state.flatten(1), time_left[:, None]], 1)[None]
 
     def num_minibatches(self, rows: int) -> int:

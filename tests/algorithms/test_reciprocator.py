@@ -318,6 +318,19 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, setti
             np.testing.assert_array_equal(runner.get_state()[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("env", social_dilemmas.game_ids())
+@pytest.mark.parametrize("sees", ["state", "observations", "own"])
+@pytest.mark.parametrize("influence", ["reward", "counterfactual"])
+def test_learned_estimators_play_every_game(build, env, sees, influence):
+    if (influence, sees) == ("counterfactual", "own"):
+        pytest.skip("own goes with reward")
+    algo = build(config(env=env, games=8, influence=influence, estimator_sees=sees, balance_decay=0.9))
+    for _ in range(2):
+        result = algo.train()
+    assert np.isfinite(float(result["learners"]["influence"]["loss"]))
+    assert np.isfinite(float(result["env_runners"]["influence"]["player_0_on_player_1"]))
+
+
 def test_gradients_are_clipped_of_players_and_estimator_in_turn(build):
     algo = build(config(env="coins_v0", **COINS).training(grad_clip=0.5, grad_clip_by="norm"))
     algo.train()
