@@ -258,8 +258,8 @@ def joint_spaces(config: AlgorithmConfig) -> tuple[JointSpaces, int | None]:
         if len(agents) < 2:
             raise ValueError(f"env: {config.env} names {len(agents)} possible_agents; reciprocity needs two at least")
         joint = JointSpaces(
-            {str(agent): _space(env.get_observation_space(agent), agent) for agent in agents},
-            {str(agent): _space(env.get_action_space(agent), agent) for agent in agents},
+            {agent: _space(env.get_observation_space(agent), agent) for agent in agents},
+            {agent: _space(env.get_action_space(agent), agent) for agent in agents},
         )
         joint.state, joint.action  # noqa: B018 -- raise what cannot be encoded
     finally:
@@ -267,7 +267,7 @@ def joint_spaces(config: AlgorithmConfig) -> tuple[JointSpaces, int | None]:
     return joint, getattr(env, "horizon", None)
 
 
-def _space(space: gymnasium.Space | None, agent: str) -> gymnasium.Space:
+def _space(space: gymnasium.Space | None, agent: Any) -> gymnasium.Space:
     if space is None:
         raise ValueError(f"env: does not say which space {agent} has")
     return space
@@ -292,7 +292,7 @@ def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySett
     return settings
 
 
-def _all_that_learn(config: AlgorithmConfig, joint: JointSpaces) -> tuple[str, ...]:
+def _all_that_learn(config: AlgorithmConfig, joint: JointSpaces) -> tuple[Any, ...]:
     """The agents whose policies learn."""
     trained, episode = config.policies_to_train, MultiAgentEpisode()
     if trained is None or callable(trained):

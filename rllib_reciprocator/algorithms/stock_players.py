@@ -20,7 +20,7 @@ from rllib_reciprocator.players.frozen import frozen_module_spec
 OF_ALL = ("gamma", "lambda_")
 
 
-def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: JointSpaces) -> tuple[str, ...]:
+def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: JointSpaces) -> tuple[Any, ...]:
     """Derives policies, modules, policy mapping and settings per module from who sits where; changes the configuration.
 
     Args:
@@ -35,7 +35,8 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: Joi
         ValueError: If a player is not known, nobody learns, or a team's members differ in their spaces or settings.
     """
     learner = config.algo_class.__name__.lower()
-    seated = assign(players, joint.agents, ("any",), learner)
+    agents = {str(agent): agent for agent in joint.agents}
+    seated = assign(players, list(agents), ("any",), learner)
     if not any(player.learns for player in seated):
         raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
     specs: dict[str, RLModuleSpec] = {}
@@ -43,9 +44,9 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: Joi
     for player in seated:
         mate = first.setdefault(player.module_id, player)
         if mate is player:
-            specs[player.module_id] = _spec(config, player, joint)
+            specs[player.module_id] = _spec(config, player, joint, agents)
         else:
-            _check_team(player, mate, joint)
+            _check_team(player, mate, joint, agents)
     trained = [module_id for module_id, player in first.items() if player.learns]
     config.multi_agent(
         policies=list(first),
@@ -57,15 +58,16 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: Joi
         },
     )
     config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
-    return tuple(player.seat for player in seated if player.kind == RECIPROCATOR)
+    return tuple(agents[player.seat] for player in seated if player.kind == RECIPROCATOR)
 
 
 def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
     return modules[str(agent_id)]
 
 
-def _spec(config: AlgorithmConfig, player: Player, joint: JointSpaces) -> RLModuleSpec:
-    spaces = {"observation_space": joint.observations[player.seat], "action_space": joint.actions[player.seat]}
+def _spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: dict[str, Any]) -> RLModuleSpec:
+    agent = agents[player.seat]
+    spaces = {"observation_space": joint.observations[agent], "action_space": joint.actions[agent]}
     if player.kind == SCRIPTED:
         return RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
     if player.kind == CHECKPOINT:
@@ -91,9 +93,9 @@ def _module_class(player: Player) -> type[RLModule]:
     return found
 
 
-def _check_team(player: Player, mate: Player, joint: JointSpaces) -> None:
+def _check_team(player: Player, mate: Player, joint: JointSpaces, agents: dict[str, Any]) -> None:
     for name, spaces in (("observation", joint.observations), ("action", joint.actions)):
-        if spaces[player.seat] != spaces[mate.seat]:
+        if spaces[agents[player.seat]] != spaces[agents[mate.seat]]:
             raise ValueError(f"players.{player.seat}: its {name} space is not that of {mate.seat}, of the same team")
     if (player.kind, player.module, player.settings) != (mate.kind, mate.module, mate.settings):
         raise ValueError(f"players.{player.seat}: not the settings of {mate.seat}, of the same team")

@@ -109,7 +109,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
                 metrics.log_value((key, "mean"), float(values[others].mean()), reduce="mean")
         for index, agent in enumerate(agents):
             if agent in reciprocity.reciprocators:
-                metrics.log_value((RECIPROCAL_REWARD, agent), float(reciprocal[:, index].mean()), reduce="mean")
+                metrics.log_value((RECIPROCAL_REWARD, str(agent)), float(reciprocal[:, index].mean()), reduce="mean")
 
 
 def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:
@@ -125,9 +125,9 @@ def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:
     return turns
 
 
-def _write(episode: MultiAgentEpisode, agent: str, values: np.ndarray) -> None:
-    """Puts a value for each of the agent's steps into its episode; zeros for those of earlier chunks."""
+def _write(episode: MultiAgentEpisode, agent: Any, values: np.ndarray) -> None:
+    """Puts a value for each of the agent's steps into its episode; zeros for those that began in earlier chunks."""
     own = episode.agent_episodes[agent]
     lookback = own.actions.lookback
-    data = np.concatenate([np.zeros(lookback), values, np.zeros(len(own) - len(values))]).astype(np.float32)
+    data = np.concatenate([np.zeros(lookback + len(own) - len(values)), values]).astype(np.float32)
     own.extra_model_outputs[INTRINSIC_REWARD] = InfiniteLookbackBuffer(data=data, lookback=lookback)

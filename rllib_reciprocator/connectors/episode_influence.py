@@ -38,7 +38,7 @@ class EpisodeReciprocity:
     """
 
     joint: JointSpaces
-    reciprocators: tuple[str, ...]
+    reciprocators: tuple[Any, ...]
     rule: ReciprocalRule
     balance_decay: float
     weight: Callable[[int], float]
@@ -47,7 +47,7 @@ class EpisodeReciprocity:
     horizon: int | None
 
     @property
-    def observers(self) -> tuple[str, ...]:
+    def observers(self) -> tuple[Any, ...]:
         """The agents whose observations have their balance in them."""
         return self.reciprocators if self.observes_balance else ()
 
@@ -61,7 +61,7 @@ def influence_of(
     reciprocity: EpisodeReciprocity,
     episodes: Sequence[MultiAgentEpisode],
     steps: Sequence[JointSteps],
-    behaviors: Sequence[dict[str, np.ndarray | None]],
+    behaviors: Sequence[dict[Any, np.ndarray | None]],
     estimator: MixedRewardModelInfluence,
 ) -> Tensor:
     """The influence of each agent on each in all these steps, one after the other, ``[rows, N, N]`` by ``[j, i]``.
@@ -84,11 +84,11 @@ def influence_of(
     options, probs = torch.zeros(rows, n, most, width), torch.zeros(rows, n, most)
     starts = np.cumsum([0, *(len(each.state) for each in steps)])[:-1]
     for index, agent in enumerate(joint.agents):
-        at = [start + each.rows[agent] for start, each in zip(starts, steps, strict=True) if agent in each.rows]
-        if not at:
+        there = [index for index, each in enumerate(steps) if len(each.rows.get(agent, ()))]
+        if not there:
             continue
-        where = torch.from_numpy(np.concatenate(at))
-        told = [behavior[agent] for behavior, each in zip(behaviors, steps, strict=True) if agent in each.rows]
+        where = torch.from_numpy(np.concatenate([starts[index] + steps[index].rows[agent] for index in there]))
+        told = [behaviors[index][agent] for index in there]
         inputs = None if any(part is None for part in told) else torch.from_numpy(np.concatenate(told))  # type: ignore[arg-type]
         distribution = None if inputs is None else _distribution(module, episodes, agent, inputs)
         count = joint.num_options[index]
@@ -106,7 +106,7 @@ def influence_of(
     return found.received.cpu()
 
 
-def told_behavior(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool = False) -> dict[str, np.ndarray | None]:
+def told_behavior(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool = False) -> dict[Any, np.ndarray | None]:
     """What each agent's policy put into its distribution in its own steps, if it says.
 
     Args:
@@ -114,13 +114,14 @@ def told_behavior(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool =
         steps: Its joint steps.
         last: Whether those are the newest step alone.
     """
-    return {
-        agent: behavior_inputs(episode.agent_episodes[agent], [-1] if last else slice(0, len(at)))
-        for agent, at in steps.rows.items()
-    }
+    told = {}
+    for agent, at in steps.rows.items():
+        own = episode.agent_episodes[agent]
+        told[agent] = behavior_inputs(own, [-1] if last else slice(len(own) - len(at), len(own)))
+    return told
 
 
-def _distribution(module: Any, episodes: Sequence[MultiAgentEpisode], agent: str, inputs: Tensor) -> Any:
+def _distribution(module: Any, episodes: Sequence[MultiAgentEpisode], agent: Any, inputs: Tensor) -> Any:
     module_id = next(episode.module_for(agent) for episode in episodes if agent in episode.agent_episodes)
     return module[module_id].unwrapped().get_exploration_action_dist_cls().from_logits(inputs)
 

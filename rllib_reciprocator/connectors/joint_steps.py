@@ -27,11 +27,11 @@ class JointSpaces:
         actions: Space of each agent's actions.
     """
 
-    observations: dict[str, gymnasium.Space]
-    actions: dict[str, gymnasium.Space]
+    observations: dict[Any, gymnasium.Space]
+    actions: dict[Any, gymnasium.Space]
 
     @property
-    def agents(self) -> tuple[str, ...]:
+    def agents(self) -> tuple[Any, ...]:
         """Everybody who may ever take part."""
         return tuple(self.observations)
 
@@ -62,14 +62,15 @@ class JointSteps:
         actions: ``[T, N, action width]`` float32, zero for who is not there.
         rewards: ``[T, N]`` float32.
         present: ``[T, N]`` bool, who saw something and acted.
-        rows: For each agent, the joint step of each of its own steps, ``[its steps]`` int64.
+        rows: For each agent, the joint step of each of its own steps that began in this chunk, the last of them last,
+            ``[its steps]`` int64.
     """
 
     state: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
     present: np.ndarray
-    rows: dict[str, np.ndarray]
+    rows: dict[Any, np.ndarray]
 
 
 def joint_steps(
@@ -96,7 +97,7 @@ def joint_steps(
     actions = np.zeros((length, *joint.action.shape), np.float32)
     rewards = np.zeros((length, n), np.float32)
     present = np.zeros((length, n), bool)
-    rows: dict[str, np.ndarray] = {}
+    rows: dict[Any, np.ndarray] = {}
     for index, (agent, space) in enumerate(joint.observations.items()):
         seen = np.zeros((length, encoded_size(space) + 1), np.float32)
         states.append(seen)
@@ -105,12 +106,15 @@ def joint_steps(
             continue
         count = len(own) - artificial
         at = rows[agent] = _env_steps(episode, agent, count)
-        obs = _stacked(own.get_observations(slice(0, count)))
+        if not len(at):
+            continue
+        here = slice(count - len(at), count)
+        obs = _stacked(own.get_observations(here))
         seen[at, :-1] = encode_without_balance(space, obs, n - 1) if agent in observers else encode(space, obs)
         seen[at, -1] = 1.0
-        taken = encode(joint.actions[agent], _stacked(own.get_actions(slice(0, count))))
+        taken = encode(joint.actions[agent], _stacked(own.get_actions(here)))
         actions[at, index, : taken.shape[1]] = taken
-        rewards[at, index] = np.asarray(own.get_rewards(slice(0, count)), np.float32)
+        rewards[at, index] = np.asarray(own.get_rewards(here), np.float32)
         present[at, index] = True
     left = np.zeros((length, 1), np.float32)
     if horizon:
@@ -133,7 +137,7 @@ def last_joint_step(
     states: list[np.ndarray] = []
     actions = np.zeros((1, *joint.action.shape), np.float32)
     present = np.zeros((1, n), bool)
-    rows: dict[str, np.ndarray] = {}
+    rows: dict[Any, np.ndarray] = {}
     for index, (agent, space) in enumerate(joint.observations.items()):
         seen = np.zeros((1, encoded_size(space) + 1), np.float32)
         states.append(seen)
@@ -161,19 +165,23 @@ def behavior_inputs(own: SingleAgentEpisode, indices: slice | list[int]) -> np.n
     return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
 
 
-def _env_steps(episode: MultiAgentEpisode, agent: str, count: int) -> np.ndarray:
-    """The step of the environment, from the start of this chunk, of each of the agent's ``count`` own steps.
+def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray:
+    """The step of the environment, from the start of this chunk, of the last of the agent's ``count`` own steps.
 
-    RLlib's notes of them begin with the look-back, and end early for an agent that was done before the end of a slice.
-    Where an agent enters in a later chunk their beginning is wrong, but then they end with the last step.
+    Where agents take turns, its first own step may have begun in the chunk before; that one is left out.
+
+    RLlib's notes of an agent's observations begin with the look-back, and end early for one that was done before the
+    end of a slice. Where an agent enters in a later chunk their beginning is wrong, but then they end with the last step.
     """
     mapping, steps = episode.env_t_to_agent_t[agent], len(episode) + 1
-    seen = [t for t, step in enumerate(mapping.data[mapping.lookback :]) if step != episode.SKIP_ENV_TS_TAG]
-    if len(mapping.data) - mapping.lookback > steps or len(seen) != count + 1:
-        first = steps - len(mapping.data)
-        seen = [first + t for t, step in enumerate(mapping.data) if step != episode.SKIP_ENV_TS_TAG]
-        seen = [t for t in seen if t >= 0]
-    return np.array(seen[:count], np.int64)
+    seen = np.flatnonzero([step != episode.SKIP_ENV_TS_TAG for step in mapping.data])
+    at = seen - mapping.lookback
+    length = len(mapping.data) - mapping.lookback
+    done_before = episode.agent_episodes[agent].is_done and (at >= 0).sum() == count + 1
+    if length > steps or (length < steps and not done_before):
+        at = seen + steps - len(mapping.data)
+    own = at[-count - 1 : -1]
+    return own[own >= 0]
 
 
 def _stacked(values: Any) -> Any:

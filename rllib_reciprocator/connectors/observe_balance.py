@@ -95,6 +95,6 @@ class ObserveBalance(ConnectorV2):
             self._balances[episode.id_] = (episode.env_t, balance)
 
 
-def _newly_seen(episode: MultiAgentEpisode, agent: str) -> bool:
+def _newly_seen(episode: MultiAgentEpisode, agent: Any) -> bool:
     """Whether the last observation of an agent of this episode is of the present step of the environment."""
     return episode.env_t_to_agent_t[agent].data[-1] != episode.SKIP_ENV_TS_TAG
