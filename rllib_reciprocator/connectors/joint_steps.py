@@ -171,7 +171,7 @@ def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray
     Where agents take turns, its first own step may have begun in the chunk before; that one is left out.
 
     RLlib's notes of an agent's observations begin with the look-back, and end early for one that was done before the
-    end of a slice. Where an agent enters in a later chunk their beginning is wrong, but then they end with the last step.
+    end of a slice. Where an agent enters in a later chunk their beginning is wrong, but they end with the last step.
     """
     mapping, steps = episode.env_t_to_agent_t[agent], len(episode) + 1
     seen = np.flatnonzero([step != episode.SKIP_ENV_TS_TAG for step in mapping.data])
