@@ -9,8 +9,11 @@ from rllib_reciprocator.experiments.validation import check
 README = Path("README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+PAGES = {page.name: page.read_text() for page in Path("docs").glob("*.md")}
+
+
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.mark.xdist_group("ray")
@@ -24,6 +27,18 @@ def test_yaml_in_the_readme_is_valid(text):
     text = text.replace("checkpoint/PATH", "scripted/random")
     for name, entry in parse(text, "README.md").items():
         check(typed(name, entry, "README.md"), "README.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_experiments_in_the_documentation_are_valid(page):
+    names = {"module/my_package.my_module:MyModule": "module/tests.multi_agent_envs:TinyModule"}
+    for text in blocks("yaml", PAGES[page]):
+        for name, fake in names.items():
+            text = text.replace(name, fake)
+        entries = parse(text, page)
+        for name, entry in entries.items():
+            if isinstance(entry, dict) and "run" in entry:
+                check(typed(name, entry, page), page)
 
 
 def test_files_that_the_readme_names_are_there():

@@ -171,7 +171,10 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
             storage_path=str(folder.parent),
             stop=dict(experiment.stop),
             verbose=0,
-            callbacks=[ProgressCallback(experiment.name, experiment.stop.get("training_iteration"))],
+            callbacks=[
+                ProgressCallback(experiment.name, experiment.stop.get("training_iteration")),
+                *_loggers(experiment),
+            ],
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=experiment.checkpoint_freq,
                 checkpoint_at_end=experiment.checkpoint_at_end,
@@ -180,6 +183,20 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
         ),
     )
     return tuner.fit()
+
+
+def _loggers(experiment: Experiment) -> list[Any]:
+    """Ray's own callbacks for the loggers that are asked for."""
+    made: list[Any] = []
+    if "wandb" in experiment.loggers:
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        made.append(WandbLoggerCallback(project=experiment.name))
+    if "mlflow" in experiment.loggers:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        made.append(MLflowLoggerCallback(experiment_name=experiment.name))
+    return made
 
 
 def _folder_name(trial: Trial) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,7 @@ class Experiment(BaseModel):
         checkpoint_freq: Every how many iterations to checkpoint; 0 for never.
         checkpoint_at_end: Whether to checkpoint at the end.
         keep_checkpoints_num: How many checkpoints to keep; all if None.
+        loggers: Where results are logged beside TensorBoard; their packages must be installed.
         storage_path: Where results go; Ray's default if None.
         restore: A checkpoint to start from.
     """
@@ -67,6 +69,7 @@ class Experiment(BaseModel):
     checkpoint_freq: Annotated[int, Field(ge=0)] = 0
     checkpoint_at_end: bool = True
     keep_checkpoints_num: Annotated[int, Field(ge=1)] | None = None
+    loggers: list[Literal["wandb", "mlflow"]] = []
     storage_path: str | None = None
     restore: str | None = None
 
@@ -132,6 +135,9 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
         key, problem = explain(error, set(Experiment.model_fields) - {"name"})
         raise UserError(f"{where}: {name}.{key}: {problem}") from None
     _check_search(experiment, f"{where}: {name}")
+    for logger in experiment.loggers:
+        if find_spec(logger) is None:
+            raise UserError(f"{where}: {name}.loggers: {logger} is not installed; pip install {logger}")
     for metric in experiment.stop:
         root = metric.split("/")[0]
         if metric not in STOP_ROOTS and root not in STOP_TREES:

@@ -38,9 +38,12 @@ def test_distributions_at_any_depth():
         ({"search_alg": {"type": "optuna"}, "seeds": 3}, "seeds: not beside search_alg"),
         ({"config": {"seed": 1}, "seeds": 3}, "seeds: not beside config.seed"),
         ({"seeds": 0}, "seeds: 0"),
+        ({"loggers": ["wandb"]}, "loggers: wandb is not installed"),
+        ({"loggers": ["weights"]}, "loggers.0: 'weights'"),
     ],
 )
-def test_what_is_wrong_is_named(keys, complaint):
+def test_what_is_wrong_is_named(monkeypatch, keys, complaint):
+    monkeypatch.setattr("rllib_reciprocator.experiments.schema.find_spec", lambda name: None)
     with pytest.raises(UserError, match=complaint) as error:
         experiment(**keys)
     assert str(error.value).startswith("file: x.")
