@@ -79,7 +79,7 @@ def reciprocate(
             .environment("my_env")
             .multi_agent(policies=["a", "b"], policy_mapping_fn=lambda agent, episode, **kwargs: agent)
         )
-        config = reciprocate(config, players={"a": "reciprocator"}, weight=0.5)
+        config = reciprocate(config, players={"a": "reciprocator", "b": "ppo"}, weight=0.5)
         algorithm = config.build_algo()
 
     Env runners compute influence with a learned reward model and write each step's weighted reciprocal reward into

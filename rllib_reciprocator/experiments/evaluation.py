@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from rich.table import Table
 from torch import Tensor
 
+from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.errors import UserError, unknown
 from rllib_reciprocator.players import MODULE_PATH
@@ -125,19 +127,26 @@ def _load_weights(runner: BatchedEnvRunner, checkpoint: Path) -> None:
 def evaluate_stock(checkpoint: Path, episodes: int) -> dict[str, Any]:
     """Plays episodes with any other RLlib algorithm's checkpoint, through RLlib's own evaluation."""
     config = read_config(checkpoint)
+    if isinstance(config.env, str) and environments.is_known(config.env):
+        environments.register(config.env)
     algorithm = Algorithm.from_checkpoint(str(checkpoint))
     try:
-        runner = algorithm.env_runner
-        played = runner.sample(num_episodes=episodes, explore=False)[:episodes]
-        returns = torch.tensor([float(episode.get_return()) for episode in played])
+        played = algorithm.env_runner.sample(num_episodes=episodes, explore=False)[:episodes]
     finally:
         algorithm.stop()
+    returns: dict[str, list[float]] = defaultdict(list)
+    for episode in played:
+        for agent, own in getattr(episode, "agent_episodes", {"all": episode}).items():
+            returns[str(agent)].append(float(own.get_return()))
     return {
         "checkpoint": str(checkpoint),
         "env": str(config.env),
         "env_config": dict(config.env_config),
-        "episodes": len(returns),
-        "players": {"all": {"player": config.algo_class.__name__, "return": _interval(returns)}},
+        "episodes": len(played),
+        "players": {
+            agent: {"player": config.algo_class.__name__, "return": _interval(torch.tensor(values))}
+            for agent, values in sorted(returns.items())
+        },
     }
 
 

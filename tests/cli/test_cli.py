@@ -226,6 +226,11 @@ def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(tmp_path):
     done = run("train", "--algo", "PPO", "--env", "coins_v0", "--config", config, *options)
     assert done.returncode == 0, done.stderr
     assert "own coin share" in done.stdout
+    (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
+    evaluated = run("evaluate", str(checkpoint), "--episodes", "3")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "coins_v0: 3 episodes" in evaluated.stdout
+    assert "player_1" in evaluated.stdout
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, ray_cluster):
