@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.open_road parity ipd|coins --seeds 3`` trains both with the same settings and joint steps.
 ``python -m benchmarks.open_road overhead ipd|coins`` times PPO with and without ``reciprocate()`` in turn.
+``python -m benchmarks.open_road throughput ipd|coins`` compares PPO, APPO and IMPALA with a remote env runner.
 """
 
 from __future__ import annotations
@@ -99,10 +100,47 @@ def overhead(game: dict[str, Any], rounds: int) -> None:
     )
 
 
+def throughput(game: dict[str, Any], seconds: float = 40.0) -> None:
+    """Joint steps a second of synchronous and asynchronous Reciprocators with a remote env runner; size of a sample."""
+    from ray import cloudpickle
+
+    from rllib_reciprocator.algorithms.registry import algorithm_class
+
+    for name in ("PPO", "APPO", "IMPALA"):
+        config = algorithm_class(name).get_default_config().environment(game["env"])
+        config.env_runners(num_env_runners=1, num_envs_per_env_runner=32, rollout_fragment_length=32)
+        config.training(lr=game["training"]["lr"], train_batch_size_per_learner=4096)
+        if name == "PPO":
+            config.training(minibatch_size=4096, num_epochs=1)
+        else:
+            config.use_env_runner_state_server = False
+            config.reporting(min_time_s_per_iteration=2)
+        players = {"players": {"*": "reciprocator"}, "reciprocity": {**game["reciprocity"], **ESTIMATOR}}
+        algo = config.debugging(seed=1).update_from_dict(players).build_algo()
+        lifetime = ("env_runners", "num_env_steps_sampled_lifetime")
+        while not (began := algo.metrics.peek(lifetime, default=0)):
+            algo.train()
+        start, updates = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            algo.train()
+            updates += 1
+        rate = (algo.metrics.peek(lifetime) - began) / (time.perf_counter() - start)
+        size = algo.env_runner_group.foreach_env_runner(
+            lambda runner: len(cloudpickle.dumps(runner.sample())), local_env_runner=False
+        )[0]
+        weights = len(cloudpickle.dumps(algo.learner_group.get_weights()))
+        algo.stop()
+        print(
+            f"{game['env']}, {name}: {rate:,.0f} joint steps/s; a sample of 1,024 steps is {size / 1e6:.2f} MB, weights"
+            f" {weights / 1e6:.2f} MB",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Runs what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["parity", "overhead"])
+    parser.add_argument("what", choices=["parity", "overhead", "throughput"])
     parser.add_argument("game", choices=list(GAMES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=40)
@@ -113,10 +151,12 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     logging.disable(logging.WARNING)
     if options.what == "parity":
         parity(GAMES[options.game], options.seeds, options.iterations)
+    elif options.what == "throughput":
+        throughput(GAMES[options.game])
     else:
         overhead(GAMES[options.game], options.rounds)
 
