@@ -12,6 +12,7 @@ from torch.nn import functional
 from rllib_reciprocator.estimators.influence_estimator import Transition
 from rllib_reciprocator.estimators.networks import JointActionNetwork, stacked_mlp
 from rllib_reciprocator.estimators.reward_model import RewardModelInfluence
+from rllib_reciprocator.softmax import log_softmax
 
 MAX_STATES = 60_000
 
@@ -103,7 +104,7 @@ class TransitionInfluence(RewardModelInfluence):
 
     def next_cells(self, logits: Tensor) -> Tensor:
         """Log-probabilities of each object's next cell: ``[.., objects * cells]`` -> ``[.., objects, cells]``."""
-        return logits.unflatten(-1, (self.num_objects, -1)).log_softmax(-1)
+        return log_softmax(logits.unflatten(-1, (self.num_objects, -1)))
 
     def expected_value(self, probs: Tensor) -> Tensor:
         """The expectation of the state value, ``[rows, N]``, under each object's ``[rows, objects, cells]``."""

@@ -14,6 +14,8 @@ from ray.rllib.core.distribution.distribution import Distribution
 from torch import Tensor
 from torch.nn import functional
 
+from rllib_reciprocator.softmax import log_softmax
+
 
 class _LogitsDistribution(Distribution):
     """A distribution over ``A`` actions, given by logits alone."""
@@ -75,7 +77,7 @@ class Categorical(_LogitsDistribution):
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(logits)
-        self._log_probs = logits.log_softmax(-1)
+        self._log_probs = log_softmax(logits)
 
     def sample(self, *, sample_shape: Any = None, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
         """Actions ``[..]`` int64, drawn from the generator."""
