@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINES_WITHOUT_TERMINAL = 20
+LONGEST_TAG = 60
 
 
 def outcome_rates(result: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -77,7 +78,9 @@ class ProgressCallback(Callback):
     ) -> None:
         """Shows a trial's newest figures."""
         done = result["training_iteration"]
-        label = self.name if len(trials) == 1 else f"{self.name} {trial.experiment_tag}"
+        # Searchers tag trials with all their settings.
+        tag = trial.experiment_tag if len(trial.experiment_tag) <= LONGEST_TAG else trial.trial_id
+        label = self.name if len(trials) == 1 else f"{self.name} {tag}"
         if self._progress is not None:
             if trial.trial_id not in self._bars:
                 self._bars[trial.trial_id] = self._progress.add_task(label, total=self.iterations, figures="")
