@@ -120,10 +120,9 @@ def throughput(game: dict[str, Any], seconds: float = 40.0) -> None:
         lifetime = ("env_runners", "num_env_steps_sampled_lifetime")
         while not (began := algo.metrics.peek(lifetime, default=0)):
             algo.train()
-        start, updates = time.perf_counter(), 0
+        start = time.perf_counter()
         while time.perf_counter() - start < seconds:
             algo.train()
-            updates += 1
         rate = (algo.metrics.peek(lifetime) - began) / (time.perf_counter() - start)
         size = algo.env_runner_group.foreach_env_runner(
             lambda runner: len(cloudpickle.dumps(runner.sample())), local_env_runner=False

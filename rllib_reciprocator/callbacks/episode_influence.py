@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rllib_reciprocator.callbacks.social_metrics import BALANCE, INFLUENCE, INFLUENCE_STD
+from rllib_reciprocator.callbacks.social_metrics import BALANCE, INFLUENCE, INFLUENCE_STD, log_by_pair
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of, told_behavior
 from rllib_reciprocator.connectors.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.rewards import balance, balance_after, reciprocal_reward
@@ -98,11 +97,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
         spread, mean = torch.std_mean(influence, 0, correction=0)
         balances = before.mean(0)
         if len(agents) <= MOST_AGENTS_BY_PAIR:
-            for (j, influencer), (i, influenced) in permutations(enumerate(agents), 2):
-                pair = f"{influencer}_on_{influenced}"
-                metrics.log_value((INFLUENCE, pair), float(mean[j, i]), reduce="mean")
-                metrics.log_value((INFLUENCE_STD, pair), float(spread[j, i]), reduce="mean")
-                metrics.log_value((BALANCE, f"{influenced}_towards_{influencer}"), float(balances[j, i]), reduce="mean")
+            log_by_pair(metrics, agents, mean, spread, balances)
         else:
             others = ~torch.eye(len(agents), dtype=torch.bool)
             for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, spread), (BALANCE, balances)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,26 @@ def equality(returns: Tensor) -> float:
         return 1.0
     differences = (returns[:, None] - returns[None, :]).abs().sum()
     return float(1.0 - differences / (2 * len(returns) * total))
+
+
+def log_by_pair(
+    metrics: MetricsLogger, agents: Sequence[Any], influence: Tensor, spread: Tensor, balance: Tensor
+) -> None:
+    """Logs the influence of each agent on each other, how it is spread, and the balances.
+
+    Args:
+        metrics: Where to.
+        agents: Their names.
+        influence: ``[N, N]`` by ``[j, i]``, mean influence of j on i.
+        spread: Its standard deviation.
+        balance: ``[N, N]`` by ``[j, i]``, mean balance of i towards j.
+    """
+    by_pair = [figures.tolist() for figures in (influence, spread, balance)]
+    for (j, influencer), (i, influenced) in permutations(enumerate(agents), 2):
+        pair = f"{influencer}_on_{influenced}"
+        keys = ((INFLUENCE, pair), (INFLUENCE_STD, pair), (BALANCE, f"{influenced}_towards_{influencer}"))
+        for key, figures in zip(keys, by_pair, strict=True):
+            metrics.log_value(key, figures[j][i], reduce="mean")
 
 
 class SocialMetricsCallback(RLlibCallback):
@@ -57,12 +78,4 @@ class SocialMetricsCallback(RLlibCallback):
         influence = torch.cat([sample.influence for sample in samples])
         balance = torch.cat([sample.balance for sample in samples])
         spread, mean = torch.std_mean(influence, (0, 1), correction=0)
-        by_pair = (mean.tolist(), spread.tolist(), balance.mean((0, 1)).tolist())
-        for (j, influencer), (i, influenced) in permutations(enumerate(game.agents), 2):
-            pair = f"{influencer}_on_{influenced}"
-            for key, value in zip(
-                ((INFLUENCE, pair), (INFLUENCE_STD, pair), (BALANCE, f"{influenced}_towards_{influencer}")),
-                (figures[j][i] for figures in by_pair),
-                strict=True,
-            ):
-                metrics_logger.log_value(key, value, reduce="mean")
+        log_by_pair(metrics_logger, game.agents, mean, spread, balance.mean((0, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -30,24 +31,24 @@ class JointSpaces:
     observations: dict[Any, gymnasium.Space]
     actions: dict[Any, gymnasium.Space]
 
-    @property
+    @cached_property
     def agents(self) -> tuple[Any, ...]:
         """Everybody who may ever take part."""
         return tuple(self.observations)
 
-    @property
+    @cached_property
     def state(self) -> spaces.Box:
         """Everybody's encoded observation, each with whether it is there, and the share of steps that are to come."""
         size = sum(encoded_size(space) + 1 for space in self.observations.values()) + 1
         return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
-    @property
+    @cached_property
     def action(self) -> spaces.Box:
         """Encoded actions, ``[N, width]``, padded to the widest."""
         width = max(map(encoded_size, self.actions.values()))
         return spaces.Box(-np.inf, np.inf, (len(self.actions), width), np.float32)
 
-    @property
+    @cached_property
     def num_options(self) -> tuple[int, ...]:
         """How many actions each agent has to choose from; 0 where they cannot be counted."""
         return tuple(int(s.n) if isinstance(s, spaces.Discrete) else 0 for s in self.actions.values())

@@ -51,19 +51,6 @@ def config(players=None, *, horizon=7, **settings):
     return reciprocate(plain(**kept), players, horizon=horizon, **{**defaults, **settings})
 
 
-@pytest.fixture
-def build(ray_cluster):
-    built = []
-
-    def _build(a_config):
-        built.append(a_config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 def runner(a_config):
     a_config.validate()
     return MultiAgentEnvRunner(config=a_config, worker_index=0)

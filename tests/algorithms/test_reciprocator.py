@@ -62,19 +62,6 @@ def assert_same_weights(a, b, **tolerance):
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.fixture
-def build(ray_cluster):
-    built = []
-
-    def _build(a_config):
-        built.append(a_config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 def test_a_seeded_run_repeats_bit_by_bit(build):
     settings = {"minibatch_size": 40, "shuffle_batch_per_epoch": True}
     one, other = build(config().training(**settings)), build(config().training(**settings))
