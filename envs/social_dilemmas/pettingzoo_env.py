@@ -21,6 +21,7 @@ class GameParallelEnv(ParallelEnv):
 
     Attributes:
         horizon: Steps of an episode, at most.
+        action_names: What the actions are called.
         summarize: The game's :meth:`BatchedGame.summarize`, for outcomes summed over steps.
     """
 
@@ -45,6 +46,7 @@ class GameParallelEnv(ParallelEnv):
         self.agents: list[str] = []
         self.state_space = game.state_space
         self.horizon = game.horizon
+        self.action_names = game.action_names
         self.summarize = game.summarize
         self._game = game
 

@@ -7,28 +7,23 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
-import gymnasium
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.core.learner.learner import Learner
-from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.env.env_context import EnvContext
-from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
 from rllib_reciprocator import environments
-from rllib_reciprocator.algorithms.influence_learner import FixedModulesLearner, InfluenceLearner
+from rllib_reciprocator.algorithms.known_environment import KnownEnvironment, known_environment
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
+from rllib_reciprocator.algorithms.stock_learners import players_learner, reciprocal_learner
 from rllib_reciprocator.algorithms.stock_players import seat_players
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
 from rllib_reciprocator.callbacks.episode_outcomes import EpisodeOutcomesCallback
@@ -36,7 +31,7 @@ from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
 from rllib_reciprocator.connectors.observe_balance import ObserveBalance
 from rllib_reciprocator.connectors.observed_balance import space_with_balance
-from rllib_reciprocator.connectors.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
+from rllib_reciprocator.connectors.reciprocal_rewards import AddReciprocalRewards
 from rllib_reciprocator.estimators import MixedRewardModelInfluence
 from rllib_reciprocator.rewards import REWARDS
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
@@ -105,12 +100,23 @@ def reciprocate(
         ValueError: If the algorithm, a setting or an agent is not one that this can be done for.
     """
     settings = _settings(config, reciprocity)
-    joint, fixed = joint_spaces(config)
-    reciprocators = _all_that_learn(config, joint) if players is None else seat_players(config, players, joint)
+    known = known_environment(config)
+    reciprocators = _all_that_learn(config, known) if players is None else seat_players(config, players, known)
     if not reciprocators:
         raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
-    observes = bool(settings.observe_balance)
-    config.episode_reciprocity = EpisodeReciprocity(
+    return _add_reciprocity(config, known, reciprocators, settings, horizon or known.horizon)
+
+
+def _add_reciprocity(
+    config: AlgorithmConfig,
+    known: KnownEnvironment,
+    reciprocators: tuple[Any, ...],
+    settings: ReciprocitySettings,
+    horizon: int | None,
+) -> AlgorithmConfig:
+    """Callback, connectors, learner and estimator."""
+    joint, observes = known.joint, bool(settings.observe_balance)
+    shared = config.episode_reciprocity = EpisodeReciprocity(
         joint=joint,
         reciprocators=reciprocators,
         rule=REWARDS[settings.reward],
@@ -118,19 +124,18 @@ def reciprocate(
         weight=partial(settings.weight_at, default=0.5 * (len(joint.agents) - 1) ** 2),
         observes_balance=observes,
         balance_scale=settings.balance_scale,
-        horizon=horizon or fixed,
+        horizon=horizon,
     )
-    known: EpisodeReciprocity = config.episode_reciprocity
     config.callbacks([*force_list(config.callbacks_class), EpisodeInfluenceCallback])
     config.rl_module(rl_module_spec=_with_estimator(config, joint, settings))
     overrides = {**config.algorithm_config_overrides_per_module, INFLUENCE_MODULE_ID: {"lr": settings.estimator_lr}}
     config.multi_agent(algorithm_config_overrides_per_module=overrides)
     config.learners(
         learner_class=reciprocal_learner(config.learner_class),
-        learner_connector=partial(_learner_pieces, config._learner_connector, known),
+        learner_connector=partial(_learner_pieces, config._learner_connector, shared),
     )
     if observes:
-        config.env_runners(env_to_module_connector=partial(_runner_pieces, config._env_to_module_connector, known))
+        config.env_runners(env_to_module_connector=partial(_runner_pieces, config._env_to_module_connector, shared))
     return config
 
 
@@ -153,11 +158,16 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
             if self.env in social_dilemmas.game_ids():
                 self.callbacks([*force_list(self.callbacks_class), EpisodeOutcomesCallback])
             players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
-            nobody = players is not None and not seat_players(self, players, joint_spaces(self)[0])
-            if reciprocity is not None or (players is not None and not nobody):
-                reciprocate(self, players, **(reciprocity or {}))
-            elif nobody:
-                self.learners(learner_class=fixed_modules_learner(self.learner_class))
+            if players is None and reciprocity is None:
+                return self
+            settings, known = _settings(self, reciprocity or {}), known_environment(self)
+            seated = _all_that_learn(self, known) if players is None else seat_players(self, players, known)
+            if seated:
+                _add_reciprocity(self, known, seated, settings, known.horizon)
+            elif reciprocity is None:
+                self.learners(learner_class=players_learner(self.learner_class))
+            else:
+                raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
             return self
 
     class WithPlayers(base):
@@ -172,45 +182,13 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
     return WithPlayers
 
 
-@cache
-def fixed_modules_learner(base: type[Learner]) -> type[Learner]:
-    """A learner class of RLlib's beside whose players there may be modules without parameters."""
-    return type(base.__name__, (FixedModulesLearner, base), {})
-
-
-@cache
-def reciprocal_learner(base: type[Learner]) -> type[Learner]:
-    """A learner class of RLlib's that fits the influence estimator too."""
-
-    class ReciprocalLearner(InfluenceLearner, base):
-        """Takes the estimator's rows out of each batch and fits it before the policies learn from the rest."""
-
-        @override(Learner)
-        def build(self) -> None:
-            super().build()
-            self._learner_connector.append(AddJointSteps())
-
-        @override(Learner)
-        def _create_iterator_if_necessary(self, *, training_data: TrainingData, **kwargs: Any) -> Any:
-            batch = self._make_batch_if_necessary(training_data)
-            rows = batch.policy_batches.pop(INFLUENCE_MODULE_ID, None)
-            if rows is not None:
-                self._seed_update()
-                columns = {name: values.to(self._device) for name, values in rows.items()}
-                self._fit_estimator(columns, self._weights_seq_no - 1)
-            return super()._create_iterator_if_necessary(training_data=TrainingData(batch=batch), **kwargs)
-
-    ReciprocalLearner.__name__ = f"Reciprocal{base.__name__}"
-    return ReciprocalLearner
-
-
 def check_modules(config: AlgorithmConfig) -> None:
     """Builds every player's module once, so that what cannot be built is known before anything starts.
 
     Raises:
         ValueError: With what RLlib has to say, and who it is about.
     """
-    joint, _ = joint_spaces(config)
+    joint = known_environment(config).joint
     known: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
     observers = known.observers if known else ()
     spaces = {}
@@ -226,51 +204,6 @@ def check_modules(config: AlgorithmConfig) -> None:
             specs[module_id].build()
         except Exception as error:  # whatever a user's own module raises
             raise ValueError(f"players: the module of {module_id} cannot be built: {error}") from None
-
-
-def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
-    """One environment of a configuration.
-
-    Raises:
-        ValueError: If there is none, or it is not a multi-agent one.
-    """
-    context = EnvContext(config.env_config, worker_index=0)
-    if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
-        env = _global_registry.get(ENV_CREATOR, config.env)(context)
-    elif isinstance(config.env, type):
-        env = config.env(context)
-    else:
-        raise ValueError(f"env: {config.env!r} is not a registered multi-agent environment")
-    if not isinstance(env, MultiAgentEnv):
-        raise ValueError(f"env: {config.env} is not a multi-agent environment")
-    return env
-
-
-def joint_spaces(config: AlgorithmConfig) -> tuple[JointSpaces, int | None]:
-    """The agents of a configuration's environment and their spaces, and how long an episode is if that is fixed.
-
-    Raises:
-        ValueError: If the environment does not say who may take part, or a space cannot be encoded.
-    """
-    env = make_env(config)
-    try:
-        agents = list(env.possible_agents)
-        if len(agents) < 2:
-            raise ValueError(f"env: {config.env} names {len(agents)} possible_agents; reciprocity needs two at least")
-        joint = JointSpaces(
-            {agent: _space(env.get_observation_space(agent), agent) for agent in agents},
-            {agent: _space(env.get_action_space(agent), agent) for agent in agents},
-        )
-        joint.state, joint.action  # noqa: B018 -- raise what cannot be encoded
-    finally:
-        env.close()
-    return joint, getattr(env, "horizon", None)
-
-
-def _space(space: gymnasium.Space | None, agent: Any) -> gymnasium.Space:
-    if space is None:
-        raise ValueError(f"env: does not say which space {agent} has")
-    return space
 
 
 def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
@@ -292,12 +225,13 @@ def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySett
     return settings
 
 
-def _all_that_learn(config: AlgorithmConfig, joint: JointSpaces) -> tuple[Any, ...]:
+def _all_that_learn(config: AlgorithmConfig, known: KnownEnvironment) -> tuple[Any, ...]:
     """The agents whose policies learn."""
     trained, episode = config.policies_to_train, MultiAgentEpisode()
+    agents = known.joint.agents
     if trained is None or callable(trained):
-        return joint.agents
-    return tuple(agent for agent in joint.agents if config.policy_mapping_fn(agent, episode) in trained)
+        return agents
+    return tuple(agent for agent in agents if config.policy_mapping_fn(agent, episode) in trained)
 
 
 def _with_estimator(config: AlgorithmConfig, joint: JointSpaces, settings: ReciprocitySettings) -> MultiRLModuleSpec:

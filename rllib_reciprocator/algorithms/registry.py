@@ -8,8 +8,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import get_trainable_cls
 
-# RLlib's own that may have players and reciprocity.
-WITH_PLAYERS = ("APPO", "IMPALA", "PPO")
 OURS = {"Reciprocator": "rllib_reciprocator.algorithms.reciprocator"}
 
 
@@ -28,9 +26,7 @@ def algorithm_class(name: str) -> type[Algorithm]:
         return getattr(import_module(OURS[name]), name)
     if name not in ALGORITHMS:
         raise KeyError(name)
-    stock = get_trainable_cls(name)
-    if name not in WITH_PLAYERS:
-        return stock
-    from rllib_reciprocator.algorithms.reciprocate import with_players
+    from rllib_reciprocator.algorithms.reciprocate import SUPPORTED, with_players
 
-    return with_players(stock)
+    stock = get_trainable_cls(name)
+    return with_players(stock) if isinstance(stock.get_default_config(), SUPPORTED) else stock

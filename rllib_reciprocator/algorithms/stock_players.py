@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
+from rllib_reciprocator.algorithms.known_environment import KnownEnvironment
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
 from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
 
-# RLlib estimates the advantages of all modules with one gamma and one lambda.
-OF_ALL = ("gamma", "lambda_")
 
-
-def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: JointSpaces) -> tuple[Any, ...]:
+def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], known: KnownEnvironment) -> tuple[Any, ...]:
     """Derives policies, modules, policy mapping and settings per module from who sits where; changes the configuration.
 
     Args:
         config: A configuration of an algorithm of RLlib's.
         players: As for :func:`rllib_reciprocator.players.assign`.
-        joint: The agents and their spaces.
+        known: The environment.
 
     Returns:
         The agents that reciprocate.
@@ -35,8 +34,9 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], joint: Joi
         ValueError: If a player is not known, nobody learns, or a team's members differ in their spaces or settings.
     """
     learner = config.algo_class.__name__.lower()
+    joint = known.joint
     agents = {str(agent): agent for agent in joint.agents}
-    seated = assign(players, list(agents), ("any",), learner)
+    seated = assign(players, list(agents), known.action_names, learner)
     if not any(player.learns for player in seated):
         raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
     specs: dict[str, RLModuleSpec] = {}
@@ -69,12 +69,14 @@ def _spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: d
     agent = agents[player.seat]
     spaces = {"observation_space": joint.observations[agent], "action_space": joint.actions[agent]}
     if player.kind == SCRIPTED:
-        return RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
+        # RLlib asks whatever remembers for a length of sequences.
+        settings = {"strategy": player.source, "max_seq_len": DefaultModelConfig().max_seq_len}
+        return RLModuleSpec(ScriptedModule, model_config=settings, **spaces)
     if player.kind == CHECKPOINT:
         return frozen_module_spec(Path(player.source), **spaces)
     for name in player.overrides:
-        if name in OF_ALL:
-            raise ValueError(f"players.{player.seat}.{name}: RLlib's algorithms have one {name} for all players")
+        if not hasattr(config, name):
+            raise ValueError(f"players.{player.seat}.{name}: {config.algo_class.__name__} has no such setting")
     model_config = player.settings.get("model_config")
     return RLModuleSpec(_module_class(player) if player.module else None, model_config=model_config)
 

@@ -90,7 +90,7 @@ def _players(
         if "players" not in players or not seats:
             return {}
         learner = algorithm.__name__.lower()
-        return {player.seat: player.name for player in assign(players["players"], seats, ("any",), learner)}
+        return {player.seat: player.name for player in assign(players["players"], seats, None, learner)}
     config = build_config(algorithm, experiment.env, players)
     return {player.seat: player.name for player in config.seated()}
 

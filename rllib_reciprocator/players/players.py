@@ -66,7 +66,7 @@ class Player:
 
 
 def assign(
-    players: Mapping[str, Any], seats: Sequence[str], action_names: Sequence[str], learner: str = "ppo"
+    players: Mapping[str, Any], seats: Sequence[str], action_names: Sequence[str] | None, learner: str = "ppo"
 ) -> tuple[Player, ...]:
     """Gives every seat its player.
 
@@ -85,7 +85,8 @@ def assign(
     Args:
         players: The mapping.
         seats: The agents of the game.
-        action_names: The game's actions; strategies other than ``random`` need ``cooperate`` and ``defect``.
+        action_names: The game's actions; strategies other than ``random`` need ``cooperate`` and ``defect``. None if
+            that has been looked at before.
         learner: Name of those who learn without reciprocating.
 
     Raises:
@@ -108,7 +109,9 @@ def assign(
     return tuple(assigned)
 
 
-def _with_settings(key: str, value: Mapping[str, Any], seat: str, action_names: Sequence[str], learner: str) -> Player:
+def _with_settings(
+    key: str, value: Mapping[str, Any], seat: str, action_names: Sequence[str] | None, learner: str
+) -> Player:
     for name in value:
         if name not in _OWN_KEYS:
             raise ValueError(f"players.{key}.{name}: not known{did_you_mean(str(name), _OWN_KEYS)}")
@@ -120,7 +123,7 @@ def _with_settings(key: str, value: Mapping[str, Any], seat: str, action_names: 
     return replace(player, team=team, module=module, settings=settings)
 
 
-def _parse(key: str, value: Any, seat: str, action_names: Sequence[str], learner: str) -> Player:
+def _parse(key: str, value: Any, seat: str, action_names: Sequence[str] | None, learner: str) -> Player:
     kind, _, source = str(value).partition("/")
     if value in (RECIPROCATOR, learner):
         return Player(seat, RECIPROCATOR if value == RECIPROCATOR else LEARNER, value)
@@ -131,7 +134,7 @@ def _parse(key: str, value: Any, seat: str, action_names: Sequence[str], learner
     if kind == SCRIPTED:
         if source not in STRATEGIES:
             raise ValueError(f"players.{key}: there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
-        if source != RANDOM and tuple(action_names) != ("cooperate", "defect"):
+        if source != RANDOM and action_names is not None and tuple(action_names) != ("cooperate", "defect"):
             raise ValueError(
                 f"players.{key}: scripted/{source} plays games of cooperate and defect; here only scripted/random can"
             )

@@ -18,7 +18,7 @@ PROVOKED = "provoked"
 
 
 class View(NamedTuple):
-    """What a memory-1 strategy goes by; rows are copies.
+    """What a memory-1 strategy goes by; rows are copies, or copies by time.
 
     Attributes:
         first: ``[rows]`` bool, whether nothing has been played yet.
@@ -40,11 +40,11 @@ def _always_defect(view: View) -> Tensor:
 
 
 def _tit_for_tat(view: View) -> Tensor:
-    return view.others.float().mean(1) > 0.5
+    return view.others.float().mean(-1) > 0.5
 
 
 def _win_stay_lose_shift(view: View) -> Tensor:
-    return ~view.first & (view.others != view.own[:, None]).any(1)
+    return ~view.first & (view.others != view.own[..., None]).any(-1)
 
 
 # Whether to defect, from the last joint action. Against one other player they are the strategies of the literature
@@ -82,8 +82,16 @@ class ScriptedModule(NothingToAverage, TorchRLModule):
         if self.strategy == RANDOM:
             logits = self.action_dist_cls.required_input_dim(self.action_space)
             return {Columns.ACTION_DIST_INPUTS: torch.zeros(len(obs), logits, device=obs.device)}
-        view = View(first=obs[:, 0] < 0, own=obs[:, 0] > 0.5, others=obs[:, 1:] > 0.5)
+        view = View(first=obs[..., 0] < 0, own=obs[..., 0] > 0.5, others=obs[..., 1:] > 0.5)
         if self.strategy == GRIM_TRIGGER:
-            provoked = batch[Columns.STATE_IN][PROVOKED] | view.others.any(1)
-            return {Columns.ACTIONS: provoked.long(), Columns.STATE_OUT: {PROVOKED: provoked}}
+            return self._grim(view.others.any(-1), batch[Columns.STATE_IN][PROVOKED])
         return {Columns.ACTIONS: MEMORY_1[self.strategy](view).long()}
+
+    @staticmethod
+    def _grim(provoked: Tensor, before: Tensor) -> dict[str, Any]:
+        """Answers to provocations ``[rows]`` or, as RLlib's own runners have what remembers, ``[rows, time]``."""
+        if provoked.dim() == 1:
+            provoked = provoked | before
+            return {Columns.ACTIONS: provoked.long(), Columns.STATE_OUT: {PROVOKED: provoked}}
+        provoked = (provoked | before[:, None]).cummax(1).values
+        return {Columns.ACTIONS: provoked.long(), Columns.STATE_OUT: {PROVOKED: provoked[:, -1]}}

@@ -13,9 +13,11 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune import register_env
 
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
+from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
 from rllib_reciprocator.connectors.episode_influence import influence_of, told_behavior
 from rllib_reciprocator.connectors.reciprocal_rewards import INTRINSIC_REWARD
+from rllib_reciprocator.players import STRATEGIES
 from rllib_reciprocator.rewards import balance, reciprocal_reward
 from tests.multi_agent_envs import ComeAndGo, Mixed, own_policy, team_policy
 
@@ -247,6 +249,40 @@ def test_every_kind_of_player(build, tmp_path):
         np.testing.assert_array_equal(after["late"][name], value)
 
 
+def test_every_player_has_its_own_discount(build):
+    """By hand: advantages of one step, and of all steps, in an episode of seven."""
+    players = {"stays": {"gamma": 0.0}, "early": {"player": "ppo", "gamma": 0.5, "lambda": 1.0}, "*": "ppo"}
+    learner = build(config(players, fragment=7)).learner_group._learner
+    runs = runner(config(players, fragment=7)).sample(num_episodes=1)
+    rewards = {agent: runs[0].agent_episodes[agent].get_rewards() for agent in AGENTS}
+    own = runs[0].agent_episodes["stays"].get_extra_model_outputs(INTRINSIC_REWARD)
+    batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=runs, shared_data={})
+    targets = {agent: batch[agent]["value_targets"][batch[agent][Columns.LOSS_MASK].bool()].numpy() for agent in AGENTS}
+    np.testing.assert_allclose(targets["stays"], rewards["stays"] + own, atol=1e-5)
+    to_go = [
+        sum(0.5**k * reward for k, reward in enumerate(rewards["early"][t:])) for t in range(len(rewards["early"]))
+    ]
+    np.testing.assert_allclose(targets["early"], to_go, atol=1e-5)
+    assert learner.config.get_config_for_module("late").gamma == learner.config.gamma == 0.99
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_scripted_players_of_matrix_games_in_rllibs_own_runners(build, strategy):
+    settings = {"players": {"player_0": "reciprocator", "player_1": f"scripted/{strategy}"}, "reciprocity": {}}
+    a_config = algorithm_class("PPO").get_default_config().environment("ipd_v0", env_config={"num_steps": 6})
+    a_config.env_runners(num_env_runners=0, rollout_fragment_length=4).rl_module(model_config={"fcnet_hiddens": [8]})
+    a_config.training(train_batch_size_per_learner=24, minibatch_size=12, num_epochs=2)
+    algo = build(a_config.update_from_dict(settings))
+    algo.train()
+    episode = algo.env_runner.sample(num_episodes=1)[0]
+    theirs, moves = (episode.agent_episodes[f"player_{k}"].get_actions() for k in range(2))
+    assert len(moves) == 6
+    if strategy == "tit_for_tat":
+        assert list(moves) == [0, *theirs[:-1]]
+    if strategy == "grim_trigger":
+        assert list(moves) == [int(any(theirs[:t])) for t in range(6)]
+
+
 def test_a_module_class_of_the_users_own(build):
     path = "tests.multi_agent_envs:TinyModule"
     algo = build(config({"*": f"module/{path}"}))
@@ -338,7 +374,8 @@ def test_balances_of_episodes_that_are_not_going_on_are_forgotten():
         (lambda: config({"*": "module/tests.multi_agent_envs"}), "give PACKAGE.MODULE:CLASS"),
         (lambda: config({"*": "module/tests.multi_agent_envs:Mixed"}), "is not a class of RLModules"),
         (lambda: config({"*": {"player": "ppo", "learning_rate": 1}}), "learning_rate: not known"),
-        (lambda: config({"*": {"gamma": 0.9}}), "one gamma for all"),
+        (lambda: config({"*": {"lambda": 0.9}}, kind=IMPALAConfig), "IMPALA has no such setting"),
+        (lambda: config({"*": "reciprocator", "late": "scripted/tit_for_tat"}), "plays games of cooperate and defect"),
         (lambda: config({"*": "team/a", "late": {"team": "a", "lr": 0.1}}), "not the settings of stays"),
         (lambda: config({"*": {"player": "scripted/random", "lr": 0.1}}), "does not learn"),
         (lambda: config({"*": "team/x"}, env="mixed"), "observation space is not that of camera"),

@@ -1,0 +1,74 @@
+"""What is known of a configuration's environment before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rllib_reciprocator.connectors.joint_steps import JointSpaces
+
+
+@dataclass(frozen=True)
+class KnownEnvironment:
+    """An environment, as far as players need to know it.
+
+    Attributes:
+        joint: Its agents and their spaces.
+        horizon: Steps of a whole episode, if that is fixed.
+        action_names: What its actions are called, if it says.
+    """
+
+    joint: JointSpaces
+    horizon: int | None
+    action_names: tuple[str, ...]
+
+
+def known_environment(config: AlgorithmConfig) -> KnownEnvironment:
+    """Looks at one environment of a configuration.
+
+    Raises:
+        ValueError: If the environment does not say who may take part, or a space cannot be encoded.
+    """
+    env = make_env(config)
+    try:
+        agents = list(env.possible_agents)
+        if len(agents) < 2:
+            raise ValueError(f"env: {config.env} names {len(agents)} possible_agents; reciprocity needs two at least")
+        joint = JointSpaces(
+            {agent: _space(env.get_observation_space(agent), agent) for agent in agents},
+            {agent: _space(env.get_action_space(agent), agent) for agent in agents},
+        )
+        joint.state, joint.action  # noqa: B018 -- raise what cannot be encoded
+    finally:
+        env.close()
+    return KnownEnvironment(joint, getattr(env, "horizon", None), tuple(getattr(env, "action_names", ())))
+
+
+def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
+    """One environment of a configuration.
+
+    Raises:
+        ValueError: If there is none, or it is not a multi-agent one.
+    """
+    context = EnvContext(config.env_config, worker_index=0)
+    if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
+        env = _global_registry.get(ENV_CREATOR, config.env)(context)
+    elif isinstance(config.env, type):
+        env = config.env(context)
+    else:
+        raise ValueError(f"env: {config.env!r} is not a registered multi-agent environment")
+    if not isinstance(env, MultiAgentEnv):
+        raise ValueError(f"env: {config.env} is not a multi-agent environment")
+    return env
+
+
+def _space(space: gymnasium.Space | None, agent: Any) -> gymnasium.Space:
+    if space is None:
+        raise ValueError(f"env: does not say which space {agent} has")
+    return space
