@@ -3,6 +3,7 @@
 ``python -m benchmarks.open_road parity ipd|coins --seeds 3`` trains both with the same settings and joint steps.
 ``python -m benchmarks.open_road overhead ipd|coins`` times PPO with and without ``reciprocate()`` in turn.
 ``python -m benchmarks.open_road throughput ipd|coins`` compares PPO, APPO and IMPALA with a remote env runner.
+``python -m benchmarks.open_road capacity ipd|coins`` calculates from measured sizes and times what 64 runners need.
 """
 
 from __future__ import annotations
@@ -136,10 +137,39 @@ def throughput(game: dict[str, Any], seconds: float = 40.0) -> None:
         )
 
 
+def capacity(game: dict[str, Any], rounds: int, runners: int = 64) -> None:
+    """How many joint steps a second one runner makes and one learner takes, each with a core to itself.
+
+    From that follows what many runners need; the learner goes through each batch once, as IMPALA's does.
+    """
+    from ray import cloudpickle
+
+    algo = stock(game, 1, steps=4096)
+    episodes, sampling, learning = [], [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        episodes = [episode for _ in range(4) for episode in algo.env_runner.sample(num_timesteps=1024)]
+        sampling.append(time.perf_counter() - start)
+        size = len(cloudpickle.dumps(episodes))
+        steps = sum(map(len, episodes))
+        start = time.perf_counter()
+        algo.learner_group.update(episodes=episodes, timesteps={}, num_epochs=1, minibatch_size=1024)
+        learning.append(time.perf_counter() - start)
+    weights = len(cloudpickle.dumps(algo.learner_group.get_weights()))
+    algo.stop()
+    made, taken = (steps / statistics.median(times) for times in (sampling, learning))
+    print(
+        f"{game['env']}: a runner makes {made:,.0f} joint steps/s, a learner takes {taken:,.0f}/s; {size / steps:.0f}"
+        f" bytes a joint step, weights {weights / 1e6:.2f} MB.\n{runners} runners: {runners * made:,.0f} joint steps/s,"
+        f" {runners * made * size / steps / 1e6:.1f} MB/s to the learners, {runners * made / taken:.1f} learners of one"
+        f" core, {runners * weights / 1e6:.1f} MB for each time that all get new weights"
+    )
+
+
 def main() -> None:
     """Runs what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["parity", "overhead", "throughput"])
+    parser.add_argument("what", choices=["parity", "overhead", "throughput", "capacity"])
     parser.add_argument("game", choices=list(GAMES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=40)
@@ -156,6 +186,8 @@ def main() -> None:
         parity(GAMES[options.game], options.seeds, options.iterations)
     elif options.what == "throughput":
         throughput(GAMES[options.game])
+    elif options.what == "capacity":
+        capacity(GAMES[options.game], options.rounds)
     else:
         overhead(GAMES[options.game], options.rounds)
 

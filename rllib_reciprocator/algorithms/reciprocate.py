@@ -21,6 +21,7 @@ from ray.rllib.utils.annotations import override
 import social_dilemmas
 from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.known_environment import KnownEnvironment, known_environment
+from rllib_reciprocator.algorithms.lost_learners import TellsOfLostLearners
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
 from rllib_reciprocator.algorithms.stock_learners import players_learner, reciprocal_learner
@@ -170,7 +171,7 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
                 raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
             return self
 
-    class WithPlayers(base):
+    class WithPlayers(TellsOfLostLearners, base):
         """RLlib's algorithm."""
 
         @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.errors import UserError, unknown
+from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.players import MODULE_PATH
 from rllib_reciprocator.players.frozen import read_constructor
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
@@ -152,9 +152,8 @@ def evaluate_stock(checkpoint: Path, episodes: int) -> dict[str, Any]:
 
 def _interval(values: Tensor) -> dict[str, float]:
     """Mean over episodes and the half-width of its 95% confidence interval."""
-    count = len(values)
-    half = 1.96 * float(values.float().std()) / math.sqrt(count) if count > 1 else math.nan
-    return {"mean": float(values.float().mean()), "ci95": half}
+    mean, half = mean_and_half_width(values.numpy())
+    return {"mean": mean, "ci95": half}
 
 
 def write(report: dict[str, Any], file: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
+from pyarrow.fs import FileSystem
 from ray._private.dict import flatten_dict
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.result_grid import ResultGrid
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.progress import outcome_rates
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
@@ -30,7 +32,8 @@ class Trial:
     """One trial's outcome.
 
     Attributes:
-        folder: Where its files are.
+        folder: Where its files are, a path in the file system of its storage.
+        storage: That file system.
         settings: Its settings, by path.
         players: Who played, by seat; empty for algorithms without players.
         results: The result of every iteration, as reported.
@@ -38,11 +41,12 @@ class Trial:
         error: What ended it, if it failed.
     """
 
-    folder: Path
+    folder: PurePosixPath
+    storage: FileSystem
     settings: dict[str, Any]
     players: dict[str, str]
     results: list[dict[str, Any]]
-    checkpoint: Path | None
+    checkpoint: str | None
     error: str | None
 
 
@@ -50,35 +54,39 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
     """The trials of an experiment that has run."""
     trials = []
     for result in grid:
-        folder = Path(result.path)
-        checkpoint = Path(result.checkpoint.path) if result.checkpoint else None
+        folder, storage = PurePosixPath(result.path), result.filesystem
+        checkpoint = result.checkpoint.path if result.checkpoint else None
         error = str(result.error).strip().splitlines()[-1] if result.error else None
-        results = read_results(folder)
-        settings = _settings(folder)
+        results = parse_results(_text(storage, folder / "result.json"))
+        settings = json.loads(_text(storage, folder / "params.json") or "{}")
         players = _players(experiment, algorithm, settings, results)
-        trials.append(Trial(folder, flatten_dict(settings), players, results, checkpoint, error))
+        trials.append(Trial(folder, storage, flatten_dict(settings), players, results, checkpoint, error))
     return trials
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones."""
+def parse_results(text: str) -> list[dict[str, Any]]:
+    """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones.
+
+    Args:
+        text: Of its ``result.json``, a result a line.
+    """
     by_iteration: dict[int, dict[str, Any]] = {}
-    file = folder / "result.json"
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                result = json.loads(line)
-            except json.JSONDecodeError:  # a line that was being written when the run was killed
-                continue
-            by_iteration[result["training_iteration"]] = result
+    for line in text.splitlines():
+        try:
+            result = json.loads(line)
+        except json.JSONDecodeError:  # a line that was being written when the run was killed
+            continue
+        by_iteration[result["training_iteration"]] = result
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _text(storage: FileSystem, file: PurePosixPath) -> str:
+    """A file's text; empty if there is no such file, as where a trial failed before it began."""
     try:
-        return json.loads((folder / "params.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
+        with storage.open_input_stream(str(file)) as stream:
+            return stream.read().decode()
+    except FileNotFoundError:
+        return ""
 
 
 def _players(
@@ -174,15 +182,11 @@ def _means(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _interval(values: list[float]) -> str:
-    """Mean and half-width of its 95% confidence interval, after Student."""
-    from scipy.stats import t
-
+    """Mean and half-width of its confidence interval, for a cell."""
     if not values:
         return "-"
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.fmean(values):.3f} ± {half:.3f}"
+    mean, half = mean_and_half_width(values)
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {half:.3f}"
 
 
 def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -193,8 +197,14 @@ def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {**outcome_rates(result), "extrinsic return": known}
 
 
-def draw(title: str, trials: list[Trial], picture: Path) -> None:
-    """Draws outcome rates and extrinsic returns of every player over the iterations, one line a trial."""
+def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
+    """Draws outcome rates and extrinsic returns of every player over the iterations, one line a trial.
+
+    Args:
+        title: Above it.
+        trials: What to draw.
+        picture: The PNG file, in the trials' storage.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -228,4 +238,5 @@ def draw(title: str, trials: list[Trial], picture: Path) -> None:
     if panels[0].get_legend_handles_labels()[1]:
         panels[0].legend(fontsize=8, frameon=False, loc="best")
     figure.suptitle(title, fontsize=11)
-    figure.savefig(picture, dpi=130)
+    with trials[0].storage.open_output_stream(str(picture)) as stream:
+        figure.savefig(stream, dpi=130, format="png")

@@ -43,10 +43,15 @@ class RayOptions:
     verbosity: int = 0
 
 
-def storage_of(experiment: Experiment) -> Path:
-    """The experiment's folder."""
+def storage_root(experiment: Experiment) -> str:
+    """Where experiments' folders are: an absolute path, or a URI as ``s3://bucket/results``."""
     root = experiment.storage_path or os.environ.get("RAY_AIR_LOCAL_CACHE_DIR") or "~/ray_results"
-    return Path(root).expanduser().resolve() / experiment.name
+    return root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
+
+
+def storage_of(experiment: Experiment) -> str:
+    """The experiment's folder, a path or a URI."""
+    return f"{storage_root(experiment)}/{experiment.name}"
 
 
 def set_verbosity(verbosity: int) -> None:
@@ -119,7 +124,7 @@ def check_resumable(experiment: Experiment) -> None:
         UserError: If there is none.
     """
     folder = storage_of(experiment)
-    if not tune.Tuner.can_restore(str(folder)):
+    if not tune.Tuner.can_restore(folder):
         raise UserError(f"--resume: {folder} has no experiment to continue")
 
 
@@ -151,9 +156,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     if experiment.restore:
         algorithm = _restored(algorithm, str(Path(experiment.restore).expanduser().resolve()))
     if resume:
-        tuner = tune.Tuner.restore(
-            str(folder), algorithm, param_space=space, resume_unfinished=True, resume_errored=True
-        )
+        tuner = tune.Tuner.restore(folder, algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
         return tuner.fit()
     tuner = tune.Tuner(
         algorithm,
@@ -168,13 +171,14 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
         ),
         run_config=tune.RunConfig(
             name=experiment.name,
-            storage_path=str(folder.parent),
+            storage_path=storage_root(experiment),
             stop=dict(experiment.stop),
             verbose=0,
             callbacks=[
                 ProgressCallback(experiment.name, experiment.stop.get("training_iteration")),
                 *_loggers(experiment),
             ],
+            failure_config=tune.FailureConfig(max_failures=experiment.max_failures),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=experiment.checkpoint_freq,
                 checkpoint_at_end=experiment.checkpoint_at_end,

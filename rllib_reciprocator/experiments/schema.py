@@ -48,8 +48,9 @@ class Experiment(BaseModel):
         checkpoint_freq: Every how many iterations to checkpoint; 0 for never.
         checkpoint_at_end: Whether to checkpoint at the end.
         keep_checkpoints_num: How many checkpoints to keep; all if None.
+        max_failures: How often a trial that fails starts again from its last checkpoint; -1 for always.
         loggers: Where results are logged beside TensorBoard; their packages must be installed.
-        storage_path: Where results go; Ray's default if None.
+        storage_path: Where results go; a path or a URI as ``s3://bucket/results``; Ray's default if None.
         restore: A checkpoint to start from.
     """
 
@@ -69,6 +70,7 @@ class Experiment(BaseModel):
     checkpoint_freq: Annotated[int, Field(ge=0)] = 0
     checkpoint_at_end: bool = True
     keep_checkpoints_num: Annotated[int, Field(ge=1)] | None = None
+    max_failures: Annotated[int, Field(ge=-1)] = 0
     loggers: list[Literal["wandb", "mlflow"]] = []
     storage_path: str | None = None
     restore: str | None = None

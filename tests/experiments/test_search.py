@@ -52,7 +52,7 @@ def test_what_is_wrong_is_named(monkeypatch, keys, complaint):
 def trial(weight, seed, rate, error=None):
     result = {"env_runners": {"outcomes": {"a": {"rate": rate}, "b": {"rate": rate + 0.2}}, "episode_return_mean": 7.0}}
     settings = {"reciprocity/weight": weight, "seed": seed, "lr": 0.1}
-    return outcome.Trial(None, settings, {}, [result], None, error)
+    return outcome.Trial(None, None, settings, {}, [result], None, error)
 
 
 def test_the_summary_by_hand():

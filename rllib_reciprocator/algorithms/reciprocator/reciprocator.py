@@ -17,12 +17,13 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from rllib_reciprocator.algorithms.lost_learners import TellsOfLostLearners
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.learner import ITERATION
 from rllib_reciprocator.rollout import concatenate
 
 
-class Reciprocator(PPO):
+class Reciprocator(TellsOfLostLearners, PPO):
     """PPO agents with an intrinsic reward for reciprocating the influence that others had on their return.
 
     Source: Zhou, Hong and Kao, "Reciprocal Reward Influence Encourages Cooperation From Self-Interested Agents",

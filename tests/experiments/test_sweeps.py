@@ -1,0 +1,137 @@
+"""Sweeps and faults as a user meets them, through the command; each takes minutes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+RLLIB = str(Path(sys.executable).with_name("rllib"))
+SETTINGS = {
+    "Reciprocator": {"num_envs_per_env_runner": 64},
+    "PPO": {
+        "players": {"*": "reciprocator"},
+        "num_env_runners": 0,
+        "rollout_fragment_length": 32,
+        "num_envs_per_env_runner": 4,
+        "train_batch_size_per_learner": 128,
+        "minibatch_size": 64,
+        "num_epochs": 1,
+    },
+}
+
+
+def started(*arguments):
+    return subprocess.Popen(
+        [RLLIB, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def iterations(folder):
+    """The iterations that each trial has reported, by trial."""
+    reported = {}
+    for file in folder.glob("*/result.json"):
+        lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+        reported[file.parent.name] = [line["training_iteration"] for line in lines]
+    return reported
+
+
+def wait_for(condition, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_sweep_resumes_with_what_had_not_finished(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        """
+sweep:
+  run: Reciprocator
+  env: ipd_v0
+  stop: {training_iteration: 30}
+  checkpoint_freq: 5
+  seeds: 2
+  config: {num_envs_per_env_runner: 256, lr: {grid_search: [0.001, 0.005]}}
+"""
+    )
+    arguments = ("train", "file", str(file), "--storage-path", (tmp_path / "out").as_uri(), "--ray-num-cpus", "1")
+    folder = tmp_path / "out" / "sweep"
+    first = started(*arguments)
+    wait_for(lambda: any(steps[-1:] == [30] for steps in iterations(folder).values()), first)
+    wait_for(lambda: sum(bool(steps) for steps in iterations(folder).values()) >= 2, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = iterations(folder)
+    finished = [trial for trial, steps in before.items() if steps[-1:] == [30]]
+    assert 1 <= len(finished) < 4
+    again = started(*arguments, "--resume")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    after = iterations(folder)
+    assert len(after) == 4
+    assert all(steps[-1] == 30 for steps in after.values())
+    assert all(after[trial] == before[trial] for trial in finished[:1])
+    assert "sweep: 4 trials of 2 settings" in output
+    assert (folder / "learning_curves.png").stat().st_size > 1000
+
+
+def test_population_based_training(tmp_path):
+    file = tmp_path / "pbt.yaml"
+    file.write_text(
+        """
+pbt:
+  run: Reciprocator
+  env: ipd_v0
+  stop: {training_iteration: 12}
+  num_samples: 3
+  metric: env_runners/episode_return_mean
+  mode: max
+  scheduler:
+    type: pbt
+    time_attr: training_iteration
+    perturbation_interval: 3
+    hyperparam_mutations: {lr: {tune: loguniform, args: [1.0e-4, 1.0e-2]}}
+  config: {num_envs_per_env_runner: 32, lr: {tune: loguniform, args: [1.0e-4, 1.0e-2]}}
+"""
+    )
+    done = started("train", "file", str(file), "--storage-path", str(tmp_path / "out"), "--ray-num-cpus", "3")
+    output, _ = done.communicate(timeout=300)
+    assert done.returncode == 0, output
+    copied = list((tmp_path / "out" / "pbt").glob("pbt_policy_*.txt"))
+    assert copied, "no trial took over from a better one"
+    line = json.loads(copied[0].read_text().splitlines()[0])
+    assert line[4]["lr"] != line[5]["lr"]
+
+
+@pytest.mark.parametrize(("algorithm", "learners"), [("PPO", 1), ("PPO", 2), ("Reciprocator", 2)])
+def test_a_lost_learner_ends_the_run_in_one_line_and_the_run_can_be_resumed(tmp_path, algorithm, learners):
+    settings = {**SETTINGS[algorithm], "num_learners": learners}
+    entry = {"run": algorithm, "env": "ipd_v0", "checkpoint_freq": 1, "stop": {"training_iteration": 40}}
+    file = tmp_path / "lost.yaml"
+    file.write_text(json.dumps({"lost": {**entry, "config": settings}}))
+    arguments = ("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    first = started(*arguments)
+    folder = tmp_path / "out" / "lost"
+    wait_for(lambda: any(len(steps) >= 3 for steps in iterations(folder).values()), first)
+    workers = psutil.Process(first.pid).children(recursive=True)
+    lost = [worker for worker in workers if "_WrappedExecutable" in " ".join(worker.cmdline())]
+    assert len(lost) == learners
+    lost[-1].send_signal(signal.SIGKILL)
+    output, _ = first.communicate(timeout=240)
+    assert first.returncode == 1, output
+    assert f"one of {learners} learners ended" in output
+    assert max(map(max, iterations(folder).values())) < 40
+    again = started(*arguments, "--resume")
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    (steps,) = iterations(folder).values()
+    assert steps[-1] == 40
