@@ -6,7 +6,7 @@ import numpy as np
 
 _CELL = 48
 _BACKGROUND, _LINE = (245, 245, 245), (200, 200, 200)
-_COLOURS = (
+COLOURS = (
     (214, 69, 65),
     (52, 104, 192),
     (46, 139, 87),
@@ -49,12 +49,12 @@ def draw_grid(grid_size: tuple[int, int], agent_cells: list[int], coin_cells: li
         return image[top : top + _CELL, left : left + _CELL]
 
     for index, cell in enumerate(coin_cells):
-        cell_of(cell)[disc] = _COLOURS[index % len(_COLOURS)]
+        cell_of(cell)[disc] = COLOURS[index % len(COLOURS)]
     for index, cell in enumerate(agent_cells):
         together = [other for other, there in enumerate(agent_cells) if there == cell]
         share = together.index(index)
         columns_of = np.arange(_CELL) * len(together) // _CELL == share
-        cell_of(cell)[ring & columns_of[None, :]] = _COLOURS[index % len(_COLOURS)]
+        cell_of(cell)[ring & columns_of[None, :]] = COLOURS[index % len(COLOURS)]
     return image
 
 

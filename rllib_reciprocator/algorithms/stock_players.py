@@ -44,7 +44,7 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], known: Kno
     for player in seated:
         mate = first.setdefault(player.module_id, player)
         if mate is player:
-            specs[player.module_id] = _spec(config, player, joint, agents)
+            specs[player.module_id] = module_spec(config, player, joint, agents)
         else:
             _check_team(player, mate, joint, agents)
     trained = [module_id for module_id, player in first.items() if player.learns]
@@ -65,7 +65,18 @@ def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kw
     return modules[str(agent_id)]
 
 
-def _spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: dict[str, Any]) -> RLModuleSpec:
+def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: dict[str, Any]) -> RLModuleSpec:
+    """The module of a player.
+
+    Args:
+        config: Of the algorithm.
+        player: The player.
+        joint: The agents and their spaces.
+        agents: The agents by name.
+
+    Raises:
+        ValueError: If the player cannot be had.
+    """
     agent = agents[player.seat]
     spaces = {"observation_space": joint.observations[agent], "action_space": joint.actions[agent]}
     if player.kind == SCRIPTED:

@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rllib_reciprocator.callbacks.social_metrics import BALANCE, INFLUENCE, INFLUENCE_STD, log_by_pair
-from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of, told_behavior
+from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of
 from rllib_reciprocator.connectors.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.rewards import balance, balance_after, reciprocal_reward
-from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 
 # With more agents than these, means over all pairs are logged instead of one figure a pair.
 MOST_AGENTS_BY_PAIR = 8
@@ -45,9 +44,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
         if not episodes:
             return
         steps = [reciprocity.joint_steps(episode) for episode in episodes]
-        behaviors = [told_behavior(episode, each) for episode, each in zip(episodes, steps, strict=True)]
-        estimator = env_runner.module[INFLUENCE_MODULE_ID].unwrapped()
-        flat = influence_of(env_runner.module, reciprocity, episodes, steps, behaviors, estimator)
+        flat = influence_of(env_runner.module, reciprocity, episodes, steps)
         influence = list(flat.split([len(each.state) for each in steps]))
         before, reciprocal = self._reciprocal(reciprocity, episodes, influence)
         weight = reciprocity.weight(env_runner._weights_seq_no)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,19 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_reciprocator.rollout import OUTCOMES
+
+
+def summed_outcomes(episodes: Sequence[MultiAgentEpisode], agents: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Outcomes summed over the steps of episodes or chunks of one of our games, ``[N]`` by name."""
+    totals: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(agents)))
+    for episode in episodes:
+        for index, agent in enumerate(agents):
+            own = episode.agent_episodes.get(agent)
+            # The first of a chunk's infos is that of the last step before it.
+            for info in own.get_infos(slice(1, len(own) + 1)) if own is not None else ():
+                for name, value in info["outcomes"].items():
+                    totals[name][index] += value
+    return dict(totals)
 
 
 class EpisodeOutcomesCallback(RLlibCallback):
@@ -22,17 +36,9 @@ class EpisodeOutcomesCallback(RLlibCallback):
         """Called by the env runner after each sample."""
         game = env_runner.env.envs[0].unwrapped
         agents = game.possible_agents
-        totals: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(agents)))
-        for episode in samples:
-            for index, agent in enumerate(agents):
-                own = episode.agent_episodes.get(agent)
-                # The first of a chunk's infos is that of the last step before it.
-                for info in own.get_infos(slice(1, len(own) + 1)) if own is not None else ():
-                    for name, value in info["outcomes"].items():
-                        totals[name][index] += value
         steps = sum(map(len, samples))
         if not steps:
             return
-        for name, rates in game.summarize(dict(totals), steps).items():
+        for name, rates in game.summarize(summed_outcomes(samples, agents), steps).items():
             for agent, rate in zip(agents, rates.tolist(), strict=True):
                 metrics_logger.log_value((OUTCOMES, agent, name), rate, reduce="mean")

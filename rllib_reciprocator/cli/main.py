@@ -169,32 +169,41 @@ def evaluate(
     players: Annotated[
         list[str] | None, typer.Option(help="Who sits on a seat instead, as player_1=scripted/always_defect.")
     ] = None,
+    render: Annotated[str | None, typer.Option(help="Draw one episode to this .gif, .mp4 or .png file.")] = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Write every step, with influence and balance, to this CSV file.")
+    ] = None,
     explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
     seed: Annotated[int | None, typer.Option(help="Makes the games repeatable.")] = None,
 ) -> None:
-    """Play a checkpoint's players, without learning."""
-    from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
-    from rllib_reciprocator.experiments import evaluation, running
+    """Play a checkpoint's players, or others on their seats, without learning."""
+    from rllib_reciprocator.analysis import animation, evaluation, open_table
+    from rllib_reciprocator.analysis.trace import write_trace
+    from rllib_reciprocator.experiments import running
     from rllib_reciprocator.experiments.errors import UserError
 
     running.set_verbosity(0)
-    folder = Path(checkpoint).expanduser().resolve()
     others = {}
     for assignment in players or []:
         seat, equals, player = assignment.partition("=")
         if not equals:
             raise UserError(f"--players {assignment}: give SEAT=PLAYER, as player_1=scripted/always_defect")
         others[seat] = player
-    if isinstance(evaluation.read_config(folder), ReciprocatorConfig):
-        report = evaluation.evaluate(folder, episodes, others, seed=seed, explore=explore)
-    elif others:
-        raise UserError("--players: only Reciprocator checkpoints have players")
-    else:
-        report = evaluation.evaluate_stock(folder, episodes)
+    picture = Path(render).expanduser() if render else None
+    if picture:
+        animation.check_format(picture)
+    table = open_table(checkpoint, others, seed=seed, explore=explore)
+    report = table.evaluate(episodes)
     Console().print(evaluation.table(report))
     if out:
         evaluation.write(report, Path(out).expanduser())
         typer.echo(f"written to {out}")
+    if trace:
+        write_trace(table.trace(episodes), Path(trace).expanduser())
+        typer.echo(f"written to {trace}")
+    if picture:
+        animation.write_film(table.film(), picture)
+        typer.echo(f"written to {render}")
 
 
 @example_app.command("list")

@@ -17,6 +17,7 @@ from rllib_reciprocator.connectors.encoding import encode
 from rllib_reciprocator.connectors.joint_steps import JointSpaces, JointSteps, behavior_inputs, joint_steps
 from rllib_reciprocator.estimators import MixedRewardModelInfluence, Transition
 from rllib_reciprocator.rewards import ReciprocalRule
+from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 
 # How many actions are drawn from a policy whose actions cannot be counted.
 DRAWN_ACTIONS = 8
@@ -61,20 +62,20 @@ def influence_of(
     reciprocity: EpisodeReciprocity,
     episodes: Sequence[MultiAgentEpisode],
     steps: Sequence[JointSteps],
-    behaviors: Sequence[dict[Any, np.ndarray | None]],
-    estimator: MixedRewardModelInfluence,
+    *,
+    last: bool = False,
 ) -> Tensor:
     """The influence of each agent on each in all these steps, one after the other, ``[rows, N, N]`` by ``[j, i]``.
 
     Args:
-        module: The MultiRLModule, for the players' distributions.
+        module: The MultiRLModule, with the players' distributions and the estimator.
         reciprocity: Who takes part.
         episodes: The chunks that the steps are of.
         steps: Their joint steps.
-        behaviors: For each chunk what each agent's policy put into its distribution in its own steps, if it says.
-        estimator: The estimator.
+        last: Whether those are the newest step of each alone.
     """
     joint = reciprocity.joint
+    behaviors = [_told_behavior(episode, each, last=last) for episode, each in zip(episodes, steps, strict=True)]
     state, actions, present = (
         torch.from_numpy(np.concatenate([getattr(each, name) for each in steps]))
         for name in ("state", "actions", "present")
@@ -100,13 +101,14 @@ def influence_of(
             options[where, index, : drawn.shape[1]] = drawn
             probs[where, index, : drawn.shape[1]] = 1.0 / drawn.shape[1]
     transition = Transition(state, actions, torch.zeros(rows, n), torch.zeros(rows), torch.zeros(rows, n))
+    estimator: MixedRewardModelInfluence = module[INFLUENCE_MODULE_ID].unwrapped()
     device = next(estimator.parameters()).device
     moved = Transition(*(values.to(device) for values in transition))
     found = estimator.influence_among(moved, present.to(device), options.to(device), probs.to(device))
     return found.received.cpu()
 
 
-def told_behavior(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool = False) -> dict[Any, np.ndarray | None]:
+def _told_behavior(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool) -> dict[Any, np.ndarray | None]:
     """What each agent's policy put into its distribution in its own steps, if it says.
 
     Args:

@@ -12,11 +12,10 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from torch import Tensor
 
-from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of, told_behavior
+from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of
 from rllib_reciprocator.connectors.joint_steps import last_joint_step
 from rllib_reciprocator.connectors.observed_balance import space_with_balance, with_balance
 from rllib_reciprocator.rewards import balance_after
-from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 
 
 class ObserveBalance(ConnectorV2):
@@ -86,9 +85,7 @@ class ObserveBalance(ConnectorV2):
             last_joint_step(episode, reciprocity.joint, reciprocity.observers, reciprocity.horizon)
             for episode in episodes
         ]
-        behaviors = [told_behavior(episode, step, last=True) for episode, step in zip(episodes, steps, strict=True)]
-        estimator = rl_module[INFLUENCE_MODULE_ID].unwrapped()
-        influence = influence_of(rl_module, reciprocity, episodes, steps, behaviors, estimator)
+        influence = influence_of(rl_module, reciprocity, episodes, steps, last=True)
         before = torch.stack([self._balances.get(e.id_, (0, torch.zeros(n, n)))[1] for e in episodes])
         after = balance_after(before, influence, reciprocity.rule, reciprocity.balance_decay)
         for episode, balance in zip(episodes, after, strict=True):

@@ -162,7 +162,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             count = math.ceil(num_timesteps / (length * self.num_envs))
         if force_reset:
             self._episode_step = 0
-        samples = [self._fragment(length, explore) for _ in range(count)]
+        samples = [self.play(length, explore) for _ in range(count)]
         make_callback(
             "on_sample_end",
             self._callbacks,
@@ -171,15 +171,23 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         )
         return samples
 
-    def _fragment(self, length: int, explore: bool) -> ColumnarSample:
-        """Plays ``length`` steps, which never reach over the games' horizon."""
+    def play(self, length: int, explore: bool) -> ColumnarSample:
+        """Plays on, or new episodes where the last ones have ended.
+
+        Args:
+            length: So many steps in every game, which may not reach over the games' horizon.
+            explore: Whether players draw their actions; if not, they take the likeliest.
+
+        Returns:
+            These steps.
+        """
         key = [self._entropy, self.worker_index or 0, self._weights_seq_no, self._fragments_with_weights]
         game_seed, policy_seed = np.random.SeedSequence(key).generate_state(2)
         self._fragments_with_weights += 1
         self.game.seed(int(game_seed))
         self._generator.manual_seed(int(policy_seed))
         if self._episode_step == 0:
-            self._start_episodes()
+            self.start_episodes()
 
         steps: dict[str, list[Tensor]] = defaultdict(list)
         seats: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
@@ -225,7 +233,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._running_sums = log_sample(self, sample, self._running_sums)
         return sample
 
-    def _start_episodes(self) -> None:
+    def start_episodes(self) -> None:
         """Starts all games anew, with a balance of zero and fresh memories."""
         n = self.game.num_agents
         self._obs = self.game.reset()

@@ -15,7 +15,7 @@ from ray.tune import register_env
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
-from rllib_reciprocator.connectors.episode_influence import influence_of, told_behavior
+from rllib_reciprocator.connectors.episode_influence import influence_of
 from rllib_reciprocator.connectors.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.players import STRATEGIES
 from rllib_reciprocator.rewards import balance, reciprocal_reward
@@ -77,8 +77,7 @@ def test_rewards_are_those_of_the_whole_episode(observe_balance):
     assert len(whole) >= 3
     for parts in whole:
         steps = [known.joint_steps(part) for part in parts]
-        told = [told_behavior(part, each) for part, each in zip(parts, steps, strict=True)]
-        influence = influence_of(one.module, known, parts, steps, told, one.module["influence"])
+        influence = influence_of(one.module, known, parts, steps)
         starts = torch.zeros(len(influence), dtype=torch.bool)
         starts[0] = True
         before = balance(influence, known.rule, 0.9, starts)
@@ -108,7 +107,7 @@ def test_influence_is_the_sum_over_alternatives_one_by_one():
     known = a_config.episode_reciprocity
     steps = known.joint_steps(episode)
     estimator = one.module["influence"]
-    found = influence_of(one.module, known, [episode], [steps], [told_behavior(episode, steps)], estimator)
+    found = influence_of(one.module, known, [episode], [steps])
     network = estimator.online["reward"]
     state, actions = torch.from_numpy(steps.state), torch.from_numpy(steps.actions)
     with torch.no_grad():
@@ -155,8 +154,7 @@ def test_the_estimator_learns_what_the_environment_pays(build):
     episode = algo.env_runner.sample(num_episodes=1)[0]
     known = algo.config.episode_reciprocity
     steps = known.joint_steps(episode)
-    told = [told_behavior(episode, steps)]
-    found = influence_of(algo.env_runner.module, known, [episode], [steps], told, algo.env_runner.module["influence"])
+    found = influence_of(algo.env_runner.module, known, [episode], [steps])
     inputs = np.asarray(episode.agent_episodes["late"].get_extra_model_outputs(Columns.ACTION_DIST_INPUTS))
     twos = torch.as_tensor(inputs).softmax(-1)[:, 2].numpy()
     exact = steps.actions[2:, 2, 2] - twos

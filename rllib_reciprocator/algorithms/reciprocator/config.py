@@ -125,6 +125,7 @@ class ReciprocatorConfig(PPOConfig):
         update_period_iters: int = NotProvided,
         prior: float = NotProvided,
         exploration: float = NotProvided,
+        always_estimate: bool = NotProvided,
     ) -> ReciprocatorConfig:
         """Sets how Reciprocators reciprocate. Unset settings keep their values.
 
@@ -171,6 +172,7 @@ class ReciprocatorConfig(PPOConfig):
             prior: How often ``tabular`` takes each action to have been seen in each state before any was.
             exploration: Share of uniform play in the counterfactual of ``tabular``. Above 0 it keeps influence, and
                 with it the reciprocal reward, alive where a player always does the same.
+            always_estimate: Whether influence is estimated even where nobody reciprocates, for whoever looks on.
 
         Returns:
             This configuration.
@@ -366,7 +368,7 @@ class ReciprocatorConfig(PPOConfig):
                 specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
             else:
                 specs[player.seat] = self._learner_spec(game, player)
-        needs_influence = any(
+        needs_influence = self.reciprocity_settings.always_estimate or any(
             player.kind == RECIPROCATOR or (specs[player.seat].model_config or {}).get("num_balances")
             for player in seated
         )

@@ -49,6 +49,7 @@ class ReciprocitySettings(_Settings):
     update_period_iters: Annotated[int, Field(ge=1)] = 1
     prior: Annotated[float, Field(gt=0.0)] = 1.0
     exploration: Share = 0.0
+    always_estimate: bool = False
 
     def weight_at(self, iteration: int, default: float) -> float:
         """The weight of the reciprocal reward at an iteration, from 0.

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.analysis import open_table
+from rllib_reciprocator.analysis.evaluation import table, write
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.evaluation import evaluate, table, write
 from rllib_reciprocator.players import MODULE_PATH
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -27,6 +28,10 @@ def checkpoint(ray_cluster, tmp_path_factory):
     path = algo.save_to_path(tmp_path_factory.mktemp("run") / "checkpoint")
     algo.stop()
     return Path(path)
+
+
+def evaluate(checkpoint, episodes, players=None, **options):
+    return open_table(checkpoint, players, **options).evaluate(episodes)
 
 
 def test_plays_the_trained_players(checkpoint):
@@ -59,7 +64,7 @@ def test_others_take_a_seat(checkpoint):
     [
         ({"player_2": "ppo"}, "--players player_2: not known; did you mean 'player_"),
         ({"player_1": "scripted/tit_for_tt"}, "did you mean 'tit_for_tat'"),
-        ({"player_1": "ppo"}, "--players player_1=ppo: nobody learns here"),
+        ({"player_1": "ppo"}, "--players.player_1: nobody learns here, and ppo does"),
     ],
 )
 def test_players_that_are_wrong(checkpoint, players, complaint):

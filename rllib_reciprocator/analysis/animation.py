@@ -1,0 +1,149 @@
+"""Games as moving pictures, with what the players did and got beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rllib_reciprocator.experiments.errors import UserError
+from social_dilemmas.rendering import COLOURS
+
+FORMATS = (".gif", ".mp4", ".png")
+_WIDTH, _LINE, _MARGIN, _TICKS = 480, 44, 12, 12
+_INK, _FAINT, _PAPER = (40, 40, 40), (205, 205, 205), (255, 255, 255)
+_GAIN, _LOSS = (46, 139, 87), (214, 69, 65)
+# A picture of a whole game shows at most so many of its steps.
+_SHEET_COLUMNS, _SHEET_ROWS = 4, 3
+
+
+@dataclass
+class Film:
+    """A game as it was played.
+
+    Attributes:
+        players: Name and kind of each, as ``player_0 (reciprocator)``.
+        pictures: Of the game before the first step and after each step, ``[H, W, 3]`` uint8.
+        actions: What each player did in each step, as it is called.
+        rewards: What each got in each step.
+        frames_per_second: How fast it is shown.
+    """
+
+    players: Sequence[str]
+    pictures: list[np.ndarray] = field(default_factory=list)
+    actions: list[Sequence[str]] = field(default_factory=list)
+    rewards: list[Sequence[float]] = field(default_factory=list)
+    frames_per_second: float = 4.0
+
+    def frames(self) -> list[Image.Image]:
+        """The pictures with what players did so far below them, all of one size."""
+        return [self._frame(step) for step in range(len(self.pictures))]
+
+    def _frame(self, step: int) -> Image.Image:
+        """The picture after so many steps."""
+        picture = Image.fromarray(self.pictures[step])
+        scale = max(1, (_WIDTH - 2 * _MARGIN) // picture.width)
+        if picture.width > _WIDTH - 2 * _MARGIN:
+            picture = picture.resize((_WIDTH - 2 * _MARGIN, picture.height * (_WIDTH - 2 * _MARGIN) // picture.width))
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+        height = picture.height + 2 * _MARGIN + _LINE * len(self.players) + 24
+        frame = Image.new("RGB", (_WIDTH, height + height % 2), _PAPER)
+        frame.paste(picture, ((_WIDTH - picture.width) // 2, _MARGIN))
+        draw, top = ImageDraw.Draw(frame), picture.height + 2 * _MARGIN
+        small, large = ImageFont.load_default(12), ImageFont.load_default(14)
+        draw.text((_MARGIN, top), f"step {step} of {len(self.pictures) - 1}", _INK, small)
+        for index, name in enumerate(self.players):
+            self._player(draw, index, name, step, top + 24 + index * _LINE, large)
+        return frame
+
+    def _player(self, draw: ImageDraw.ImageDraw, index: int, name: str, step: int, top: int, font: Any) -> None:
+        """A player's line: who it is, its last action, its return so far, and a tick a step for what it got."""
+        colour = COLOURS[index % len(COLOURS)]
+        draw.rectangle((_MARGIN, top + 3, _MARGIN + 12, top + 15), colour)
+        draw.text((_MARGIN + 20, top), name, _INK, font)
+        gained = sum(self.rewards[t][index] for t in range(step))
+        last = self.actions[step - 1][index] if step else ""
+        draw.text((_WIDTH - _MARGIN, top), f"{last}   return {gained:g}", _INK, font, anchor="ra")
+        steps = len(self.rewards)
+        middle = top + 20 + _TICKS // 2
+        draw.line((_MARGIN, middle, _WIDTH - _MARGIN, middle), _FAINT)
+        best = max((abs(value) for rewards in self.rewards for value in rewards), default=0.0) or 1.0
+        for t in range(step):
+            value = self.rewards[t][index]
+            left = _MARGIN + (_WIDTH - 2 * _MARGIN) * t // steps
+            right = max(left, _MARGIN + (_WIDTH - 2 * _MARGIN) * (t + 1) // steps - 2)
+            end = middle - round(value / best * _TICKS / 2)
+            if value:
+                draw.rectangle((left, min(middle, end), right, max(middle, end)), _GAIN if value > 0 else _LOSS)
+
+    def gif(self) -> bytes:
+        """The whole as an animated GIF."""
+        first, *rest = self.frames()
+        stream = BytesIO()
+        duration = round(1000 / self.frames_per_second)
+        first.save(stream, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+        return stream.getvalue()
+
+    def sheet(self) -> Image.Image:
+        """Steps spread over the whole game side by side on one picture."""
+        frames = self.frames()
+        count = min(len(frames), _SHEET_COLUMNS * _SHEET_ROWS)
+        shown = [frames[round(k * (len(frames) - 1) / max(1, count - 1))] for k in range(count)]
+        columns = min(count, _SHEET_COLUMNS)
+        width, height = shown[0].size
+        sheet = Image.new("RGB", (columns * width, -(-count // columns) * height), _PAPER)
+        for k, frame in enumerate(shown):
+            sheet.paste(frame, (k % columns * width, k // columns * height))
+        return sheet
+
+
+def check_format(file: Path) -> None:
+    """Checks that a film can be written to such a file.
+
+    Raises:
+        UserError: If not.
+    """
+    if file.suffix.lower() not in FORMATS:
+        raise UserError(f"--render {file}: give a file that ends in {', '.join(FORMATS)}")
+    if file.suffix.lower() == ".mp4":
+        try:
+            import imageio_ffmpeg  # noqa: F401
+        except ImportError:
+            raise UserError(
+                f"--render {file}: mp4 needs imageio-ffmpeg; pip install rllib_reciprocator[video]"
+            ) from None
+
+
+def write_film(film: Film, file: Path) -> None:
+    """Writes a film as ``.gif`` or ``.mp4``, or steps of it side by side as ``.png``.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    check_format(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix.lower() == ".gif":
+            file.write_bytes(film.gif())
+        elif file.suffix.lower() == ".png":
+            film.sheet().save(file)
+        else:
+            _write_video(film, file)
+    except OSError as error:
+        raise UserError(f"--render {file}: cannot be written ({error})") from None
+
+
+def _write_video(film: Film, file: Path) -> None:
+    import imageio_ffmpeg
+
+    frames = film.frames()
+    writer = imageio_ffmpeg.write_frames(str(file), frames[0].size, fps=film.frames_per_second, macro_block_size=2)
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()

@@ -1,0 +1,59 @@
+"""What a checkpoint says about the run it is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.utils.checkpoints import Checkpointable
+
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.players import MODULE_PATH
+from rllib_reciprocator.players.frozen import read_constructor
+
+
+def read_config(checkpoint: Path) -> AlgorithmConfig:
+    """The configuration that a checkpoint was made with.
+
+    Raises:
+        UserError: If the folder is no checkpoint or its files cannot be read.
+    """
+    file = checkpoint / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
+    if not checkpoint.is_dir():
+        raise UserError(f"{checkpoint}: no such checkpoint")
+    if not file.is_file() or not (checkpoint / MODULE_PATH).is_dir():
+        raise UserError(f"{checkpoint}: not an Algorithm checkpoint (it has no {file.name} or no {MODULE_PATH})")
+    try:
+        algorithm, (state,), _ = read_constructor(checkpoint)
+        return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+
+
+def load_weights(module: MultiRLModule, sources: dict[str, Path]) -> None:
+    """Gives modules their weights.
+
+    Args:
+        module: Of all players.
+        sources: Folder of a checkpointed module, by the id of the one that is to have its weights.
+
+    Raises:
+        UserError: If a folder's files cannot be read, or are of another module.
+    """
+    for module_id, folder in sources.items():
+        load(module[module_id], folder)
+
+
+def load(module: RLModule, folder: Path) -> None:
+    """Gives a module the weights in a folder.
+
+    Raises:
+        UserError: If the folder's files cannot be read, or are of another module.
+    """
+    try:
+        module.restore_from_path(folder)
+    except Exception as error:  # pickle and PyTorch raise whatever a broken file leads them to
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{folder}: its weights cannot be loaded ({reason[0]})") from None

@@ -1,0 +1,37 @@
+"""Evaluations as tables and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from rllib_reciprocator.experiments.errors import UserError
+
+
+def write(report: dict[str, Any], file: Path) -> None:
+    """Writes a report as JSON.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {file}: cannot be written ({error})") from None
+
+
+def table(report: dict[str, Any]) -> Table:
+    """A report as a table, mean and half-width of the 95% confidence interval."""
+    drawn = Table(title=f"{report['env']}: {report['episodes']} episodes", title_justify="left")
+    figures = [name for name in next(iter(report["players"].values())) if name != "player"]
+    drawn.add_column("seat")
+    drawn.add_column("player")
+    for name in figures:
+        drawn.add_column(name.replace("_", " "), justify="right")
+    for seat, row in report["players"].items():
+        drawn.add_row(seat, row["player"], *(f"{row[name]['mean']:.3f} ± {row[name]['ci95']:.3f}" for name in figures))
+    return drawn
