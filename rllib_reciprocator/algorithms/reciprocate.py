@@ -183,21 +183,27 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
     return WithPlayers
 
 
-def check_modules(config: AlgorithmConfig) -> None:
-    """Builds every player's module once, so that what cannot be built is known before anything starts.
-
-    Raises:
-        ValueError: With what RLlib has to say, and who it is about.
-    """
-    joint = known_environment(config).joint
-    known: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
-    observers = known.observers if known else ()
+def module_spaces(config: AlgorithmConfig, known: KnownEnvironment) -> dict[str, tuple[Any, Any]]:
+    """What each module sees and does, by its id: observation and action space, the balance with it if it is shown."""
+    joint = known.joint
+    reciprocity: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
+    observers = reciprocity.observers if reciprocity else ()
     spaces = {}
     for agent in joint.agents:
         seen = joint.observations[agent]
         if agent in observers:
             seen = space_with_balance(seen, len(joint.agents) - 1)
         spaces[config.policy_mapping_fn(agent, MultiAgentEpisode())] = (seen, joint.actions[agent])
+    return spaces
+
+
+def check_modules(config: AlgorithmConfig) -> None:
+    """Builds every player's module once, so that what cannot be built is known before anything starts.
+
+    Raises:
+        ValueError: With what RLlib has to say, and who it is about.
+    """
+    spaces = module_spaces(config, known_environment(config))
     specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
     for module_id, (observation_space, action_space) in spaces.items():
         specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space

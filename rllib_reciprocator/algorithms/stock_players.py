@@ -15,7 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
 from rllib_reciprocator.algorithms.known_environment import KnownEnvironment
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
-from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
+from rllib_reciprocator.players import AXELROD, CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
 
 
@@ -83,6 +83,8 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
         # RLlib asks whatever remembers for a length of sequences.
         settings = {"strategy": player.source, "max_seq_len": DefaultModelConfig().max_seq_len}
         return RLModuleSpec(ScriptedModule, model_config=settings, **spaces)
+    if player.kind == AXELROD:
+        raise ValueError(f"players.{player.seat}: {player.written} plays beside Reciprocator only (run: Reciprocator)")
     if player.kind == CHECKPOINT:
         return frozen_module_spec(Path(player.source), **spaces)
     for name in player.overrides:

@@ -15,7 +15,7 @@ from rllib_reciprocator.experiments.errors import UserError
 from social_dilemmas.rendering import COLOURS
 
 FORMATS = (".gif", ".mp4", ".png")
-_WIDTH, _LINE, _MARGIN, _TICKS = 480, 44, 12, 12
+_WIDTH, _LINE, _MARGIN, _TICKS = 480, 46, 12, 18
 _INK, _FAINT, _PAPER = (40, 40, 40), (205, 205, 205), (255, 255, 255)
 _GAIN, _LOSS = (46, 139, 87), (214, 69, 65)
 # A picture of a whole game shows at most so many of its steps.

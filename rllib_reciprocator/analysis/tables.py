@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.known_environment import known_environment
+from rllib_reciprocator.algorithms.reciprocate import module_spaces
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.stock_players import module_spec
 from rllib_reciprocator.analysis.animation import Film
@@ -217,7 +218,7 @@ class StockTable:
         try:
             guests = assign(players, list(players), known.action_names, learner)
             specs = {
-                f"guest:{each.seat}": module_spec(self.config, each, known.joint, agents)
+                f"guest-{each.seat}": module_spec(self.config, each, known.joint, agents)
                 for each in guests
                 if not each.learns
             }
@@ -228,9 +229,9 @@ class StockTable:
                 raise UserError(f"--players {each.seat}: nobody learns here; give checkpoint/PATH or scripted/..")
         self.names = {each.seat: each.name for each in guests}
         self.sources = {key: Path(spec.load_state_path) for key, spec in specs.items() if spec.load_state_path}
-        spec = self.config.get_multi_rl_module_spec(spaces=None)
+        spec = self.config.get_multi_rl_module_spec(spaces=module_spaces(self.config, known))
         spec.add_modules(specs)
-        modules = {agents[each.seat]: f"guest:{each.seat}" for each in guests}
+        modules = {agents[each.seat]: f"guest-{each.seat}" for each in guests}
         self.config.multi_agent(
             policies=[*self.config.policies, *specs],
             policy_mapping_fn=partial(_guest_or, modules, self.config.policy_mapping_fn),

@@ -1,4 +1,4 @@
-"""``rllib train | evaluate | example``: parses and calls, and turns errors of the user's into one line."""
+"""The `rllib` command: parses and calls, and turns errors of the user's into one line."""
 
 from __future__ import annotations
 
@@ -204,6 +204,40 @@ def evaluate(
     if picture:
         animation.write_film(table.film(), picture)
         typer.echo(f"written to {render}")
+
+
+@app.command()
+@_one_line_errors
+def tournament(
+    entrants: Annotated[
+        list[str], typer.Argument(help="Each [NAME=]CHECKPOINT[#SEAT], [NAME=]scripted/.. or [NAME=]axelrod/..")
+    ],
+    env: Annotated[str | None, typer.Option(help="The game; that of the first checkpoint if not given.")] = None,
+    env_config: Annotated[str | None, typer.Option(help="The game's settings, as '{\"num_steps\": 64}'.")] = None,
+    games: Annotated[int, typer.Option(min=1, help="How many games each group plays.")] = 1000,
+    out: Annotated[str, typer.Option(help="Folder for the table as CSV and the heat maps.")] = "tournament",
+    num_workers: Annotated[int, typer.Option(min=0, help="Ray tasks side by side; 0 for this process.")] = 0,
+    ray_address: RayAddress = None,
+    explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
+    seed: Annotated[int, typer.Option(help="Seeds the games and the players.")] = 0,
+) -> None:
+    """Everybody against everybody: returns and outcomes of every entrant beside every other."""
+    from rllib_reciprocator.analysis import tournament as tournaments
+    from rllib_reciprocator.experiments import running
+    from rllib_reciprocator.experiments.schema import parse
+
+    running.set_verbosity(0)
+    settings = parse(env_config, "--env-config") if env_config else None
+    made = tournaments.tournament(
+        tournaments.enter(entrants), env=env, env_config=settings, games=games, seed=seed, explore=explore
+    )
+    if num_workers or ray_address:
+        running.start_ray(running.RayOptions(address=ray_address, num_cpus=num_workers or None), [])
+    standings = tournaments.hold(made, num_workers or (1 if ray_address else 0))
+    title = f"{made.config.env}: {games} games a group"
+    Console().print(tournaments.table(standings, title))
+    for file in tournaments.write(standings, Path(out).expanduser(), title):
+        typer.echo(f"written to {file}")
 
 
 @example_app.command("list")

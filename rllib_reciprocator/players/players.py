@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from rllib_reciprocator.players.axelrod_strategies import check_strategy
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
 from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, LEARNER, SCRIPTED, CHECKPOINT = "reciprocator", "learner", "scripted", "checkpoint"
+AXELROD = "axelrod"
 TEAM, MODULE = "team", "module"
 MODULE_PATH = Path("learner_group", "learner", "rl_module")
 # Settings of an algorithm that a player may have to itself.
@@ -19,6 +21,7 @@ OWN_SETTINGS = (
     "clip_param", "entropy_coeff", "gamma", "grad_clip", "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss",
     "vf_clip_param", "vf_loss_coeff",
 )  # fmt: skip
+_COOPERATE_OR_DEFECT = ("cooperate", "defect")
 _OWN_KEYS = ("player", TEAM, MODULE, "model_config", "lambda", *OWN_SETTINGS)
 
 
@@ -28,9 +31,11 @@ class Player:
 
     Attributes:
         seat: The agent's name in the game.
-        kind: ``reciprocator``, ``learner`` (learns, but does not reciprocate), ``scripted`` or ``checkpoint``.
+        kind: ``reciprocator``, ``learner`` (learns, but does not reciprocate), ``scripted``, ``axelrod`` or
+            ``checkpoint``.
         written: The player as written in the mapping.
-        source: The strategy of a scripted player; the module's folder of a frozen one; else empty.
+        source: The strategy of a scripted player or of the Axelrod library; the module's folder of a frozen one; else
+            empty.
         team: Whose parameters it shares, if anybody's.
         module: Import path of its RLModule class, if it has one of its own.
         settings: Settings of the algorithm, and ``model_config``, that it has to itself.
@@ -76,7 +81,7 @@ def assign(
     - ``reciprocator``; or the name of the algorithm, as ``ppo``, for who learns without reciprocating;
     - ``team/NAME``: Reciprocators that share their parameters with all others of that team;
     - ``module/PACKAGE.MODULE:CLASS``: a Reciprocator with an RLModule class of your own;
-    - ``scripted/STRATEGY``;
+    - ``scripted/STRATEGY``; ``axelrod/STRATEGY`` for one of the Axelrod library, in games of two;
     - ``checkpoint/PATH`` for the player who sat on the same seat in an earlier run, ``checkpoint/PATH#SEAT`` for
       another's;
     - a mapping with ``player`` (one of these), and of those who learn ``team``, ``module``, ``model_config`` and
@@ -134,14 +139,22 @@ def _parse(key: str, value: Any, seat: str, action_names: Sequence[str] | None, 
     if kind == SCRIPTED:
         if source not in STRATEGIES:
             raise ValueError(f"players.{key}: there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
-        if source != RANDOM and action_names is not None and tuple(action_names) != ("cooperate", "defect"):
+        if source != RANDOM and action_names is not None and tuple(action_names) != _COOPERATE_OR_DEFECT:
             raise ValueError(
                 f"players.{key}: scripted/{source} plays games of cooperate and defect; here only scripted/random can"
             )
         return Player(seat, kind, value, source)
+    if kind == AXELROD:
+        if action_names is not None and tuple(action_names) != _COOPERATE_OR_DEFECT:
+            raise ValueError(f"players.{key}: {value} plays games of cooperate and defect")
+        try:
+            check_strategy(source)
+        except ValueError as error:
+            raise ValueError(f"players.{key}: {error}") from None
+        return Player(seat, kind, value, source)
     if kind == CHECKPOINT:
         return Player(seat, kind, value, str(_checkpointed_module(key, source, seat)))
-    forms = [f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS", f"{CHECKPOINT}/PATH"]
+    forms = [f"{AXELROD}/STRATEGY", f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS", f"{CHECKPOINT}/PATH"]
     known = [RECIPROCATOR, learner, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), *forms]
     raise ValueError(f"players.{key}: there is no player {value!r}{did_you_mean(str(value), known)}")
 

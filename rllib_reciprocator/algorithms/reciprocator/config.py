@@ -28,7 +28,16 @@ from rllib_reciprocator.estimators import (
 from rllib_reciprocator.estimators.reward_model import MODELLED, POLICY
 from rllib_reciprocator.estimators.view import OWN, STATE, view, view_space
 from rllib_reciprocator.models import OBSERVES, PREDICTS, ActorCriticModule, DefaultModelModule
-from rllib_reciprocator.players import CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
+from rllib_reciprocator.players import (
+    AXELROD,
+    CHECKPOINT,
+    RECIPROCATOR,
+    SCRIPTED,
+    AxelrodModule,
+    Player,
+    ScriptedModule,
+    assign,
+)
 from rllib_reciprocator.players.frozen import frozen_module_spec
 from rllib_reciprocator.rewards import REWARDS, ReciprocalRule, balance_after
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
@@ -364,6 +373,8 @@ class ReciprocatorConfig(PPOConfig):
         for player in seated:
             if player.kind == SCRIPTED:
                 specs[player.seat] = RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
+            elif player.kind == AXELROD:
+                specs[player.seat] = self._axelrod_spec(game, player)
             elif player.kind == CHECKPOINT:
                 specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
             else:
@@ -375,6 +386,27 @@ class ReciprocatorConfig(PPOConfig):
         if needs_influence:
             specs[INFLUENCE_MODULE_ID] = self._influence_spec(game)
         return specs
+
+    def _axelrod_spec(self, game: BatchedGame, player: Player) -> RLModuleSpec:
+        """The module of a strategy of the Axelrod library."""
+        if game.num_agents != 2 or game.payoffs is None:
+            raise ValueError(f"players.{player.seat}: {player.written} plays matrix games of two")
+        if self.rollout_steps() != game.horizon:
+            raise ValueError(f"players.{player.seat}: {player.written} needs rollout_fragment_length auto")
+        # Each seat its own draws, and its own side of the table.
+        index = game.agents.index(player.seat)
+        payoffs = game.payoffs if index == 0 else game.payoffs.transpose(0, 1).flip(-1)
+        settings = {
+            "strategy": player.source,
+            "payoffs": payoffs.tolist(),
+            "seed": None if self.seed is None else [self.seed, index],
+        }
+        return RLModuleSpec(
+            AxelrodModule,
+            observation_space=game.observation_space,
+            action_space=game.action_space,
+            model_config=settings,
+        )
 
     def _learner_spec(self, game: BatchedGame, player: Player) -> RLModuleSpec:
         """The module of a player that learns."""

@@ -16,6 +16,13 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Checkpoints of earlier versions lack the settings that came later; those are at their defaults."""
+        defaults = {
+            name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()
+        }
+        super().__setstate__({**state, "__dict__": {**defaults, **state["__dict__"]}})
+
 
 class WeightSchedule(_Settings):
     """A weight that moves from ``start`` to ``end`` by ``per_iteration`` an iteration, up or down."""
