@@ -13,9 +13,11 @@ import pandas as pd
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from torch import Tensor
 
+import social_dilemmas
 from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.known_environment import known_environment
 from rllib_reciprocator.algorithms.reciprocate import module_spaces
@@ -23,13 +25,14 @@ from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.stock_players import module_spec
 from rllib_reciprocator.analysis.animation import Film
 from rllib_reciprocator.analysis.checkpoints import load, load_weights, read_config
+from rllib_reciprocator.analysis.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.analysis.seating import has_estimator, seat
 from rllib_reciprocator.analysis.trace import step_rows
 from rllib_reciprocator.callbacks.episode_outcomes import summed_outcomes
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of
 from rllib_reciprocator.experiments.errors import UserError, unknown
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.players import MODULE_PATH, RECIPROCATOR, assign
+from rllib_reciprocator.players import MODULE_PATH, RECIPROCATOR, AxelrodModule, assign
 from rllib_reciprocator.rewards import balance, reciprocal_reward
 from rllib_reciprocator.rollout import BatchedEnvRunner, ColumnarSample
 
@@ -56,6 +59,12 @@ class Table(Protocol):
 
         Raises:
             UserError: If the environment draws nothing.
+        """
+
+    def policy(self) -> pd.DataFrame | None:
+        """P(cooperate | last joint action) of each player (:func:`cooperation_by_last_actions`).
+
+        None where a game is not a matrix game for two.
         """
 
 
@@ -179,6 +188,16 @@ class GameTable:
                 break
         return film
 
+    def policy(self) -> pd.DataFrame | None:
+        """P(cooperate | last joint action); see :meth:`Table.policy`. The Axelrod library's players are left out."""
+        runner = self._runner(1)
+        if runner.game.payoffs is None or runner.game.num_agents != 2:
+            return None
+        modules = {agent: runner.module[agent] for agent in runner.game.agents}
+        return cooperation_by_last_actions(
+            {agent: module for agent, module in modules.items() if not isinstance(module, AxelrodModule)}
+        )
+
 
 class _FilmingRunner(BatchedEnvRunner):
     """Keeps a picture of where an episode began."""
@@ -201,7 +220,9 @@ class StockTable:
         self.config.env_runners(num_env_runners=0, create_env_on_local_worker=True).debugging(seed=seed)
         self.checkpoint, self.explore = checkpoint, explore
         self.sources: dict[str, Path] = {}
-        self.names: dict[str, str] = {}
+        known: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
+        self.reciprocators = [str(agent) for agent in known.reciprocators if str(agent) not in players] if known else []
+        self.names: dict[str, str] = dict.fromkeys(self.reciprocators, RECIPROCATOR)
         if players:
             self._seat(players)
 
@@ -227,7 +248,7 @@ class StockTable:
         for each in guests:
             if each.learns:
                 raise UserError(f"--players {each.seat}: nobody learns here; give checkpoint/PATH or scripted/..")
-        self.names = {each.seat: each.name for each in guests}
+        self.names |= {each.seat: each.name for each in guests}
         self.sources = {key: Path(spec.load_state_path) for key, spec in specs.items() if spec.load_state_path}
         spec = self.config.get_multi_rl_module_spec(spaces=module_spaces(self.config, known))
         spec.add_modules(specs)
@@ -276,7 +297,7 @@ class StockTable:
             "episodes": len(played),
             "players": {
                 agent: {
-                    "player": self.names.get(agent, self.config.algo_class.__name__),
+                    "player": self.names.get(agent, self.config.algo_class.__name__.lower()),
                     **{name: _interval(torch.tensor(values)) for name, values in by_name.items()},
                 }
                 for agent, by_name in sorted(figures.items())
@@ -326,7 +347,7 @@ class StockTable:
             influence=influence.transpose(0, 1),
             balance=before.transpose(0, 1),
             reciprocal=reciprocal_reward(before, influence, known.rule).transpose(0, 1),
-            reciprocators=[agent for agent in known.reciprocators if str(agent) not in self.names],
+            reciprocators=[agent for agent in agents if str(agent) in self.reciprocators],
             first_episode=number,
         )
 
@@ -337,7 +358,7 @@ class StockTable:
         runner = self._runner(1, render_mode="rgb_array")
         env = runner.env.envs[0].unwrapped
         agents = [str(agent) for agent in env.possible_agents]
-        film = Film([f"{agent} ({self.names.get(agent, self.config.algo_class.__name__)})" for agent in agents])
+        film = Film([f"{agent} ({self.names.get(agent, self.config.algo_class.__name__.lower())})" for agent in agents])
         names = getattr(env, "action_names", ())
         over = False
         while not over:
@@ -353,6 +374,19 @@ class StockTable:
             over = chunk.is_done
         film.pictures.insert(0, film.pictures[0])
         return film
+
+    def policy(self) -> pd.DataFrame | None:
+        """P(cooperate | last joint action); see :meth:`Table.policy`."""
+        if self.config.env not in social_dilemmas.game_ids():
+            return None
+        game = social_dilemmas.make(self.config.env, **self.config.env_config)
+        if game.payoffs is None or game.num_agents != 2:
+            return None
+        runner = self._runner(1)
+        episode = MultiAgentEpisode()
+        return cooperation_by_last_actions(
+            {agent: runner.module[runner.config.policy_mapping_fn(agent, episode)] for agent in game.agents}
+        )
 
 
 def _guest_or(guests: dict[Any, str], others: Any, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:

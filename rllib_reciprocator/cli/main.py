@@ -240,6 +240,28 @@ def tournament(
         typer.echo(f"written to {file}")
 
 
+@app.command()
+@_one_line_errors
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run folders: one for a run or a sweep, several to compare them.")],
+    out: Annotated[str, typer.Option(help="The HTML file.")] = "report.html",
+    axis: Annotated[str, typer.Option(help="What goes along the axes: iteration, steps or seconds.")] = "iteration",
+    seed: Annotated[int, typer.Option(help="Of the game that is shown.")] = 0,
+) -> None:
+    """What came of runs, as one HTML file that needs nothing else."""
+    from rllib_reciprocator.analysis.curves import AXES
+    from rllib_reciprocator.analysis.report import write_report
+    from rllib_reciprocator.experiments import running
+    from rllib_reciprocator.experiments.errors import UserError, unknown
+
+    running.set_verbosity(0)
+    if axis not in AXES:
+        raise UserError(f"--axis {axis}: {unknown(axis, AXES)}")
+    for problem in write_report(runs, Path(out).expanduser(), axis=axis, seed=seed):
+        typer.echo(f"rllib: {problem}", err=True)
+    typer.echo(f"written to {out}")
+
+
 @example_app.command("list")
 def example_list() -> None:
     """List the tuned examples."""

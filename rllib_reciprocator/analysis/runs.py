@@ -1,0 +1,198 @@
+"""Runs as Ray Tune leaves them in folders: trials, their settings, results and checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ray._private.dict import flatten_dict
+
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.progress import outcome_rates
+
+RESULTS, SETTINGS = "result.json", "params.json"
+# Figures of each learner's own that are worth a look.
+LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
+
+
+@dataclass
+class TrialFolder:
+    """A trial's folder.
+
+    Attributes:
+        folder: Its path.
+        settings: What it was run with, by path.
+        results: What it reported, a result an iteration.
+        problems: What could not be read of it.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    results: list[dict[str, Any]]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def algorithm(self) -> str:
+        """The name of its algorithm."""
+        return self.folder.name.split("_")[0]
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Its last checkpoint."""
+        folders = sorted(each for each in self.folder.glob("checkpoint_*") if each.is_dir())
+        return folders[-1] if folders else None
+
+    def figures(self) -> pd.DataFrame:
+        """What there is to draw: a row each with ``iteration``, ``steps``, ``seconds``, ``figure``, ``of``, ``value``.
+
+        ``of`` is an agent, an ordered pair, or empty where the figure is of all together.
+        """
+        return pd.DataFrame(
+            [
+                (
+                    result["training_iteration"],
+                    result.get("num_env_steps_sampled_lifetime") or 0,
+                    result.get("time_total_s", 0.0),
+                    name,
+                    of,
+                    float(value),
+                )
+                for result in self.results
+                for name, of, value in _figures(result)
+                if value is not None
+            ],
+            columns=["iteration", "steps", "seconds", "figure", "of", "value"],
+        )
+
+
+@dataclass
+class Group:
+    """Trials with the same settings but for the seed.
+
+    Attributes:
+        name: The run, and what is particular to these trials.
+        settings: Their settings, by path, without the seed.
+        trials: The trials.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    trials: list[TrialFolder]
+
+    def figures(self) -> pd.DataFrame:
+        """What there is to draw of all trials, with their number as ``trial``."""
+        parts = [trial.figures().assign(trial=number) for number, trial in enumerate(self.trials)]
+        return pd.concat(parts, ignore_index=True)
+
+
+def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Name, of whom, and value of everything in a result that is worth drawing."""
+    sampled = result.get("env_runners", {})
+    for name, by_agent in outcome_rates(dict(result)).items():
+        yield from ((name, agent, value) for agent, value in by_agent.items())
+    yield from (("return", agent, value) for agent, value in sampled.get("agent_episode_returns_mean", {}).items())
+    yield "return of all", "", sampled.get("episode_return_mean")
+    for name, value in sampled.get("social", {}).items():
+        yield name, "", value
+    for name in ("influence", "influence_std", "balance"):
+        yield from ((name, pair.replace("_", " "), value) for pair, value in sampled.get(name, {}).items())
+    yield from (("reciprocal_reward", agent, value) for agent, value in sampled.get("reciprocal_reward", {}).items())
+    for module_id, figures in result.get("learners", {}).items():
+        if "reciprocal_reward_mean" in figures:
+            yield "reciprocal_reward", module_id, figures["reciprocal_reward_mean"]
+        yield from ((name, module_id, figures[name]) for name in LOSSES if name in figures)
+
+
+def read_groups(folders: Sequence[str | Path]) -> list[Group]:
+    """The trials in run folders, those of the same settings together.
+
+    Args:
+        folders: Each an experiment's folder, or a single trial's.
+
+    Raises:
+        UserError: If there is no run in a folder, or nothing in a file of it can be read.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    for written in folders:
+        folder = Path(written).expanduser().resolve()
+        for trial in _trials(folder):
+            settings = {name: value for name, value in trial.settings.items() if name != "seed"}
+            key = (str(folder), json.dumps(settings, sort_keys=True, default=str))
+            if key not in groups:
+                name = folder.name if trial.folder != folder else folder.parent.name
+                groups[key] = Group(name, {"run": trial.algorithm, **settings}, [])
+            groups[key].trials.append(trial)
+    _name_apart(list(groups.values()))
+    return list(groups.values())
+
+
+def _trials(folder: Path) -> list[TrialFolder]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    files = [folder / RESULTS] if (folder / RESULTS).is_file() else sorted(folder.glob(f"*/{RESULTS}"))
+    if not files:
+        raise UserError(f"{folder}: there is no run in it (no {RESULTS} here or one folder below)")
+    return [_trial(file) for file in files]
+
+
+def _trial(file: Path) -> TrialFolder:
+    results, broken = _results(file)
+    settings = file.parent / SETTINGS
+    try:
+        loaded = json.loads(settings.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{settings}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{settings}: is not whole ({error})") from None
+    problems = [f"{file}: line {number} is not whole and was left out" for number in broken]
+    return TrialFolder(file.parent, flatten_dict(loaded), results, problems)
+
+
+def _results(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The results in a file, later ones of an iteration in the place of earlier ones; and the lines that are broken.
+
+    A run that is killed may leave half a line, to which the next one is then joined.
+    """
+    by_iteration: dict[int, dict[str, Any]] = {}
+    broken = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            result = json.loads(line)
+            by_iteration[int(result["training_iteration"])] = result
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            broken.append(number)
+    if not by_iteration:
+        raise UserError(f"{file}: {'none of its lines is whole' if lines else 'is empty; no iteration has ended yet'}")
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)], broken
+
+
+def differing(groups: Sequence[Group]) -> list[str]:
+    """The settings in which groups differ."""
+    names = dict.fromkeys(name for group in groups for name in group.settings)
+    return [name for name in names if len({str(group.settings.get(name)) for group in groups}) > 1]
+
+
+def _name_apart(groups: list[Group]) -> None:
+    """Adds to the names of groups of one run what is particular to them; alone it says enough in a single run."""
+    one_run = len({group.name for group in groups}) == 1
+    for name in {group.name for group in groups}:
+        alike = [group for group in groups if group.name == name]
+        if len(alike) > 1:
+            for number, group in enumerate(alike, 1):
+                particular = [
+                    f"{each.rpartition('/')[2]} {_short(group.settings.get(each, '-'))}" for each in differing(alike)
+                ]
+                own = ", ".join(particular)
+                group.name = own if own and one_run else f"{name}: {own}" if own else f"{name} ({number})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
