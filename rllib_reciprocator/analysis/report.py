@@ -20,17 +20,22 @@ from plotly.offline import get_plotlyjs
 
 from rllib_reciprocator.analysis.curves import LAYOUT, PALETTE, draw_curves
 from rllib_reciprocator.analysis.memory_one import LAST_ACTIONS
-from rllib_reciprocator.analysis.runs import LOSSES, Group, differing, read_groups
+from rllib_reciprocator.analysis.runs import Group, differing, read_groups
 from rllib_reciprocator.analysis.tables import Table, open_table
 from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.figures import (
+    BY_PAIR,
+    LOSSES,
+    NOT_OUTCOMES,
+    RECIPROCAL_REWARD,
+    RETURN,
+    RETURN_OF_ALL,
+    SOCIAL,
+)
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 
 # Games are shown of so many groups at most, to keep the file small.
 MOST_FILMS = 3
-_NOT_OUTCOMES = (
-    "return", "return of all", "influence", "influence_std", "balance", "reciprocal_reward", "efficiency", "equality",
-    *LOSSES,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,15 +94,15 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
 
 def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
     names = dict.fromkeys(name for group in groups for name in group.figures()["figure"])
-    outcomes = [name for name in names if name not in _NOT_OUTCOMES]
+    outcomes = [name for name in names if name not in NOT_OUTCOMES]
     whose = "each player" if len(groups) == 1 else "the mean player of each group"
     band = "Bands are 95% confidence intervals of means over trials (Student)."
     parts = [
-        ("Cooperation", [*outcomes, "efficiency", "equality"], f"Outcomes of {whose}. {band}"),
-        ("Returns", ["return", "return of all"], "Extrinsic: without reciprocal rewards."),
+        ("Cooperation", [*outcomes, *SOCIAL], f"Outcomes of {whose}. {band}"),
+        ("Returns", [RETURN, RETURN_OF_ALL], "Extrinsic: without reciprocal rewards."),
         (
             "Who influences whom",
-            ["influence", "influence_std", "balance", "reciprocal_reward"],
+            [*BY_PAIR, RECIPROCAL_REWARD],
             "Influence of j on i: what j's action in a step did to i's reward, against what j could have done instead;"
             " its mean and its standard deviation over all steps. Balance of i towards j: influence of j on i so far,"
             " less what the form of the reward debits. Reciprocal rewards are before their weight.",
@@ -206,8 +211,8 @@ def _summary(groups: Sequence[Group]) -> Markup:
             "iterations": f"{min(iterations)}" + (f" to {max(iterations)}" if len(set(iterations)) > 1 else ""),
             "seconds": f"{sum(trial.results[-1].get('time_total_s', 0.0) for trial in group.trials):.0f}",
         }
-        names = [name for name in dict.fromkeys(last["figure"]) if name not in _NOT_OUTCOMES]
-        for name in [*names, "return of all"]:
+        names = [name for name in dict.fromkeys(last["figure"]) if name not in NOT_OUTCOMES]
+        for name in [*names, RETURN_OF_ALL]:
             values = last[last["figure"] == name].groupby("trial")["value"].mean().to_numpy()
             if len(values):
                 mean, half = mean_and_half_width(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ import pandas as pd
 from ray._private.dict import flatten_dict
 
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.progress import outcome_rates
+from rllib_reciprocator.experiments.figures import figures
 
 RESULTS, SETTINGS = "result.json", "params.json"
-# Figures of each learner's own that are worth a look.
-LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
 
 
 @dataclass
@@ -59,11 +57,10 @@ class TrialFolder:
                     result.get("time_total_s", 0.0),
                     name,
                     of,
-                    float(value),
+                    value,
                 )
                 for result in self.results
-                for name, of, value in _figures(result)
-                if value is not None
+                for name, of, value in figures(result)
             ],
             columns=["iteration", "steps", "seconds", "figure", "of", "value"],
         )
@@ -87,24 +84,6 @@ class Group:
         """What there is to draw of all trials, with their number as ``trial``."""
         parts = [trial.figures().assign(trial=number) for number, trial in enumerate(self.trials)]
         return pd.concat(parts, ignore_index=True)
-
-
-def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Name, of whom, and value of everything in a result that is worth drawing."""
-    sampled = result.get("env_runners", {})
-    for name, by_agent in outcome_rates(dict(result)).items():
-        yield from ((name, agent, value) for agent, value in by_agent.items())
-    yield from (("return", agent, value) for agent, value in sampled.get("agent_episode_returns_mean", {}).items())
-    yield "return of all", "", sampled.get("episode_return_mean")
-    for name, value in sampled.get("social", {}).items():
-        yield name, "", value
-    for name in ("influence", "influence_std", "balance"):
-        yield from ((name, pair.replace("_", " "), value) for pair, value in sampled.get(name, {}).items())
-    yield from (("reciprocal_reward", agent, value) for agent, value in sampled.get("reciprocal_reward", {}).items())
-    for module_id, figures in result.get("learners", {}).items():
-        if "reciprocal_reward_mean" in figures:
-            yield "reciprocal_reward", module_id, figures["reciprocal_reward_mean"]
-        yield from ((name, module_id, figures[name]) for name in LOSSES if name in figures)
 
 
 def read_groups(folders: Sequence[str | Path]) -> list[Group]:

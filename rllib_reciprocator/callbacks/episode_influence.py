@@ -14,7 +14,14 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rllib_reciprocator.callbacks.social_metrics import BALANCE, INFLUENCE, INFLUENCE_STD, log_by_pair
+from rllib_reciprocator.callbacks.social_metrics import (
+    BALANCE,
+    INFLUENCE,
+    INFLUENCE_STD,
+    QUANTILES,
+    log_by_pair,
+    quantiles,
+)
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of
 from rllib_reciprocator.connectors.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.rewards import balance, balance_after, reciprocal_reward
@@ -91,17 +98,19 @@ class EpisodeInfluenceCallback(RLlibCallback):
     ) -> None:
         """Who influenced whom, and what Reciprocators got for it."""
         agents = reciprocity.joint.agents
-        spread, mean = torch.std_mean(influence, 0, correction=0)
-        balances = before.mean(0)
         if len(agents) <= MOST_AGENTS_BY_PAIR:
-            log_by_pair(metrics, agents, mean, spread, balances)
+            log_by_pair(metrics, agents, influence, before)
         else:
+            spread, mean = torch.std_mean(influence, 0, correction=0)
             others = ~torch.eye(len(agents), dtype=torch.bool)
-            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, spread), (BALANCE, balances)):
+            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, spread), (BALANCE, before.mean(0))):
                 metrics.log_value((key, "mean"), float(values[others].mean()), reduce="mean")
+        distributed = quantiles(reciprocal)
         for index, agent in enumerate(agents):
             if agent in reciprocity.reciprocators:
                 metrics.log_value((RECIPROCAL_REWARD, str(agent)), float(reciprocal[:, index].mean()), reduce="mean")
+                told = (f"{RECIPROCAL_REWARD}_{QUANTILES}", str(agent))
+                metrics.log_value(told, distributed[index], reduce="item_series")
 
 
 def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:

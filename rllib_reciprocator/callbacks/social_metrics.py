@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rllib_reciprocator.rollout import BatchedEnvRunner, ColumnarSample
 
 SOCIAL, INFLUENCE, INFLUENCE_STD, BALANCE = "social", "influence", "influence_std", "balance"
+QUANTILES = "quantiles"
+# A distribution is told by so many evenly spaced quantiles, of so many of its values at most.
+_NUM_QUANTILES, _MOST_VALUES = 33, 8192
 
 
 def equality(returns: Tensor) -> float:
@@ -29,24 +32,30 @@ def equality(returns: Tensor) -> float:
     return float(1.0 - differences / (2 * len(returns) * total))
 
 
-def log_by_pair(
-    metrics: MetricsLogger, agents: Sequence[Any], influence: Tensor, spread: Tensor, balance: Tensor
-) -> None:
-    """Logs the influence of each agent on each other, how it is spread, and the balances.
+def quantiles(values: Tensor) -> list[list[float]]:
+    """Evenly spaced quantiles of each column of ``[rows, columns]``, from the smallest to the largest value."""
+    some = values[:: -(-len(values) // _MOST_VALUES)].float()
+    return some.quantile(torch.linspace(0.0, 1.0, _NUM_QUANTILES, device=values.device), 0).t().tolist()
+
+
+def log_by_pair(metrics: MetricsLogger, agents: Sequence[Any], influence: Tensor, balance: Tensor) -> None:
+    """Logs the influence of each agent on each other, how it is distributed, and the balances.
 
     Args:
         metrics: Where to.
         agents: Their names.
-        influence: ``[N, N]`` by ``[j, i]``, mean influence of j on i.
-        spread: Its standard deviation.
-        balance: ``[N, N]`` by ``[j, i]``, mean balance of i towards j.
+        influence: ``[steps, N, N]`` by ``[j, i]``, influence of j on i.
+        balance: ``[steps, N, N]`` by ``[j, i]``, balance of i towards j.
     """
-    by_pair = [figures.tolist() for figures in (influence, spread, balance)]
+    spread, mean = torch.std_mean(influence, 0, correction=0)
+    by_pair = [figures.tolist() for figures in (mean, spread, balance.mean(0))]
+    distributed = quantiles(influence.flatten(1))
     for (j, influencer), (i, influenced) in permutations(enumerate(agents), 2):
         pair = f"{influencer}_on_{influenced}"
         keys = ((INFLUENCE, pair), (INFLUENCE_STD, pair), (BALANCE, f"{influenced}_towards_{influencer}"))
         for key, figures in zip(keys, by_pair, strict=True):
             metrics.log_value(key, figures[j][i], reduce="mean")
+        metrics.log_value((f"{INFLUENCE}_{QUANTILES}", pair), distributed[j * len(agents) + i], reduce="item_series")
 
 
 class SocialMetricsCallback(RLlibCallback):
@@ -57,7 +66,8 @@ class SocialMetricsCallback(RLlibCallback):
     - ``social/efficiency``: extrinsic reward of all players together a step (Perolat et al. 2017, utilitarian metric);
     - ``social/equality``: of the players' rewards above the lowest one that the game can give;
     - ``influence/J_on_I``, ``influence_std/J_on_I`` and ``balance/I_towards_J``: the mean and standard deviation of
-      influence, and the mean balance, over all steps, for every ordered pair of players.
+      influence, and the mean balance, over all steps, for every ordered pair of players;
+    - ``influence_quantiles/J_on_I``: evenly spaced quantiles of influence, those of all samples one after the other.
     """
 
     def on_sample_end(
@@ -77,5 +87,4 @@ class SocialMetricsCallback(RLlibCallback):
             return
         influence = torch.cat([sample.influence for sample in samples])
         balance = torch.cat([sample.balance for sample in samples])
-        spread, mean = torch.std_mean(influence, (0, 1), correction=0)
-        log_by_pair(metrics_logger, game.agents, mean, spread, balance.mean((0, 1)))
+        log_by_pair(metrics_logger, game.agents, influence.flatten(0, 1), balance.flatten(0, 1))

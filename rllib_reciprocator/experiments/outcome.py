@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+from rllib_reciprocator.experiments.figures import outcome_rates
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.experiments.progress import outcome_rates
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign

@@ -9,18 +9,10 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from rllib_reciprocator.experiments.figures import outcome_rates
+
 LINES_WITHOUT_TERMINAL = 20
 LONGEST_TAG = 60
-
-
-def outcome_rates(result: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The outcome rates in a result: outcome -> agent -> value; empty for algorithms that report none."""
-    rates: dict[str, dict[str, float]] = {}
-    outcomes = result.get("env_runners", {}).get("outcomes", {})
-    for agent in sorted(outcomes):
-        for name, value in outcomes[agent].items():
-            rates.setdefault(name, {})[agent] = float(value)
-    return rates
 
 
 def brief(result: dict[str, Any]) -> str:

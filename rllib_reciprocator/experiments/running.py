@@ -21,6 +21,7 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.progress import ProgressCallback
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.experiments.search import scheduler, searcher, with_distributions
+from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO)
@@ -176,6 +177,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
             verbose=0,
             callbacks=[
                 ProgressCallback(experiment.name, experiment.stop.get("training_iteration")),
+                TensorBoardLogger(),
                 *_loggers(experiment),
             ],
             failure_config=tune.FailureConfig(max_failures=experiment.max_failures),

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from rllib_reciprocator.algorithms.advantages import generalized_advantages, returns_after, values_after
 from rllib_reciprocator.algorithms.influence_learner import InfluenceLearner, has_parameters
+from rllib_reciprocator.callbacks.social_metrics import QUANTILES, quantiles
 from rllib_reciprocator.distributed import standardized
 from rllib_reciprocator.estimators import Transition
 from rllib_reciprocator.models import BALANCE, PREDICTED_BALANCE, bounded
@@ -29,6 +30,7 @@ BALANCE_LOSS = "balance_loss"
 ITERATION = "iteration"
 RECIPROCAL_REWARD_MEAN = "reciprocal_reward_mean"
 RECIPROCAL_REWARD_STD = "reciprocal_reward_std"
+RECIPROCAL_REWARD_QUANTILES = f"reciprocal_reward_{QUANTILES}"
 RECIPROCAL_WEIGHT = "reciprocal_weight"
 
 
@@ -161,6 +163,8 @@ class ReciprocatorLearner(InfluenceLearner, PPOTorchLearner):
                 own = standardized(reciprocal[..., index]) if settings.normalize else reciprocal[..., index]
                 spread = {RECIPROCAL_REWARD_MEAN: own.mean(), RECIPROCAL_REWARD_STD: own.std(correction=0)}
                 self.metrics.log_dict(spread, key=seat, window=1)
+                (distributed,) = quantiles(own.reshape(-1, 1))
+                self.metrics.log_value((seat, RECIPROCAL_REWARD_QUANTILES), distributed, reduce="item_series")
                 added[..., index] = weight * own
         return added
 

@@ -1,0 +1,57 @@
+"""The figures in a result that are worth a look, under their own names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rllib_reciprocator.callbacks.social_metrics import QUANTILES
+
+# Figures of each learner's own.
+LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
+RECIPROCAL_REWARD = "reciprocal_reward"
+RETURN, RETURN_OF_ALL = "return", "return_of_all"
+BY_PAIR = ("influence", "influence_std", "balance")
+SOCIAL = ("efficiency", "equality")
+NOT_OUTCOMES = (RETURN, RETURN_OF_ALL, RECIPROCAL_REWARD, *BY_PAIR, *SOCIAL, *LOSSES)
+
+
+def outcome_rates(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The outcome rates in a result: outcome -> agent -> value; empty for algorithms that report none."""
+    rates: dict[str, dict[str, float]] = {}
+    outcomes = result.get("env_runners", {}).get("outcomes", {})
+    for agent in sorted(outcomes):
+        for name, value in outcomes[agent].items():
+            rates.setdefault(name, {})[agent] = float(value)
+    return rates
+
+
+def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Name, of whom (an agent, an ordered pair, or empty for all together), and value of every figure."""
+    for name, of, value in _all(result):
+        if value is not None:
+            yield name, of, float(value)
+
+
+def _all(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    sampled = result.get("env_runners", {})
+    for name, by_agent in outcome_rates(result).items():
+        yield from ((name, agent, value) for agent, value in by_agent.items())
+    yield from ((RETURN, agent, value) for agent, value in sampled.get("agent_episode_returns_mean", {}).items())
+    yield RETURN_OF_ALL, "", sampled.get("episode_return_mean")
+    yield from ((name, "", sampled.get("social", {}).get(name)) for name in SOCIAL)
+    for name in BY_PAIR:
+        yield from ((name, pair, value) for pair, value in sampled.get(name, {}).items())
+    yield from ((RECIPROCAL_REWARD, agent, value) for agent, value in sampled.get(RECIPROCAL_REWARD, {}).items())
+    for module_id, of_module in result.get("learners", {}).items():
+        yield RECIPROCAL_REWARD, module_id, of_module.get(f"{RECIPROCAL_REWARD}_mean")
+        yield from ((name, module_id, of_module.get(name)) for name in LOSSES)
+
+
+def distributions(result: Mapping[str, Any]) -> Iterator[tuple[str, str, list[float]]]:
+    """Name, of whom, and evenly spaced quantiles of everything whose distribution is told, of all samples together."""
+    sampled, name = result.get("env_runners", {}), f"{RECIPROCAL_REWARD}_{QUANTILES}"
+    yield from (("influence", pair, values) for pair, values in sampled.get(f"influence_{QUANTILES}", {}).items())
+    by_agent = dict(sampled.get(name, {}))
+    by_agent |= {key: of_module[name] for key, of_module in result.get("learners", {}).items() if name in of_module}
+    yield from ((RECIPROCAL_REWARD, agent, values) for agent, values in by_agent.items())
