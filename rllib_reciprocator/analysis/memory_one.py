@@ -10,7 +10,7 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
-from rllib_reciprocator.models import BALANCE, Deterministic
+from rllib_reciprocator.models import BALANCE, Deterministic, probabilities
 
 # The player's own action first.
 LAST_ACTIONS = ("start", "CC", "CD", "DC", "DD")
@@ -47,4 +47,5 @@ def _probabilities(module: Any) -> Tensor:
     out = module.forward_exploration(batch)
     if Columns.ACTIONS in out:
         return Deterministic(out[Columns.ACTIONS]).probs(2)
-    return out[Columns.ACTION_DIST_INPUTS].softmax(-1)
+    inputs = out[Columns.ACTION_DIST_INPUTS]
+    return probabilities(module.get_exploration_action_dist_cls().from_logits(inputs), inputs, 2)

@@ -218,7 +218,7 @@ class StockTable:
             environments.register(config.env)
         self.config = config.copy(copy_frozen=False)
         self.config.env_runners(num_env_runners=0, create_env_on_local_worker=True).debugging(seed=seed)
-        self.checkpoint, self.explore = checkpoint, explore
+        self.checkpoint, self.seed, self.explore = checkpoint, seed, explore
         self.sources: dict[str, Path] = {}
         known: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
         self.reciprocators = [str(agent) for agent in known.reciprocators if str(agent) not in players] if known else []
@@ -273,6 +273,9 @@ class StockTable:
             load_weights(runner.module, {**own, **self.sources})
         else:
             load(runner.module, modules / "default_policy")
+        # Not from what was drawn while it was built, which depends on who sits there.
+        torch.manual_seed(self.seed)
+        np.random.seed(self.seed)
         for name in ("env_to_module_connector", "module_to_env_connector"):
             folder = self.checkpoint / "env_runner" / name
             if folder.is_dir():

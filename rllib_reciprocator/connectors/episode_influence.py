@@ -16,6 +16,7 @@ from torch import Tensor
 from rllib_reciprocator.connectors.encoding import encode
 from rllib_reciprocator.connectors.joint_steps import JointSpaces, JointSteps, behavior_inputs, joint_steps
 from rllib_reciprocator.estimators import MixedRewardModelInfluence, Transition
+from rllib_reciprocator.models import probabilities
 from rllib_reciprocator.rewards import ReciprocalRule
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 
@@ -132,10 +133,8 @@ def _probabilities(distribution: Any, inputs: Tensor | None, taken: Tensor) -> T
     """How likely each action was, ``[rows, A]``; how often each was taken here, where the policy does not say."""
     if distribution is None:
         return taken.mean(0).expand_as(taken)
-    if callable(getattr(distribution, "probs", None)):
-        return distribution.probs(taken.shape[1])
     assert inputs is not None
-    return inputs.softmax(-1)
+    return probabilities(distribution, inputs, taken.shape[1])
 
 
 def _drawn(distribution: Any, space: gymnasium.Space, taken: Tensor) -> Tensor:

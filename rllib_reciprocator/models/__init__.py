@@ -9,7 +9,7 @@ from rllib_reciprocator.models.actor_critic import (
     bounded,
 )
 from rllib_reciprocator.models.default_model import DefaultModelModule
-from rllib_reciprocator.models.distributions import Deterministic
+from rllib_reciprocator.models.distributions import Deterministic, probabilities
 
 __all__ = [
     "BALANCE",
@@ -20,4 +20,5 @@ __all__ = [
     "DefaultModelModule",
     "Deterministic",
     "bounded",
+    "probabilities",
 ]

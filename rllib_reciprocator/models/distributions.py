@@ -20,6 +20,10 @@ from rllib_reciprocator.softmax import log_softmax
 class _LogitsDistribution(Distribution):
     """A distribution over ``A`` actions, given by logits alone."""
 
+    def probs(self, num_actions: int) -> Tensor:
+        """How likely each action is, ``[.., A]``."""
+        raise NotImplementedError
+
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
         self.logits = logits
@@ -152,3 +156,16 @@ class Deterministic(Distribution):
 def distribution_for(space: gymnasium.spaces.Discrete) -> type[Bernoulli] | type[Categorical]:
     """The distribution that a policy over this action space uses."""
     return Bernoulli if space.n == 2 else Categorical
+
+
+def probabilities(distribution: Any, inputs: Tensor, num_actions: int) -> Tensor:
+    """How likely each action is, ``[rows, A]``.
+
+    Args:
+        distribution: One of ours, or a categorical one of RLlib's, whose inputs are logits.
+        inputs: What it was made from, ``[rows, inputs]``.
+        num_actions: A.
+    """
+    if isinstance(distribution, _LogitsDistribution | Deterministic):
+        return distribution.probs(num_actions)
+    return inputs.softmax(-1)

@@ -1,10 +1,8 @@
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
-from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.analysis import open_table
 from rllib_reciprocator.analysis.evaluation import table, write
 from rllib_reciprocator.experiments.errors import UserError
@@ -13,29 +11,12 @@ from rllib_reciprocator.players import MODULE_PATH
 pytestmark = pytest.mark.xdist_group("ray")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(ray_cluster, tmp_path_factory):
-    config = (
-        ReciprocatorConfig()
-        .environment("ipd_v0", env_config={"num_steps": 10})
-        .players({"player_0": "reciprocator", "player_1": "scripted/tit_for_tat"})
-        .reciprocity(observe_balance=True, balance_decay=0.9)
-        .env_runners(num_envs_per_env_runner=16)
-        .debugging(seed=1)
-    )
-    algo = config.build_algo()
-    algo.train()
-    path = algo.save_to_path(tmp_path_factory.mktemp("run") / "checkpoint")
-    algo.stop()
-    return Path(path)
-
-
 def evaluate(checkpoint, episodes, players=None, **options):
     return open_table(checkpoint, players, **options).evaluate(episodes)
 
 
-def test_plays_the_trained_players(checkpoint):
-    report = evaluate(checkpoint, 5000, seed=2)
+def test_plays_the_trained_players(ipd):
+    report = evaluate(ipd, 5000, seed=2)
     assert report["episodes"] == 5000
     assert report["steps"] == 10
     assert {seat: row["player"] for seat, row in report["players"].items()} == {
@@ -46,16 +27,16 @@ def test_plays_the_trained_players(checkpoint):
         assert -30 <= row["return"]["mean"] <= 0
         assert 0 < row["return"]["ci95"] < 1
         assert 0 <= row["cooperation_rate"]["mean"] <= 1
-    assert evaluate(checkpoint, 5000, seed=2) == report
-    assert evaluate(checkpoint, 5000, seed=3) != report
+    assert evaluate(ipd, 5000, seed=2) == report
+    assert evaluate(ipd, 5000, seed=3) != report
 
 
-def test_others_take_a_seat(checkpoint):
+def test_others_take_a_seat(ipd):
     seats = {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
-    report = evaluate(checkpoint, 10, seats)
+    report = evaluate(ipd, 10, seats)
     assert report["players"]["player_0"]["return"] == {"mean": -30.0, "ci95": 0.0}
     assert report["players"]["player_1"]["return"] == {"mean": 0.0, "ci95": 0.0}
-    both = evaluate(checkpoint, 10, {"player_1": f"checkpoint/{checkpoint}#player_0"})
+    both = evaluate(ipd, 10, {"player_1": f"checkpoint/{ipd}#player_0"})
     assert both["players"]["player_1"]["player"].startswith("checkpoint/")
 
 
@@ -67,29 +48,29 @@ def test_others_take_a_seat(checkpoint):
         ({"player_1": "ppo"}, "--players.player_1: nobody learns here, and ppo does"),
     ],
 )
-def test_players_that_are_wrong(checkpoint, players, complaint):
+def test_players_that_are_wrong(ipd, players, complaint):
     with pytest.raises(UserError, match=complaint):
-        evaluate(checkpoint, 10, players)
+        evaluate(ipd, 10, players)
 
 
-def test_checkpoints_that_are_wrong(checkpoint, tmp_path):
+def test_checkpoints_that_are_wrong(ipd, tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         evaluate(tmp_path / "none", 10)
     with pytest.raises(UserError, match="not an Algorithm checkpoint"):
         evaluate(tmp_path, 10)
     broken = tmp_path / "broken"
-    shutil.copytree(checkpoint, broken)
+    shutil.copytree(ipd, broken)
     (broken / "class_and_ctor_args.pkl").write_bytes(b"not a pickle")
     with pytest.raises(UserError, match=r"class_and_ctor_args\.pkl: cannot be read"):
         evaluate(broken, 10)
-    shutil.copy(checkpoint / "class_and_ctor_args.pkl", broken)
+    shutil.copy(ipd / "class_and_ctor_args.pkl", broken)
     (broken / MODULE_PATH / "player_0" / "class_and_ctor_args.pkl").write_bytes(b"")
     with pytest.raises(UserError, match=r"player_0/class_and_ctor_args\.pkl: not a checkpointed RLModule"):
         evaluate(broken, 10)
 
 
-def test_report_as_table_and_file(checkpoint, tmp_path):
-    report = evaluate(checkpoint, 20)
+def test_report_as_table_and_file(ipd, tmp_path):
+    report = evaluate(ipd, 20)
     assert table(report).row_count == 2
     write(report, tmp_path / "deep" / "out.json")
     assert json.loads((tmp_path / "deep" / "out.json").read_text()) == report
