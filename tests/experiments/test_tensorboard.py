@@ -1,0 +1,61 @@
+import json
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rllib_reciprocator.experiments.figures import distributions, figures
+from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
+
+RESULT = {
+    "training_iteration": 1,
+    "timestamp": 5,
+    "timers": {"sampling": 0.5},
+    "env_runners": {
+        "outcomes": {"player_0": {"cooperation_rate": 0.25}},
+        "agent_episode_returns_mean": {"player_0": -40.0},
+        "episode_return_mean": -80.0,
+        "influence": {"player_0_on_player_1": 0.5},
+        "influence_quantiles": {"player_0_on_player_1": [-1.0, 0.0, 1.0]},
+    },
+    "learners": {"player_0": {"policy_loss": float("nan"), "reciprocal_reward_quantiles": [0.0, 2.0]}},
+}
+
+
+class Trial:
+    evaluated_params = {"lr": 0.1}
+
+    def __init__(self, folder):
+        self.local_path = str(folder)
+
+    def init_local_path(self):
+        pass
+
+
+def test_what_is_written(tmp_path):
+    trial = Trial(tmp_path)
+    logger = TensorBoardLogger()
+    for iteration in (1, 2):
+        logger.log_trial_result(iteration, trial, {**RESULT, "training_iteration": iteration})
+    logger.log_trial_end(trial)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"cooperation_rate/player_0", "return/player_0", "return_of_all/all"} <= scalars
+    assert {"influence/player_0_on_player_1", "rllib/timers/sampling"} <= scalars
+    assert not any("timestamp" in tag for tag in scalars)
+    assert [(each.step, each.value) for each in events.Scalars("cooperation_rate/player_0")] == [(1, 0.25), (2, 0.25)]
+    assert set(events.Tags()["histograms"]) == {"influence/player_0_on_player_1", "reciprocal_reward/player_0"}
+    shown = events.Histograms("influence/player_0_on_player_1")[0].histogram_value
+    assert (shown.min, shown.max, shown.num) == (-1.0, 1.0, 3.0)
+    layout = events.Tensors("custom_scalars__config__")
+    assert len(layout) == 1
+    assert b"^cooperation_rate/.*" in layout[0].tensor_proto.string_val[0]
+
+
+def test_figures_and_distributions_survive_json():
+    read = json.loads(json.dumps(RESULT))
+    assert ("influence", "player_0_on_player_1", 0.5) in list(figures(read))
+    assert {name: values for name, _, values in distributions(read)} == {
+        "influence": [-1.0, 0.0, 1.0],
+        "reciprocal_reward": [0.0, 2.0],
+    }
+    assert np.isnan({name: value for name, _, value in figures(read)}["policy_loss"])
