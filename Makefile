@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint bench clean
+.PHONY: train test test-slow lint docs bench clean
 
 train: .venv/installed
 	$(BIN)/rllib train file tuned_examples/reciprocator_ipd.yaml --storage-path results
@@ -19,6 +19,9 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --site-dir site
+
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
@@ -29,4 +32,4 @@ bench: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv results build dist *.egg-info
+	rm -rf .venv results site build dist *.egg-info

@@ -101,3 +101,25 @@ class TinyModule(TorchRLModule, ValueFunctionAPI):
 
 def shared_policy(agent, episode=None, **kwargs):
     return "p0"
+
+
+class TwoAgents(MultiAgentEnv):
+    """``a`` and ``b`` choose of two for five steps; each is paid for the other's second choice."""
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.possible_agents = self.agents = ["a", "b"]
+        self.observation_spaces = {agent: gym.spaces.Box(0, 5, (1,), np.float32) for agent in self.agents}
+        self.action_spaces = {agent: gym.spaces.Discrete(2) for agent in self.agents}
+
+    def _seen(self):
+        return {agent: np.full(1, self.t, np.float32) for agent in self.agents}
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._seen(), {}
+
+    def step(self, actions):
+        self.t += 1
+        rewards = {"a": float(actions["b"]), "b": float(actions["a"])}
+        return self._seen(), rewards, {"__all__": False}, {"__all__": self.t == 5}, {}

@@ -32,13 +32,14 @@ class GameSpec:
     summary: str
     defaults: dict[str, Any] = field(default_factory=dict)
 
-    def _builder(self) -> Callable[..., BatchedGame]:
+    def builder(self) -> Callable[..., BatchedGame]:
+        """The callable that builds the game."""
         module, name = self.entry_point.split(":")
         return getattr(import_module(module), name)
 
     def settings(self) -> dict[str, tuple[Any, Any]]:
         """The game's arguments for ``env_config``: name -> (type, default)."""
-        builder = self._builder()
+        builder = self.builder()
         target = builder.__init__ if inspect.isclass(builder) else builder
         hints = get_type_hints(target)
         parameters = inspect.signature(builder).parameters
@@ -63,7 +64,7 @@ class GameSpec:
         for name in settings:
             if name not in known:
                 raise ValueError(f"{self.id} has no setting {name!r}{did_you_mean(name, known)}")
-        return self._builder()(**{**self.defaults, **settings}, num_games=num_games, device=device)
+        return self.builder()(**{**self.defaults, **settings}, num_games=num_games, device=device)
 
     def parallel_env(self, render_mode: str | None = None, **settings: Any) -> GameParallelEnv:
         """One copy as a PettingZoo ``ParallelEnv``."""

@@ -10,21 +10,29 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.players import MODULE_PATH
+from rllib_reciprocator.players import find_checkpoint
 from rllib_reciprocator.players.frozen import read_constructor
+
+
+def find(written: str | Path) -> Path:
+    """A checkpoint's folder, or the last one of a run's folder (:func:`rllib_reciprocator.players.find_checkpoint`).
+
+    Raises:
+        UserError: If there is none, or more than one trial has one.
+    """
+    try:
+        return find_checkpoint(Path(written).expanduser().resolve())
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def read_config(checkpoint: Path) -> AlgorithmConfig:
     """The configuration that a checkpoint was made with.
 
     Raises:
-        UserError: If the folder is no checkpoint or its files cannot be read.
+        UserError: If its file cannot be read.
     """
     file = checkpoint / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
-    if not checkpoint.is_dir():
-        raise UserError(f"{checkpoint}: no such checkpoint")
-    if not file.is_file() or not (checkpoint / MODULE_PATH).is_dir():
-        raise UserError(f"{checkpoint}: not an Algorithm checkpoint (it has no {file.name} or no {MODULE_PATH})")
     try:
         algorithm, (state,), _ = read_constructor(checkpoint)
         return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from ray._private.dict import flatten_dict
 
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import figures
+from rllib_reciprocator.players import find_checkpoint
 
 RESULTS, SETTINGS = "result.json", "params.json"
 
@@ -41,8 +42,10 @@ class TrialFolder:
     @property
     def checkpoint(self) -> Path | None:
         """Its last checkpoint."""
-        folders = sorted(each for each in self.folder.glob("checkpoint_*") if each.is_dir())
-        return folders[-1] if folders else None
+        try:
+            return find_checkpoint(self.folder)
+        except ValueError:
+            return None
 
     def figures(self) -> pd.DataFrame:
         """What there is to draw: a row each with ``iteration``, ``steps``, ``seconds``, ``figure``, ``of``, ``value``.

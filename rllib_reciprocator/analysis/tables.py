@@ -24,7 +24,7 @@ from rllib_reciprocator.algorithms.reciprocate import module_spaces
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.stock_players import module_spec
 from rllib_reciprocator.analysis.animation import Film
-from rllib_reciprocator.analysis.checkpoints import load, load_weights, read_config
+from rllib_reciprocator.analysis.checkpoints import find, load, load_weights, read_config
 from rllib_reciprocator.analysis.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.analysis.seating import has_estimator, seat
 from rllib_reciprocator.analysis.trace import step_rows
@@ -74,7 +74,7 @@ def open_table(
     """Seats a checkpoint's players, or others on some seats.
 
     Args:
-        checkpoint: An Algorithm checkpoint, ours or RLlib's.
+        checkpoint: An Algorithm checkpoint, ours or RLlib's, or the folder of a run with one trial for its last.
         players: Who sits on a seat instead of its player in training: ``scripted/STRATEGY``, ``checkpoint/PATH`` or
             ``axelrod/STRATEGY``.
         seed: Seeds the games and the players; one is drawn if None, so that what is evaluated is what is traced.
@@ -84,7 +84,7 @@ def open_table(
         UserError: If the checkpoint or a player is not one.
     """
     seed = secrets.randbits(31) if seed is None else seed
-    folder = Path(checkpoint).expanduser().resolve()
+    folder = find(checkpoint)
     config = read_config(folder)
     kind = GameTable if isinstance(config, ReciprocatorConfig) else StockTable
     return kind(folder, config, dict(players or {}), seed, explore)

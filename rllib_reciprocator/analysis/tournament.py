@@ -14,7 +14,7 @@ from rich.table import Table
 
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
-from rllib_reciprocator.analysis.checkpoints import read_config
+from rllib_reciprocator.analysis.checkpoints import find, read_config
 from rllib_reciprocator.analysis.seating import seat
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
@@ -130,7 +130,7 @@ def enter(written: Sequence[str]) -> tuple[Entrant, ...]:
 
 def _of_checkpoint(name: str, written: str) -> Iterator[Entrant]:
     path, _, one = written.partition("#")
-    folder = Path(path).expanduser().resolve()
+    folder = find(path)
     config = read_config(folder)
     modules = sorted(each.name for each in (folder / MODULE_PATH).iterdir() if each.is_dir())
     learned = [one] if one else [each for each in modules if each in (config.policies_to_train or modules)]

@@ -163,7 +163,7 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
 @app.command()
 @_one_line_errors
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="An algorithm's checkpoint folder.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's folder, or a run's for its last checkpoint.")],
     episodes: Annotated[int, typer.Option(min=1, help="How many episodes to play.")] = 1000,
     out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
     players: Annotated[
@@ -210,7 +210,10 @@ def evaluate(
 @_one_line_errors
 def tournament(
     entrants: Annotated[
-        list[str], typer.Argument(help="Each [NAME=]CHECKPOINT[#SEAT], [NAME=]scripted/.. or [NAME=]axelrod/..")
+        list[str],
+        typer.Argument(
+            help="Each [NAME=]CHECKPOINT[#SEAT] (or a run's folder), [NAME=]scripted/.. or [NAME=]axelrod/.."
+        ),
     ],
     env: Annotated[str | None, typer.Option(help="The game; that of the first checkpoint if not given.")] = None,
     env_config: Annotated[str | None, typer.Option(help="The game's settings, as '{\"num_steps\": 64}'.")] = None,

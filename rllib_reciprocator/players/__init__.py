@@ -1,11 +1,11 @@
 """Who plays: the players mapping, and scripted players."""
 
 from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
+from rllib_reciprocator.players.frozen import MODULE_PATH, find_checkpoint
 from rllib_reciprocator.players.players import (
     AXELROD,
     CHECKPOINT,
     LEARNER,
-    MODULE_PATH,
     RECIPROCATOR,
     SCRIPTED,
     Player,
@@ -25,4 +25,5 @@ __all__ = [
     "Player",
     "ScriptedModule",
     "assign",
+    "find_checkpoint",
 ]

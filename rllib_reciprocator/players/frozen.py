@@ -11,6 +11,8 @@ from ray import cloudpickle
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.checkpoints import Checkpointable
 
+MODULE_PATH = Path("learner_group", "learner", "rl_module")
+
 
 def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
     """The class of a checkpointed component, and the arguments it was built with.
@@ -36,6 +38,35 @@ def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
         AttributeError,
     ) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The checkpoint that a folder is, or the last one of the run that it is of.
+
+    Args:
+        folder: A checkpoint's folder, a trial's, or that of an experiment with one trial.
+
+    Raises:
+        ValueError: If there is none, or several trials have one.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such checkpoint")
+    if (folder / MODULE_PATH).is_dir():
+        return folder
+    found = [_last(trial) for trial in (folder, *sorted(folder.iterdir())) if trial.is_dir()]
+    last = [checkpoint for checkpoint in found if checkpoint]
+    if len(last) > 1:
+        trials = ", ".join(checkpoint.parent.name for checkpoint in last)
+        raise ValueError(f"{folder}: has the checkpoints of {len(last)} trials; give one of {trials}")
+    if not last:
+        raise ValueError(f"{folder}: not an Algorithm checkpoint (it has no {MODULE_PATH}), nor a run with one")
+    return last[0]
+
+
+def _last(trial: Path) -> Path | None:
+    """A trial's last whole checkpoint."""
+    whole = (each for each in trial.glob("checkpoint_*") if (each / MODULE_PATH).is_dir())
+    return max(whole, default=None, key=lambda each: each.name)
 
 
 def frozen_module_spec(

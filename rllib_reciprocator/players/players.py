@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rllib_reciprocator.players.axelrod_strategies import check_strategy
+from rllib_reciprocator.players.frozen import MODULE_PATH, find_checkpoint
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
 from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, LEARNER, SCRIPTED, CHECKPOINT = "reciprocator", "learner", "scripted", "checkpoint"
 AXELROD = "axelrod"
 TEAM, MODULE = "team", "module"
-MODULE_PATH = Path("learner_group", "learner", "rl_module")
 # Settings of an algorithm that a player may have to itself.
 OWN_SETTINGS = (
     "clip_param", "entropy_coeff", "gamma", "grad_clip", "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss",
@@ -83,7 +83,7 @@ def assign(
     - ``module/PACKAGE.MODULE:CLASS``: a Reciprocator with an RLModule class of your own;
     - ``scripted/STRATEGY``; ``axelrod/STRATEGY`` for one of the Axelrod library, in games of two;
     - ``checkpoint/PATH`` for the player who sat on the same seat in an earlier run, ``checkpoint/PATH#SEAT`` for
-      another's;
+      another's; PATH is a checkpoint's folder, or that of a run with one trial, for its last checkpoint;
     - a mapping with ``player`` (one of these), and of those who learn ``team``, ``module``, ``model_config`` and
       settings of the algorithm (``OWN_SETTINGS``).
 
@@ -161,10 +161,10 @@ def _parse(key: str, value: Any, seat: str, action_names: Sequence[str] | None, 
 
 def _checkpointed_module(key: str, source: str, seat: str) -> Path:
     path, _, other_seat = source.partition("#")
-    root = Path(path).expanduser().resolve()
-    modules = root / MODULE_PATH
-    if not modules.is_dir():
-        raise ValueError(f"players.{key}: {path or 'an empty path'} is not a checkpoint (it has no {MODULE_PATH})")
+    try:
+        modules = find_checkpoint(Path(path).expanduser().resolve()) / MODULE_PATH
+    except ValueError as error:
+        raise ValueError(f"players.{key}: {error}") from None
     module = modules / (other_seat or seat)
     if not module.is_dir():
         there = [folder.name for folder in modules.iterdir() if folder.is_dir()]

@@ -22,10 +22,8 @@ RESULT = {
 
 
 class Trial:
-    evaluated_params = {"lr": 0.1}
-
     def __init__(self, folder):
-        self.local_path = str(folder)
+        self.local_path, self.evaluated_params = str(folder), {"lr": 0.1}
 
     def init_local_path(self):
         pass

@@ -1,0 +1,51 @@
+"""How long evaluations and tournaments take: ``python -m benchmarks.analysis``."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import warnings
+
+
+def main() -> None:
+    """Trains a little, then times both, on one core."""
+    warnings.filterwarnings("ignore")
+    import ray
+    import torch
+
+    from rllib_reciprocator import ReciprocatorConfig
+    from rllib_reciprocator.analysis import open_table
+    from rllib_reciprocator.analysis.tournament import enter, hold, tournament
+
+    torch.set_num_threads(1)
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    logging.disable(logging.WARNING)
+    config = ReciprocatorConfig().environment("ipd_v0").env_runners(num_envs_per_env_runner=512)
+    with tempfile.TemporaryDirectory() as folder:
+        entrants = [f"scripted/{name}" for name in ("tit_for_tat", "always_defect", "always_cooperate", "random")]
+        for seed in range(1, 5):
+            algo = config.copy(copy_frozen=False).debugging(seed=seed).build_algo()
+            for _ in range(10):
+                algo.train()
+            entrants.append(f"run_{seed}={algo.save_to_path(f'{folder}/{seed}')}")
+            algo.stop()
+
+        table = open_table(f"{folder}/1", seed=1)
+        start = time.perf_counter()
+        table.evaluate(100_000)
+        print(f"100,000 episodes of 32 steps of ipd_v0: {time.perf_counter() - start:.2f} s")
+
+        made = tournament(enter(entrants), games=1000)
+        for workers in (0, 2):
+            start = time.perf_counter()
+            hold(made, workers)
+            seconds = time.perf_counter() - start
+            where = f"{workers} Ray tasks" if workers else "one process"
+            print(
+                f"{len(made.entrants)} players, {len(made.groups())} pairs, 1,000 games each, {where}: {seconds:.1f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Every block of code in the README and the documentation does what it says."""
+
+import glob
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray.tune import register_env
+from typer.testing import CliRunner
+
+from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
+from rllib_reciprocator.cli.main import app
+from rllib_reciprocator.experiments.schema import Experiment, parse, typed
+from rllib_reciprocator.experiments.settings_page import settings_page
+from rllib_reciprocator.experiments.validation import check
+from tests.multi_agent_envs import TwoAgents
+
+ROOT = Path(__file__).parent.parent
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+# What other tests run, or what needs a network or a cluster.
+ELSEWHERE = ("make", "source", "pip", "ray", "tensorboard")
+SHORT = '{"training_iteration": 2}'
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
+
+
+def with_blocks(language):
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(ray_cluster, tmp_path_factory):
+    config = ReciprocatorConfig().environment("ipd_v0").env_runners(num_envs_per_env_runner=16).debugging(seed=1)
+    algo = config.build_algo()
+    algo.train()
+    path = algo.save_to_path(tmp_path_factory.mktemp("run") / "checkpoint")
+    algo.stop()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to work in, with the tuned examples as in a clone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned_examples").symlink_to(ROOT / "tuned_examples")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_python(page, folder, checkpoint):
+    """The blocks of a page one after the other, as in a notebook."""
+    register_env("my_env", TwoAgents)
+    names = {"__name__": "page"}
+    for code in blocks(page, "python"):
+        exec(compile(code.replace('"CHECKPOINT"', repr(str(checkpoint))), page, "exec"), names)
+
+
+def commands(page):
+    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [line.split(" #")[0].split("   #")[0].strip() for line in lines if line.strip()]
+
+
+def run(line):
+    arguments = [match for part in shlex.split(line)[1:] for match in sorted(glob.glob(part)) or [part]]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, (line, done.output, done.exception)
+
+
+def shortened(line):
+    """Training for two iterations is enough to see that a command works."""
+    if line.startswith(("rllib train", "rllib example run")):
+        line = re.sub(r"--stop '[^']*'", "", line) + f" --stop '{SHORT}'"
+    return re.sub(r"--games 1000|--episodes 10000", lambda found: found[0].split()[0] + " 4", line)
+
+
+@pytest.mark.parametrize("page", with_blocks("bash"))
+def test_commands(page, folder, checkpoint):
+    for number, text in enumerate(blocks(page, "yaml")):
+        entries = parse(text, page)
+        if any(isinstance(entry, dict) and entry.get("run") == "Reciprocator" for entry in entries.values()):
+            for name in ("mine.yaml", "my.yaml") if number == 0 else ():
+                Path(name).write_text(text.replace("checkpoint/PATH", "scripted/random"))
+    for run_folder in ("RUN", "OTHER_RUN"):
+        trial = folder / run_folder / "Reciprocator_0"
+        trial.mkdir(parents=True)
+        (trial / "params.json").write_text("{}")
+        (trial / "result.json").write_text('{"training_iteration": 1, "env_runners": {"episode_return_mean": 1.0}}\n')
+    for line in commands(page):
+        if line.split()[0] in ELSEWHERE:
+            continue
+        assert line.startswith("rllib "), line
+        line = shortened(line.replace("CHECKPOINT", str(checkpoint)))
+        if "axelrod" in line:
+            pytest.importorskip("axelrod")
+        if "--resume" in line:
+            run(line.replace("--resume", ""))
+        run(line)
+
+
+@pytest.mark.parametrize("page", with_blocks("yaml"))
+def test_experiments_are_valid(page):
+    names = {
+        "module/my_package.my_module:MyModule": "module/tests.multi_agent_envs:TinyModule",
+        "checkpoint/PATH": "scripted/random",
+    }
+    for text in blocks(page, "yaml"):
+        for name, fake in names.items():
+            text = text.replace(name, fake)
+        for name, entry in parse(text, page).items():
+            if isinstance(entry, dict) and "run" in entry:
+                check(typed(name, entry, page), page)
+
+
+def test_files_that_pages_name_are_there():
+    for page, text in PAGES.items():
+        for path in re.findall(r"\]\(((?:docs|images)/[^)#]+)", text):
+            assert (ROOT / ("" if page == "README.md" else "docs") / path).is_file(), (page, path)
+        for path in re.findall(r"tuned_examples/\w+\.yaml", text):
+            assert (ROOT / path).is_file(), (page, path)
+
+
+def test_the_page_of_settings_has_them_all_described():
+    page = settings_page()
+    for model in (ReciprocitySettings, Experiment):
+        for name in model.model_fields:
+            if name != "name":
+                assert re.search(rf"^\| `{name}` \| `[^|]*` \| \S", page, re.MULTILINE), name
+    assert all(f"`{name}`" in page for name in ModelSettings.model_fields)
+    assert re.search(r"^\| `grid_size` \| `3` \| \S", page, re.MULTILINE)
+
+
+def test_the_site_is_built_and_needs_no_network(tmp_path):
+    """``--strict`` fails for links that lead nowhere; a hook fails for pages that would load something."""
+    mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent))
+    done = subprocess.run(
+        [mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    settings = (tmp_path / "site" / "settings.html").read_text()
+    assert "balance_decay" in settings
+    method = (tmp_path / "site" / "method.html").read_text()
+    assert "<math" in method
+    assert "arithmatex" not in method
+    assert "reciprocator_coins_paper" in (tmp_path / "site" / "results.html").read_text()
