@@ -154,7 +154,7 @@ class MeltingPotMultiAgentEnv(MultiAgentEnv):
 
 def is_known(name: str) -> bool:
     """Whether a name is one that :func:`register` makes an environment of."""
-    return name in social_dilemmas.game_ids() or name.partition("/")[0] in (PETTINGZOO, MELTINGPOT)
+    return name.partition("/")[0] in (PETTINGZOO, MELTINGPOT) or social_dilemmas.is_game(name)
 
 
 def register(name: str) -> None:
@@ -173,7 +173,7 @@ def register(name: str) -> None:
 
 
 def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
-    if name in social_dilemmas.game_ids():
+    if social_dilemmas.is_game(name):
         return lambda config: FlatGame(social_dilemmas.parallel_env(name, **dict(config)))
     if name.startswith(f"{MELTINGPOT}/"):
         substrate = _substrate(name)

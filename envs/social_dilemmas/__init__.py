@@ -6,9 +6,9 @@
 
 from typing import Any
 
-from social_dilemmas.registry import GameSpec, game_ids, make, parallel_env, register, spec
+from social_dilemmas.registry import GameSpec, game_ids, is_game, make, parallel_env, register, spec
 
-__all__ = ["GameSpec", "game_ids", "make", "parallel_env", "register", "spec"]
+__all__ = ["GameSpec", "game_ids", "is_game", "make", "parallel_env", "register", "spec"]
 
 
 def __getattr__(name: str) -> Any:

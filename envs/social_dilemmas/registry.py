@@ -130,12 +130,30 @@ def game_ids() -> list[str]:
 def spec(game_id: str) -> GameSpec:
     """The registered game of that id.
 
+    Args:
+        game_id: As ``coins_v0``; or ``my_games:my_game_v0`` for one that importing the module ``my_games`` registers.
+
     Raises:
         ValueError: If there is none; the message names the nearest.
     """
-    if game_id not in _GAMES:
-        raise ValueError(f"there is no game {game_id!r}{did_you_mean(game_id, _GAMES)}")
-    return _GAMES[game_id]
+    module, _, name = game_id.rpartition(":")
+    if module:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ValueError(f"there is no game {game_id!r}: {module} cannot be imported ({error})") from None
+    if name not in _GAMES:
+        raise ValueError(f"there is no game {game_id!r}{did_you_mean(name, _GAMES)}")
+    return _GAMES[name]
+
+
+def is_game(game_id: str) -> bool:
+    """Whether there is a registered game of that id (:func:`spec`)."""
+    try:
+        spec(game_id)
+    except ValueError:
+        return False
+    return True
 
 
 def register(game: GameSpec) -> None:

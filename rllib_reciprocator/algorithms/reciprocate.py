@@ -156,7 +156,7 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
             super().update_from_dict(rest)
             if isinstance(self.env, str) and environments.is_known(self.env):
                 environments.register(self.env)
-            if self.env in social_dilemmas.game_ids():
+            if isinstance(self.env, str) and social_dilemmas.is_game(self.env):
                 self.callbacks([*force_list(self.callbacks_class), EpisodeOutcomesCallback])
             players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
             if players is None and reciprocity is None:

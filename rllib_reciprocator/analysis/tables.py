@@ -380,7 +380,7 @@ class StockTable:
 
     def policy(self) -> pd.DataFrame | None:
         """P(cooperate | last joint action); see :meth:`Table.policy`."""
-        if self.config.env not in social_dilemmas.game_ids():
+        if not (isinstance(self.config.env, str) and social_dilemmas.is_game(self.config.env)):
             return None
         game = social_dilemmas.make(self.config.env, **self.config.env_config)
         if game.payoffs is None or game.num_agents != 2:

@@ -169,8 +169,10 @@ def tournament(
     if config is None or env not in (None, config.env) or env_config is not None:
         if env is None:
             raise UserError("--env: give the game; no entrant is of a Reciprocator run that says which")
-        if env not in social_dilemmas.game_ids():
-            raise UserError(f"--env: there is no game {env!r}; there are {', '.join(social_dilemmas.game_ids())}")
+        try:
+            social_dilemmas.spec(env)
+        except ValueError as error:
+            raise UserError(f"--env: {error}") from None
         config = ReciprocatorConfig().environment(env, env_config=dict(env_config or {}))
     config = config.copy(copy_frozen=False)
     try:

@@ -306,4 +306,6 @@ def _example(name: str) -> Path:
 
 def main() -> None:
     """The console script ``rllib``."""
+    # As for `python -m`: games, modules and environments of the user's own are looked up here.
+    sys.path.insert(0, str(Path.cwd()))
     sys.exit(app())

@@ -148,9 +148,10 @@ def _check_type(path: str, value: Any, annotation: Any) -> None:
 def _check_game(env: str | None, env_config: dict[str, Any]) -> None:
     if env is None:
         raise UserError("env: missing; Reciprocator plays one of " + ", ".join(social_dilemmas.game_ids()))
-    if env not in social_dilemmas.game_ids():
-        raise UserError(f"env: {env!r} is {unknown(env, social_dilemmas.game_ids())}")
-    spec = social_dilemmas.spec(env)
+    try:
+        spec = social_dilemmas.spec(env)
+    except ValueError as error:
+        raise UserError(f"env: {error}") from None
     known = spec.settings()
     for name, value in env_config.items():
         if name not in known:

@@ -34,6 +34,23 @@ def test_errors_name_the_nearest(call, complaint):
         call()
 
 
+def test_games_of_modules_of_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "games_of_mine.py").write_text(
+        "import social_dilemmas\n"
+        "spec = social_dilemmas.GameSpec('mine_v0', 'social_dilemmas.coins:Coins', 'Coins.', {'grid_size': 4})\n"
+        "social_dilemmas.register(spec)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("social_dilemmas.registry._GAMES", dict(social_dilemmas.registry._GAMES))
+    assert not social_dilemmas.is_game("mine_v0")
+    assert social_dilemmas.make("games_of_mine:mine_v0").grid_size == (4, 4)
+    assert social_dilemmas.is_game("games_of_mine:mine_v0")
+    with pytest.raises(ValueError, match="did you mean 'mine_v0'"):
+        social_dilemmas.make("games_of_mine:mine_v1")
+    with pytest.raises(ValueError, match="games_of_mien cannot be imported"):
+        social_dilemmas.make("games_of_mien:mine_v0")
+
+
 def test_an_unknown_attribute_is_an_attribute_error():
     with pytest.raises(AttributeError):
         _ = social_dilemmas.no_such_game_v0

@@ -30,7 +30,7 @@ def test_a_later_pattern_goes_before_an_earlier_one():
         ({"player_*": "reciprocater"}, MATRIX, "no player 'reciprocater'; did you mean 'reciprocator'"),
         ({"player_*": "scripted/tit_for_tit"}, MATRIX, "did you mean 'tit_for_tat'"),
         ({"player_*": "scripted/grim_trigger"}, ("left", "right"), "here only scripted/random can"),
-        ({"player_*": "checkpoint/nowhere"}, MATRIX, "nowhere is not a checkpoint"),
+        ({"player_*": "checkpoint/nowhere"}, MATRIX, "nowhere: no such checkpoint"),
         ({"player_*": 3}, MATRIX, "there is no player 3"),
     ],
 )
