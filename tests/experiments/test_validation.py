@@ -30,7 +30,7 @@ def test_tuned_examples_are_valid_and_described(file):
     [
         ({"run": "Reciprocater"}, "x.run: 'Reciprocater' is not known; did you mean 'Reciprocator'"),
         ({"run": "APO"}, "did you mean 'APPO'"),
-        ({"env": "ipd_v1"}, "x.env: 'ipd_v1' is not known; did you mean 'ipd_v0'"),
+        ({"env": "ipd_v1"}, "x.env: there is no game 'ipd_v1'; did you mean 'ipd_v0'"),
         ({"env": None}, "x.env: missing"),
         ({"lrr": 0.1}, "x.config.lrr: not known; did you mean 'lr'"),
         ({"lr": "fast"}, "x.config.lr: 'fast'"),
