@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from pyarrow.fs import FileSelector, FileSystem
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.execution.placement_groups import PlacementGroupFactory
@@ -157,6 +159,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     if experiment.restore:
         algorithm = _restored(algorithm, str(Path(experiment.restore).expanduser().resolve()))
     if resume:
+        _forget_stops(folder)
         tuner = tune.Tuner.restore(folder, algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
         return tuner.fit()
     tuner = tune.Tuner(
@@ -189,6 +192,26 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
         ),
     )
     return tuner.fit()
+
+
+def _forget_stops(folder: str) -> None:
+    """Takes decisions to stop trials out of what Tune kept of a run.
+
+    Tune keeps that of a trial which failed while its checkpoint was written, and would after a restart end the trial
+    with its first checkpoint, as if it were done.
+    """
+    storage, path = FileSystem.from_uri(folder)
+    states = [
+        file.path
+        for file in storage.get_file_info(FileSelector(path))
+        if file.base_name.startswith("experiment_state-") and file.base_name.endswith(".json")
+    ]
+    with storage.open_input_stream(max(states)) as stream:
+        state = json.loads(stream.read())
+    if state["runner_data"].get("_cached_trial_decisions"):
+        state["runner_data"]["_cached_trial_decisions"] = {}
+        with storage.open_output_stream(max(states)) as stream:
+            stream.write(json.dumps(state).encode())
 
 
 def _loggers(experiment: Experiment) -> list[Any]:
