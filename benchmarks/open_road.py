@@ -13,6 +13,7 @@ import logging
 import statistics
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 STEPS = 8192
@@ -35,13 +36,19 @@ GAMES = {
 ESTIMATOR = {"influence": "reward", "estimator_epochs": 4, "buffer_iterations": 3}
 
 
-def fast(game: dict[str, Any], seed: int) -> Any:
-    """The Reciprocator algorithm."""
+def network(game: dict[str, Any]) -> dict[str, Any]:
+    """RLlib's default network."""
+    return {"fcnet_hiddens": game["hiddens"], "fcnet_activation": "relu", "vf_share_layers": False}
+
+
+def fast(game: dict[str, Any], seed: int, *, rllibs_network: bool = False) -> Any:
+    """The Reciprocator algorithm, with its own networks or RLlib's."""
     from rllib_reciprocator import ReciprocatorConfig
 
     config = ReciprocatorConfig().environment(game["env"]).reciprocity(**game["reciprocity"], **ESTIMATOR)
     config.training(**game["training"], num_epochs=10, bootstrap_at_horizon=True)
-    config.env_runners(num_envs_per_env_runner=STEPS // 32).rl_module(model_config={"fcnet_hiddens": game["hiddens"]})
+    model = {"model": "rllib", **network(game)} if rllibs_network else {"fcnet_hiddens": game["hiddens"]}
+    config.env_runners(num_envs_per_env_runner=STEPS // 32).rl_module(model_config=model)
     return config.debugging(seed=seed).build_algo()
 
 
@@ -57,15 +64,18 @@ def stock(game: dict[str, Any], seed: int, *, reciprocal: bool = True, steps: in
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=32)
     config.training(**game["training"], num_epochs=10, train_batch_size_per_learner=steps, minibatch_size=steps)
     config.training(use_kl_loss=False, vf_loss_coeff=0.5, vf_clip_param=float("inf"), shuffle_batch_per_epoch=False)
-    network = {"fcnet_hiddens": game["hiddens"], "fcnet_activation": "relu", "vf_share_layers": False}
-    config.rl_module(model_config=network).debugging(seed=seed)
+    config.rl_module(model_config=network(game)).debugging(seed=seed)
     return config.update_from_dict(players).build_algo()
 
 
 def parity(game: dict[str, Any], seeds: int, iterations: int) -> None:
-    """Prints both curves for every seed."""
+    """Prints the curves for every seed: both roads, and the batched one with RLlib's network too."""
     for seed in range(1, seeds + 1):
-        for road, build in (("Reciprocator", fast), ("PPO + reciprocate", stock)):
+        for road, build in (
+            ("Reciprocator", fast),
+            ("the same, RLlib's network", partial(fast, rllibs_network=True)),
+            ("PPO + reciprocate", stock),
+        ):
             algo = build(game, seed)
             shown, start = [], time.perf_counter()
             for iteration in range(1, iterations + 1):
@@ -75,7 +85,7 @@ def parity(game: dict[str, Any], seeds: int, iterations: int) -> None:
                     shown.append(f"{iteration}: {statistics.fmean(rates):.2f}")
             seconds = (time.perf_counter() - start) / iterations
             algo.stop()
-            print(f"seed {seed}  {road:18} {seconds:.2f} s/iteration  " + "  ".join(shown), flush=True)
+            print(f"seed {seed}  {road:25} {seconds:.2f} s/iteration  " + "  ".join(shown), flush=True)
 
 
 def overhead(game: dict[str, Any], rounds: int) -> None:
