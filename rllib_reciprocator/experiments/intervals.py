@@ -22,3 +22,9 @@ def mean_and_half_width(values: ArrayLike) -> tuple[float, float]:
     if count < 2:
         return float(values.mean()), float("nan")
     return float(values.mean()), float(t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+
+
+def mean_with_interval(values: ArrayLike) -> dict[str, float]:
+    """The same as ``{mean, ci95}``."""
+    mean, half = mean_and_half_width(values)
+    return {"mean": mean, "ci95": half}
