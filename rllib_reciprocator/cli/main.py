@@ -212,7 +212,8 @@ def tournament(
     entrants: Annotated[
         list[str],
         typer.Argument(
-            help="Each [NAME=]CHECKPOINT[#SEAT] (or a run's folder), [NAME=]scripted/.. or [NAME=]axelrod/.."
+            help="A checkpoint's or run's folder (#SEAT after it for one of its players), scripted/STRATEGY or"
+            " axelrod/STRATEGY; NAME= before it for another name."
         ),
     ],
     env: Annotated[str | None, typer.Option(help="The game; that of the first checkpoint if not given.")] = None,
