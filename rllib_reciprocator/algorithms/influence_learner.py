@@ -64,6 +64,11 @@ class InfluenceLearner(FixedModulesLearner):
         gradients = super().compute_gradients(loss_per_module, **kwargs)
         return {name: gradient for name, gradient in gradients.items() if gradient is not None}
 
+    @override(Learner)
+    def should_module_be_updated(self, module_id: str, multi_agent_batch: Any = None) -> bool:
+        """The estimator always is: by this IMPALA and APPO know what to send to their env runners."""
+        return module_id == INFLUENCE_MODULE_ID or super().should_module_be_updated(module_id, multi_agent_batch)
+
     @property
     def _estimator(self) -> InfluenceEstimator:
         return self.module[INFLUENCE_MODULE_ID].unwrapped()

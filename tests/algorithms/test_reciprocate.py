@@ -288,17 +288,26 @@ def test_a_module_class_of_the_users_own(build):
     assert type(algo.env_runner.module["stays"]).__name__ == "TinyModule"
 
 
+def estimators_of_runners(algo):
+    return algo.env_runner_group.foreach_env_runner(lambda r: r.module["influence"].get_state(), local_env_runner=False)
+
+
 def until_learned(algo, rounds=40):
+    """Until the estimator has been fitted, and the env runners have what it learned."""
+    (before,) = estimators_of_runners(algo)
     for _ in range(rounds):
         result = algo.train()
-        if np.isfinite(float(result.get("learners", {}).get("influence", {}).get("loss", np.nan))):
+        (now,) = estimators_of_runners(algo)
+        sent = any(not np.array_equal(now[name], value) for name, value in before.items())
+        if sent and np.isfinite(float(result.get("learners", {}).get("influence", {}).get("loss", np.nan))):
             return result
-    raise AssertionError("the estimator has not been fitted")
+    raise AssertionError("the estimator has not been fitted, or not been sent")
 
 
 @pytest.mark.parametrize("kind", [IMPALAConfig, pytest.param(APPOConfig, marks=pytest.mark.slow)])
 def test_asynchronous_algorithms(build, kind):
-    a_config = config(kind=kind, observe_balance=True).env_runners(num_env_runners=1)
+    players = {"*": "reciprocator", "early": kind.__name__.removesuffix("Config").lower()}
+    a_config = config(players, kind=kind, observe_balance=True).env_runners(num_env_runners=1)
     a_config.reporting(min_time_s_per_iteration=1)
     a_config.use_env_runner_state_server = False
     result = until_learned(build(a_config))
