@@ -27,7 +27,7 @@ def mean_curve(figures: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Means over trials by iteration, with ``low`` and ``high`` of their 95% confidence intervals.
 
     Args:
-        figures: Of one figure and one agent, pair or all, a row a trial and iteration (:meth:`Group.figures`).
+        figures: Of one figure and one agent, pair or all, a row a trial and iteration (:attr:`Group.figures`).
         axis: The column that goes along the axis; means of it over trials too.
     """
     rows = []
@@ -52,7 +52,7 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
     Returns:
         The drawing; None if there is nothing to draw.
     """
-    tables = [group.figures() for group in groups]
+    tables = [group.figures for group in groups]
     present = [name for name in names if any((table["value"][table["figure"] == name] != 0).any() for table in tables)]
     if not present:
         return None

@@ -71,8 +71,8 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
     groups = read_groups(folders)
     problems = [problem for group in groups for trial in group.trials for problem in trial.problems]
     tables = _tables(groups, seed, problems)
-    outcomes, *others = _curves(groups, axis)
-    sections = [outcomes, *_films(tables, problems), *others, *_policies(tables), *_settings(groups)]
+    curves = _curves(groups, axis)
+    sections = [*curves[:1], *_films(tables, problems), *curves[1:], *_policies(tables), *_settings(groups)]
     page = Environment(autoescape=select_autoescape(default=True)).from_string(
         (files(__package__) / "report.html").read_text(encoding="utf-8")
     )
@@ -93,7 +93,7 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
 
 
 def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
-    names = dict.fromkeys(name for group in groups for name in group.figures()["figure"])
+    names = dict.fromkeys(name for group in groups for name in group.figures["figure"])
     outcomes = [name for name in names if name not in NOT_OUTCOMES]
     whose = "each player" if len(groups) == 1 else "the mean player of each group"
     band = "Bands are 95% confidence intervals of means over trials (Student)."
@@ -202,7 +202,7 @@ def _summary(groups: Sequence[Group]) -> Markup:
         last = pd.concat(
             [
                 figures[figures["iteration"] == figures["iteration"].max()].assign(trial=number)
-                for number, figures in enumerate(trial.figures() for trial in group.trials)
+                for number, figures in enumerate(trial.figures for trial in group.trials)
             ]
         )
         iterations = [trial.results[-1]["training_iteration"] for trial in group.trials]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class TrialFolder:
         except ValueError:
             return None
 
+    @cached_property
     def figures(self) -> pd.DataFrame:
         """What there is to draw: a row each with ``iteration``, ``steps``, ``seconds``, ``figure``, ``of``, ``value``.
 
@@ -83,9 +85,10 @@ class Group:
     settings: dict[str, Any]
     trials: list[TrialFolder]
 
+    @cached_property
     def figures(self) -> pd.DataFrame:
         """What there is to draw of all trials, with their number as ``trial``."""
-        parts = [trial.figures().assign(trial=number) for number, trial in enumerate(self.trials)]
+        parts = [trial.figures.assign(trial=number) for number, trial in enumerate(self.trials)]
         return pd.concat(parts, ignore_index=True)
 
 

@@ -62,7 +62,7 @@ def test_bands_by_hand(tmp_path):
     for seed in (1, 2):
         trial(tmp_path / "run", seed, 0.5 + 0.1 * seed)
     (group,) = read_groups([tmp_path / "run"])
-    figures = group.figures()
+    figures = group.figures
     own = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
     curve = mean_curve(own, "steps")
     assert list(curve["steps"]) == [100, 200, 300, 400, 500]
@@ -101,6 +101,13 @@ def test_runs_that_are_broken(tmp_path, spoil, complaint):
     with pytest.raises(UserError, match=complaint):
         read_groups([tmp_path / "run"])
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_run_that_reports_nothing_to_draw(tmp_path):
+    own = trial(tmp_path / "run", 1, 0.5)
+    (own / "result.json").write_text('{"training_iteration": 1}\n')
+    write_report([tmp_path / "run"], tmp_path / "r.html")
+    assert "Settings" in Text((tmp_path / "r.html").read_text()).text
 
 
 class Text(HTMLParser):
