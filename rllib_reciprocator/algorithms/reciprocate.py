@@ -103,8 +103,6 @@ def reciprocate(
     settings = _settings(config, reciprocity)
     known = known_environment(config)
     reciprocators = _all_that_learn(config, known) if players is None else seat_players(config, players, known)
-    if not reciprocators:
-        raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
     return _add_reciprocity(config, known, reciprocators, settings, horizon or known.horizon)
 
 
@@ -115,7 +113,9 @@ def _add_reciprocity(
     settings: ReciprocitySettings,
     horizon: int | None,
 ) -> AlgorithmConfig:
-    """Callback, connectors, learner and estimator."""
+    """Callback, connectors, learner and estimator; ValueError if nobody reciprocates."""
+    if not reciprocators:
+        raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
     joint, observes = known.joint, bool(settings.observe_balance)
     shared = config.episode_reciprocity = EpisodeReciprocity(
         joint=joint,
@@ -163,12 +163,10 @@ def with_players(base: type[Algorithm]) -> type[Algorithm]:
                 return self
             settings, known = _settings(self, reciprocity or {}), known_environment(self)
             seated = _all_that_learn(self, known) if players is None else seat_players(self, players, known)
-            if seated:
+            if seated or reciprocity is not None:
                 _add_reciprocity(self, known, seated, settings, known.horizon)
-            elif reciprocity is None:
-                self.learners(learner_class=players_learner(self.learner_class))
             else:
-                raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
+                self.learners(learner_class=players_learner(self.learner_class))
             return self
 
     class WithPlayers(TellsOfLostLearners, base):

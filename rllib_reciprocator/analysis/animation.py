@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.errors import UserError, writing
 from social_dilemmas.rendering import COLOURS
 
 FORMATS = (".gif", ".mp4", ".png")
@@ -42,9 +42,10 @@ class Film:
 
     def frames(self) -> list[Image.Image]:
         """The pictures with what players did so far below them, all of one size."""
-        return [self._frame(step) for step in range(len(self.pictures))]
+        largest = max((abs(value) for rewards in self.rewards for value in rewards), default=0.0) or 1.0
+        return [self._frame(step, largest) for step in range(len(self.pictures))]
 
-    def _frame(self, step: int) -> Image.Image:
+    def _frame(self, step: int, largest: float) -> Image.Image:
         """The picture after so many steps."""
         picture = Image.fromarray(self.pictures[step])
         scale = max(1, (_WIDTH - 2 * _MARGIN) // picture.width)
@@ -58,10 +59,12 @@ class Film:
         small, large = ImageFont.load_default(12), ImageFont.load_default(14)
         draw.text((_MARGIN, top), f"step {step} of {len(self.pictures) - 1}", _INK, small)
         for index, name in enumerate(self.players):
-            self._player(draw, index, name, step, top + 24 + index * _LINE, large)
+            self._player(draw, index, name, step, top + 24 + index * _LINE, large, largest)
         return frame
 
-    def _player(self, draw: ImageDraw.ImageDraw, index: int, name: str, step: int, top: int, font: Any) -> None:
+    def _player(
+        self, draw: ImageDraw.ImageDraw, index: int, name: str, step: int, top: int, font: Any, largest: float
+    ) -> None:
         """A player's line: who it is, its last action, its return so far, and a tick a step for what it got."""
         colour = COLOURS[index % len(COLOURS)]
         draw.rectangle((_MARGIN, top + 3, _MARGIN + 12, top + 15), colour)
@@ -72,12 +75,11 @@ class Film:
         steps = len(self.rewards)
         middle = top + 20 + _TICKS // 2
         draw.line((_MARGIN, middle, _WIDTH - _MARGIN, middle), _FAINT)
-        best = max((abs(value) for rewards in self.rewards for value in rewards), default=0.0) or 1.0
         for t in range(step):
             value = self.rewards[t][index]
             left = _MARGIN + (_WIDTH - 2 * _MARGIN) * t // steps
             right = max(left, _MARGIN + (_WIDTH - 2 * _MARGIN) * (t + 1) // steps - 2)
-            end = middle - round(value / best * _TICKS / 2)
+            end = middle - round(value / largest * _TICKS / 2)
             if value:
                 draw.rectangle((left, min(middle, end), right, max(middle, end)), _GAIN if value > 0 else _LOSS)
 
@@ -126,16 +128,13 @@ def write_film(film: Film, file: Path) -> None:
         UserError: If the file cannot be written.
     """
     check_format(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing("--render", file):
         if file.suffix.lower() == ".gif":
             file.write_bytes(film.gif())
         elif file.suffix.lower() == ".png":
             film.sheet().save(file)
         else:
             _write_video(film, file)
-    except OSError as error:
-        raise UserError(f"--render {file}: cannot be written ({error})") from None
 
 
 def _write_video(film: Film, file: Path) -> None:

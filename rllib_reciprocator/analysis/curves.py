@@ -10,15 +10,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from rllib_reciprocator.analysis.runs import Group
+from rllib_reciprocator.experiments.figures import PALETTE
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 
-PALETTE = (
-    "#d64541", "#3468c0", "#2e8b57", "#e69f00", "#7b4fa6", "#00a0aa", "#785a3c", "#5a5a5a", "#c2478f", "#8aa400",
-)  # fmt: skip
 ALL = "#444444"
 AXES = {"iteration": "iteration", "steps": "joint steps", "seconds": "seconds of training"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-BY_PAIR = ("influence", "balance")
+# Of these the mean over all pairs says little: one's gain is often the other's loss.
+SHOWN_BY_PAIR = ("influence", "balance")
 MOST_LINES = 12
 _COLUMNS = 3
 
@@ -123,7 +122,7 @@ def _lines(groups: Sequence[Group], tables: Sequence[pd.DataFrame], name: str) -
             for place, (of, part) in enumerate(by_agent):
                 label, colour = (str(of), PALETTE[place % len(PALETTE)]) if of else ("all", ALL)
                 lines.append(_Line(label, colour, "solid", part))
-        elif name in BY_PAIR and len(groups) * len(by_agent) <= MOST_LINES:
+        elif name in SHOWN_BY_PAIR and len(groups) * len(by_agent) <= MOST_LINES:
             for place, (of, part) in enumerate(by_agent):
                 lines.append(_Line(f"{group.name}: {of}", colour, DASHES[place % len(DASHES)], part))
         elif len(own):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.errors import writing
 
 
 def write(report: dict[str, Any], file: Path) -> None:
@@ -17,11 +17,8 @@ def write(report: dict[str, Any], file: Path) -> None:
     Raises:
         UserError: If the file cannot be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing("--out", file):
         file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {file}: cannot be written ({error})") from None
 
 
 def table(report: dict[str, Any]) -> Table:

@@ -18,21 +18,23 @@ from markupsafe import Markup
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from rllib_reciprocator.analysis.curves import LAYOUT, PALETTE, draw_curves
+from rllib_reciprocator.analysis.curves import LAYOUT, draw_curves
 from rllib_reciprocator.analysis.memory_one import LAST_ACTIONS
-from rllib_reciprocator.analysis.runs import Group, differing, read_groups
+from rllib_reciprocator.analysis.runs import Group, read_groups
 from rllib_reciprocator.analysis.tables import Table, open_table
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.figures import (
     BY_PAIR,
     LOSSES,
     NOT_OUTCOMES,
+    PALETTE,
     RECIPROCAL_REWARD,
     RETURN,
     RETURN_OF_ALL,
     SOCIAL,
 )
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
+from rllib_reciprocator.experiments.results import differing
 
 # Games are shown of so many groups at most, to keep the file small.
 MOST_FILMS = 3
@@ -84,11 +86,8 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
         problems=problems,
         plotly=Markup(get_plotlyjs()),  # noqa: S704 -- Plotly's own script
     )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing("--out", file):
         file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {file}: cannot be written ({error.strerror})") from None
     return problems
 
 
@@ -178,7 +177,7 @@ def _policies(tables: Sequence[tuple[Group, Table]]) -> list[Section]:
 
 
 def _settings(groups: Sequence[Group]) -> list[Section]:
-    names = differing(groups)
+    names = differing([group.settings for group in groups])
     frame = _settings_frame(groups, names)
     everything = _settings_frame(groups, sorted({name for group in groups for name in group.settings}))
     content = _table(frame) if names else Markup("")

@@ -14,6 +14,7 @@ from ray._private.dict import flatten_dict
 
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import figures
+from rllib_reciprocator.experiments.results import differing, parse_results, short
 from rllib_reciprocator.players import find_checkpoint
 
 RESULTS, SETTINGS = "result.json", "params.json"
@@ -138,31 +139,15 @@ def _trial(file: Path) -> TrialFolder:
 
 
 def _results(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The results in a file, later ones of an iteration in the place of earlier ones; and the lines that are broken.
-
-    A run that is killed may leave half a line, to which the next one is then joined.
-    """
-    by_iteration: dict[int, dict[str, Any]] = {}
-    broken = []
+    """The results in a file, and the lines that are broken."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            result = json.loads(line)
-            by_iteration[int(result["training_iteration"])] = result
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-            broken.append(number)
-    if not by_iteration:
-        raise UserError(f"{file}: {'none of its lines is whole' if lines else 'is empty; no iteration has ended yet'}")
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)], broken
-
-
-def differing(groups: Sequence[Group]) -> list[str]:
-    """The settings in which groups differ."""
-    names = dict.fromkeys(name for group in groups for name in group.settings)
-    return [name for name in names if len({str(group.settings.get(name)) for group in groups}) > 1]
+    results, broken = parse_results(text)
+    if not results:
+        raise UserError(f"{file}: {'none of its lines is whole' if text else 'is empty; no iteration has ended yet'}")
+    return results, broken
 
 
 def _name_apart(groups: list[Group]) -> None:
@@ -170,14 +155,8 @@ def _name_apart(groups: list[Group]) -> None:
     one_run = len({group.name for group in groups}) == 1
     for name in {group.name for group in groups}:
         alike = [group for group in groups if group.name == name]
+        names = differing([group.settings for group in alike])
         if len(alike) > 1:
             for number, group in enumerate(alike, 1):
-                particular = [
-                    f"{each.rpartition('/')[2]} {_short(group.settings.get(each, '-'))}" for each in differing(alike)
-                ]
-                own = ", ".join(particular)
+                own = ", ".join(f"{each.rpartition('/')[2]} {short(group.settings.get(each, '-'))}" for each in names)
                 group.name = own if own and one_run else f"{name}: {own}" if own else f"{name} ({number})"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

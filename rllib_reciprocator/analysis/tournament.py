@@ -16,7 +16,7 @@ import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.analysis.checkpoints import find, read_config
 from rllib_reciprocator.analysis.seating import seat
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.players import AXELROD, CHECKPOINT, MODULE_PATH, SCRIPTED
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
@@ -265,15 +265,13 @@ def write(standings: pd.DataFrame, folder: Path, title: str) -> list[Path]:
     Raises:
         UserError: If a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing("--out", folder):
+        folder.mkdir(exist_ok=True)
         files = [folder / "tournament.csv"]
         standings.to_csv(files[0], index=False, float_format="%.6g")
         for figure in figures_of(standings):
             files.append(folder / f"{figure}.png")
             draw(standings, figure, title, files[-1])
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error})") from None
     return files
 
 

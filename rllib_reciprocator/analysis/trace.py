@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.errors import writing
 
 
 def step_rows(
@@ -65,8 +65,5 @@ def write_trace(rows: pd.DataFrame, file: Path) -> None:
     Raises:
         UserError: If the file cannot be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing("--trace", file):
         rows.to_csv(file, index=False, float_format="%.6g")
-    except OSError as error:
-        raise UserError(f"--trace {file}: cannot be written ({error})") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +22,24 @@ class UserError(ValueError):
 def unknown(name: Any, known: Iterable[str]) -> str:
     """Says that a name is not known, with the nearest that is."""
     return f"not known{did_you_mean(str(name), known)}"
+
+
+@contextmanager
+def writing(option: str, file: Path) -> Iterator[None]:
+    """Makes the folder that a file goes to; says which file it is if something cannot be written.
+
+    Args:
+        option: What the user gave the file with, as ``--out``.
+        file: The file, or a folder for several.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {file}: cannot be written ({error})") from None
 
 
 def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str]:

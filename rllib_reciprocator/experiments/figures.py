@@ -7,6 +7,10 @@ from typing import Any
 
 from rllib_reciprocator.callbacks.social_metrics import QUANTILES
 
+# Colours of lines and bars, in their order.
+PALETTE = (
+    "#d64541", "#3468c0", "#2e8b57", "#e69f00", "#7b4fa6", "#00a0aa", "#785a3c", "#5a5a5a", "#c2478f", "#8aa400",
+)  # fmt: skip
 # Figures of each learner's own.
 LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
 RECIPROCAL_REWARD = "reciprocal_reward"

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
-from rllib_reciprocator.experiments.figures import outcome_rates
+from rllib_reciprocator.experiments.figures import PALETTE, outcome_rates
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
+from rllib_reciprocator.experiments.results import differing, parse_results, short
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign
@@ -57,27 +58,11 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
         folder, storage = PurePosixPath(result.path), result.filesystem
         checkpoint = result.checkpoint.path if result.checkpoint else None
         error = str(result.error).strip().splitlines()[-1] if result.error else None
-        results = parse_results(_text(storage, folder / "result.json"))
+        results, _ = parse_results(_text(storage, folder / "result.json"))
         settings = json.loads(_text(storage, folder / "params.json") or "{}")
         players = _players(experiment, algorithm, settings, results)
         trials.append(Trial(folder, storage, flatten_dict(settings), players, results, checkpoint, error))
     return trials
-
-
-def parse_results(text: str) -> list[dict[str, Any]]:
-    """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones.
-
-    Args:
-        text: Of its ``result.json``, a result a line.
-    """
-    by_iteration: dict[int, dict[str, Any]] = {}
-    for line in text.splitlines():
-        try:
-            result = json.loads(line)
-        except json.JSONDecodeError:  # a line that was being written when the run was killed
-            continue
-        by_iteration[result["training_iteration"]] = result
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
 def _text(storage: FileSystem, file: PurePosixPath) -> str:
@@ -145,9 +130,9 @@ def summary(experiment: Experiment, trials: list[Trial]) -> Table:
     An outcome is the mean over players; the return is that of all players together.
     """
     by_setting: dict[tuple[tuple[str, str], ...], list[Trial]] = {}
-    varied = _varied([trial.settings for trial in trials])
+    varied = differing([trial.settings for trial in trials])
     for trial in trials:
-        key = tuple((name, _short(trial.settings.get(name, ""))) for name in varied)
+        key = tuple((name, short(trial.settings.get(name, ""))) for name in varied)
         by_setting.setdefault(key, []).append(trial)
     table = Table(title=f"{experiment.name}: {len(trials)} trials of {len(by_setting)} settings", title_justify="left")
     for name in [*varied, "trials"]:
@@ -162,16 +147,6 @@ def summary(experiment: Experiment, trials: list[Trial]) -> Table:
         figures = [_interval([means[name] for means in row if name in means]) for name in names]
         table.add_row(*(value for _, value in key), count, *figures)
     return table
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _varied(settings: list[dict[str, Any]]) -> list[str]:
-    """The settings in which trials differ, but for the seed."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if name != "seed" and len({str(each.get(name)) for each in settings}) > 1]
 
 
 def _means(result: dict[str, Any]) -> dict[str, float]:
@@ -212,7 +187,6 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
-    colours = ("#d64541", "#3468c0", "#2e8b57", "#e69f00", "#7b4fa6", "#00a0aa", "#785a3c", "#5a5a5a")
     styles = ("-", "--", "-.", ":")
     for number, trial in enumerate(trials):
         iterations = [result["training_iteration"] for result in trial.results]
@@ -224,7 +198,7 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
                     iterations,
                     [values.get(name, {}).get(seat, float("nan")) for values in figures],
                     styles[index % 4],
-                    color=colours[index % 8],
+                    color=PALETTE[index % len(PALETTE)],
                     label=label if number == 0 else None,
                     linewidth=1.6,
                 )

@@ -1,0 +1,40 @@
+"""Results as Tune writes them, and the settings that led to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def parse_results(text: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones.
+
+    A run that is killed may leave half a line, to which the next one is then joined.
+
+    Args:
+        text: Of its ``result.json``, a result a line.
+
+    Returns:
+        The results by iteration, and the numbers of the lines that are not whole.
+    """
+    by_iteration: dict[int, dict[str, Any]] = {}
+    broken = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            result = json.loads(line)
+            by_iteration[int(result["training_iteration"])] = result
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            broken.append(number)
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)], broken
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings in which several differ, but for the seed."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if name != "seed" and len({str(each.get(name)) for each in settings}) > 1]
+
+
+def short(value: Any) -> str:
+    """A setting for a table or a label."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
