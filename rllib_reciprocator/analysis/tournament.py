@@ -166,7 +166,8 @@ def tournament(
     """
     configs = [read_config(each.checkpoint) for each in entrants if each.checkpoint]
     config = next((each for each in configs if isinstance(each, ReciprocatorConfig)), None)
-    if config is None or env not in (None, config.env) or env_config is not None:
+    env = env or (config.env if config else None)
+    if config is None or env != config.env or env_config is not None:
         if env is None:
             raise UserError("--env: give the game; no entrant is of a Reciprocator run that says which")
         try:

@@ -76,6 +76,11 @@ def test_those_who_see_their_balance_in_coins(coins):
     assert standings["own_coin_share"].between(0, 1).all()
 
 
+def test_settings_alone_are_of_the_game_of_the_first_checkpoint(ipd):
+    made = tournament(enter([str(ipd), *SCRIPTS]), env_config={"num_steps": 5})
+    assert (made.config.env, made.config.env_config) == ("ipd_v0", {"num_steps": 5})
+
+
 def test_as_table_and_files(tmp_path):
     standings = hold(tournament(enter(SCRIPTS), games=2, **IPD))
     assert table(standings, "x").row_count == 3
