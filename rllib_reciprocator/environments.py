@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -193,16 +194,25 @@ def _substrate(name: str) -> str:
     return substrate
 
 
+_MODULE = re.compile(r"[^\W\d]\w*([./][^\W\d]\w*)*")
+
+
 def _pettingzoo_module(name: str) -> str:
     """The module that has the environment, by its full name."""
-    path = name.removeprefix(f"{PETTINGZOO}/").replace("/", ".")
-    for module in (f"pettingzoo.{path}", path):
+    written = name.removeprefix(f"{PETTINGZOO}/")
+    path = written.replace("/", ".")
+    if not _MODULE.fullmatch(written):
+        raise ValueError(f"{name!r} is not {PETTINGZOO}/MODULE, as {PETTINGZOO}/butterfly/pistonball_v6")
+    if path.partition(".")[0] == "mpe":
+        moved = "mpe2." + path.partition(".")[2]
+        raise ValueError(f"{name!r}: MPE has a package of its own; pip install mpe2, and take {PETTINGZOO}/{moved}")
+    for module in (f"{PETTINGZOO}.{path}", path):
         try:
             if find_spec(module) is not None:
                 return module
-        except (ModuleNotFoundError, ValueError):
+        except Exception:  # noqa: S112 -- packages around the module may raise anything, as that they have moved
             continue
-    raise ValueError(f"{name!r} is not known: there is no module pettingzoo.{path} or {path}{_near(path)}")
+    raise ValueError(f"{name!r} is not known: there is no module {PETTINGZOO}.{path} or {path}{_near(path)}")
 
 
 def _near(path: str) -> str:
@@ -218,8 +228,11 @@ def _pettingzoo(module: str, config: dict[str, Any]) -> Any:
     """The parallel environment of a module; others are converted."""
     from pettingzoo.utils.conversions import aec_to_parallel, turn_based_aec_to_parallel
 
-    wrappers = config.pop("wrappers", [])
-    maker = import_module(module)
+    wrappers = _wrappers(config.pop("wrappers", []))
+    try:
+        maker = import_module(module)
+    except Exception as error:  # a module of somebody else's
+        raise ValueError(f"{module} cannot be imported ({error})") from None
     if hasattr(maker, "parallel_env"):
         env = maker.parallel_env(**config)
     elif hasattr(maker, "env"):
@@ -227,7 +240,25 @@ def _pettingzoo(module: str, config: dict[str, Any]) -> Any:
         env = aec_to_parallel(turns) if turns.metadata.get("is_parallelizable") else turn_based_aec_to_parallel(turns)
     else:
         raise ValueError(f"{module} has neither parallel_env() nor env()")
-    for wrapper in wrappers:
-        name, arguments = next(iter(wrapper.items())) if isinstance(wrapper, dict) else (wrapper, {})
-        env = getattr(import_module("supersuit"), name)(env, **(arguments or {}))
+    for wrapper, arguments in wrappers:
+        env = wrapper(env, **arguments)
     return env
+
+
+def _wrappers(written: Any) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
+    """SuperSuit's wrappers and their arguments, from a list of names and of ``{NAME: {ARGUMENT: value}}``."""
+    if not written:
+        return []
+    if find_spec("supersuit") is None:
+        raise ValueError("env_config.wrappers: SuperSuit is not installed; pip install rllib_reciprocator[pettingzoo]")
+    supersuit = import_module("supersuit")
+    known = [name for name in vars(supersuit) if re.fullmatch(r"\w+_v\d+", name)]
+    made = []
+    for each in written if isinstance(written, list) else [written]:
+        name, arguments = next(iter(each.items())) if isinstance(each, dict) and len(each) == 1 else (each, {})
+        if name not in known:
+            raise ValueError(f"env_config.wrappers: SuperSuit has no wrapper {name!r}{did_you_mean(name, known)}")
+        if not isinstance(arguments or {}, dict):
+            raise ValueError(f"env_config.wrappers.{name}: {arguments!r} is not a mapping of its arguments")
+        made.append((getattr(supersuit, name), arguments or {}))
+    return made

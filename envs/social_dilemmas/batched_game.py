@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Beyond these a game is a mistake in its settings, or more than a machine can hold.
+MOST_AGENTS, MOST_STEPS, MOST_GAMES = 100, 1_000_000, 100_000_000
+
 
 class Step(NamedTuple):
     """What one joint step of B copies gives back.
@@ -73,15 +76,15 @@ class BatchedGame(ABC):
             device: Where all tensors live.
 
         Raises:
-            ValueError: If a count is below its minimum.
+            ValueError: If a count is out of range.
         """
-        for name, value, least in (
-            ("num_agents", num_agents, 2),
-            ("num_steps", num_steps, 1),
-            ("num_games", num_games, 1),
+        for name, value, least, most in (
+            ("num_agents", num_agents, 2, MOST_AGENTS),
+            ("num_steps", num_steps, 1, MOST_STEPS),
+            ("num_games", num_games, 1, MOST_GAMES),
         ):
-            if value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}; it must be from {least} to {most}")
         self.agents = tuple(f"player_{index}" for index in range(num_agents))
         self.horizon = num_steps
         self.num_games = num_games

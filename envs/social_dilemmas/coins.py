@@ -12,6 +12,9 @@ from torch import Tensor
 from social_dilemmas import rendering
 from social_dilemmas.batched_game import BatchedGame
 
+# Where coins may appear is found by comparing all cells with all.
+MOST_CELLS = 4096
+
 
 class Coins(BatchedGame):
     """N agents and N coins, one of each colour, on a grid without edges.
@@ -57,7 +60,7 @@ class Coins(BatchedGame):
             device: Where all tensors live.
 
         Raises:
-            ValueError: If the grid has no cell for each agent and coin.
+            ValueError: If the grid has no cell for each agent and coin, or too many.
         """
         super().__init__(num_agents=num_agents, num_steps=num_steps, num_games=num_games, device=device)
         height, width = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
@@ -66,6 +69,8 @@ class Coins(BatchedGame):
             raise ValueError(
                 f"grid_size {height}x{width} has no cell for each of {num_agents} agents and {num_agents} coins"
             )
+        if cells > MOST_CELLS:
+            raise ValueError(f"grid_size {height}x{width} has more than {MOST_CELLS} cells")
         self.grid_size = (height, width)
         self.action_names = ("right", "left", "down", "up", "stay")
         self.action_space = gymnasium.spaces.Discrete(5)

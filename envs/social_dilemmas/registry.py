@@ -79,11 +79,26 @@ class GameSpec:
         return parallel_to_aec(self.parallel_env(render_mode, **settings))
 
 
+MOST_NAMES = 8
+
+
 def did_you_mean(name: str, known: Any) -> str:
-    """The nearest valid name as the end of an error message, or the list of all when none is near."""
-    names = sorted(map(str, known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+    """The end of an error message on a name that is not known.
+
+    Args:
+        name: The name.
+        known: Valid names.
+
+    Returns:
+        The nearest valid name; where none is near all of them, or of many the three that are nearest.
+    """
+    names, written = sorted(map(str, known)), str(name)[:80]
+    near = difflib.get_close_matches(written, names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    if len(names) <= MOST_NAMES:
+        return f"; there are {', '.join(names)}"
+    return f"; of {len(names)} the nearest are {', '.join(difflib.get_close_matches(written, names, n=3, cutoff=0.0))}"
 
 
 _MATRIX_GAME = "social_dilemmas.matrix_game:MatrixGame"
@@ -140,7 +155,7 @@ def spec(game_id: str) -> GameSpec:
     if module:
         try:
             import_module(module)
-        except ImportError as error:
+        except Exception as error:  # whatever a module of the user's own raises
             raise ValueError(f"there is no game {game_id!r}: {module} cannot be imported ({error})") from None
     if name not in _GAMES:
         raise ValueError(f"there is no game {game_id!r}{did_you_mean(name, _GAMES)}")

@@ -9,7 +9,7 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
 
 
-class TellsOfLostLearners(Algorithm):
+class FailsFastOnLostLearner(Algorithm):
     """Mixed into an algorithm: its run ends where a learner is lost, with an error that says so.
 
     RLlib replaces env runners that are lost, but not learners. Its own errors are then about connections, or about

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
@@ -16,24 +15,22 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import force_list
-from ray.rllib.utils.annotations import override
 
-import social_dilemmas
-from rllib_reciprocator import environments
+from rllib_reciprocator import ray_warnings
+from rllib_reciprocator.algorithms.divergence import DivergenceCallback, StopsWhenDiverged
 from rllib_reciprocator.algorithms.known_environment import KnownEnvironment, known_environment
-from rllib_reciprocator.algorithms.lost_learners import TellsOfLostLearners
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
-from rllib_reciprocator.algorithms.stock_learners import players_learner, reciprocal_learner
+from rllib_reciprocator.algorithms.stock_learners import ReciprocalLearner, learner_with
 from rllib_reciprocator.algorithms.stock_players import seat_players
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
-from rllib_reciprocator.callbacks.episode_outcomes import EpisodeOutcomesCallback
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
 from rllib_reciprocator.connectors.observe_balance import ObserveBalance
 from rllib_reciprocator.connectors.observed_balance import space_with_balance
 from rllib_reciprocator.connectors.reciprocal_rewards import AddReciprocalRewards
 from rllib_reciprocator.estimators import MixedRewardModelInfluence
+from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rewards import REWARDS
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 from social_dilemmas.registry import did_you_mean
@@ -100,85 +97,55 @@ def reciprocate(
     Raises:
         ValueError: If the algorithm, a setting or an agent is not one that this can be done for.
     """
-    settings = _settings(config, reciprocity)
+    ray_warnings.drop()
+    settings = episode_settings(config, reciprocity)
     known = known_environment(config)
-    reciprocators = _all_that_learn(config, known) if players is None else seat_players(config, players, known)
-    return _add_reciprocity(config, known, reciprocators, settings, horizon or known.horizon)
+    reciprocators = all_that_learn(config, known) if players is None else seat_players(config, players, known)
+    return add_reciprocity(config, known, reciprocators, settings, horizon or known.horizon)
 
 
-def _add_reciprocity(
+def add_reciprocity(
     config: AlgorithmConfig,
     known: KnownEnvironment,
     reciprocators: tuple[Any, ...],
     settings: ReciprocitySettings,
     horizon: int | None,
 ) -> AlgorithmConfig:
-    """Callback, connectors, learner and estimator; ValueError if nobody reciprocates."""
+    """Adds callback, connectors, learner and estimator to a configuration.
+
+    Raises:
+        ValueError: If nobody reciprocates.
+    """
     if not reciprocators:
         raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
     joint, observes = known.joint, bool(settings.observe_balance)
+    learner = config.algo_class.__name__.lower()
+    kinds = {str(agent): RECIPROCATOR if agent in reciprocators else learner for agent in joint.agents}
+    config.player_names = {**kinds, **getattr(config, "player_names", {})}
     shared = config.episode_reciprocity = EpisodeReciprocity(
         joint=joint,
         reciprocators=reciprocators,
         rule=REWARDS[settings.reward],
         balance_decay=settings.balance_decay,
-        weight=partial(settings.weight_at, default=0.5 * (len(joint.agents) - 1) ** 2),
+        settings=settings,
+        default_weight=0.5 * (len(joint.agents) - 1) ** 2,
         observes_balance=observes,
         balance_scale=settings.balance_scale,
         horizon=horizon,
     )
-    config.callbacks([*force_list(config.callbacks_class), EpisodeInfluenceCallback])
+    guarded = isinstance(config.algo_class, type) and issubclass(config.algo_class, StopsWhenDiverged)
+    callbacks = [EpisodeInfluenceCallback] if guarded else [EpisodeInfluenceCallback, DivergenceCallback]
+    config.callbacks([*force_list(config.callbacks_class), *callbacks])
     config.rl_module(rl_module_spec=_with_estimator(config, joint, settings))
     overrides = {**config.algorithm_config_overrides_per_module, INFLUENCE_MODULE_ID: {"lr": settings.estimator_lr}}
     config.multi_agent(algorithm_config_overrides_per_module=overrides)
     config.learners(
-        learner_class=reciprocal_learner(config.learner_class),
+        learner_class=learner_with(ReciprocalLearner, config.learner_class),
         learner_connector=partial(_learner_pieces, config._learner_connector, shared),
     )
     if observes:
         config.env_runners(env_to_module_connector=partial(_runner_pieces, config._env_to_module_connector, shared))
     return config
-
-
-@cache
-def with_players(base: type[Algorithm]) -> type[Algorithm]:
-    """An algorithm of RLlib's whose settings, as files have them, may hold ``players`` and ``reciprocity``.
-
-    Environments may be named as for :func:`rllib_reciprocator.environments.register`.
-    """
-
-    class ConfigWithPlayers(type(base.get_default_config())):  # type: ignore[misc]
-        """RLlib's configuration."""
-
-        @override(AlgorithmConfig)
-        def update_from_dict(self, config_dict: dict[str, Any]) -> AlgorithmConfig:
-            rest = {name: value for name, value in config_dict.items() if name not in ("players", "reciprocity")}
-            super().update_from_dict(rest)
-            if isinstance(self.env, str) and environments.is_known(self.env):
-                environments.register(self.env)
-            if isinstance(self.env, str) and social_dilemmas.is_game(self.env):
-                self.callbacks([*force_list(self.callbacks_class), EpisodeOutcomesCallback])
-            players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
-            if players is None and reciprocity is None:
-                return self
-            settings, known = _settings(self, reciprocity or {}), known_environment(self)
-            seated = _all_that_learn(self, known) if players is None else seat_players(self, players, known)
-            if seated or reciprocity is not None:
-                _add_reciprocity(self, known, seated, settings, known.horizon)
-            else:
-                self.learners(learner_class=players_learner(self.learner_class))
-            return self
-
-    class WithPlayers(TellsOfLostLearners, base):
-        """RLlib's algorithm."""
-
-        @classmethod
-        @override(Algorithm)
-        def get_default_config(cls) -> AlgorithmConfig:
-            return ConfigWithPlayers(algo_class=cls)
-
-    WithPlayers.__name__ = WithPlayers.__qualname__ = base.__name__
-    return WithPlayers
 
 
 def module_spaces(config: AlgorithmConfig, known: KnownEnvironment) -> dict[str, tuple[Any, Any]]:
@@ -211,7 +178,12 @@ def check_modules(config: AlgorithmConfig) -> None:
             raise ValueError(f"players: the module of {module_id} cannot be built: {error}") from None
 
 
-def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
+def episode_settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
+    """The settings of reciprocity that an algorithm of RLlib's is given.
+
+    Raises:
+        ValueError: If it cannot have them.
+    """
     if isinstance(config, ReciprocatorConfig):
         raise ValueError("reciprocate: Reciprocator reciprocates by itself; set players and reciprocity")
     if not isinstance(config, SUPPORTED):
@@ -230,7 +202,7 @@ def _settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySett
     return settings
 
 
-def _all_that_learn(config: AlgorithmConfig, known: KnownEnvironment) -> tuple[Any, ...]:
+def all_that_learn(config: AlgorithmConfig, known: KnownEnvironment) -> tuple[Any, ...]:
     """The agents whose policies learn."""
     trained, episode = config.policies_to_train, MultiAgentEpisode()
     agents = known.joint.agents

@@ -8,12 +8,15 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import get_trainable_cls
 
-OURS = {"Reciprocator": "rllib_reciprocator.algorithms.reciprocator"}
+OURS = {
+    "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
+    **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.algorithms.stock_algorithms"),
+}
 
 
 def algorithm_names() -> list[str]:
     """All names that a ``run`` key may have."""
-    return sorted([*OURS, *ALGORITHMS])
+    return sorted({*OURS, *ALGORITHMS})
 
 
 def algorithm_class(name: str) -> type[Algorithm]:
@@ -26,7 +29,4 @@ def algorithm_class(name: str) -> type[Algorithm]:
         return getattr(import_module(OURS[name]), name)
     if name not in ALGORITHMS:
         raise KeyError(name)
-    from rllib_reciprocator.algorithms.reciprocate import SUPPORTED, with_players
-
-    stock = get_trainable_cls(name)
-    return with_players(stock) if isinstance(stock.get_default_config(), SUPPORTED) else stock
+    return get_trainable_cls(name)

@@ -58,6 +58,7 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], known: Kno
         },
     )
     config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    config.player_names = {player.seat: player.name for player in seated}
     return tuple(agents[player.seat] for player in seated if player.kind == RECIPROCATOR)
 
 

@@ -35,9 +35,9 @@ class Film:
     """
 
     players: Sequence[str]
-    pictures: list[np.ndarray] = field(default_factory=list)
-    actions: list[Sequence[str]] = field(default_factory=list)
-    rewards: list[Sequence[float]] = field(default_factory=list)
+    pictures: list[np.ndarray] = field(default_factory=list, repr=False)
+    actions: list[Sequence[str]] = field(default_factory=list, repr=False)
+    rewards: list[Sequence[float]] = field(default_factory=list, repr=False)
     frames_per_second: float = 4.0
 
     def frames(self) -> list[Image.Image]:

@@ -7,21 +7,34 @@ from pathlib import Path
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
-from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.players import find_checkpoint
-from rllib_reciprocator.players.frozen import read_constructor
+from rllib_reciprocator.checkpoints import (
+    MODULE_PATH,
+    check_pickles,
+    check_weights,
+    find_checkpoint,
+    read_constructor,
+)
+from rllib_reciprocator.experiments.errors import UserError, user_path
 
 
 def find(written: str | Path) -> Path:
-    """A checkpoint's folder, or the last one of a run's folder (:func:`rllib_reciprocator.players.find_checkpoint`).
+    """A checkpoint's folder, or the last one of a run's (:func:`rllib_reciprocator.checkpoints.find_checkpoint`).
 
     Raises:
-        UserError: If there is none, or more than one trial has one.
+        UserError: If there is none, more than one trial has one, it asks for more than a checkpoint may when it is
+            unpickled, or its weights are not finite.
     """
     try:
-        return find_checkpoint(Path(written).expanduser().resolve())
+        folder = find_checkpoint(user_path(str(written), "checkpoint").resolve())
+        for part in (
+            MODULE_PATH,
+            Path("env_runner", "env_to_module_connector"),
+            Path("env_runner", "module_to_env_connector"),
+        ):
+            check_pickles(folder / part)
+        check_weights(folder / MODULE_PATH)
+        return folder
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -32,12 +45,11 @@ def read_config(checkpoint: Path) -> AlgorithmConfig:
     Raises:
         UserError: If its file cannot be read.
     """
-    file = checkpoint / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
     try:
         algorithm, (state,), _ = read_constructor(checkpoint)
         return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
+    except Exception as error:  # settings of another version may be anything
+        raise UserError(f"{checkpoint}: its settings cannot be read ({error})") from None
 
 
 def load_weights(module: MultiRLModule, sources: dict[str, Path]) -> None:

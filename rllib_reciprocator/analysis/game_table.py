@@ -14,9 +14,9 @@ from rllib_reciprocator.analysis.animation import Film
 from rllib_reciprocator.analysis.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.analysis.seating import has_estimator, seat
 from rllib_reciprocator.analysis.trace import step_rows
-from rllib_reciprocator.experiments.errors import UserError, unknown
+from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
-from rllib_reciprocator.players import RECIPROCATOR, AxelrodModule
+from rllib_reciprocator.players import RECIPROCATOR, AxelrodModule, keys_by_seat
 from rllib_reciprocator.rewards import reciprocal_reward
 from rllib_reciprocator.rollout import BatchedEnvRunner, ColumnarSample
 
@@ -31,9 +31,10 @@ class GameTable:
     ) -> None:
         """Seats them; see :func:`open_table`."""
         trained = {player.seat: player for player in config.seated()}
-        for each in players:
-            if each not in trained:
-                raise UserError(f"--players {each}: {unknown(each, trained)}")
+        try:
+            players = {seat: players[key] for seat, key in keys_by_seat(players, list(trained)).items()}
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
         self.mapping = {
             name: f"checkpoint/{checkpoint}#{name}" if player.learns else player.written
             for name, player in trained.items()

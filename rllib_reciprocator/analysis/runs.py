@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 from ray._private.dict import flatten_dict
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.checkpoints import find_checkpoint, newest_trials
+from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.results import differing, parse_results, short
-from rllib_reciprocator.players import find_checkpoint
 
 RESULTS, SETTINGS = "result.json", "params.json"
 
@@ -32,8 +32,8 @@ class TrialFolder:
     """
 
     folder: Path
-    settings: dict[str, Any]
-    results: list[dict[str, Any]]
+    settings: dict[str, Any] = field(repr=False)
+    results: list[dict[str, Any]] = field(repr=False)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -83,7 +83,7 @@ class Group:
     """
 
     name: str
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)
     trials: list[TrialFolder]
 
     @cached_property
@@ -104,7 +104,7 @@ def read_groups(folders: Sequence[str | Path]) -> list[Group]:
     """
     groups: dict[tuple[str, str], Group] = {}
     for written in folders:
-        folder = Path(written).expanduser().resolve()
+        folder = user_path(str(written), "run").resolve()
         for trial in _trials(folder):
             settings = {name: value for name, value in trial.settings.items() if name != "seed"}
             key = (str(folder), json.dumps(settings, sort_keys=True, default=str))
@@ -119,7 +119,11 @@ def read_groups(folders: Sequence[str | Path]) -> list[Group]:
 def _trials(folder: Path) -> list[TrialFolder]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    files = [folder / RESULTS] if (folder / RESULTS).is_file() else sorted(folder.glob(f"*/{RESULTS}"))
+    files = (
+        [folder / RESULTS]
+        if (folder / RESULTS).is_file()
+        else [trial / RESULTS for trial in newest_trials(folder) if (trial / RESULTS).is_file()]
+    )
     if not files:
         raise UserError(f"{folder}: there is no run in it (no {RESULTS} here or one folder below)")
     return [_trial(file) for file in files]

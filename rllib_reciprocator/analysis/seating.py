@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.analysis.checkpoints import load_weights
+from rllib_reciprocator.checkpoints import MODULE_PATH
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.players import MODULE_PATH
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, BatchedEnvRunner
 
 

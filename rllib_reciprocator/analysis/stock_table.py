@@ -24,10 +24,11 @@ from rllib_reciprocator.analysis.checkpoints import load, load_weights
 from rllib_reciprocator.analysis.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.analysis.trace import step_rows
 from rllib_reciprocator.callbacks.episode_outcomes import summed_outcomes
+from rllib_reciprocator.checkpoints import MODULE_PATH
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity, influence_of
-from rllib_reciprocator.experiments.errors import UserError, unknown
+from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
-from rllib_reciprocator.players import MODULE_PATH, RECIPROCATOR, assign
+from rllib_reciprocator.players import assign, keys_by_seat
 from rllib_reciprocator.rewards import balance, reciprocal_reward
 
 MOST_ENVS = 16
@@ -47,8 +48,9 @@ class StockTable:
         self.checkpoint, self.seed, self.explore = checkpoint, seed, explore
         self.sources: dict[str, Path] = {}
         known: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
-        self.reciprocators = [str(agent) for agent in known.reciprocators if str(agent) not in players] if known else []
-        self.names: dict[str, str] = dict.fromkeys(self.reciprocators, RECIPROCATOR)
+        self.reciprocators = [str(agent) for agent in known.reciprocators] if known else []
+        # Without players it is the algorithm itself that plays.
+        self.names: dict[str, str] = dict(getattr(self.config, "player_names", {}))
         if players:
             self._seat(players)
 
@@ -58,11 +60,9 @@ class StockTable:
             raise UserError(f"--players: {self.config.env} has one agent")
         known = known_environment(self.config)
         agents = {str(agent): agent for agent in known.joint.agents}
-        for name in players:
-            if name not in agents:
-                raise UserError(f"--players {name}: {unknown(name, agents)}")
         learner = self.config.algo_class.__name__.lower()
         try:
+            players = {agent: players[key] for agent, key in keys_by_seat(players, list(agents)).items()}
             guests = assign(players, list(players), known.action_names, learner)
             specs = {
                 f"guest-{each.seat}": module_spec(self.config, each, known.joint, agents)
@@ -75,6 +75,7 @@ class StockTable:
             if each.learns:
                 raise UserError(f"--players {each.seat}: nobody learns here; give checkpoint/PATH or scripted/..")
         self.names |= {each.seat: each.name for each in guests}
+        self.reciprocators = [agent for agent in self.reciprocators if agent not in players]
         self.sources = {key: Path(spec.load_state_path) for key, spec in specs.items() if spec.load_state_path}
         spec = self.config.get_multi_rl_module_spec(spaces=module_spaces(self.config, known))
         spec.add_modules(specs)
@@ -84,6 +85,9 @@ class StockTable:
             policy_mapping_fn=partial(_guest_or, modules, self.config.policy_mapping_fn),
         )
         self.config.rl_module(rl_module_spec=spec)
+
+    def _name(self, agent: str) -> str:
+        return self.names.get(agent, self.config.algo_class.__name__)
 
     def _runner(self, envs: int, **env_config: Any) -> Any:
         config = self.config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=envs)
@@ -126,7 +130,7 @@ class StockTable:
             "episodes": len(played),
             "players": {
                 agent: {
-                    "player": self.names.get(agent, self.config.algo_class.__name__.lower()),
+                    "player": self._name(agent),
                     **{name: mean_with_interval(values) for name, values in by_name.items()},
                 }
                 for agent, by_name in sorted(figures.items())
@@ -187,7 +191,7 @@ class StockTable:
         runner = self._runner(1, render_mode="rgb_array")
         env = runner.env.envs[0].unwrapped
         agents = [str(agent) for agent in env.possible_agents]
-        film = Film([f"{agent} ({self.names.get(agent, self.config.algo_class.__name__.lower())})" for agent in agents])
+        film = Film([f"{agent} ({self._name(agent)})" for agent in agents])
         names = getattr(env, "action_names", ())
         over = False
         while not over:

@@ -16,9 +16,10 @@ import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.analysis.checkpoints import find, read_config
 from rllib_reciprocator.analysis.seating import seat
+from rllib_reciprocator.checkpoints import MODULE_PATH
 from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.players import AXELROD, CHECKPOINT, MODULE_PATH, SCRIPTED
+from rllib_reciprocator.players import AXELROD, CHECKPOINT, SCRIPTED
 from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 
 RETURN = "return"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +15,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+# Without markup, help is plain text, which cuts no option's name on a narrow terminal.
 app = typer.Typer(
-    help="Cooperation between self-interested agents, on RLlib.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Cooperation between self-interested agents, on RLlib.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-train_app = typer.Typer(help="Train, from a YAML file or from options.", invoke_without_command=True)
-example_app = typer.Typer(help="The tuned examples that come with the package.", no_args_is_help=True)
+train_app = typer.Typer(
+    help="Train, from a YAML file or from options.", invoke_without_command=True, rich_markup_mode=None
+)
+example_app = typer.Typer(
+    help="The tuned examples that come with the package.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(train_app, name="train")
 app.add_typer(example_app, name="example")
 
@@ -31,29 +42,66 @@ CheckpointAtEnd = Annotated[
 KeepCheckpoints = Annotated[
     int | None, typer.Option("--keep-checkpoints-num", min=1, help="How many checkpoints to keep.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Makes the run repeatable.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Makes the run repeatable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints of a run of that name.")]
 Restore = Annotated[str | None, typer.Option(help="A checkpoint to start from.")]
 RayAddress = Annotated[str | None, typer.Option(help="Of a running Ray cluster.")]
 RayCpus = Annotated[int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of a local cluster.")]
 RayGpus = Annotated[int | None, typer.Option("--ray-num-gpus", min=0, help="GPUs of a local cluster.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Read checkpoints that ask for other code than RLlib's and this package's, and run it."
+    ),
+]
+AnySeed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Makes the games repeatable.")]
 Verbose = Annotated[int, typer.Option("-v", count=True, help="Show Ray's warnings; twice for everything.")]
 
 
 def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Prints errors of the user's as one line and ends with exit code 2."""
+    """Prints errors of the user's as one line and ends with exit code 2; ends in order when it is interrupted."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from rllib_reciprocator.experiments.errors import UserError
+        from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
 
+        _show_notes()
         try:
-            command(*args, **kwargs)
+            with interruptible():
+                command(*args, **kwargs)
         except UserError as error:
             typer.echo(f"rllib: {error}", err=True)
             raise typer.Exit(2) from None
+        except Interrupted as interruption:
+            typer.echo(f"rllib: {interruption}", err=True)
+            raise typer.Exit(interruption.exit_code) from None
 
     return wrapped
+
+
+def _show_notes() -> None:
+    """Prints what the package has to say beside results and errors, a line each."""
+    notes = logging.getLogger("rllib_reciprocator")
+    if not notes.handlers:
+        notes.addHandler(_Notes())
+        notes.propagate = False
+
+
+class _Notes(logging.Handler):
+    """Prints a record as errors are printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by loggers."""
+        typer.echo(f"rllib: {record.getMessage()}", err=True)
+
+
+def _trust(given: bool) -> None:
+    """Lets checkpoints be unpickled whatever they ask for, here and in Ray's workers."""
+    if given:
+        from rllib_reciprocator.checkpoints import TRUST
+
+        os.environ[TRUST] = "1"
 
 
 def _train_options(
@@ -67,6 +115,7 @@ def _train_options(
     seed: Seed = None,
     resume: Resume = False,
     restore: Restore = None,
+    trust: Trust = False,
     ray_address: RayAddress = None,
     ray_num_cpus: RayCpus = None,
     ray_num_gpus: RayGpus = None,
@@ -101,12 +150,13 @@ def train(
     if context.invoked_subcommand is not None:
         return
     from rllib_reciprocator.experiments.errors import UserError
-    from rllib_reciprocator.experiments.schema import parse, typed
+    from rllib_reciprocator.experiments.schema import typed
+    from rllib_reciprocator.experiments.yaml_text import parse
 
     if algo is None:
         raise UserError("train: give --algo NAME and --env ID, or `rllib train file F.yaml`")
     entry = {"run": algo, "env": env, "config": parse(config, "--config")}
-    name = context.params["experiment_name"] or f"{algo}-{env}".lower()
+    name = context.params["experiment_name"] or re.sub(r"[^\w.-]+", "-", f"{algo}-{env}".lower())
     _train([typed(name, entry, "command line")], "command line", context.params)
 
 
@@ -125,13 +175,15 @@ def train_file(
 
 def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
     """Applies options, checks everything, then starts Ray and runs one experiment after the other."""
-    from rllib_reciprocator.experiments import outcome, running, validation
+    from rllib_reciprocator.experiments import outcome, resuming, running, validation
     from rllib_reciprocator.experiments.errors import UserError
-    from rllib_reciprocator.experiments.schema import Experiment, parse, typed
+    from rllib_reciprocator.experiments.schema import Experiment, typed
+    from rllib_reciprocator.experiments.yaml_text import parse
 
     running.set_verbosity(options["verbose"])
+    _trust(options["trust"])
     given = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
-    given = {key: value for key, value in given.items() if key not in ("env", "config")}
+    given = {key: value for key, value in given.items() if key not in ("name", "env", "config")}
     name, seed, resume = options["experiment_name"], options["seed"], options["resume"]
     if name and len(experiments) > 1:
         raise UserError(f"--experiment-name: {where} has {len(experiments)} experiments, which cannot share a folder")
@@ -146,16 +198,21 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
         checked.append((experiment, validation.check(experiment, where)))
         running.check_restore(experiment)
         if resume:
-            running.check_resumable(experiment)
+            resuming.check_resumable(experiment, running.storage_of(experiment))
+    for experiment, _ in checked:
+        running.check_storage(experiment)
+    if not options["ray_address"]:
+        for experiment, algorithm in checked:
+            validation.check_memory(experiment, algorithm, where)
 
     console = Console()
     failed = False
     ray_options = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
-    running.start_ray(running.RayOptions(**ray_options, verbosity=options["verbose"]), checked)
-    for experiment, algorithm in checked:
-        trials = outcome.trials_of(running.run(experiment, algorithm, resume=resume), experiment, algorithm)
-        outcome.show(experiment, trials, console)
-        failed = failed or any(trial.error for trial in trials)
+    with running.ray_running(running.RayOptions(**ray_options, verbosity=options["verbose"]), checked):
+        for experiment, algorithm in checked:
+            trials = outcome.trials_of(running.run(experiment, algorithm, resume=resume), experiment, algorithm)
+            outcome.show(experiment, trials, console)
+            failed = failed or any(trial.error for trial in trials)
     if failed:
         raise typer.Exit(1)
 
@@ -164,42 +221,50 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
 @_one_line_errors
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's folder, or a run's for its last checkpoint.")],
-    episodes: Annotated[int, typer.Option(min=1, help="How many episodes to play.")] = 1000,
+    episodes: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many episodes to play.")] = 1000,
     out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
     players: Annotated[
-        list[str] | None, typer.Option(help="Who sits on a seat instead, as player_1=scripted/always_defect.")
+        list[str] | None,
+        typer.Option(help="Who plays an agent instead, as player_1=scripted/always_defect, or several by a pattern."),
     ] = None,
     render: Annotated[str | None, typer.Option(help="Draw one episode to this .gif, .mp4 or .png file.")] = None,
     trace: Annotated[
         str | None, typer.Option(help="Write every step, with influence and balance, to this CSV file.")
     ] = None,
     explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
-    seed: Annotated[int | None, typer.Option(help="Makes the games repeatable.")] = None,
+    seed: AnySeed = None,
+    trust: Trust = False,
 ) -> None:
-    """Play a checkpoint's players, or others on their seats, without learning."""
+    """Play a checkpoint's players, or others in their place, without learning.
+
+    A checkpoint is made of pickles. It is read only if it asks for nothing but classes of RLlib and of this package;
+    --trust reads any other too, and runs the code in it.
+    """
     from rllib_reciprocator.analysis import animation, evaluation, open_table
     from rllib_reciprocator.analysis.trace import write_trace
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import UserError
+    from rllib_reciprocator.experiments.errors import UserError, user_path
+    from rllib_reciprocator.experiments.printing import print_table
 
     running.set_verbosity(0)
+    _trust(trust)
     others = {}
     for assignment in players or []:
         seat, equals, player = assignment.partition("=")
         if not equals:
-            raise UserError(f"--players {assignment}: give SEAT=PLAYER, as player_1=scripted/always_defect")
+            raise UserError(f"--players {assignment}: give AGENT=PLAYER, as player_1=scripted/always_defect")
         others[seat] = player
-    picture = Path(render).expanduser() if render else None
+    picture = user_path(render, "--render") if render else None
     if picture:
         animation.check_format(picture)
     table = open_table(checkpoint, others, seed=seed, explore=explore)
     report = table.evaluate(episodes)
-    Console().print(evaluation.table(report))
+    print_table(Console(), evaluation.table(report))
     if out:
-        evaluation.write(report, Path(out).expanduser())
+        evaluation.write(report, user_path(out, "--out"))
         typer.echo(f"written to {out}")
     if trace:
-        write_trace(table.trace(episodes), Path(trace).expanduser())
+        write_trace(table.trace(episodes), user_path(trace, "--trace"))
         typer.echo(f"written to {trace}")
     if picture:
         animation.write_film(table.film(), picture)
@@ -218,29 +283,38 @@ def tournament(
     ],
     env: Annotated[str | None, typer.Option(help="The game; that of the first checkpoint if not given.")] = None,
     env_config: Annotated[str | None, typer.Option(help="The game's settings, as '{\"num_steps\": 64}'.")] = None,
-    games: Annotated[int, typer.Option(min=1, help="How many games each group plays.")] = 1000,
+    games: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many games each group plays.")] = 1000,
     out: Annotated[str, typer.Option(help="Folder for the table as CSV and the heat maps.")] = "tournament",
-    num_workers: Annotated[int, typer.Option(min=0, help="Ray tasks side by side; 0 for this process.")] = 0,
+    num_workers: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Ray tasks side by side; 0 for this process.")
+    ] = 0,
     ray_address: RayAddress = None,
     explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
-    seed: Annotated[int, typer.Option(help="Seeds the games and the players.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seeds the games and the players.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Everybody against everybody: returns and outcomes of every entrant beside every other."""
     from rllib_reciprocator.analysis import tournament as tournaments
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.schema import parse
+    from rllib_reciprocator.experiments.errors import user_path
+    from rllib_reciprocator.experiments.printing import print_table
+    from rllib_reciprocator.experiments.yaml_text import parse
 
     running.set_verbosity(0)
+    _trust(trust)
+    folder = user_path(out, "--out")
     settings = parse(env_config, "--env-config") if env_config else None
     made = tournaments.tournament(
         tournaments.enter(entrants), env=env, env_config=settings, games=games, seed=seed, explore=explore
     )
     if num_workers or ray_address:
-        running.start_ray(running.RayOptions(address=ray_address, num_cpus=num_workers or None), [])
-    standings = tournaments.hold(made, num_workers or (1 if ray_address else 0))
+        with running.ray_running(running.RayOptions(address=ray_address, num_cpus=num_workers or None), []):
+            standings = tournaments.hold(made, num_workers or 1)
+    else:
+        standings = tournaments.hold(made)
     title = f"{made.config.env}: {games} games a group"
-    Console().print(tournaments.table(standings, title))
-    for file in tournaments.write(standings, Path(out).expanduser(), title):
+    print_table(Console(), tournaments.table(standings, title))
+    for file in tournaments.write(standings, folder, title):
         typer.echo(f"written to {file}")
 
 
@@ -250,18 +324,20 @@ def report(
     runs: Annotated[list[str], typer.Argument(help="Run folders: one for a run or a sweep, several to compare them.")],
     out: Annotated[str, typer.Option(help="The HTML file.")] = "report.html",
     axis: Annotated[str, typer.Option(help="What goes along the axes: iteration, steps or seconds.")] = "iteration",
-    seed: Annotated[int, typer.Option(help="Of the game that is shown.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the game that is shown.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """What came of runs, as one HTML file that needs nothing else."""
     from rllib_reciprocator.analysis.curves import AXES
     from rllib_reciprocator.analysis.report import write_report
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import UserError, unknown
+    from rllib_reciprocator.experiments.errors import UserError, unknown, user_path
 
     running.set_verbosity(0)
+    _trust(trust)
     if axis not in AXES:
         raise UserError(f"--axis {axis}: {unknown(axis, AXES)}")
-    for problem in write_report(runs, Path(out).expanduser(), axis=axis, seed=seed):
+    for problem in write_report(runs, user_path(out, "--out"), axis=axis, seed=seed):
         typer.echo(f"rllib: {problem}", err=True)
     typer.echo(f"written to {out}")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,13 @@ from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID
 DRAWN_ACTIONS = 8
 
 
+class WeightSettings(Protocol):
+    """What says how much reciprocal rewards count."""
+
+    def weight_at(self, iteration: int, default: float) -> float:
+        """The weight at an iteration, from 0; ``default`` where none is set."""
+
+
 @dataclass(frozen=True)
 class EpisodeReciprocity:
     """What runners and connectors need to know to compute reciprocal rewards of episodes.
@@ -33,7 +40,8 @@ class EpisodeReciprocity:
         reciprocators: The agents that reciprocate.
         rule: The form of the reward.
         balance_decay: Share of the balance that is kept from step to step.
-        weight: The weight of the reciprocal reward after so many updates of the learners.
+        settings: The settings of the weight of the reciprocal reward.
+        default_weight: The weight where none is set.
         observes_balance: Whether Reciprocators see their balance.
         balance_scale: They see ``tanh(balance / balance_scale)``.
         horizon: Steps of a whole episode, if that is fixed.
@@ -43,10 +51,15 @@ class EpisodeReciprocity:
     reciprocators: tuple[Any, ...]
     rule: ReciprocalRule
     balance_decay: float
-    weight: Callable[[int], float]
+    settings: WeightSettings
+    default_weight: float
     observes_balance: bool
     balance_scale: float
     horizon: int | None
+
+    def weight(self, updates: int) -> float:
+        """The weight of the reciprocal reward after so many updates of the learners."""
+        return self.settings.weight_at(updates, self.default_weight)
 
     @property
     def observers(self) -> tuple[Any, ...]:

@@ -11,17 +11,44 @@ from pydantic import ValidationError
 
 from social_dilemmas.registry import did_you_mean
 
+LONGEST_MESSAGE = 380
+
 
 class UserError(ValueError):
     """An error in what the user gave. Its text is one line; commands print it and end with exit code 2."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        """Makes one line of a message that any terminal can show, and leaves out the middle of a long one."""
+        line = " ".join(message.split())
+        line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+        if len(line) > LONGEST_MESSAGE:
+            line = f"{line[: LONGEST_MESSAGE - 123]} .. {line[-119:]}"
+        super().__init__(line)
 
 
 def unknown(name: Any, known: Iterable[str]) -> str:
     """Says that a name is not known, with the nearest that is."""
     return f"not known{did_you_mean(str(name), known)}"
+
+
+def user_path(written: str, where: str) -> Path:
+    """The path that a user wrote, with ``~`` for the home folder.
+
+    Args:
+        written: The path.
+        where: The option or key that it is of, for messages.
+
+    Raises:
+        UserError: If it cannot be one.
+    """
+    if not written or "\0" in written:
+        raise UserError(f"{where}: {written!r} is not a path")
+    try:
+        path = Path(written).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"{where}: {written} is not a path that can be used ({error})") from None
+    return path
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,11 +14,13 @@ from ray._private.dict import flatten_dict
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.result_grid import ResultGrid
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.figures import PALETTE, outcome_rates
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
+from rllib_reciprocator.experiments.printing import print_table
 from rllib_reciprocator.experiments.results import differing, parse_results, short
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
@@ -26,6 +29,10 @@ from rllib_reciprocator.players import assign
 CURVES = "learning_curves.png"
 # With more trials there is one summary instead of a table each.
 MOST_TABLES = 3
+MOST_FAILURES = 10
+# Settings in the legend of a sweep's picture.
+MOST_KEYS = 20
+STYLES: tuple[Any, ...] = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,9 @@ class Trial:
 
     folder: PurePosixPath
     storage: FileSystem
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)
     players: dict[str, str]
-    results: list[dict[str, Any]]
+    results: list[dict[str, Any]] = field(repr=False)
     checkpoint: str | None
     error: str | None
 
@@ -57,12 +64,18 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
     for result in grid:
         folder, storage = PurePosixPath(result.path), result.filesystem
         checkpoint = result.checkpoint.path if result.checkpoint else None
-        error = str(result.error).strip().splitlines()[-1] if result.error else None
+        error = _reason(result.error) if result.error else None
         results, _ = parse_results(_text(storage, folder / "result.json"))
         settings = json.loads(_text(storage, folder / "params.json") or "{}")
         players = _players(experiment, algorithm, settings, results)
         trials.append(Trial(folder, storage, flatten_dict(settings), players, results, checkpoint, error))
     return trials
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a trial's error, which says what it was, without the package of the error's class."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return re.sub(r"^(?:\w+\.)*(?:DivergedError: |(?=\w+: ))", "", line)
 
 
 def _text(storage: FileSystem, file: PurePosixPath) -> str:
@@ -91,30 +104,16 @@ def _players(
 def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
     """Prints the outcome, and draws the learning curves beside the trials' folders."""
     if len(trials) > 1:
-        console.print(summary(experiment, trials))
+        print_table(console, summary(experiment, trials))
     for trial in trials if len(trials) <= MOST_TABLES else []:
-        if trial.error:
-            console.print(f"[red]failed[/red] {trial.folder.name}: {trial.error}", highlight=False, soft_wrap=True)
         if not trial.results:
             continue
         last = trial.results[-1]
-        rates = outcome_rates(last)
-        returns = last.get("env_runners", {}).get("agent_episode_returns_mean", {})
         iterations, seconds = last["training_iteration"], last["time_total_s"]
         what = f"{experiment.name}: {experiment.run} on {experiment.env}"
         title = f"{what}, {iterations} iterations, {seconds:.1f} s of training"
         console.print(title, style="bold", highlight=False, soft_wrap=True)
-        table = Table()
-        table.add_column("seat")
-        table.add_column("player")
-        table.add_column("extrinsic return", justify="right")
-        for name in rates:
-            table.add_column(name.replace("_", " "), justify="right")
-        for seat in sorted(returns) or ["all"]:
-            value = returns.get(seat, last.get("env_runners", {}).get("episode_return_mean", float("nan")))
-            row = [seat, trial.players.get(seat, experiment.run), f"{value:.2f}"]
-            table.add_row(*row, *(f"{by.get(seat, float('nan')):.3f}" for by in rates.values()))
-        console.print(table)
+        print_table(console, _table(experiment, trial))
         console.print(f"checkpoint   {trial.checkpoint or 'none'}", highlight=False, soft_wrap=True)
         console.print(f"tensorboard  --logdir {trial.folder}", highlight=False, soft_wrap=True)
     drawn = [trial for trial in trials if len(trial.results) > 1]
@@ -122,28 +121,63 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
         picture = drawn[0].folder.parent / CURVES
         draw(experiment.name, drawn, picture)
         console.print(f"picture      {picture}", highlight=False, soft_wrap=True)
+    failed = [trial for trial in trials if trial.error]
+    for trial in failed[:MOST_FAILURES]:
+        line = f"[red]failed[/red]       {trial.folder.name}: {escape(str(trial.error))}"
+        console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"traceback    {trial.folder / 'error.txt'}", highlight=False, soft_wrap=True)
+    if len(failed) > MOST_FAILURES:
+        console.print(f"[red]failed[/red]       and {len(failed) - MOST_FAILURES} more", highlight=False)
+
+
+def _table(experiment: Experiment, trial: Trial) -> Table:
+    """The last result of a trial, a row an agent."""
+    last = trial.results[-1]
+    rates, sampled = outcome_rates(last), last.get("env_runners", {})
+    returns = sampled.get("agent_episode_returns_mean", {})
+    table = Table()
+    table.add_column("seat")
+    table.add_column("player")
+    table.add_column("extrinsic return", justify="right")
+    for name in rates:
+        table.add_column(name.replace("_", " "), justify="right")
+    for seat in sorted(returns) or ["all"]:
+        value = returns.get(seat, sampled.get("episode_return_mean", float("nan")))
+        row = [seat, trial.players.get(seat, experiment.run), f"{value:.2f}"]
+        table.add_row(*row, *(f"{by.get(seat, float('nan')):.3f}" for by in rates.values()))
+    return table
+
+
+def by_setting(trials: list[Trial]) -> dict[tuple[tuple[str, str], ...], list[Trial]]:
+    """The trials of each setting: those that differ by their seeds alone are together."""
+    varied = differing([trial.settings for trial in trials])
+    found: dict[tuple[tuple[str, str], ...], list[Trial]] = {}
+    for trial in trials:
+        key = tuple((name, short(trial.settings.get(name, ""))) for name in varied)
+        found.setdefault(key, []).append(trial)
+    return found
 
 
 def summary(experiment: Experiment, trials: list[Trial]) -> Table:
     """A sweep as a table: a row a setting, with means over its trials and their 95% confidence intervals.
 
-    An outcome is the mean over players; the return is that of all players together.
+    An outcome is the mean over players; the return is that of all players together. Trials that failed count in
+    neither; a row says how many.
     """
-    by_setting: dict[tuple[tuple[str, str], ...], list[Trial]] = {}
-    varied = differing([trial.settings for trial in trials])
-    for trial in trials:
-        key = tuple((name, short(trial.settings.get(name, ""))) for name in varied)
-        by_setting.setdefault(key, []).append(trial)
-    table = Table(title=f"{experiment.name}: {len(trials)} trials of {len(by_setting)} settings", title_justify="left")
-    for name in [*varied, "trials"]:
+    settings = by_setting(trials)
+    table = Table(title=f"{experiment.name}: {len(trials)} trials of {len(settings)} settings", title_justify="left")
+    for name in [*(name for name, _ in next(iter(settings), ())), "trials"]:
         table.add_column(name)
-    rows = {key: [_means(trial.results[-1]) for trial in group if trial.results] for key, group in by_setting.items()}
+    rows = {
+        key: [_means(trial.results[-1]) for trial in group if trial.results and not trial.error]
+        for key, group in settings.items()
+    }
     names = list(dict.fromkeys(name for row in rows.values() for means in row for name in means))
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for key, row in rows.items():
-        failed = sum(trial.error is not None for trial in by_setting[key])
-        count = f"{len(by_setting[key])}" + (f" ({failed} failed)" if failed else "")
+        failed = sum(trial.error is not None for trial in settings[key])
+        count = f"{len(settings[key])}" + (f" ({failed} failed)" if failed else "")
         figures = [_interval([means[name] for means in row if name in means]) for name in names]
         table.add_row(*(value for _, value in key), count, *figures)
     return table
@@ -173,7 +207,9 @@ def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
-    """Draws outcome rates and extrinsic returns of every player over the iterations, one line a trial.
+    """Draws outcome rates and extrinsic returns over the iterations, one line a trial and player.
+
+    Colours tell players apart, or in a sweep its settings, and dashes then the players.
 
     Args:
         title: Above it.
@@ -182,26 +218,24 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    names = list(_figures(trials[0].results[-1]))
+    settings = by_setting(trials)
+    sweep = len(settings) > 1
+    names = list(dict.fromkeys(name for trial in trials for name in _figures(trial.results[-1])))
+    seats = list(dict.fromkeys(s for t in trials for by in _figures(t.results[-1]).values() for s in by))
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
-    styles = ("-", "--", "-.", ":")
-    for number, trial in enumerate(trials):
-        iterations = [result["training_iteration"] for result in trial.results]
-        figures = [_figures(result) for result in trial.results]
-        for panel, name in zip(panels, names, strict=True):
-            for index, seat in enumerate(figures[-1][name]):
-                label = f"{seat} ({trial.players[seat]})" if seat in trial.players else seat
-                panel.plot(
-                    iterations,
-                    [values.get(name, {}).get(seat, float("nan")) for values in figures],
-                    styles[index % 4],
-                    color=PALETTE[index % len(PALETTE)],
-                    label=label if number == 0 else None,
-                    linewidth=1.6,
-                )
+    for number, group in enumerate(settings.values()):
+        for trial in group:
+            iterations = [result["training_iteration"] for result in trial.results]
+            figures = [_figures(result) for result in trial.results]
+            for panel, name in zip(panels, names, strict=True):
+                for index, seat in enumerate(seats):
+                    values = [each.get(name, {}).get(seat, float("nan")) for each in figures]
+                    style = {"color": _colour(number if sweep else index), "linestyle": STYLES[index % len(STYLES)]}
+                    panel.plot(iterations, values, linewidth=1.6, **style)
     for panel, name in zip(panels, names, strict=True):
         panel.set_title(name.replace("_", " "), fontsize=10)
         panel.set_xlabel("iteration")
@@ -209,8 +243,26 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
         panel.spines[["top", "right"]].set_visible(False)
         if name.endswith(("_rate", "_share")):
             panel.set_ylim(-0.02, 1.02)
-    if panels[0].get_legend_handles_labels()[1]:
-        panels[0].legend(fontsize=8, frameon=False, loc="best")
+    players = trials[0].players
+    keys = [
+        Line2D(
+            [], [], label=f"{seat} ({players[seat]})" if seat in players else seat,
+            color="black" if sweep else _colour(index), linestyle=STYLES[index % len(STYLES)],
+        )
+        for index, seat in enumerate(seats)
+    ]  # fmt: skip
+    if sweep:
+        labels = [", ".join(f"{name.rpartition('/')[2]} {value}" for name, value in key) for key in settings]
+        keys += [Line2D([], [], label=label, color=_colour(number)) for number, label in enumerate(labels)][:MOST_KEYS]
+        if len(labels) > MOST_KEYS:
+            keys.append(Line2D([], [], label=f"and {len(labels) - MOST_KEYS} more", color="none"))
+        figure.legend(handles=keys, fontsize=7, frameon=False, loc="outside right upper")
+    elif keys:
+        panels[0].legend(handles=keys, fontsize=8, frameon=False, loc="best")
     figure.suptitle(title, fontsize=11)
     with trials[0].storage.open_output_stream(str(picture)) as stream:
         figure.savefig(stream, dpi=130, format="png")
+
+
+def _colour(number: int) -> str:
+    return PALETTE[number % len(PALETTE)]

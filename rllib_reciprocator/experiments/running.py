@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from pyarrow.fs import FileSelector, FileSystem
+from pyarrow.fs import FileSystem
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.result_grid import ResultGrid
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.algorithms.divergence import DivergenceCallback, StopsWhenDiverged
+from rllib_reciprocator.checkpoints import TRUST, check_pickles, check_weights, find_checkpoint, is_trusted
+from rllib_reciprocator.experiments.errors import UserError, user_path
+from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
+from rllib_reciprocator.experiments.metrics import ITERATIONS
 from rllib_reciprocator.experiments.progress import ProgressCallback
+from rllib_reciprocator.experiments.resuming import describe, prepare
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.experiments.search import scheduler, searcher, with_distributions
+from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
 
@@ -61,25 +68,41 @@ def set_verbosity(verbosity: int) -> None:
     """Says how much of Ray's own logging is shown: 0 errors, 1 warnings too, 2 everything."""
     for name in ("ray", "ray.rllib", "ray.tune"):  # Ray sets levels of its own for the inner two
         logging.getLogger(name).setLevel(_LEVELS[min(verbosity, 2)])
+    # Tune prints the traceback of a trial that fails, and keeps it in the trial's error.txt; the outcome says why.
+    for name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL if not verbosity else logging.NOTSET)
     if not verbosity:
         warnings.filterwarnings("ignore", module=r"(ray|gymnasium)\..*")
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 
-def start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> None:
-    """Connects to Ray, or starts it with room for the largest trial.
+@contextmanager
+def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> Iterator[None]:
+    """Connects to Ray, or starts it with room for the largest trial; lets go of it, or ends it, afterwards.
 
     Raises:
         UserError: If the cluster at the address cannot be reached.
     """
+    _start_ray(options, experiments)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> None:
     # A trial's newest checkpoint is only known to --resume once Tune has written it down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Whether results have the figures that schedulers go by is looked at with the first of them (StopAt).
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     common: dict[str, Any] = {
         "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
         "ignore_reinit_error": True,
     }
+    if is_trusted():
+        common["runtime_env"] = {"env_vars": {TRUST: "1"}}
     if options.address:
         _check_address(options.address)
         try:
@@ -120,25 +143,40 @@ def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tup
     return int(-(-cpus // 1)), gpus
 
 
-def check_resumable(experiment: Experiment) -> None:
-    """Checks that an earlier run of the experiment can be continued.
-
-    Raises:
-        UserError: If there is none.
-    """
-    folder = storage_of(experiment)
-    if not tune.Tuner.can_restore(folder):
-        raise UserError(f"--resume: {folder} has no experiment to continue")
-
-
 def check_restore(experiment: Experiment) -> None:
-    """Checks that the checkpoint to start from is one.
+    """Checks that the checkpoint to start from is one, and that it can be read.
 
     Raises:
         UserError: If it is not.
     """
-    if experiment.restore and not (Path(experiment.restore).expanduser() / "rllib_checkpoint.json").is_file():
-        raise UserError(f"restore: {experiment.restore} is not a checkpoint (it has no rllib_checkpoint.json)")
+    if experiment.restore:
+        try:
+            check_pickles(_restored_from(experiment))
+            check_weights(_restored_from(experiment))
+        except ValueError as error:
+            raise UserError(f"restore: {error}") from None
+
+
+def _restored_from(experiment: Experiment) -> Path:
+    """The checkpoint to start from."""
+    return find_checkpoint(user_path(str(experiment.restore), "restore").resolve())
+
+
+def check_storage(experiment: Experiment) -> None:
+    """Checks that results can be written, as far as that can be told without a network.
+
+    Raises:
+        UserError: If not.
+    """
+    root = storage_root(experiment)
+    try:
+        FileSystem.from_uri(root)
+        if "://" not in root:
+            Path(root).mkdir(parents=True, exist_ok=True)
+            if not os.access(root, os.W_OK | os.X_OK):
+                raise PermissionError("no right to write there")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--storage-path {root}: results cannot be written there ({error})") from None
 
 
 def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = False) -> ResultGrid:
@@ -151,67 +189,73 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
 
     Returns:
         The trials' results.
+
+    Raises:
+        UserError: If a figure to stop on is not in the results.
+        Interrupted: If a signal ended it.
     """
     folder = storage_of(experiment)
     space = {"env": experiment.env, **with_distributions(algorithm_settings(experiment.config))}
+    if not issubclass(algorithm, StopsWhenDiverged):
+        space["callbacks_class"] = [DivergenceCallback]
     if experiment.seeds:
         space["seed"] = tune.grid_search(list(range(1, experiment.seeds + 1)))
     if experiment.restore:
-        algorithm = _restored(algorithm, str(Path(experiment.restore).expanduser().resolve()))
-    if resume:
-        _forget_stops(folder)
-        tuner = tune.Tuner.restore(folder, algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
-        return tuner.fit()
-    tuner = tune.Tuner(
-        algorithm,
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            num_samples=experiment.num_samples,
-            metric=experiment.metric,
-            mode=experiment.mode,
-            scheduler=scheduler(experiment.scheduler, "scheduler"),
-            search_alg=searcher(experiment.search_alg, "search_alg"),
-            trial_dirname_creator=_folder_name,
-        ),
-        run_config=tune.RunConfig(
-            name=experiment.name,
-            storage_path=storage_root(experiment),
-            stop=dict(experiment.stop),
-            verbose=0,
-            callbacks=[
-                ProgressCallback(experiment.name, experiment.stop.get("training_iteration")),
-                TensorBoardLogger(),
-                *_loggers(experiment),
-            ],
-            failure_config=tune.FailureConfig(max_failures=experiment.max_failures),
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=experiment.checkpoint_freq,
-                checkpoint_at_end=experiment.checkpoint_at_end,
-                num_to_keep=experiment.keep_checkpoints_num,
-            ),
-        ),
-    )
-    return tuner.fit()
-
-
-def _forget_stops(folder: str) -> None:
-    """Takes decisions to stop trials out of what Tune kept of a run.
-
-    Tune keeps that of a trial which failed while its checkpoint was written, and would after a restart end the trial
-    with its first checkpoint, as if it were done.
-    """
-    storage, path = FileSystem.from_uri(folder)
-    states = [
-        file.path
-        for file in storage.get_file_info(FileSelector(path))
-        if file.base_name.startswith("experiment_state-") and file.base_name.endswith(".json")
+        algorithm = _restored(algorithm, str(_restored_from(experiment)))
+    stop = StopAt(experiment.stop, experiment.metric)
+    callbacks = [
+        ProgressCallback(experiment.name, experiment.stop.get(ITERATIONS)),
+        TensorBoardLogger(),
+        *_loggers(experiment),
     ]
-    with storage.open_input_stream(max(states)) as stream:
-        state = json.loads(stream.read())
-    if state["runner_data"].get("_cached_trial_decisions"):
-        state["runner_data"]["_cached_trial_decisions"] = {}
-        with storage.open_output_stream(max(states)) as stream:
-            stream.write(json.dumps(state).encode())
+    if resume:
+        prepare(folder, stop, callbacks)
+        tuner = tune.Tuner.restore(folder, algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = tune.Tuner(
+            algorithm,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                num_samples=experiment.num_samples,
+                metric=experiment.metric,
+                mode=experiment.mode,
+                scheduler=scheduler(experiment.scheduler, "scheduler"),
+                search_alg=searcher(experiment.search_alg, "search_alg"),
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name=experiment.name,
+                storage_path=storage_root(experiment),
+                stop=stop,
+                verbose=0,
+                callbacks=callbacks,
+                failure_config=tune.FailureConfig(max_failures=experiment.max_failures),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=experiment.checkpoint_freq,
+                    checkpoint_at_end=experiment.checkpoint_at_end,
+                    num_to_keep=experiment.keep_checkpoints_num,
+                ),
+            ),
+        )
+    describe(experiment, folder)
+    with interruptible() as handler:
+        grid = tuner.fit()
+    if handler.received:
+        raise Interrupted(handler.received, _how_far(experiment, grid))
+    if stop.problem:
+        raise UserError(f"{experiment.name}.{stop.problem}")
+    return grid
+
+
+def _how_far(experiment: Experiment, grid: ResultGrid) -> str:
+    """Says how far a run came that was interrupted, and how to go on with it."""
+    parts = []
+    for result in grid:
+        saved = [int((metrics or {}).get(ITERATIONS, 0)) for _, metrics in result.best_checkpoints]
+        kept = f"checkpoint at {max(saved)}" if saved else "no checkpoint yet"
+        parts.append(f"iteration {(result.metrics or {}).get(ITERATIONS, 0)}, {kept}")
+    more = f"; {len(parts) - 3} more trials" if len(parts) > 3 else ""
+    return f"{experiment.name}: interrupted at {'; '.join(parts[:3]) or 'its start'}{more}; go on with --resume"
 
 
 def _loggers(experiment: Experiment) -> list[Any]:

@@ -8,26 +8,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rllib_reciprocator.experiments.errors import UserError, explain, unknown
+from rllib_reciprocator.experiments.errors import UserError, explain, unknown, user_path
+from rllib_reciprocator.experiments.metrics import check_stop, todays_name
 from rllib_reciprocator.experiments.search import (
     distribution,
+    ends,
+    grid_size,
     is_distribution,
     scheduler,
     searcher,
     with_distributions,
 )
+from rllib_reciprocator.experiments.yaml_text import parse
 
-STOP_ROOTS = (
-    "training_iteration",
-    "timesteps_total",
-    "time_total_s",
-    "episodes_total",
-    "num_env_steps_sampled_lifetime",
-)
-STOP_TREES = ("env_runners", "learners", "evaluation")
+# What an experiment's folder may be called: one folder, on any file system and object store.
+_NAME = re.compile(r"\w[\w .,=+@-]*")
+LONGEST_NAME = 100
+LARGEST_FILE = 1_000_000
+MOST_TRIALS = 10_000
 
 
 class Experiment(BaseModel):
@@ -37,7 +37,7 @@ class Experiment(BaseModel):
         name: The experiment's folder under the storage path.
         run: Name of the algorithm.
         env: Id of the game or environment.
-        stop: When each trial ends: metric -> value to reach.
+        stop: When each trial ends: metric -> value to reach; whichever is reached first.
         config: The algorithm's settings; a value may be ``{grid_search: [..]}``.
         num_samples: How often each setting is run, or drawn where it is a distribution (``{tune: NAME, args: [..]}``).
         seeds: With how many seeds each setting is run, 1 to this.
@@ -61,8 +61,8 @@ class Experiment(BaseModel):
     env: str | None = None
     stop: dict[str, float | int] = {}
     config: dict[str, Any] = {}
-    num_samples: Annotated[int, Field(ge=1)] = 1
-    seeds: Annotated[int, Field(ge=1)] | None = None
+    num_samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
+    seeds: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
     metric: str | None = None
     mode: Literal["max", "min"] | None = None
     scheduler: dict[str, Any] | None = None
@@ -76,34 +76,6 @@ class Experiment(BaseModel):
     restore: str | None = None
 
 
-class _LoaderWithFloats(yaml.SafeLoader):
-    """YAML 1.1 takes 5e-3 for text, because it has no dot; people write learning rates so."""
-
-
-_LoaderWithFloats.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def parse(text: str, where: str) -> dict[str, Any]:
-    """Reads YAML (or JSON, which is YAML) that must be a mapping.
-
-    Raises:
-        UserError: If it is not.
-    """
-    try:
-        data = yaml.load(text, Loader=_LoaderWithFloats)  # noqa: S506 -- a safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{where}: {line}{getattr(error, 'problem', None) or error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: must be a mapping of keys to values, not {type(data).__name__}")
-    return data
-
-
 def read_file(path: str | Path) -> list[Experiment]:
     """The experiments in a YAML file.
 
@@ -111,8 +83,13 @@ def read_file(path: str | Path) -> list[Experiment]:
         UserError: If the file cannot be read or an experiment's own keys are wrong. Settings of the algorithm are
             checked by :func:`rllib_reciprocator.experiments.validation.check`.
     """
+    file = user_path(str(path), "file")
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        if file.is_file() and file.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path}: is larger than a file of experiments can be ({LARGEST_FILE} bytes)")
+        if file.exists() and not file.is_file():
+            raise UserError(f"{path}: cannot be read (it is not a file)")
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -129,24 +106,41 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
     Raises:
         UserError: With the file, the key's path and what is wrong.
     """
+    _check_name(name, where)
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {name}: must be a mapping with run, env, stop and config")
+    known = set(Experiment.model_fields) - {"name"}
+    for key in entry:
+        if key not in known:
+            raise UserError(f"{where}: {name}.{key}: {unknown(key, known)}")
     try:
         experiment = Experiment.model_validate({**entry, "name": name})
     except ValidationError as error:
-        key, problem = explain(error, set(Experiment.model_fields) - {"name"})
+        key, problem = explain(error, known)
         raise UserError(f"{where}: {name}.{key}: {problem}") from None
+    stop = {todays_name(metric, f"{where}: {name}.stop"): value for metric, value in experiment.stop.items()}
+    check_stop(stop, f"{where}: {name}.stop")
+    metric = experiment.metric and todays_name(experiment.metric, f"{where}: {name}.metric")
+    experiment = experiment.model_copy(update={"stop": stop, "metric": metric})
+    if experiment.storage_path is not None and "://" not in experiment.storage_path:
+        user_path(experiment.storage_path, f"{where}: {name}.storage_path")
+    if experiment.restore is not None:
+        user_path(experiment.restore, f"{where}: {name}.restore")
     _check_search(experiment, f"{where}: {name}")
     for logger in experiment.loggers:
         if find_spec(logger) is None:
             raise UserError(f"{where}: {name}.loggers: {logger} is not installed; pip install {logger}")
-    for metric in experiment.stop:
-        root = metric.split("/")[0]
-        if metric not in STOP_ROOTS and root not in STOP_TREES:
-            raise UserError(
-                f"{where}: {name}.stop.{metric}: {unknown(metric, [*STOP_ROOTS, *(f'{t}/..' for t in STOP_TREES)])}"
-            )
     return experiment
+
+
+def _check_name(name: str, where: str) -> None:
+    """The results of an experiment go to a folder of its name: that must be one folder, below the storage path."""
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        raise UserError(f"{where}: {name[:40]}..: is longer than a folder's name can be ({LONGEST_NAME} bytes)")
+    if not _NAME.fullmatch(name) or name.endswith((" ", ".")):
+        raise UserError(
+            f"{where}: {name!r} cannot be an experiment's name: it becomes a folder's; use letters, digits and -_.,=+@"
+        )
 
 
 def _check_search(experiment: Experiment, at: str) -> None:
@@ -155,14 +149,20 @@ def _check_search(experiment: Experiment, at: str) -> None:
         raise UserError(f"{at}.metric: a scheduler or searcher needs metric and mode to go by")
     scheduler(experiment.scheduler, f"{at}.scheduler")
     searcher(experiment.search_alg, f"{at}.search_alg")
+    trials = experiment.num_samples * (experiment.seeds or 1) * grid_size(experiment.config)
+    if trials > MOST_TRIALS:
+        raise UserError(f"{at}: makes {trials} trials, more than {MOST_TRIALS}")
     if experiment.seeds and (experiment.search_alg or "seed" in experiment.config):
         raise UserError(f"{at}.seeds: not beside {'search_alg' if experiment.search_alg else 'config.seed'}")
 
 
 def variants(settings: Any) -> Iterator[Any]:
-    """Settings without ``grid_search`` and distributions: every alternative once, the others at their first."""
+    """Settings without ``grid_search`` and distributions: every alternative once, the others at their first.
+
+    Of a distribution over numbers these are its ends.
+    """
     if is_distribution(settings):
-        yield distribution(settings, "config").sample()
+        yield from ends(distribution(settings, "config"))
     elif isinstance(settings, dict) and set(settings) == {"grid_search"} and isinstance(settings["grid_search"], list):
         for value in settings["grid_search"]:
             yield from variants(value)

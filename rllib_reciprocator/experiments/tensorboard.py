@@ -45,7 +45,9 @@ class TensorBoardLogger(TBXLoggerCallback):
         for name, of, value in shown:
             writer.add_scalar(f"{name}/{of or 'all'}", value, global_step=step)
         for name, of, quantiles in distributions(result):
-            writer.add_histogram(f"{name}/{of}", np.array(quantiles), global_step=step, bins=30)
+            told = np.array(quantiles)
+            if np.isfinite(told).all():
+                writer.add_histogram(f"{name}/{of}", told, global_step=step, bins=30)
         rest = {name: value for name, value in result.items() if name not in _BOOKKEEPING}
         scalars = {
             f"rllib/{name}": value

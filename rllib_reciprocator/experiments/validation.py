@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
+import os
 from typing import Any, get_type_hints
 
 import gymnasium
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.registry import ENV_CREATOR, _global_registry
@@ -15,11 +18,17 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 import social_dilemmas
 from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.reciprocate import SUPPORTED, check_modules
-from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+from rllib_reciprocator.algorithms.reciprocator import Reciprocator, ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
 from rllib_reciprocator.algorithms.registry import algorithm_class, algorithm_names
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
+from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
+from rllib_reciprocator.experiments.ranges import check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
+from rllib_reciprocator.players import RECIPROCATOR
+from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
+
+logger = logging.getLogger(__name__)
 
 _SETTERS = (
     "environment", "env_runners", "learners", "training", "callbacks", "evaluation", "offline_data", "multi_agent",
@@ -28,6 +37,8 @@ _SETTERS = (
 )  # fmt: skip
 # Names in files -> parameters of setters, where RLlib has two for one setting.
 _ALIASES = {"lambda": "lambda_", "callbacks": "callbacks_class", "input": "input_"}
+# Settings that have a default and may be switched off.
+_MAY_BE_NONE = ("grad_clip", "min_time_s_per_iteration", "target_worker_clipping", "train_batch_size")
 
 
 def check(experiment: Experiment, where: str) -> type[Algorithm]:
@@ -48,12 +59,47 @@ def check(experiment: Experiment, where: str) -> type[Algorithm]:
         algorithm = algorithm_class(experiment.run)
     except KeyError:
         raise UserError(f"{at}.run: {experiment.run!r} is {unknown(experiment.run, algorithm_names())}") from None
-    for settings in variants(experiment.config):
+    for number, settings in enumerate(variants(experiment.config)):
         try:
-            build_config(algorithm, experiment.env, settings)
+            config = build_config(algorithm, experiment.env, settings)
+            if number == 0:
+                if settings.get("reciprocity") and not _anybody_reciprocates(config):
+                    logger.warning("%s.config.reciprocity: nobody reciprocates, so that it is not used", at)
+                for metric in experiment.stop:
+                    check_metric(metric, config, f"stop.{metric}")
+                if experiment.metric:
+                    check_metric(experiment.metric, config, f"metric: {experiment.metric}")
         except UserError as error:
             raise UserError(f"{at}.{error}") from None
+    if not experiment.stop:
+        raise UserError(f"{at}.stop: missing; say when a trial ends, as {{{ITERATIONS}: 100}}")
     return algorithm
+
+
+def _anybody_reciprocates(config: AlgorithmConfig) -> bool:
+    """Whether any player does, or influence is estimated for whoever looks on."""
+    if isinstance(config, ReciprocatorConfig):
+        reciprocates = any(player.kind == RECIPROCATOR for player in config.seated())
+        return reciprocates or config.reciprocity_settings.always_estimate
+    return hasattr(config, "episode_reciprocity")
+
+
+def check_memory(experiment: Experiment, algorithm: type[Algorithm], where: str) -> None:
+    """Checks that one sample of our batched games can be held by this machine, if it is the one that samples.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    if not issubclass(algorithm, Reciprocator):
+        return
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for settings in variants(experiment.config):
+        needed = build_config(algorithm, experiment.env, settings).sample_bytes()
+        if needed > available:
+            raise UserError(
+                f"{where}: {experiment.name}.config.num_envs_per_env_runner: the samples of an iteration hold"
+                f" {needed / 2**30:.0f} GiB, this machine {available / 2**30:.0f}"
+            )
 
 
 def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str, Any]) -> AlgorithmConfig:
@@ -63,21 +109,23 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
         UserError: With the key's path from ``config`` or ``env`` on.
     """
     config = algorithm.get_default_config()
-    types = setting_types(type(config))
-    known = _known_keys(config, types)
     ours = isinstance(config, ReciprocatorConfig)
-    for key, value in settings.items():
-        if key not in known:
-            raise UserError(f"config.{key}: {unknown(key, known)}")
-        if key in ("players", "reciprocity", "model_config", "env_config") and not isinstance(value, dict):
-            raise UserError(f"config.{key}: {value!r} is not a mapping")
-        if key in types:
-            _check_type(f"config.{key}", value, types[key])
+    for key in ("players", "reciprocity"):
+        if key in settings and not isinstance(config, (ReciprocatorConfig, *SUPPORTED)):
+            raise UserError(
+                f"config.{key}: not for {algorithm.__name__}, which learns from old transitions, whose influence was"
+                f" that of old policies; run one of Reciprocator, PPO, APPO and IMPALA"
+            )
+    for key in ("players", "reciprocity", "model_config", "env_config"):
+        if not isinstance(settings.get(key, {}), dict):
+            raise UserError(f"config.{key}: {settings[key]!r} is not a mapping")
+    _check_settings(settings, config, "config")
     if ours:
         _check_game(env, settings.get("env_config", {}))
-        _check_own(settings)
     else:
         _check_stock_environment(env, settings)
+    _check_own(settings, ours=ours)
+    _check_parts(settings, config)
     try:
         config.environment(env)
         config.update_from_dict(algorithm_settings(settings))
@@ -86,10 +134,42 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
             check_modules(config)
     except ValidationError as error:
         raise UserError("config.{}: {}".format(*explain(error))) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        named = ours or str(error).startswith(("players", "reciprocity", "env"))
-        raise UserError(f"config.{error}" if named else f"config: {error}") from None
+    except Exception as error:  # RLlib, and environments, raise whatever settings lead them to
+        logger.debug("Settings that cannot be", exc_info=True)
+        problem = str(error) or type(error).__name__
+        named = ours or problem.startswith(("players", "reciprocity", "env"))
+        raise UserError(f"config.{problem}" if named else f"config: {problem}") from None
     return config
+
+
+def _check_settings(settings: dict[str, Any], config: AlgorithmConfig, path: str) -> None:
+    """Checks names, types and ranges of an algorithm's settings."""
+    types = setting_types(type(config))
+    known = _known_keys(config, types)
+    for key, value in settings.items():
+        if key not in known:
+            raise UserError(f"{path}.{key}: {unknown(key, known)}")
+        default = vars(config).get(_ALIASES.get(key, key))
+        if value is None and default is not None and key not in _MAY_BE_NONE:
+            raise UserError(f"{path}.{key}: is null; leave it out for the default, {default!r}")
+        if key in types:
+            _check_type(f"{path}.{key}", value, types[key])
+        elif isinstance(default, bool | int | float | str):
+            _check_type(f"{path}.{key}", value, float | int if isinstance(default, float) else type(default))
+        check_range(f"{path}.{key}", key, value)
+
+
+def _check_parts(settings: dict[str, Any], config: AlgorithmConfig) -> None:
+    """Checks settings of the algorithm that stand inside other settings: of single players, and of evaluation."""
+    parts: dict[str, Any] = {"evaluation_config": settings.get("evaluation_config")}
+    for key in ("players", "algorithm_config_overrides_per_module"):
+        parts |= {f"{key}.{name}": part for name, part in (settings.get(key) or {}).items()}
+    for path, part in parts.items():
+        if isinstance(part, dict):
+            own = {key: value for key, value in part.items() if key not in PLAYER_KEYS}
+            if path.startswith("players"):
+                own = {key: value for key, value in own.items() if key in (*OWN_SETTINGS, "lambda")}
+            _check_settings(own, config, f"config.{path}")
 
 
 def algorithm_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +203,8 @@ def setting_types(config_class: type[AlgorithmConfig]) -> dict[str, Any]:
 
 def _known_keys(config: AlgorithmConfig, types: dict[str, Any]) -> set[str]:
     own = {key for key in vars(config) if not key.startswith("_")}
-    known = own | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
+    gone = {key for key in own if getattr(config, key, None) is DEPRECATED_VALUE and key not in types}
+    known = (own - gone) | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
     if isinstance(config, (ReciprocatorConfig, *SUPPORTED)):
         known |= {"players", "reciprocity"}
     return known - {"player_mapping", "reciprocity_settings"}
@@ -159,7 +240,7 @@ def _check_game(env: str | None, env_config: dict[str, Any]) -> None:
         _check_type(f"config.env_config.{name}", value, known[name][0])
     try:
         spec.make(**env_config)
-    except ValueError as error:
+    except Exception as error:  # a game of the user's own raises what it likes
         raise UserError(f"config.env_config: {error}") from None
 
 
@@ -179,11 +260,17 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
         raise UserError(f"env: {env!r} is {unknown(env, [*gymnasium.registry, *social_dilemmas.game_ids()])}")
 
 
-def _check_own(settings: dict[str, Any]) -> None:
-    networks = settings.get("model_config", {})
-    for key, model in (("reciprocity", ReciprocitySettings), ("model_config", model_settings_class(networks))):
+def _check_own(settings: dict[str, Any], *, ours: bool) -> None:
+    """Checks the settings that are this package's, and those of networks."""
+    networks: dict[str, Any] = settings.get("model_config", {})
+    models = {"model_config": model_settings_class(networks if ours else {"model": "rllib"})}
+    if ours:
+        models["reciprocity"] = ReciprocitySettings
+    elif any("module" in str(player) for player in settings.get("players", {}).values()):
+        del models["model_config"]  # a module class of the user's own has settings of its own
+    for key, model in models.items():
         try:
             model.model_validate(settings.get(key, {}), strict=True)
         except ValidationError as error:
-            path, problem = explain(error, model.model_fields)
+            path, problem = explain(error, set(model.model_fields) - ({"model"} if not ours else set()))
             raise UserError(f"config.{key}.{path}: {problem}") from None

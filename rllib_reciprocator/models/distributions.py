@@ -17,6 +17,14 @@ from torch.nn import functional
 from rllib_reciprocator.softmax import log_softmax
 
 
+def _check_numbers(values: Tensor) -> None:
+    """Raises RuntimeError if a value is not a number, from which any draw would be the first action.
+
+    On a GPU the error comes with a later operation: to wait for the answer would hold every step up.
+    """
+    torch._assert_async((values == values).all(), "a policy's logits are not numbers")
+
+
 class _LogitsDistribution(Distribution):
     """A distribution over ``A`` actions, given by logits alone."""
 
@@ -44,6 +52,7 @@ class Bernoulli(_LogitsDistribution):
     def sample(self, *, sample_shape: Any = None, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
         """Actions ``[..]`` int64, drawn from the generator."""
         logit = self.logits.squeeze(-1)
+        _check_numbers(logit)
         return (torch.rand(logit.shape, generator=generator, device=logit.device) < logit.sigmoid()).long()
 
     def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
@@ -63,6 +72,7 @@ class Bernoulli(_LogitsDistribution):
 
     def to_deterministic(self) -> Deterministic:
         """The likelier action, always."""
+        _check_numbers(self.logits)
         return Deterministic((self.logits.squeeze(-1) > 0).long())
 
     def probs(self, num_actions: int) -> Tensor:
@@ -85,6 +95,7 @@ class Categorical(_LogitsDistribution):
 
     def sample(self, *, sample_shape: Any = None, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
         """Actions ``[..]`` int64, drawn from the generator."""
+        _check_numbers(self._log_probs)
         up_to = self._log_probs.exp().cumsum(-1)
         drawn = torch.rand((*up_to.shape[:-1], 1), generator=generator, device=up_to.device)
         # Rounding can leave the last sum below 1, so it does not take part in the comparison.
@@ -104,6 +115,7 @@ class Categorical(_LogitsDistribution):
 
     def to_deterministic(self) -> Deterministic:
         """The likeliest action, always."""
+        _check_numbers(self._log_probs)
         return Deterministic(self.logits.argmax(-1))
 
     def probs(self, num_actions: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Who plays: the players mapping, and scripted players."""
 
 from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
-from rllib_reciprocator.players.frozen import MODULE_PATH, find_checkpoint
 from rllib_reciprocator.players.players import (
     AXELROD,
     CHECKPOINT,
@@ -10,6 +9,7 @@ from rllib_reciprocator.players.players import (
     SCRIPTED,
     Player,
     assign,
+    keys_by_seat,
 )
 from rllib_reciprocator.players.scripted import STRATEGIES, ScriptedModule
 
@@ -17,7 +17,6 @@ __all__ = [
     "AXELROD",
     "CHECKPOINT",
     "LEARNER",
-    "MODULE_PATH",
     "RECIPROCATOR",
     "SCRIPTED",
     "STRATEGIES",
@@ -25,5 +24,5 @@ __all__ = [
     "Player",
     "ScriptedModule",
     "assign",
-    "find_checkpoint",
+    "keys_by_seat",
 ]

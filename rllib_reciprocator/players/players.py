@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from rllib_reciprocator.checkpoints import find_checkpoint, module_in
 from rllib_reciprocator.players.axelrod_strategies import check_strategy
-from rllib_reciprocator.players.frozen import MODULE_PATH, find_checkpoint
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
 from social_dilemmas.registry import did_you_mean
 
@@ -22,7 +22,9 @@ OWN_SETTINGS = (
     "vf_clip_param", "vf_loss_coeff",
 )  # fmt: skip
 _COOPERATE_OR_DEFECT = ("cooperate", "defect")
-_OWN_KEYS = ("player", TEAM, MODULE, "model_config", "lambda", *OWN_SETTINGS)
+# Keys of a player's mapping that are no settings of the algorithm.
+PLAYER_KEYS = ("player", TEAM, MODULE, "model_config")
+_OWN_KEYS = (*PLAYER_KEYS, "lambda", *OWN_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,34 @@ def assign(
         ValueError: If a key matches no seat, a seat has no player, or a player is not known; the message names the
             nearest valid one.
     """
-    for key in players:
-        if not any(fnmatchcase(seat, key) for seat in seats):
-            raise ValueError(f"players.{key}: the game has no such seat{did_you_mean(key, seats)}")
+    key_of = keys_by_seat(players, seats)
     assigned = []
     for seat in seats:
-        keys = [seat] if seat in players else [key for key in players if fnmatchcase(seat, key)]
-        if not keys:
+        if seat not in key_of:
             raise ValueError(f"players: nobody plays {seat}")
-        value = players[keys[-1]]
-        if isinstance(value, Mapping):
-            assigned.append(_with_settings(keys[-1], value, seat, action_names, learner))
-        else:
-            assigned.append(_parse(keys[-1], value, seat, action_names, learner))
+        key = key_of[seat]
+        parse = _with_settings if isinstance(players[key], Mapping) else _parse
+        assigned.append(parse(key, players[key], seat, action_names, learner))
     return tuple(assigned)
+
+
+def keys_by_seat(players: Mapping[str, Any], seats: Sequence[str]) -> dict[str, str]:
+    """Which key of a mapping is for which seat: its own name, else the last pattern that matches it.
+
+    Args:
+        players: The mapping, by seat or pattern.
+        seats: The agents of the game.
+
+    Raises:
+        ValueError: If a key is for no seat.
+    """
+    found: dict[str, str] = {}
+    for key in players:
+        matching = [seat for seat in seats if fnmatchcase(seat, str(key))]
+        if not matching:
+            raise ValueError(f"players.{key}: the game has no such seat{did_you_mean(key, seats)}")
+        found |= {seat: key for seat in matching if seat not in players or seat == key}
+    return found
 
 
 def _with_settings(
@@ -162,11 +178,6 @@ def _parse(key: str, value: Any, seat: str, action_names: Sequence[str] | None, 
 def _checkpointed_module(key: str, source: str, seat: str) -> Path:
     path, _, other_seat = source.partition("#")
     try:
-        modules = find_checkpoint(Path(path).expanduser().resolve()) / MODULE_PATH
-    except ValueError as error:
+        return module_in(find_checkpoint(Path(path).expanduser().resolve()), other_seat or seat)
+    except (ValueError, RuntimeError, OSError) as error:
         raise ValueError(f"players.{key}: {error}") from None
-    module = modules / (other_seat or seat)
-    if not module.is_dir():
-        there = [folder.name for folder in modules.iterdir() if folder.is_dir()]
-        raise ValueError(f"players.{key}: {path} has no player {module.name!r}{did_you_mean(module.name, there)}")
-    return module

@@ -13,7 +13,7 @@ JOINT = "joint"
 BOOTSTRAP_PREFIX = "bootstrap/"
 
 
-@dataclass
+@dataclass(repr=False)
 class ColumnarSample:
     """T steps of B games. Not a tuple, so that RLlib's tree functions take it as one object.
 
@@ -56,6 +56,11 @@ class ColumnarSample:
 
     def __len__(self) -> int:
         return self.env_steps()
+
+    def __repr__(self) -> str:
+        """Its sizes."""
+        games, steps, agents = self.rewards.shape
+        return f"ColumnarSample({games} games, {steps} steps, {agents} agents)"
 
     def to_batch(self) -> MultiAgentBatch:
         """As rows ``b * T + t``: contiguous shards of any number of learners that divides B keep whole games.

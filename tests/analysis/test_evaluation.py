@@ -5,8 +5,8 @@ import pytest
 
 from rllib_reciprocator.analysis import open_table
 from rllib_reciprocator.analysis.evaluation import table, write
+from rllib_reciprocator.checkpoints import MODULE_PATH
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.players import MODULE_PATH
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -43,7 +43,7 @@ def test_others_take_a_seat(ipd):
 @pytest.mark.parametrize(
     ("players", "complaint"),
     [
-        ({"player_2": "ppo"}, "--players player_2: not known; did you mean 'player_"),
+        ({"player_2": "ppo"}, "--players.player_2: the game has no such seat; did you mean 'player_"),
         ({"player_1": "scripted/tit_for_tt"}, "did you mean 'tit_for_tat'"),
         ({"player_1": "ppo"}, "--players.player_1: nobody learns here, and ppo does"),
     ],
@@ -65,7 +65,7 @@ def test_checkpoints_that_are_wrong(ipd, tmp_path):
         evaluate(broken, 10)
     shutil.copy(ipd / "class_and_ctor_args.pkl", broken)
     (broken / MODULE_PATH / "player_0" / "class_and_ctor_args.pkl").write_bytes(b"")
-    with pytest.raises(UserError, match=r"player_0/class_and_ctor_args\.pkl: not a checkpointed RLModule"):
+    with pytest.raises(UserError, match=r"player_0/class_and_ctor_args\.pkl: cannot be read"):
         evaluate(broken, 10)
 
 

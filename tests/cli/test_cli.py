@@ -13,6 +13,7 @@ from rllib_reciprocator import Reciprocator
 from rllib_reciprocator.cli.main import app
 
 RLLIB = str(Path(sys.executable).with_name("rllib"))
+IPD = ("train", "--algo", "Reciprocator", "--env", "ipd_v0")
 FIGURES = ("outcomes", "agent_episode_returns_mean", "influence", "balance")
 SMALL = {"num_envs_per_env_runner": 16, "num_epochs": 2, "seed": 3}
 
@@ -56,24 +57,24 @@ def one_line(result, complaint):
         (["train"], "give --algo NAME and --env ID"),
         (["train", "file", "none.yaml"], "none.yaml: no such file"),
         (["train", "--algo", "Reciprocator", "--env", "ipd_v7"], "did you mean 'ipd_v0'"),
-        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "{lr: x}"], "config.lr: 'x'"),
-        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "[1]"], "--config: must be a mapping"),
+        ([*IPD, "--config", "{lr: x}"], "config.lr: 'x'"),
+        ([*IPD, "--config", "[1]"], "--config: must be a mapping"),
         (
-            ["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{iterations: 1}"],
+            [*IPD, "--stop", "{iterations: 1}"],
             "did you mean 'training_iteration'",
         ),
-        (["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--restore", "none"], "none is not a checkpoint"),
+        ([*IPD, "--stop", "{training_iteration: 1}", "--restore", "none"], "none: no such checkpoint"),
         (
-            ["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--resume", "--storage-path", "/tmp/none"],
+            [*IPD, "--stop", "{training_iteration: 1}", "--resume", "--storage-path", "/tmp/none"],
             "no experiment to continue",
         ),
         (["train", "--algo", "Nobody", "--env", "x"], "run: 'Nobody' is not known"),
         (
-            ["train", "--algo", "Reciprocator", "--env", "ipd_v0", "--ray-address", "127.0.0.1:9"],
+            [*IPD, "--stop", "{training_iteration: 1}", "--ray-address", "127.0.0.1:9"],
             "nobody answers there",
         ),
         (["evaluate", "none"], "none: no such checkpoint"),
-        (["evaluate", ".", "--players", "player_1"], "give SEAT=PLAYER"),
+        (["evaluate", ".", "--players", "player_1"], "give AGENT=PLAYER"),
         (["example", "get", "reciprocator_ipq"], "did you mean 'reciprocator_ipd'"),
         (["example", "run", "nothing_like_it"], "example 'nothing_like_it' is not known"),
     ],

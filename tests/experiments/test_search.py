@@ -6,11 +6,13 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import Experiment, typed, variants
 from rllib_reciprocator.experiments.search import with_distributions
 
+RETURN = "env_runners/episode_return_mean"
 ASHA = {"type": "async_hyperband", "grace_period": 2, "max_t": 8}
 
 
 def experiment(**keys):
-    return typed("x", {"run": "Reciprocator", "env": "ipd_v0", "metric": "a/b", "mode": "max", **keys}, "file")
+    given = {"run": "Reciprocator", "env": "ipd_v0", "stop": {"training_iteration": 1}, "metric": RETURN, "mode": "max"}
+    return typed("x", {**given, **keys}, "file")
 
 
 def test_distributions_at_any_depth():
@@ -21,8 +23,8 @@ def test_distributions_at_any_depth():
     space = with_distributions(settings)
     assert isinstance(space["lr"], Domain)
     assert space["reciprocity"]["weight"].sample() in (1, 2)
-    (variant,) = variants(settings)
-    assert 1e-4 <= variant["lr"] <= 1e-2
+    found = list(variants(settings))
+    assert [(each["lr"], each["reciprocity"]["weight"]) for each in found] == [(1e-4, 1), (1e-2, 1), (1e-4, 2)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ HEADER = ("Source:", "Command:", "Expect:", "Minutes:")
 
 
 def experiment(run="Reciprocator", env="ipd_v0", **config):
-    return typed("x", {"run": run, "env": env, "config": config}, "file")
+    stop = {"training_iteration": 1}
+    return typed("x", {"run": run, "env": env, "stop": stop, "config": config}, "file")
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
@@ -34,7 +35,7 @@ def test_tuned_examples_are_valid_and_described(file):
         ({"env": None}, "x.env: missing"),
         ({"lrr": 0.1}, "x.config.lrr: not known; did you mean 'lr'"),
         ({"lr": "fast"}, "x.config.lr: 'fast'"),
-        ({"lr": -1.0, "clip_param": "x"}, "x.config.clip_param: 'x'"),
+        ({"clip_param": "x", "lr": -1.0}, "x.config.clip_param: 'x'"),
         ({"num_epochs": 2.5}, "x.config.num_epochs: 2.5"),
         ({"use_kl_loss": "yes please"}, "x.config.use_kl_loss"),
         ({"num_env_runners": "two"}, "x.config.num_env_runners: 'two'"),

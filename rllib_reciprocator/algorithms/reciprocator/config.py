@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 import social_dilemmas
+from rllib_reciprocator import ray_warnings
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
 from rllib_reciprocator.callbacks import SocialMetricsCallback
 from rllib_reciprocator.estimators import (
@@ -71,6 +73,7 @@ class ReciprocatorConfig(PPOConfig):
         """Sets the defaults; those of PPO are the paper's for the iterated prisoner's dilemma, with wider networks."""
         from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
 
+        ray_warnings.drop()
         super().__init__(algo_class=algo_class or Reciprocator)
         self.player_mapping: dict[str, Any] = {"player_*": RECIPROCATOR}
         self.reciprocity_settings = ReciprocitySettings()
@@ -315,6 +318,15 @@ class ReciprocatorConfig(PPOConfig):
     @train_batch_size_per_learner.setter
     def train_batch_size_per_learner(self, value: int | None) -> None:
         self._train_batch_size_per_learner = value
+
+    def sample_bytes(self) -> int:
+        """About how many bytes the samples of an iteration hold, of all runners together."""
+        game = self._game()
+        agents, seen = game.num_agents, prod(game.observation_space.shape or (1,))
+        state = prod(game.state_space.shape or (1,))
+        per_step = agents * (seen + int(game.action_space.n) + 4) + 3 * agents**2 + state + 4
+        steps = max(1, self.num_env_runners) * self.num_envs_per_env_runner * self.rollout_steps()
+        return 4 * steps * per_step
 
     def _game(self) -> BatchedGame:
         """One copy of the game, for its spaces and sizes."""

@@ -17,13 +17,14 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rllib_reciprocator.algorithms.lost_learners import TellsOfLostLearners
+from rllib_reciprocator.algorithms.divergence import StopsWhenDiverged
+from rllib_reciprocator.algorithms.lost_learners import FailsFastOnLostLearner
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.learner import ITERATION
 from rllib_reciprocator.rollout import concatenate
 
 
-class Reciprocator(TellsOfLostLearners, PPO):
+class Reciprocator(StopsWhenDiverged, FailsFastOnLostLearner, PPO):
     """PPO agents with an intrinsic reward for reciprocating the influence that others had on their return.
 
     Source: Zhou, Hong and Kao, "Reciprocal Reward Influence Encourages Cooperation From Self-Interested Agents",

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from typing_extensions import Self
 
 from rllib_reciprocator.rewards import REWARDS, scheduled_weight
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+WIDEST, MOST_PARAMETERS = 65_536, 2**28
+Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_widths(self) -> Self:
+        """Layers that no machine can hold are refused, not tried."""
+        for name in type(self).model_fields:
+            widths = getattr(self, name)
+            if name.endswith("hiddens") and isinstance(widths, list | tuple):
+                if widths and not all(1 <= width <= WIDEST for width in widths):
+                    raise ValueError(f"{name} has a width that is not between 1 and {WIDEST}")
+                if sum(first * second for first, second in pairwise(widths)) > MOST_PARAMETERS:
+                    raise ValueError(f"{name} makes more than {MOST_PARAMETERS} weights")
+        return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         """Checkpoints of earlier versions lack the settings that came later; those are at their defaults."""
@@ -46,7 +62,7 @@ class ReciprocitySettings(_Settings):
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     estimator_sees: Literal["state", "observations", "own"] = "state"
     counterfactual: Literal["policy", "modelled", "uniform"] | None = None
-    estimator_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=8)] = [64, 64]
+    estimator_hiddens: Annotated[list[Width], Field(min_length=1, max_length=8)] = [64, 64]
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
     estimator_epochs: Annotated[int, Field(ge=1)] = 2
     estimator_minibatch_size: Annotated[int, Field(ge=1)] = 4096
@@ -74,11 +90,11 @@ class ModelSettings(_Settings):
     """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
 
     model: Literal["actor_critic", "rllib"] = "actor_critic"
-    conv_filters: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)] = []
-    fcnet_hiddens: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)] = [16, 16]
+    conv_filters: Annotated[list[Width], Field(max_length=8)] = []
+    fcnet_hiddens: Annotated[list[Width], Field(max_length=8)] = [16, 16]
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
     use_gru: bool = False
-    gru_cell_size: Annotated[int, Field(ge=1)] = 32
+    gru_cell_size: Annotated[int, Field(ge=1, le=8192)] = 32
 
 
 def _settings_of_rllib() -> dict[str, Any]:

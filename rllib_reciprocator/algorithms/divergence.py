@@ -1,0 +1,97 @@
+"""A run whose weights or losses are no numbers any more ends with an error that names the player."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import LEARNER_RESULTS
+
+# What two layers multiply with such weights is still a number; training never leads near them and back.
+LARGEST_WEIGHT = 1e10
+_LOSSES = ("total_loss", "policy_loss", "vf_loss", "entropy", "loss", "balance_loss", "qf_loss", "actor_loss")
+
+
+class DivergedError(RuntimeError):
+    """Weights or losses are not finite."""
+
+
+class StopsWhenDiverged(Algorithm):
+    """Mixed into an algorithm: an iteration fails if anything that it learned is not finite.
+
+    So no result and no checkpoint is of players whose networks put out no numbers: these would seem to take their first
+    action, which in most games is to cooperate. Checkpoints of earlier iterations stay.
+    """
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        """One iteration.
+
+        Raises:
+            DivergedError: If a player, or an influence estimator, diverged.
+        """
+        result = super().step()
+        check_finite(self, result)
+        return result
+
+
+class DivergenceCallback(RLlibCallback):
+    """The same for algorithms that nothing is mixed into."""
+
+    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: Any) -> None:
+        """Called by the algorithm after each iteration."""
+        check_finite(algorithm, result)
+
+
+def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:
+    """Checks losses and weights after an iteration.
+
+    Args:
+        algorithm: The algorithm.
+        result: Of the iteration.
+
+    Raises:
+        DivergedError: If one is not finite, or a weight is so large that the next forward pass may not be.
+    """
+    iteration = algorithm.iteration + 1
+    for module_id, figures in result.get(LEARNER_RESULTS, {}).items():
+        for name in _LOSSES:
+            value = figures.get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DivergedError(_message(module_id, iteration, f"its {name} is {value}"))
+    if algorithm.learner_group is None:
+        return
+    for found in algorithm.learner_group.foreach_learner(_diverged).ignore_errors():
+        if problem := found.get():
+            module_id, what = problem
+            raise DivergedError(_message(module_id, iteration, what))
+
+
+def _message(module_id: str, iteration: int, what: str) -> str:
+    return (
+        f"{module_id} diverged in iteration {iteration}: {what}; a smaller lr or a grad_clip may help"
+        " (checkpoints of earlier iterations are kept)"
+    )
+
+
+@torch.no_grad()
+def _diverged(learner: Learner) -> tuple[str, str] | None:
+    """A module that diverged and how; None if none did. Looks at all weights in one go and copies one number."""
+    weights = {
+        module_id: [*module.parameters(), *(each for each in module.buffers() if each.is_floating_point())]
+        for module_id, module in learner.module.items()
+        if isinstance(module, torch.nn.Module)
+    }
+    largest = {key: torch.stack(torch._foreach_norm(own, torch.inf)).amax() for key, own in weights.items() if own}
+    if not largest or bool((torch.stack(list(largest.values())) < LARGEST_WEIGHT).all()):
+        return None
+    return next(
+        (key, "its weights are not finite" if not value.isfinite() else f"a weight of it is {value:.3g}")
+        for key, value in largest.items()
+        if not value < LARGEST_WEIGHT
+    )

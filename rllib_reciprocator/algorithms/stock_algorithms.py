@@ -1,0 +1,93 @@
+"""RLlib's own PPO, APPO and IMPALA, whose settings may hold ``players`` and ``reciprocity``.
+
+The classes are here, and not made where they are asked for, so that checkpoints name them and do not hold their code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms import appo, impala, ppo
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.utils import force_list
+from ray.rllib.utils.annotations import override
+
+import social_dilemmas
+from rllib_reciprocator import environments
+from rllib_reciprocator.algorithms.divergence import StopsWhenDiverged
+from rllib_reciprocator.algorithms.known_environment import known_environment
+from rllib_reciprocator.algorithms.lost_learners import FailsFastOnLostLearner
+from rllib_reciprocator.algorithms.reciprocate import add_reciprocity, all_that_learn, episode_settings
+from rllib_reciprocator.algorithms.stock_learners import PlayersLearner, learner_with
+from rllib_reciprocator.algorithms.stock_players import seat_players
+from rllib_reciprocator.callbacks.episode_outcomes import EpisodeOutcomesCallback
+
+
+class ConfigWithPlayers(AlgorithmConfig):
+    """Mixed into a configuration of RLlib's: what files say of players and reciprocity.
+
+    Environments may be named as for :func:`rllib_reciprocator.environments.register`.
+    """
+
+    @override(AlgorithmConfig)
+    def update_from_dict(self, config_dict: dict[str, Any]) -> AlgorithmConfig:
+        """Takes settings from a dict, with ``players`` and ``reciprocity`` as in YAML files."""
+        rest = {name: value for name, value in config_dict.items() if name not in ("players", "reciprocity")}
+        super().update_from_dict(rest)
+        if isinstance(self.env, str) and environments.is_known(self.env):
+            environments.register(self.env)
+        if isinstance(self.env, str) and social_dilemmas.is_game(self.env):
+            self.callbacks([*force_list(self.callbacks_class), EpisodeOutcomesCallback])
+        players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
+        if players is None and reciprocity is None:
+            return self
+        settings, known = episode_settings(self, reciprocity or {}), known_environment(self)
+        reciprocators = all_that_learn(self, known) if players is None else seat_players(self, players, known)
+        if reciprocators:
+            add_reciprocity(self, known, reciprocators, settings, known.horizon)
+        else:
+            self.learners(learner_class=learner_with(PlayersLearner, self.learner_class))
+        return self
+
+
+class PPOConfig(ConfigWithPlayers, ppo.PPOConfig):
+    """RLlib's configuration of PPO."""
+
+
+class PPO(StopsWhenDiverged, FailsFastOnLostLearner, ppo.PPO):
+    """RLlib's PPO."""
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> PPOConfig:
+        """The default configuration."""
+        return PPOConfig(algo_class=cls)
+
+
+class APPOConfig(ConfigWithPlayers, appo.APPOConfig):
+    """RLlib's configuration of APPO."""
+
+
+class APPO(StopsWhenDiverged, FailsFastOnLostLearner, appo.APPO):
+    """RLlib's APPO."""
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> APPOConfig:
+        """The default configuration."""
+        return APPOConfig(algo_class=cls)
+
+
+class IMPALAConfig(ConfigWithPlayers, impala.IMPALAConfig):
+    """RLlib's configuration of IMPALA."""
+
+
+class IMPALA(StopsWhenDiverged, FailsFastOnLostLearner, impala.IMPALA):
+    """RLlib's IMPALA."""
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> IMPALAConfig:
+        """The default configuration."""
+        return IMPALAConfig(algo_class=cls)

@@ -1,0 +1,116 @@
+"""Between which values the numbers of a configuration may be: RLlib itself takes any, and fails late or never."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rllib_reciprocator.experiments.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``least`` to ``most``.
+
+    Attributes:
+        least: The smallest.
+        most: The largest; infinity is beyond it unless it is infinity itself.
+        open: Whether ``least`` itself is out of range.
+    """
+
+    least: float
+    most: float
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.least if self.open else value >= self.least
+        return above and value <= self.most
+
+    def __str__(self) -> str:
+        """As in "must be ..."."""
+        start = "above" if self.open else "at least"
+        if self.most >= _LARGEST:
+            return f"{start} {self.least:g}"
+        return f"{start} {self.least:g} and at most {self.most:g}"
+
+
+# Finite, but as large as anybody may want.
+_LARGEST = 1e300
+_SHARE = Range(0.0, 1.0)
+_POSITIVE = Range(0.0, _LARGEST, open=True)
+_NOT_NEGATIVE = Range(0.0, _LARGEST)
+_LIMIT = Range(0.0, math.inf, open=True)
+_SECONDS = Range(0.0, math.inf)
+_ANY = Range(-_LARGEST, _LARGEST)
+_COUNT = Range(0, 10_000_000_000)
+_AT_LEAST_ONE = Range(1, 10_000_000_000)
+_PROCESSES = Range(0, 10_000)
+
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("lr", "_lr_vf", "actor_lr", "critic_lr", "alpha_lr"), _NOT_NEGATIVE),
+    **dict.fromkeys(("gamma", "lambda", "lambda_", "decay", "momentum", "replay_proportion"), _SHARE),
+    **dict.fromkeys(("entropy_coeff", "vf_loss_coeff", "kl_coeff", "kl_target"), _NOT_NEGATIVE),
+    **dict.fromkeys(("clip_param", "epsilon", "adam_epsilon", "initial_alpha"), _POSITIVE),
+    **dict.fromkeys(("vf_clip_param", "grad_clip", "clip_rewards", "training_intensity"), _LIMIT),
+    "tau": Range(0.0, 1.0, open=True),
+    **dict.fromkeys(("v_min", "v_max", "target_entropy"), _ANY),
+    **dict.fromkeys(
+        (
+            "num_epochs", "minibatch_size", "train_batch_size", "train_batch_size_per_learner", "n_step", "num_atoms",
+            "rollout_fragment_length", "evaluation_interval", "evaluation_duration", "num_envs_per_env_runner",
+            "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner", "broadcast_interval",
+        ),
+        _AT_LEAST_ONE,
+    ),
+    **dict.fromkeys(
+        (
+            "num_env_runners", "num_learners", "evaluation_num_env_runners", "num_offline_eval_runners",
+            "num_aggregator_actors_per_learner", "num_gpus", "num_gpus_per_env_runner", "num_gpus_per_learner",
+            "num_gpus_per_offline_eval_runner", "num_cpus_per_env_runner", "num_cpus_per_learner",
+            "num_cpus_per_offline_eval_runner", "num_cpus_for_main_process",
+        ),
+        _PROCESSES,
+    ),
+    "seed": Range(0, 2**31 - 1),
+}  # fmt: skip
+# Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.
+_SCHEDULED = ("lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule")
+
+
+def range_of(name: str) -> Range:
+    """Between which values a setting may be; one that has no range of its own is a count, a length or a time."""
+    if name in RANGES:
+        return RANGES[name]
+    return _SECONDS if name.endswith(("_s", "_ms", "_timeout")) else _COUNT
+
+
+def check_range(path: str, name: str, value: Any) -> None:
+    """Checks a number, or those of a schedule; anything else is left to others.
+
+    Args:
+        path: The setting's path, for messages.
+        name: The setting's name.
+        value: What was given.
+
+    Raises:
+        UserError: If a number is out of range or not a number.
+    """
+    if name in _SCHEDULED and isinstance(value, list):
+        last = -1.0
+        for point in value:
+            if not isinstance(point, list | tuple) or len(point) != 2:
+                raise UserError(f"{path}: {value!r}: a schedule is a list of [step, value]")
+            step, number = point
+            if isinstance(step, bool) or not isinstance(step, int) or step <= last or (last < 0 and step != 0):
+                raise UserError(f"{path}: {value!r}: the steps of a schedule begin with 0 and rise")
+            last = step
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise UserError(f"{path}: {number!r} is not a number")
+            check_range(path, name.removesuffix("_schedule"), number)
+        if not value:
+            raise UserError(f"{path}: a schedule has one [step, value] at least")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        allowed = range_of(name)
+        if value not in allowed:
+            raise UserError(f"{path}: {value} must be {allowed}")
