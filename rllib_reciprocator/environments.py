@@ -72,6 +72,40 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         self.env.close()
 
 
+class TurnsMultiAgentEnv(PettingZooMultiAgentEnv):
+    """A PettingZoo ``AECEnv`` whose agents take turns, for RLlib's env runners: who is to move, and nobody else, sees.
+
+    Rewards reach agents with the step they are given in. All see how an episode ended.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Starts an episode."""
+        self.env.reset(seed=seed, options=options)
+        mover = self.env.agent_selection
+        return {mover: self.env.observe(mover)}, {mover: self.env.infos[mover]}
+
+    def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
+        """Lets the one who is to move play."""
+        env = self.env
+        env.step(action_dict[env.agent_selection])
+        rewards = {agent: float(env.rewards[agent]) for agent in env.agents}
+        terminated = {agent: bool(env.terminations[agent]) for agent in env.agents}
+        truncated = {agent: bool(env.truncations[agent]) for agent in env.agents}
+        seeing = [agent for agent in env.agents if terminated[agent] or truncated[agent]]
+        while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
+            env.step(None)
+        seeing += [env.agent_selection] if env.agents else []
+        over = not env.agents
+        everybody = over and all(terminated.values())
+        return (
+            {agent: env.observe(agent) for agent in seeing},
+            rewards,
+            {**terminated, "__all__": everybody},
+            {**truncated, "__all__": over and not everybody},
+            {},
+        )
+
+
 class FlatGame(PettingZooMultiAgentEnv):
     """One of our games, its observations as rows of numbers: RLlib has no default networks for grids of a few cells."""
 
@@ -180,7 +214,12 @@ def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
         substrate = _substrate(name)
         return lambda config: MeltingPotMultiAgentEnv(substrate, **dict(config))
     module = _pettingzoo_module(name)
-    return lambda config: PettingZooMultiAgentEnv(_pettingzoo(module, dict(config)))
+    return lambda config: _wrapped(_pettingzoo(module, dict(config)))
+
+
+def _wrapped(env: Any) -> PettingZooMultiAgentEnv:
+    """For RLlib, an environment of either of PettingZoo's interfaces."""
+    return (TurnsMultiAgentEnv if hasattr(env, "agent_iter") else PettingZooMultiAgentEnv)(env)
 
 
 def _substrate(name: str) -> str:
@@ -225,8 +264,8 @@ def _near(path: str) -> str:
 
 
 def _pettingzoo(module: str, config: dict[str, Any]) -> Any:
-    """The parallel environment of a module; others are converted."""
-    from pettingzoo.utils.conversions import aec_to_parallel, turn_based_aec_to_parallel
+    """The environment of a module: parallel, if it has that form or can be given it, else with agents in turns."""
+    from pettingzoo.utils.conversions import aec_to_parallel
 
     wrappers = _wrappers(config.pop("wrappers", []))
     try:
@@ -237,7 +276,7 @@ def _pettingzoo(module: str, config: dict[str, Any]) -> Any:
         env = maker.parallel_env(**config)
     elif hasattr(maker, "env"):
         turns = maker.env(**config)
-        env = aec_to_parallel(turns) if turns.metadata.get("is_parallelizable") else turn_based_aec_to_parallel(turns)
+        env = aec_to_parallel(turns) if turns.metadata.get("is_parallelizable") else turns
     else:
         raise ValueError(f"{module} has neither parallel_env() nor env()")
     for wrapper, arguments in wrappers:

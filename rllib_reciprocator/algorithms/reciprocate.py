@@ -22,7 +22,7 @@ from rllib_reciprocator.algorithms.known_environment import KnownEnvironment, kn
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
 from rllib_reciprocator.algorithms.stock_learners import ReciprocalLearner, learner_with
-from rllib_reciprocator.algorithms.stock_players import seat_players
+from rllib_reciprocator.algorithms.stock_players import seat_players, seen_space
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
@@ -155,9 +155,9 @@ def module_spaces(config: AlgorithmConfig, known: KnownEnvironment) -> dict[str,
     observers = reciprocity.observers if reciprocity else ()
     spaces = {}
     for agent in joint.agents:
-        seen = joint.observations[agent]
+        seen = seen_space(config, joint, agent)
         if agent in observers:
-            seen = space_with_balance(seen, len(joint.agents) - 1)
+            seen = space_with_balance(joint.observations[agent], len(joint.agents) - 1)
         spaces[config.policy_mapping_fn(agent, MultiAgentEpisode())] = (seen, joint.actions[agent])
     return spaces
 

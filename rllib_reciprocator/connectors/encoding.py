@@ -18,14 +18,35 @@ def is_image(space: gymnasium.Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 3 and min(space.shape[:2]) > IMAGE_SIDE
 
 
-def encoded_size(space: gymnasium.Space) -> int:
+def needs_flattening(space: gymnasium.Space) -> bool:
+    """Whether RLlib's default models take observations of a space as rows of numbers only.
+
+    They have layers for rows and, for three-dimensional boxes, convolutions.
+    """
+    return not (isinstance(space, spaces.Box) and len(space.shape) in (1, 3))
+
+
+def flat_space(space: gymnasium.Space) -> spaces.Box:
+    """The space of what RLlib's flattening connector makes of observations.
+
+    Raises:
+        ValueError: If it cannot flatten them.
+    """
+    return spaces.Box(-np.inf, np.inf, (encoded_size(space),), np.float32)
+
+
+def encoded_size(space: gymnasium.Space, *, inside: bool = False) -> int:
     """How many numbers an element of the space becomes.
+
+    Args:
+        space: The space.
+        inside: Whether it is a part of another; images are averaged down only where they are all that is seen.
 
     Raises:
         ValueError: If elements of the space cannot be encoded.
     """
     if isinstance(space, spaces.Box):
-        if is_image(space):
+        if is_image(space) and not inside:
             return ceil(space.shape[0] / _stride(space, 0)) * ceil(space.shape[1] / _stride(space, 1)) * space.shape[2]
         return prod(space.shape)
     if isinstance(space, spaces.Discrete):
@@ -35,29 +56,38 @@ def encoded_size(space: gymnasium.Space) -> int:
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.nvec.sum())
     if isinstance(space, spaces.Dict):
-        return sum(map(encoded_size, space.spaces.values()))
+        return sum(encoded_size(part, inside=True) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):
-        return sum(map(encoded_size, space.spaces))
-    raise ValueError(f"influence cannot be estimated from a {type(space).__name__} space")
+        return sum(encoded_size(part, inside=True) for part in space.spaces)
+    raise ValueError(
+        f"env: a {type(space).__name__} space is not supported; let a wrapper of the environment make of it a Box,"
+        " Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
+    )
 
 
-def encode(space: gymnasium.Space, values: Any) -> np.ndarray:
+def encode(space: gymnasium.Space, values: Any, *, inside: bool = False) -> np.ndarray:
     """Elements of a space as numbers.
 
     Args:
         space: The space.
         values: A batch of elements as RLlib batches them: arrays ``[rows, ..]`` in the space's structure; or numbers
             ``[rows, encoded_size]``, what RLlib's own flattening connectors leave of them.
+        inside: As for :func:`encoded_size`.
 
     Returns:
         ``[rows, encoded_size]`` float32; one-hot where an element chooses, bytes as shares of 255.
     """
-    if isinstance(values, np.ndarray) and values.shape[1:] == (encoded_size(space),) and values.dtype.kind == "f":
+    if (
+        isinstance(values, np.ndarray)
+        and values.shape[1:] == (encoded_size(space, inside=inside),)
+        and values.dtype.kind == "f"
+    ):
         return values.astype(np.float32)
     if isinstance(space, spaces.Dict):
-        return np.concatenate([encode(part, values[name]) for name, part in space.spaces.items()], 1)
+        return np.concatenate([encode(part, values[name], inside=True) for name, part in space.spaces.items()], 1)
     if isinstance(space, spaces.Tuple):
-        return np.concatenate([encode(part, value) for part, value in zip(space.spaces, values, strict=True)], 1)
+        parts = zip(space.spaces, values, strict=True)
+        return np.concatenate([encode(part, value, inside=True) for part, value in parts], 1)
     array = np.asarray(values)
     if isinstance(space, spaces.Discrete):
         return np.eye(int(space.n), dtype=np.float32)[array.astype(np.int64) - int(space.start)]
@@ -68,7 +98,7 @@ def encode(space: gymnasium.Space, values: Any) -> np.ndarray:
     numbers = array.astype(np.float32)
     if array.dtype == np.uint8:
         numbers /= 255.0
-    if is_image(space):
+    if is_image(space) and not inside:
         for axis in (0, 1):
             stride = _stride(space, axis)
             starts = np.arange(0, space.shape[axis], stride)

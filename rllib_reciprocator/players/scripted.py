@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.distributions import distribution_for
+from rllib_reciprocator.models.masked_model import MASK_START, masked
 
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"
@@ -80,8 +81,10 @@ class ScriptedModule(NothingToAverage, TorchRLModule):
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         obs = batch[Columns.OBS]
         if self.strategy == RANDOM:
-            logits = self.action_dist_cls.required_input_dim(self.action_space)
-            return {Columns.ACTION_DIST_INPUTS: torch.zeros(len(obs), logits, device=obs.device)}
+            width = self.action_dist_cls.required_input_dim(self.action_space)
+            logits = torch.zeros(*obs.shape[:1], width, device=obs.device)
+            start = self.model_config.get(MASK_START)
+            return {Columns.ACTION_DIST_INPUTS: logits if start is None else masked(logits, obs, start, width)}
         view = View(first=obs[..., 0] < 0, own=obs[..., 0] > 0.5, others=obs[..., 1:] > 0.5)
         if self.strategy == GRIM_TRIGGER:
             return self._grim(view.others.any(-1), batch[Columns.STATE_IN][PROVOKED])

@@ -1,0 +1,114 @@
+"""RLlib's default PPO model for observations with an action mask in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from ray.rllib.algorithms.appo.torch.appo_torch_rl_module import APPOTorchRLModule
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+ACTION_MASK = "action_mask"
+# Setting of the modules below: where the mask begins in a flattened observation.
+MASK_START = "mask_start"
+
+
+def mask_start(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> int | None:
+    """Where the action mask begins in a flattened observation; None if there is none.
+
+    PettingZoo's classic games show ``{action_mask, observation}``: for each of the discrete actions 1 if it is legal.
+    """
+    if not (isinstance(observation_space, spaces.Dict) and isinstance(action_space, spaces.Discrete)):
+        return None
+    start = 0
+    for name, part in observation_space.spaces.items():
+        if name == ACTION_MASK:
+            return start if part.shape == (int(action_space.n),) else None
+        start += spaces.flatdim(part)
+    return None
+
+
+def masked(logits: Tensor, obs: Tensor, start: int, num_actions: int) -> Tensor:
+    """Logits ``[.., A]`` of which those of illegal actions are so low that they are never drawn.
+
+    Args:
+        logits: ``[.., A]``.
+        obs: ``[.., width]``, flattened observations.
+        start: Where the mask begins in them.
+        num_actions: A.
+    """
+    legal = obs[..., start : start + num_actions] > 0.5
+    # Rows that pad a sequence allow nothing, and so do observations of who is not to move: there all is as it was.
+    legal = legal | ~legal.any(-1, keepdim=True)
+    return torch.where(legal, logits, torch.finfo(logits.dtype).min)
+
+
+class ActionMasking(TorchRLModule):
+    """Mixed into a default model of RLlib's: illegal actions are never drawn.
+
+    Observations are flattened; the networks do not see the mask in them. ``model_config`` has ``mask_start`` beside
+    RLlib's settings.
+    """
+
+    def __init__(
+        self, *, observation_space: spaces.Box, action_space: spaces.Discrete, model_config: Any, **kwargs: Any
+    ) -> None:
+        """Builds RLlib's model for what is seen beside the mask."""
+        settings = dict(model_config)
+        start, num_actions = int(settings.pop(MASK_START)), int(action_space.n)
+        width = observation_space.shape[0]
+        seen = spaces.Box(-np.inf, np.inf, (width - num_actions,), np.float32)
+        super().__init__(observation_space=seen, action_space=action_space, model_config=settings, **kwargs)
+        self.observation_space = observation_space
+        self.model_config = {**settings, MASK_START: start}
+        self._start, self._num_actions = start, num_actions
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        """What a module like this one is built from."""
+        args, kwargs = super().get_ctor_args_and_kwargs()
+        own = {"observation_space": self.observation_space, "model_config": self.model_config}
+        return args, {**kwargs, **own}
+
+    def _seen(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with observations as the networks take them."""
+        obs = batch[Columns.OBS]
+        rest = torch.cat([obs[..., : self._start], obs[..., self._start + self._num_actions :]], -1)
+        return {**batch, Columns.OBS: rest}
+
+    def _masked(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Of what a forward pass puts out, logits masked."""
+        logits = {
+            name: masked(out[name], batch[Columns.OBS], self._start, self._num_actions)
+            for name in (Columns.ACTION_DIST_INPUTS, TARGET_NETWORK_ACTION_DIST_INPUTS)
+            if name in out
+        }
+        return {**out, **logits}
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._masked(super()._forward(self._seen(batch), **kwargs), batch)
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._masked(super()._forward_train(self._seen(batch), **kwargs), batch)
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """APPO's: what the target networks would do."""
+        return self._masked(super().forward_target(self._seen(batch)), batch)
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """The value of each row."""
+        return super().compute_values(self._seen(batch), embeddings)
+
+
+class MaskedPPOModule(ActionMasking, DefaultPPOTorchRLModule):
+    """For PPO and IMPALA."""
+
+
+class MaskedAPPOModule(ActionMasking, APPOTorchRLModule):
+    """For APPO."""
