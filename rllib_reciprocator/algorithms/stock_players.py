@@ -22,7 +22,8 @@ from rllib_reciprocator.algorithms.known_environment import KnownEnvironment
 from rllib_reciprocator.connectors.encoding import flat_space, needs_flattening
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
 from rllib_reciprocator.connectors.scaled_bytes import ScaleBytes, ScaleBytesOfAgents, holds_bytes, scaled_space
-from rllib_reciprocator.models.masked_model import MASK_START, MaskedAPPOModule, MaskedPPOModule, mask_start
+from rllib_reciprocator.models.action_masks import MASK_START, mask_start
+from rllib_reciprocator.models.masked_model import MaskedAPPOModule, MaskedPPOModule
 from rllib_reciprocator.players import AXELROD, CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
 

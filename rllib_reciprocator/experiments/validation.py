@@ -263,10 +263,11 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
 def _check_own(settings: dict[str, Any], *, ours: bool) -> None:
     """Checks the settings that are this package's, and those of networks."""
     networks: dict[str, Any] = settings.get("model_config", {})
-    models = {"model_config": model_settings_class(networks if ours else {"model": "rllib"})}
-    if ours:
-        models["reciprocity"] = ReciprocitySettings
-    elif any("module" in str(player) for player in settings.get("players", {}).values()):
+    models = {
+        "reciprocity": ReciprocitySettings,
+        "model_config": model_settings_class(networks if ours else {"model": "rllib"}),
+    }
+    if not ours and any("module" in str(player) for player in settings.get("players", {}).values()):
         del models["model_config"]  # a module class of the user's own has settings of its own
     for key, model in models.items():
         try:

@@ -11,8 +11,8 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from rllib_reciprocator.distributed import NothingToAverage
+from rllib_reciprocator.models.action_masks import MASK_START, masked
 from rllib_reciprocator.models.distributions import distribution_for
-from rllib_reciprocator.models.masked_model import MASK_START, masked
 
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"

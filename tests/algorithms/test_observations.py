@@ -12,7 +12,7 @@ from ray.tune.registry import register_env
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.analysis import open_table
 from rllib_reciprocator.connectors.encoding import encode, encoded_size, flat_space
-from rllib_reciprocator.models.masked_model import mask_start, masked
+from rllib_reciprocator.models.action_masks import mask_start, masked
 
 pytestmark = pytest.mark.xdist_group("ray")
 MIXED = spaces.Dict(
