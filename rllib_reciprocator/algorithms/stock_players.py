@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -143,7 +142,7 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
     if player.kind == AXELROD:
         raise ValueError(f"players.{player.seat}: {player.written} plays beside Reciprocator only (run: Reciprocator)")
     if player.kind == CHECKPOINT:
-        return frozen_module_spec(Path(player.source), **spaces)
+        return frozen_module_spec(player, **spaces)
     for name in player.overrides:
         if not hasattr(config, name):
             raise ValueError(f"players.{player.seat}.{name}: {config.algo_class.__name__} has no such setting")

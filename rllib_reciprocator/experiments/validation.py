@@ -9,7 +9,7 @@ import os
 from typing import Any, get_type_hints
 
 import gymnasium
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -263,7 +263,7 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
 def _check_own(settings: dict[str, Any], *, ours: bool) -> None:
     """Checks the settings that are this package's, and those of networks."""
     networks: dict[str, Any] = settings.get("model_config", {})
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "reciprocity": ReciprocitySettings,
         "model_config": model_settings_class(networks if ours else {"model": "rllib"}),
     }

@@ -1,15 +1,11 @@
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from rllib_reciprocator import Reciprocator
 from rllib_reciprocator.cli.main import app
 
 RLLIB = str(Path(sys.executable).with_name("rllib"))
@@ -232,53 +228,6 @@ def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(tmp_path):
     assert evaluated.returncode == 0, evaluated.stderr
     assert "coins_v0: 3 episodes" in evaluated.stdout
     assert "player_1" in evaluated.stdout
-
-
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, ray_cluster):
-    """SIGKILL between checkpoints, then --resume: every figure is that of an uninterrupted run."""
-    from rllib_reciprocator.experiments.validation import build_config
-
-    config = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
-    file = tmp_path / "run.yaml"
-    file.write_text(
-        f"""
-run:
-  run: Reciprocator
-  env: ipd_v0
-  stop: {{training_iteration: 60}}
-  checkpoint_freq: 5
-  config: {json.dumps(config)}
-"""
-    )
-    arguments = [RLLIB, "train", "file", str(file), "--storage-path"]
-    killed = subprocess.Popen(
-        [*arguments, str(tmp_path / "killed")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.time() + 60
-    while time.time() < deadline:
-        files = list((tmp_path / "killed" / "run").glob("*/result.json"))
-        if files and files[0].read_text().count("\n") >= 23:
-            break
-        time.sleep(0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    before = results(tmp_path / "killed" / "run")
-    assert 23 <= len(before) < 60, "the run was not killed in the middle"
-
-    resumed = subprocess.run(
-        [*arguments, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    algo = build_config(Reciprocator, "ipd_v0", config).build_algo()
-    whole = {}
-    for iteration in range(1, 61):
-        metrics = algo.train()["env_runners"]
-        whole[iteration] = json.loads(json.dumps({key: metrics[key] for key in FIGURES}, default=float))
-    algo.stop()
-    assert results(tmp_path / "killed" / "run") == whole
 
 
 def test_gpus_that_are_not_there(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -388,7 +387,7 @@ class ReciprocatorConfig(PPOConfig):
             elif player.kind == AXELROD:
                 specs[player.seat] = self._axelrod_spec(game, player)
             elif player.kind == CHECKPOINT:
-                specs[player.seat] = frozen_module_spec(Path(player.source), **spaces)
+                specs[player.seat] = frozen_module_spec(player, **spaces)
             else:
                 specs[player.seat] = self._learner_spec(game, player)
         needs_influence = self.reciprocity_settings.always_estimate or any(

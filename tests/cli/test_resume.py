@@ -1,0 +1,157 @@
+"""Runs that are killed, interrupted, lengthened and shortened, as a user does."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from rllib_reciprocator import Reciprocator
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.resuming import check_resumable, describe
+from rllib_reciprocator.experiments.schema import typed
+from tests.cli.test_cli import FIGURES, RLLIB, results, run
+
+CONFIG = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
+ITERATIONS = 60
+
+
+def written(folder, iterations=ITERATIONS, **keys):
+    entry = {"run": "Reciprocator", "env": "ipd_v0", "stop": {"training_iteration": iterations}, "config": CONFIG}
+    file = folder / "run.yaml"
+    file.write_text(json.dumps({"run": {**entry, "checkpoint_freq": 5, **keys}}))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(ray_cluster):
+    """The figures of every iteration of the same run from beginning to end."""
+    from rllib_reciprocator.experiments.validation import build_config
+
+    algo = build_config(Reciprocator, "ipd_v0", CONFIG).build_algo()
+    whole = {}
+    for iteration in range(1, ITERATIONS + 1):
+        metrics = algo.train()["env_runners"]
+        whole[iteration] = json.loads(json.dumps({key: metrics[key] for key in FIGURES}, default=float))
+    algo.stop()
+    return whole
+
+
+def ended_in_the_middle(file, storage, number):
+    """Starts a run and sends it a signal; returns the finished process and what it printed."""
+    process = subprocess.Popen(
+        [RLLIB, "train", "file", file, "--storage-path", str(storage)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        files = list((storage / "run").glob("*/result.json"))
+        if files and files[0].read_text().count("\n") >= 23:
+            break
+        time.sleep(0.02)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+        return process.wait(), ""
+    of_ray = [
+        each for each in psutil.Process(process.pid).children(recursive=True) if "ray" in " ".join(each.cmdline())
+    ]
+    assert of_ray
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(of_ray, timeout=20)
+    assert not alive
+    return process.returncode, printed
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_was_ended_resumes_to_the_same_numbers(tmp_path, uninterrupted, number, code):
+    file = written(tmp_path)
+    returned, printed = ended_in_the_middle(file, tmp_path, number)
+    assert returned == code, printed
+    before = results(tmp_path / "run")
+    assert 23 <= len(before) < ITERATIONS, "the run was not ended in the middle"
+    if number != signal.SIGKILL:
+        last = max(before)
+        assert (
+            f"rllib: run: interrupted at iteration {last}, checkpoint at {last // 5 * 5}; go on with --resume"
+            in printed
+        )
+    resumed = run("train", "file", file, "--storage-path", str(tmp_path), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert results(tmp_path / "run") == uninterrupted
+
+
+def test_a_run_is_lengthened_and_shortened(tmp_path, uninterrupted):
+    storage = ("--storage-path", str(tmp_path))
+    file = written(tmp_path, 4)
+    assert run("train", "file", file, *storage).returncode == 0
+    assert set(results(tmp_path / "run")) == {1, 2, 3, 4}
+    longer = run("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 7}")
+    assert longer.returncode == 0, longer.stderr
+    assert results(tmp_path / "run") == {key: uninterrupted[key] for key in range(1, 8)}
+    # What is done is not undone; nothing more is learned.
+    shorter = run("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 5}")
+    assert shorter.returncode == 0, shorter.stderr
+    assert set(results(tmp_path / "run")) == set(range(1, 8))
+    for change, differing in (
+        (("--seed", "9"), "config.seed (3, now 9)"),
+        (("--checkpoint-freq", "2"), "checkpoint_freq (5, now 2)"),
+    ):
+        refused = run("train", "file", file, *storage, "--resume", *change)
+        assert refused.returncode == 2
+        assert f"was run with other settings: {differing}" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_what_may_not_change(tmp_path, caplog):
+    entry = {
+        "run": "PPO",
+        "env": "ipd_v0",
+        "config": {"lr": 0.1, "players": {"*": "ppo"}},
+        "stop": {"training_iteration": 3},
+    }
+    folder = str(tmp_path / "x")
+    with pytest.raises(UserError, match="has no experiment to continue"):
+        check_resumable(typed("x", entry, "f"), folder)
+    describe(typed("x", entry, "f"), folder)
+    for name in ("tuner.pkl", "experiment_state-2026-01-01_10-00-00.json"):
+        (tmp_path / "x" / name).write_text("")
+    check_resumable(typed("x", {**entry, "stop": {"training_iteration": 9}}, "f"), folder)
+    changed = {**entry, "seeds": 2, "config": {"lr": 0.2, "players": {"*": "ppo"}, "gamma": 0.9}}
+    with pytest.raises(
+        UserError, match=r"seeds \(None, now 2\); config\.lr \(0\.1, now 0\.2\); config\.gamma \(None, now 0\.9\)"
+    ):
+        check_resumable(typed("x", changed, "f"), folder)
+    (tmp_path / "x" / "experiment.json").write_text("half")
+    with pytest.raises(UserError, match=r"experiment\.json is not whole"):
+        check_resumable(typed("x", entry, "f"), folder)
+    (tmp_path / "x" / "experiment.json").unlink()
+    check_resumable(typed("x", entry, "f"), folder)
+    assert "did not write its settings down" in caplog.messages[-1]
+
+
+def test_a_figure_that_turns_out_to_be_missing_ends_the_run_in_one_line(tmp_path):
+    file = written(tmp_path, 5, stop={"learners/player_0/plicy_loss": 1.0})
+    done = run("train", "file", file, "--storage-path", str(tmp_path))
+    assert done.returncode == 2, done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("rllib: ")]
+    assert line.startswith("rllib: run.stop.learners/player_0/plicy_loss is not in the results; did you mean")
+    assert "learners/player_0/policy_loss" in line
+
+
+def test_two_runs_of_one_name(tmp_path):
+    file = written(tmp_path, 1, checkpoint_freq=0)
+    for _ in range(2):
+        assert run("train", "file", file, "--storage-path", str(tmp_path)).returncode == 0
+    assert len(list((tmp_path / "run").glob("Reciprocator_*"))) == 2
+    folder, page = str(tmp_path / "run"), str(tmp_path / "report.html")
+    for command in (("evaluate", folder, "--episodes", "3"), ("report", folder, "--out", page)):
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        assert "was run 2 times; the newest, of " in done.stderr
