@@ -136,6 +136,21 @@ def test_experiments_are_valid(page):
                 check(typed(name, entry, page), page)
 
 
+@pytest.mark.parametrize("run", ["Reciprocator", "PPO"])
+def test_figures_that_the_page_on_results_names_are_there(run):
+    """Each name of the table, in the column of the algorithm, can be stopped on."""
+    config = {"players": {"*": "reciprocator"}, "num_env_runners": 0} if run == "PPO" else {}
+    rows = [line.split("|")[2:4] for line in PAGES["metrics.md"].splitlines() if re.match(r"\| .* \| .*`\w+/", line)]
+    assert len(rows) > 10
+    for ours, stock in rows:
+        named = ours if run == "Reciprocator" or "the same" in stock else stock
+        for name in re.findall(r"`((?:env_runners|learners)/[^`]*)`", named):
+            name = name.replace("AGENT", "player_0").replace("MODULE", "player_0")
+            name = name.replace("J_on_I", "player_0_on_player_1").replace("I_towards_J", "player_0_towards_player_1")
+            entry = {"run": run, "env": "ipd_v0", "stop": {name: 1.0}, "config": config}
+            check(typed("x", entry, "page"), "page")
+
+
 def test_files_that_pages_name_are_there():
     for page, text in PAGES.items():
         for path in re.findall(r"\]\(((?:docs|images)/[^)#]+)", text):

@@ -53,6 +53,16 @@ def test_players_that_are_wrong(ipd, players, complaint):
         evaluate(ipd, 10, players)
 
 
+def test_several_agents_by_a_pattern(ipd):
+    report = open_table(ipd, {"player_*": "scripted/always_defect", "player_0": "scripted/always_cooperate"}).evaluate(
+        4
+    )
+    played = {agent: row["player"] for agent, row in report["players"].items()}
+    assert played == {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
+    with pytest.raises(UserError, match=r"--players\.nobody\*: the game has no such seat"):
+        open_table(ipd, {"nobody*": "scripted/random"})
+
+
 def test_checkpoints_that_are_wrong(ipd, tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         evaluate(tmp_path / "none", 10)

@@ -150,6 +150,13 @@ def test_policies_of_matrix_games(ipd, coins, stock):
     assert open_table(coins).policy() is None
 
 
+def test_tables_name_players_as_the_file_does(stock):
+    played = {agent: row["player"] for agent, row in open_table(stock, seed=1).evaluate(2)["players"].items()}
+    assert played == {"player_0": "reciprocator", "player_1": "ppo"}
+    guests = open_table(stock, {"player_*": "scripted/random"}, seed=1).evaluate(2)["players"]
+    assert {row["player"] for row in guests.values()} == {"scripted/random"}
+
+
 def test_weights_that_are_broken(ipd, tmp_path):
     import shutil
 
