@@ -189,7 +189,7 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
         raise UserError(f"--experiment-name: {where} has {len(experiments)} experiments, which cannot share a folder")
     if "stop" in given:
         given["stop"] = parse(given["stop"], "--stop")
-    checked = []
+    checked, begun = [], []
     for experiment in experiments:
         entry = {**experiment.model_dump(exclude={"name"}), **given}
         if seed is not None:
@@ -197,8 +197,8 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
         experiment = typed(name or experiment.name, entry, where)
         checked.append((experiment, validation.check(experiment, where)))
         running.check_restore(experiment)
-        if resume:
-            resuming.check_resumable(experiment, running.storage_of(experiment))
+        if resume and resuming.check_resumable(experiment, running.storage_of(experiment)):
+            begun.append(experiment.name)
     for experiment, _ in checked:
         running.check_storage(experiment)
     if not options["ray_address"]:
@@ -210,7 +210,9 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
     ray_options = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
     with running.ray_running(running.RayOptions(**ray_options, verbosity=options["verbose"]), checked):
         for experiment, algorithm in checked:
-            trials = outcome.trials_of(running.run(experiment, algorithm, resume=resume), experiment, algorithm)
+            trials = outcome.trials_of(
+                running.run(experiment, algorithm, resume=experiment.name in begun), experiment, algorithm
+            )
             outcome.show(experiment, trials, console)
             failed = failed or any(trial.error for trial in trials)
     if failed:

@@ -37,8 +37,11 @@ def describe(experiment: Experiment, folder: str) -> None:
     _write(storage, f"{path}/{DESCRIPTION}", experiment.model_dump_json(indent=1).encode())
 
 
-def check_resumable(experiment: Experiment, folder: str) -> None:
+def check_resumable(experiment: Experiment, folder: str) -> bool:
     """Checks that there is a run, and that it is one of the same settings.
+
+    Returns:
+        Whether it had begun. One that was killed before left nothing to go on from, and starts.
 
     Raises:
         UserError: If not; the message names the settings that differ.
@@ -54,13 +57,17 @@ def check_resumable(experiment: Experiment, folder: str) -> None:
         logger.warning(
             "--resume: %s is of a version that did not write its settings down; they are taken as they were", folder
         )
-        return
+        return _newest_state(folder) is not None
     differing = _differences(before, json.loads(experiment.model_dump_json()))
     if differing:
         raise UserError(
             f"--resume: {folder} was run with other settings: {'; '.join(differing)}. Only stop may change; give"
             " another --experiment-name for a new run"
         )
+    begun = _newest_state(folder) is not None
+    if not begun:
+        logger.warning("--resume: %s had not begun; it starts", folder)
+    return begun
 
 
 def _description(folder: str) -> dict[str, Any] | None:
@@ -69,9 +76,10 @@ def _description(folder: str) -> dict[str, Any] | None:
     if storage.get_file_info(file).type == FileType.NotFound:
         return None
     try:
-        return json.loads(_read(storage, file))
+        # Through the model, for the defaults of keys that came later.
+        return json.loads(Experiment.model_validate_json(_read(storage, file)).model_dump_json())
     except ValueError as error:
-        raise UserError(f"--resume: {folder}/{DESCRIPTION} is not whole ({error})") from None
+        raise UserError(f"--resume: {folder}/{DESCRIPTION} cannot be read ({error})") from None
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -97,13 +105,19 @@ def prepare(folder: str, stop: StopAt, callbacks: list[Any]) -> None:
         callbacks: Of the run, in the place of those it had.
 
     Raises:
-        UserError: If a trial that is done is to go on, but has no checkpoint.
+        UserError: If Tune's file is not whole, or a trial that is done is to go on, but has no checkpoint.
     """
     storage, path = FileSystem.from_uri(folder)
-    with storage.open_input_stream(f"{path}/{TUNER}") as stream:
-        tuner = cloudpickle.loads(stream.read())
-    state_file = _newest_state(storage, path)
-    state = json.loads(_read(storage, state_file))
+    tuner = cloudpickle.loads(_read(storage, f"{path}/{TUNER}"))
+    state_file = _newest_state(folder)
+    assert state_file is not None
+    try:
+        state = json.loads(_read(storage, state_file))
+    except ValueError:
+        raise UserError(
+            f"--resume: {state_file} was being written when the run was killed; start another with --restore and the"
+            " last checkpoint"
+        ) from None
     described = _description(folder) or {}
     former = StopAt(described.get("stop", {}))
     state["trial_data"] = [
@@ -135,14 +149,12 @@ def _until(
     return {**trial, "status": status, "stopping_criterion": {}}
 
 
-def _newest_state(storage: FileSystem, path: str) -> str:
-    """The newest of the files in which Tune keeps the trials of a run."""
-    files = storage.get_file_info(FileSelector(path))
-    return max(each.path for each in files if _is_state(each.base_name))
-
-
-def _is_state(name: str) -> bool:
-    return name.startswith("experiment_state-") and name.endswith(".json")
+def _newest_state(folder: str) -> str | None:
+    """The newest of the files in which Tune keeps the trials of a run, if there is one yet."""
+    storage, path = FileSystem.from_uri(folder)
+    names = [each.base_name for each in storage.get_file_info(FileSelector(path))]
+    states = [name for name in names if name.startswith("experiment_state-") and name.endswith(".json")]
+    return f"{path}/{max(states)}" if states else None
 
 
 def _read(storage: FileSystem, file: str) -> bytes:
@@ -151,5 +163,7 @@ def _read(storage: FileSystem, file: str) -> bytes:
 
 
 def _write(storage: FileSystem, file: str, content: bytes) -> None:
-    with storage.open_output_stream(file) as stream:
+    """Writes a file that is there as a whole or not at all, whenever this process may be killed."""
+    with storage.open_output_stream(f"{file}.part") as stream:
         stream.write(content)
+    storage.move(f"{file}.part", file)

@@ -285,5 +285,7 @@ def _restored(algorithm: type[Algorithm], checkpoint: str) -> type[Algorithm]:
             super().setup(config)
             self.restore_from_path(checkpoint)
 
-    Restored.__name__ = algorithm.__name__
+    # Checkpoints then name the algorithm itself.
+    Restored.__name__, Restored.__qualname__ = algorithm.__name__, algorithm.__qualname__
+    Restored.__module__ = algorithm.__module__
     return Restored

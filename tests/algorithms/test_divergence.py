@@ -133,7 +133,10 @@ sweep:
   env: ipd_v0
   stop: {training_iteration: 3}
   checkpoint_freq: 1
-  config: {num_envs_per_env_runner: 16, seed: 1, lr: {grid_search: [0.001, 1.0e+30]}}
+  config:
+    num_envs_per_env_runner: 16
+    seed: 1
+    lr: {grid_search: [0.001, [[0, 0.001], [500, 0.001], [520, 1.0e+30]]]}
 next:
   run: Reciprocator
   env: ipd_v0
@@ -147,10 +150,12 @@ next:
     assert "sweep: 2 trials of 2 settings" in done.stdout
     assert "1 (1 failed)" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("failed")]
-    assert "diverged in iteration 1: its total_loss is nan" in line
+    assert "diverged in iteration 2: its total_loss is nan" in line
     assert "next: Reciprocator on ipd_v0, 1 iterations" in done.stdout
     by_rate = {}
     for trial in (tmp_path / "out" / "sweep").glob("Reciprocator_*"):
-        by_rate[json.loads((trial / "params.json").read_text())["lr"]] = len(list(trial.glob("checkpoint_*")))
-    assert by_rate == {0.001: 3, 1e30: 0}
+        rate = json.loads((trial / "params.json").read_text())["lr"]
+        by_rate[isinstance(rate, list)] = sorted(trial.glob("checkpoint_*"))
+    assert [len(by_rate[diverged]) for diverged in (False, True)] == [3, 1]
+    open_table(by_rate[True][0], seed=1).evaluate(4)
     assert (tmp_path / "out" / "sweep" / "learning_curves.png").is_file()

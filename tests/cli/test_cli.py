@@ -142,6 +142,19 @@ def test_train_from_options_then_evaluate(tmp_path):
     assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0
 
 
+def test_a_run_from_a_checkpoint_has_checkpoints_like_any_other(tmp_path):
+    first = train_ipd(tmp_path, SMALL, iterations=2)
+    assert first.returncode == 0, first.stderr
+    (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
+    options = ("--restore", str(checkpoint), "--experiment-name", "on", "--storage-path", str(tmp_path))
+    done = run(*IPD, "--config", json.dumps(SMALL), "--stop", '{"training_iteration": 3}', *options)
+    assert done.returncode == 0, done.stderr
+    (reported,) = (tmp_path / "on").glob("*/result.json")
+    assert [json.loads(line)["training_iteration"] for line in reported.read_text().splitlines()] == [3]
+    evaluated = invoke("evaluate", str(tmp_path / "on"), "--episodes", "5")
+    assert evaluated.exit_code == 0, evaluated.output
+
+
 def test_grid_search_and_a_stock_algorithm(tmp_path):
     file = tmp_path / "two.yaml"
     file.write_text(

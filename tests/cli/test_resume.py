@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import time
@@ -11,8 +12,9 @@ import pytest
 
 from rllib_reciprocator import Reciprocator
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.resuming import check_resumable, describe
+from rllib_reciprocator.experiments.resuming import check_resumable, describe, prepare
 from rllib_reciprocator.experiments.schema import typed
+from rllib_reciprocator.experiments.stopping import StopAt
 from tests.cli.test_cli import FIGURES, RLLIB, results, run
 
 CONFIG = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
@@ -120,16 +122,20 @@ def test_what_may_not_change(tmp_path, caplog):
     with pytest.raises(UserError, match="has no experiment to continue"):
         check_resumable(typed("x", entry, "f"), folder)
     describe(typed("x", entry, "f"), folder)
-    for name in ("tuner.pkl", "experiment_state-2026-01-01_10-00-00.json"):
-        (tmp_path / "x" / name).write_text("")
-    check_resumable(typed("x", {**entry, "stop": {"training_iteration": 9}}, "f"), folder)
+    (tmp_path / "x" / "tuner.pkl").write_text("")
+    assert not check_resumable(typed("x", entry, "f"), folder), "it was killed before it began"
+    (tmp_path / "x" / "experiment_state-2026-01-01_10-00-00.json").write_text("{half")
+    assert check_resumable(typed("x", {**entry, "stop": {"training_iteration": 9}}, "f"), folder)
+    (tmp_path / "x" / "tuner.pkl").write_bytes(pickle.dumps({}))
+    with pytest.raises(UserError, match="was being written when the run was killed; start another with --restore"):
+        prepare(folder, StopAt({}), [])
     changed = {**entry, "seeds": 2, "config": {"lr": 0.2, "players": {"*": "ppo"}, "gamma": 0.9}}
     with pytest.raises(
         UserError, match=r"seeds \(None, now 2\); config\.lr \(0\.1, now 0\.2\); config\.gamma \(None, now 0\.9\)"
     ):
         check_resumable(typed("x", changed, "f"), folder)
     (tmp_path / "x" / "experiment.json").write_text("half")
-    with pytest.raises(UserError, match=r"experiment\.json is not whole"):
+    with pytest.raises(UserError, match=r"experiment\.json cannot be read"):
         check_resumable(typed("x", entry, "f"), folder)
     (tmp_path / "x" / "experiment.json").unlink()
     check_resumable(typed("x", entry, "f"), folder)
