@@ -245,7 +245,7 @@ def evaluate(
     from rllib_reciprocator.analysis import animation, evaluation, open_table
     from rllib_reciprocator.analysis.trace import write_trace
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import UserError, user_path
+    from rllib_reciprocator.experiments.errors import UserError, output_path
     from rllib_reciprocator.experiments.printing import print_table
 
     running.set_verbosity(0)
@@ -256,17 +256,19 @@ def evaluate(
         if not equals:
             raise UserError(f"--players {assignment}: give AGENT=PLAYER, as player_1=scripted/always_defect")
         others[seat] = player
-    picture = user_path(render, "--render") if render else None
+    picture, steps, figures = (
+        output_path(written, option) for written, option in ((render, "--render"), (trace, "--trace"), (out, "--out"))
+    )
     if picture:
         animation.check_format(picture)
     table = open_table(checkpoint, others, seed=seed, explore=explore)
     report = table.evaluate(episodes)
     print_table(Console(), evaluation.table(report))
-    if out:
-        evaluation.write(report, user_path(out, "--out"))
+    if figures:
+        evaluation.write(report, figures)
         typer.echo(f"written to {out}")
-    if trace:
-        write_trace(table.trace(episodes), user_path(trace, "--trace"))
+    if steps:
+        write_trace(table.trace(episodes), steps)
         typer.echo(f"written to {trace}")
     if picture:
         animation.write_film(table.film(), picture)
@@ -333,13 +335,15 @@ def report(
     from rllib_reciprocator.analysis.curves import AXES
     from rllib_reciprocator.analysis.report import write_report
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import UserError, unknown, user_path
+    from rllib_reciprocator.experiments.errors import UserError, output_path, unknown
 
     running.set_verbosity(0)
     _trust(trust)
     if axis not in AXES:
         raise UserError(f"--axis {axis}: {unknown(axis, AXES)}")
-    for problem in write_report(runs, user_path(out, "--out"), axis=axis, seed=seed):
+    page = output_path(out, "--out")
+    assert page is not None
+    for problem in write_report(runs, page, axis=axis, seed=seed):
         typer.echo(f"rllib: {problem}", err=True)
     typer.echo(f"written to {out}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,29 @@ def user_path(written: str, where: str) -> Path:
     return path
 
 
+def output_path(written: str | None, option: str) -> Path | None:
+    """The path of a file that is to be written; None if none is.
+
+    Looked at before anything is computed, so that nothing is lost.
+
+    Args:
+        written: The path that a user wrote.
+        option: The option that it is of, for messages.
+
+    Raises:
+        UserError: If nothing can be written there.
+    """
+    if written is None:
+        return None
+    file = user_path(written, option)
+    with writing(option, file):
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise PermissionError("no right to write there")
+    return file
+
+
 @contextmanager
 def writing(option: str, file: Path) -> Iterator[None]:
     """Makes the folder that a file goes to; says which file it is if something cannot be written.
@@ -78,11 +102,13 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str
     """
     problems = error.errors(include_url=False, include_context=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    # Branches of a union stand in the path as type names; they are no keys of the user's.
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         return ".".join(path), unknown(path[-1], known)
     given = repr(first["input"])
     shown = given if len(given) <= 60 else given[:57] + "..."
     message = f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
-    return ".".join(path[:1] if len(problems) > 1 else path), message
+    # Branches of a union stand at the end of paths as type names, which are no keys of the user's.
+    alike = [problem["loc"] for problem in problems if problem["loc"][:1] == first["loc"][:1]]
+    shared = os.path.commonprefix([list(map(str, loc)) for loc in alike])
+    return ".".join(shared), message

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+from importlib import import_module
 from typing import Any, get_type_hints
 
 import gymnasium
@@ -27,6 +28,7 @@ from rllib_reciprocator.experiments.ranges import check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
+from social_dilemmas.registry import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -255,9 +257,18 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
         except ValueError as error:
             raise UserError(f"env: {error}") from None
         return
-    importable = "." in env or ":" in env
-    if not importable and env not in gymnasium.registry and not _global_registry.contains(ENV_CREATOR, env):
+    if env in gymnasium.registry or _global_registry.contains(ENV_CREATOR, env):
+        return
+    # A class by its path, or one of Gymnasium's that importing a module registers.
+    module, separator, name = env.rpartition(":") if ":" in env else env.rpartition(".")
+    if not separator or not module:
         raise UserError(f"env: {env!r} is {unknown(env, [*gymnasium.registry, *social_dilemmas.game_ids()])}")
+    try:
+        imported = import_module(module)
+    except Exception as error:  # whatever a module of the user's own raises
+        raise UserError(f"env: {env!r}: {module} cannot be imported ({error})") from None
+    if name not in gymnasium.registry and not hasattr(imported, name):
+        raise UserError(f"env: {env!r}: {module} has no {name!r}{did_you_mean(name, vars(imported))}")
 
 
 def _check_own(settings: dict[str, Any], *, ours: bool) -> None:

@@ -51,7 +51,8 @@ def test_a_wide_sweep_ends_with_its_table_whatever_diverges(tmp_path):
     }
     entry = {"run": "Reciprocator", "env": "ipd_v0", "stop": {"training_iteration": 30}, "num_samples": 20}
     file.write_text(json.dumps({"wide": {**entry, "config": settings}}))
-    done = run("train", "file", str(file), "--storage-path", str(tmp_path))
+    command = [RLLIB, "train", "file", str(file), "--storage-path", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
     failed = sum(line.startswith("failed ") for line in done.stdout.splitlines())
     print(done.stdout)
     assert done.returncode == int(failed > 0), done.stderr

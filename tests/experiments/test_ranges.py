@@ -150,6 +150,9 @@ def test_samples_that_no_machine_holds():
         ({**ZOO, "env_config": {"wrappers": ["flaten_v0"]}}, "no wrapper 'flaten_v0'; did you mean 'flatten_v0'"),
         ({**ZOO, "env_config": {"wrappers": [{"dtype_v0": 3}]}}, "wrappers.dtype_v0: 3 is not a mapping"),
         ({**ZOO, "env_config": {"nosuch": 3}}, "nosuch"),
+        ({"run": "PPO", "env": "nosuch.module.Env"}, "env: 'nosuch.module.Env': nosuch.module cannot be imported"),
+        ({"run": "PPO", "env": "json.Decoder"}, "json has no 'Decoder'; did you mean"),
+        ({"run": "PPO", "env": "../x"}, "env: "),
         ({"run": "PPO", "env": "CartPole-v1", "model_config": {"fcnet_hidden": [3]}}, "did you mean 'fcnet_hiddens'"),
     ],
 )  # fmt: skip

@@ -1,6 +1,6 @@
 import pytest
 
-from rllib_reciprocator.experiments.errors import LONGEST_MESSAGE, UserError, user_path
+from rllib_reciprocator.experiments.errors import LONGEST_MESSAGE, UserError, output_path, user_path
 from rllib_reciprocator.experiments.schema import read_file, typed
 from rllib_reciprocator.experiments.yaml_text import parse
 
@@ -99,6 +99,15 @@ def test_paths_that_cannot_be(path):
     for key in ("restore", "storage_path"):
         with pytest.raises(UserError, match=f"x.{key}: "):
             typed("x", {"run": "PPO", key: path}, "f")
+
+
+def test_outputs_are_looked_at_before_anything_is_computed(tmp_path):
+    for written in (str(tmp_path), "/proc/nosuch/x.json", "~nouser/x"):
+        with pytest.raises(UserError, match="--out"):
+            output_path(written, "--out")
+    assert output_path(None, "--out") is None
+    assert output_path(str(tmp_path / "deep" / "x.json"), "--out") == tmp_path / "deep" / "x.json"
+    assert (tmp_path / "deep").is_dir()
 
 
 def test_files_that_no_experiment_is_in(tmp_path):
