@@ -51,7 +51,8 @@ _NAMES = {
     "ray.rllib.algorithms.algorithm_config": "AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN",
     "rllib_reciprocator.algorithms.reciprocate": "_learner_pieces _runner_pieces",
     "rllib_reciprocator.algorithms.reciprocator.config": "_own_module",
-    "rllib_reciprocator.algorithms.stock_players": "_module_of preparing preparing_one",
+    "rllib_reciprocator.algorithms.stock_observations": "preparing preparing_one",
+    "rllib_reciprocator.algorithms.stock_players": "_module_of",
     "torch": "BoolStorage DoubleStorage FloatStorage IntStorage LongStorage Size UInt8Storage device",
     "torch._utils": "_rebuild_parameter _rebuild_tensor_v2",
 }

@@ -22,7 +22,8 @@ from rllib_reciprocator.algorithms.known_environment import KnownEnvironment, kn
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
 from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
 from rllib_reciprocator.algorithms.stock_learners import ReciprocalLearner, learner_with
-from rllib_reciprocator.algorithms.stock_players import seat_players, seen_space
+from rllib_reciprocator.algorithms.stock_observations import seen_space
+from rllib_reciprocator.algorithms.stock_players import seat_players
 from rllib_reciprocator.callbacks.episode_influence import EpisodeInfluenceCallback
 from rllib_reciprocator.connectors.episode_influence import EpisodeReciprocity
 from rllib_reciprocator.connectors.joint_steps import JointSpaces

@@ -5,10 +5,8 @@ The classes are here, and not made where they are asked for, so that checkpoints
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import gymnasium
 from ray.rllib.algorithms import appo, impala, ppo
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -22,10 +20,9 @@ from rllib_reciprocator.algorithms.known_environment import known_environment
 from rllib_reciprocator.algorithms.lost_learners import FailsFastOnLostLearner
 from rllib_reciprocator.algorithms.reciprocate import add_reciprocity, all_that_learn, episode_settings
 from rllib_reciprocator.algorithms.stock_learners import PlayersLearner, learner_with
-from rllib_reciprocator.algorithms.stock_players import preparing_one, seat_players
+from rllib_reciprocator.algorithms.stock_observations import prepare_observations_of_one
+from rllib_reciprocator.algorithms.stock_players import seat_players
 from rllib_reciprocator.callbacks.episode_outcomes import EpisodeOutcomesCallback
-from rllib_reciprocator.connectors.encoding import needs_flattening
-from rllib_reciprocator.connectors.scaled_bytes import holds_bytes
 
 
 class ConfigWithPlayers(AlgorithmConfig):
@@ -45,7 +42,7 @@ class ConfigWithPlayers(AlgorithmConfig):
             self.callbacks([*force_list(self.callbacks_class), EpisodeOutcomesCallback])
         players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
         if players is None and reciprocity is None:
-            self._prepare_one()
+            prepare_observations_of_one(self)
             return self
         settings, known = episode_settings(self, reciprocity or {}), known_environment(self)
         reciprocators = all_that_learn(self, known) if players is None else seat_players(self, players, known)
@@ -54,16 +51,6 @@ class ConfigWithPlayers(AlgorithmConfig):
         else:
             self.learners(learner_class=learner_with(PlayersLearner, self.learner_class))
         return self
-
-    def _prepare_one(self) -> None:
-        """Adds the connectors that make of what Gymnasium's environments show what RLlib's default models take."""
-        if self._env_to_module_connector or not isinstance(self.env, str) or self.env not in gymnasium.registry:
-            return
-        env = gymnasium.make(self.env, **self.env_config)
-        flatten, of_bytes = needs_flattening(env.observation_space), holds_bytes(env.observation_space)
-        env.close()
-        if flatten or of_bytes:
-            self.env_runners(env_to_module_connector=partial(preparing_one, flatten, of_bytes))
 
 
 class PPOConfig(ConfigWithPlayers, ppo.PPOConfig):

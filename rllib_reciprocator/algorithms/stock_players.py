@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
-from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
-from ray.rllib.models.utils import get_filter_config
-from ray.rllib.utils import force_list
 
 from rllib_reciprocator.algorithms.known_environment import KnownEnvironment
-from rllib_reciprocator.connectors.encoding import flat_space, needs_flattening
+from rllib_reciprocator.algorithms.stock_observations import filters_for, prepare_observations, seen_space
 from rllib_reciprocator.connectors.joint_steps import JointSpaces
-from rllib_reciprocator.connectors.scaled_bytes import ScaleBytes, ScaleBytesOfAgents, holds_bytes, scaled_space
 from rllib_reciprocator.models.action_masks import MASK_START, mask_start
 from rllib_reciprocator.models.masked_model import MaskedAPPOModule, MaskedPPOModule
 from rllib_reciprocator.players import AXELROD, CHECKPOINT, RECIPROCATOR, SCRIPTED, Player, ScriptedModule, assign
 from rllib_reciprocator.players.frozen import frozen_module_spec
-
-# Convolutions for images of sizes for which RLlib has none.
-FILTERS = [[16, [4, 4], 2], [32, [4, 4], 2], [64, [4, 4], 2]]
 
 
 def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], known: KnownEnvironment) -> tuple[Any, ...]:
@@ -50,7 +43,7 @@ def seat_players(config: AlgorithmConfig, players: Mapping[str, Any], known: Kno
     seated = assign(players, list(agents), known.action_names, learner)
     if not any(player.learns for player in seated):
         raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
-    _prepare_observations(config, joint, {agents[player.seat] for player in seated if player.module})
+    prepare_observations(config, joint, {agents[player.seat] for player in seated if player.module})
     specs: dict[str, RLModuleSpec] = {}
     first: dict[str, Player] = {}
     for player in seated:
@@ -78,47 +71,6 @@ def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kw
     return modules[str(agent_id)]
 
 
-def _prepare_observations(config: AlgorithmConfig, joint: JointSpaces, as_they_are: Collection[Any]) -> None:
-    """Adds the connectors that make of observations what RLlib's default models take.
-
-    Args:
-        config: The configuration; it is changed.
-        joint: The agents and their spaces.
-        as_they_are: The agents whose own modules take observations as they are.
-    """
-    others = {agent: space for agent, space in joint.observations.items() if agent not in as_they_are}
-    flattened = tuple(agent for agent, space in others.items() if needs_flattening(space))
-    of_bytes = tuple(agent for agent, space in others.items() if holds_bytes(space))
-    if flattened or of_bytes:
-        connector = partial(preparing, config._env_to_module_connector, flattened, of_bytes)
-        config.env_runners(env_to_module_connector=connector)
-    config.prepared_spaces = {
-        **{agent: scaled_space(joint.observations[agent]) for agent in of_bytes},
-        **{agent: flat_space(joint.observations[agent]) for agent in flattened},
-    }
-
-
-def preparing(
-    before: Any, flattened: tuple[Any, ...], of_bytes: tuple[Any, ...], *args: Any, **kwargs: Any
-) -> list[Any]:
-    """The user's own env-to-module connectors, and those that prepare the observations of several agents."""
-    return [
-        *(force_list(before(*args, **kwargs)) if before else []),
-        *([ScaleBytesOfAgents(agents=of_bytes)] if of_bytes else []),
-        *([FlattenObservations(multi_agent=True, agent_ids=list(flattened))] if flattened else []),
-    ]
-
-
-def preparing_one(flatten: bool, of_bytes: bool, *args: Any, **kwargs: Any) -> list[Any]:
-    """Those that prepare the observations of the one agent there is."""
-    return [*([ScaleBytes()] if of_bytes else []), *([FlattenObservations()] if flatten else [])]
-
-
-def seen_space(config: AlgorithmConfig, joint: JointSpaces, agent: Any) -> Any:
-    """The space of what an agent's module is shown, without its balance."""
-    return getattr(config, "prepared_spaces", {}).get(agent, joint.observations[agent])
-
-
 def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: dict[str, Any]) -> RLModuleSpec:
     """The module of a player.
 
@@ -134,7 +86,7 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
     agent = agents[player.seat]
     shown, actions = joint.observations[agent], joint.actions[agent]
     spaces = {"observation_space": seen_space(config, joint, agent), "action_space": actions}
-    start = mask_start(shown, actions) if agent in config.prepared_spaces else None
+    start = mask_start(shown, actions) if spaces["observation_space"] is not shown else None
     if player.kind == SCRIPTED:
         # RLlib asks whatever remembers for a length of sequences.
         settings = {"strategy": player.source, "max_seq_len": DefaultModelConfig().max_seq_len, MASK_START: start}
@@ -153,8 +105,8 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
     if start is not None:
         masked = MaskedAPPOModule if isinstance(config, APPOConfig) else MaskedPPOModule
         return RLModuleSpec(masked, model_config={**settings, MASK_START: start})
-    if len(shown.shape or ()) == 3 and not settings.get("conv_filters") and not has_filters(shown.shape):
-        return RLModuleSpec(None, model_config={**settings, "conv_filters": FILTERS})
+    if len(shown.shape or ()) == 3 and not settings.get("conv_filters"):
+        return RLModuleSpec(None, model_config={**settings, "conv_filters": filters_for(shown.shape)})
     return RLModuleSpec(None, model_config=model_config)
 
 
@@ -163,15 +115,6 @@ def _networks(config: AlgorithmConfig) -> dict[str, Any]:
     given = config._model_config
     given = dataclasses.asdict(given) if isinstance(given, DefaultModelConfig) else dict(given or {})
     return {**dataclasses.asdict(DefaultModelConfig()), **given}
-
-
-def has_filters(shape: tuple[int, ...]) -> bool:
-    """Whether RLlib knows convolutions for images of that shape."""
-    try:
-        get_filter_config(shape)
-    except ValueError:
-        return False
-    return True
 
 
 def _module_class(player: Player) -> type[RLModule]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -110,5 +111,5 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str
     message = f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
     # Branches of a union stand at the end of paths as type names, which are no keys of the user's.
     alike = [problem["loc"] for problem in problems if problem["loc"][:1] == first["loc"][:1]]
-    shared = os.path.commonprefix([list(map(str, loc)) for loc in alike])
-    return ".".join(shared), message
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*alike, strict=False))
+    return ".".join(str(part) for part, *_ in shared), message
