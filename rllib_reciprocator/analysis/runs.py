@@ -15,7 +15,7 @@ from ray._private.dict import flatten_dict
 from rllib_reciprocator.checkpoints import find_checkpoint, newest_trials
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.figures import figures
-from rllib_reciprocator.experiments.results import differing, parse_results, short
+from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
 
 RESULTS, SETTINGS = "result.json", "params.json"
 
@@ -126,10 +126,22 @@ def _trials(folder: Path) -> list[TrialFolder]:
     )
     if not files:
         raise UserError(f"{folder}: there is no run in it (no {RESULTS} here or one folder below)")
-    return [_trial(file) for file in files]
+    if len(files) == 1:
+        return [_trial(files[0])]
+    trials, problems = [], []
+    for file in files:
+        try:
+            trials.append(_trial(file))
+        except UserError as error:
+            problems.append(f"{error}; the trial was left out")
+    if not trials:
+        raise UserError(f"{folder}: none of its {len(files)} trials has a result ({problems[0]})")
+    trials[0].problems += problems
+    return trials
 
 
 def _trial(file: Path) -> TrialFolder:
+    """A trial's folder, from its file of results."""
     results, broken = _results(file)
     settings = file.parent / SETTINGS
     try:
@@ -150,8 +162,17 @@ def _results(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
         raise UserError(f"{file}: cannot be read ({error})") from None
     results, broken = parse_results(text)
     if not results:
-        raise UserError(f"{file}: {'none of its lines is whole' if text else 'is empty; no iteration has ended yet'}")
+        raise UserError(f"{file}: {'none of its lines is whole' if text else _why_empty(file.parent)}")
     return results, broken
+
+
+def _why_empty(trial: Path) -> str:
+    """Why a trial has no results: because it failed, or because its first iteration has not ended."""
+    try:
+        lines = (trial / "error.txt").read_text(encoding="utf-8").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"is empty; the trial failed ({reason(lines[-1])})" if lines else "is empty; no iteration has ended yet"
 
 
 def _name_apart(groups: list[Group]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,7 +20,7 @@ from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.experiments.figures import PALETTE, outcome_rates
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.printing import print_table
-from rllib_reciprocator.experiments.results import differing, parse_results, short
+from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign
@@ -64,18 +63,13 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
     for result in grid:
         folder, storage = PurePosixPath(result.path), result.filesystem
         checkpoint = result.checkpoint.path if result.checkpoint else None
-        error = _reason(result.error) if result.error else None
+        lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
+        error = reason(lines[-1]) if result.error else None
         results, _ = parse_results(_text(storage, folder / "result.json"))
         settings = json.loads(_text(storage, folder / "params.json") or "{}")
         players = _players(experiment, algorithm, settings, results)
         trials.append(Trial(folder, storage, flatten_dict(settings), players, results, checkpoint, error))
     return trials
-
-
-def _reason(error: Exception) -> str:
-    """The last line of a trial's error, which says what it was, without the package of the error's class."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return re.sub(r"^(?:\w+\.)*(?:DivergedError: |(?=\w+: ))", "", line)
 
 
 def _text(storage: FileSystem, file: PurePosixPath) -> str:

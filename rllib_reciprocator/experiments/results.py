@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,3 +39,8 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def short(value: Any) -> str:
     """A setting for a table or a label."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def reason(line: str) -> str:
+    """The last line of an error's traceback, which says what it was, without the package of the error's class."""
+    return re.sub(r"^(?:\w+\.)*(?:DivergedError: |(?=\w+: ))", "", line)

@@ -103,6 +103,21 @@ def test_runs_that_are_broken(tmp_path, spoil, complaint):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_trial_that_failed_before_its_first_result_is_left_out_of_a_sweep(tmp_path):
+    own = trial(tmp_path / "run", 1, 0.5)
+    failed = trial(tmp_path / "run", 2, 0.5)
+    (failed / "result.json").write_text("")
+    (failed / "error.txt").write_text("Traceback\na.b.DivergedError: player_0 diverged in iteration 1\n")
+    (group,) = read_groups([tmp_path / "run"])
+    assert [each.folder for each in group.trials] == [own]
+    (problem,) = group.trials[0].problems
+    said = "is empty; the trial failed (player_0 diverged in iteration 1); the trial was left out"
+    assert problem == f"{failed / 'result.json'}: {said}"
+    shutil.rmtree(own)
+    with pytest.raises(UserError, match=r"the trial failed \(player_0 diverged"):
+        read_groups([tmp_path / "run"])
+
+
 def test_a_run_that_reports_nothing_to_draw(tmp_path):
     own = trial(tmp_path / "run", 1, 0.5)
     (own / "result.json").write_text('{"training_iteration": 1}\n')

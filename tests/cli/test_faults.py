@@ -42,11 +42,12 @@ def test_killed_at_a_random_moment(tmp_path, uninterrupted, seed):
     assert results(tmp_path / "run") == uninterrupted
 
 
-def test_a_wide_sweep_ends_with_its_table_whatever_diverges(tmp_path):
+@pytest.mark.parametrize("largest_lr", [1e3, 1e30])
+def test_a_wide_sweep_ends_with_its_table_whatever_diverges(tmp_path, largest_lr):
     file = tmp_path / "wide.yaml"
     settings = {
         "num_envs_per_env_runner": 64,
-        "lr": {"tune": "loguniform", "args": [1e-5, 1e3]},
+        "lr": {"tune": "loguniform", "args": [1e-5, largest_lr]},
         "reciprocity": {"weight": {"tune": "uniform", "args": [0.0, 1e3]}},
     }
     entry = {"run": "Reciprocator", "env": "ipd_v0", "stop": {"training_iteration": 30}, "num_samples": 20}
@@ -55,6 +56,7 @@ def test_a_wide_sweep_ends_with_its_table_whatever_diverges(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
     failed = sum(line.startswith("failed ") for line in done.stdout.splitlines())
     print(done.stdout)
+    assert largest_lr < 1e30 or failed >= 5
     assert done.returncode == int(failed > 0), done.stderr
     assert "wide: 20 trials of 20 settings" in done.stdout
     assert "nan" not in done.stdout
