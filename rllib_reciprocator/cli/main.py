@@ -85,7 +85,6 @@ def _show_notes() -> None:
     notes = logging.getLogger("rllib_reciprocator")
     if not notes.handlers:
         notes.addHandler(_Notes())
-        notes.propagate = False
 
 
 class _Notes(logging.Handler):
