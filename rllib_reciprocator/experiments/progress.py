@@ -8,6 +8,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from rllib_reciprocator.experiments.figures import outcome_rates
 
@@ -54,13 +55,16 @@ class ProgressCallback(Callback):
         """Starts to draw."""
         console = Console(stderr=True)
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self._progress = Progress(
-                *columns,
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+                # Takes what is left of the line: on a narrow terminal it is the figures that are cut.
+                TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 console=console,
+                expand=True,
             )
             self._progress.start()
         self._console = console
