@@ -56,6 +56,11 @@ _NAMES = {
     "torch": "BoolStorage DoubleStorage FloatStorage IntStorage LongStorage Size UInt8Storage device",
     "torch._utils": "_rebuild_parameter _rebuild_tensor_v2",
 }
+# Classes that version 0.1.0 made elsewhere.
+_MOVED = {
+    ("rllib_reciprocator.algorithms.reciprocate", name): "rllib_reciprocator.algorithms.stock_algorithms"
+    for name in ("PPO", "APPO", "IMPALA")
+}
 ALLOWED = frozenset((module, name) for module, names in _NAMES.items() for name in names.split())
 
 
@@ -73,7 +78,10 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in ALLOWED:
             return super().find_class(module, name)
         if _is_within(module):
-            found = super().find_class(module, name)
+            try:
+                found = super().find_class(_MOVED.get((module, name), module), name)
+            except (ImportError, AttributeError):  # of another version
+                return self.refuse(module, name)
             if isinstance(found, type) and _is_within(found.__module__):
                 return found
         return self.refuse(module, name)

@@ -15,6 +15,7 @@ from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.checkpoints import (
     MODULE_PATH,
     TRUST,
+    _LenientUnpickler,
     check_pickles,
     find_checkpoint,
     newest_trials,
@@ -118,6 +119,16 @@ def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
     file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"f": lambda: 1},), {})}))
     with pytest.raises(ValueError, match="--trust reads it"):
         read_constructor(tmp_path)
+
+
+def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
+    """A class by value may name what this version no longer has; only its own name counts."""
+    gone = b"crllib_reciprocator.algorithms.lost_learners\nGone\n."
+    file = tmp_path / "x.pkl"
+    file.write_bytes(gone)
+    with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.algorithms\.lost_learners\.Gone"):
+        unpickle(file)
+    assert unpickle(file, _LenientUnpickler).name == "Gone"
 
 
 @pytest.mark.parametrize(
