@@ -239,7 +239,7 @@ def check_pickles(folder: Path) -> None:
         return
     for file in sorted(folder.rglob("*")):
         if file.name == Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME:
-            if (file.parent / "module_state.pkl").is_file():
+            if MODULE_PATH.as_posix() in file.as_posix():
                 unpickle(file)
         elif file.suffix in (".pkl", ".pickle"):
             unpickle(file)

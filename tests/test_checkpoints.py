@@ -82,6 +82,18 @@ def test_no_code_of_a_checkpoint_runs(checkpoint, tmp_path, place, command):
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_module_without_a_state_is_looked_through_too(checkpoint, tmp_path):
+    """RLlib builds modules that it finds in a folder and does not have, from their constructors."""
+    bad = tmp_path / "bad"
+    shutil.copytree(checkpoint, bad)
+    (bad / MODULE_PATH / "extra").mkdir()
+    (bad / MODULE_PATH / "extra" / "class_and_ctor_args.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
+    for folder in (bad, bad / MODULE_PATH, bad / MODULE_PATH / "extra"):
+        with pytest.raises(ValueError, match=r"posix\.system"):
+            check_pickles(folder)
+    assert not (tmp_path / "executed").exists()
+
+
 def test_with_trust_it_does(checkpoint, tmp_path):
     """So the test above would see it."""
     bad = poisoned(checkpoint, tmp_path, PLACES[0])

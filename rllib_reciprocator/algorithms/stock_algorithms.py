@@ -5,7 +5,7 @@ The classes are here, and not made where they are asked for, so that checkpoints
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms import appo, impala, ppo
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -53,43 +53,47 @@ class ConfigWithPlayers(AlgorithmConfig):
         return self
 
 
+class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner):
+    """Mixed into an algorithm of RLlib's.
+
+    Attributes:
+        config_class: Its configuration's class.
+    """
+
+    config_class: ClassVar[type[ConfigWithPlayers]]
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> ConfigWithPlayers:
+        """The default configuration."""
+        return cls.config_class(algo_class=cls)
+
+
 class PPOConfig(ConfigWithPlayers, ppo.PPOConfig):
     """RLlib's configuration of PPO."""
 
 
-class PPO(StopsWhenDiverged, FailsFastOnLostLearner, ppo.PPO):
+class PPO(WithPlayers, ppo.PPO):
     """RLlib's PPO."""
 
-    @classmethod
-    @override(Algorithm)
-    def get_default_config(cls) -> PPOConfig:
-        """The default configuration."""
-        return PPOConfig(algo_class=cls)
+    config_class = PPOConfig
 
 
 class APPOConfig(ConfigWithPlayers, appo.APPOConfig):
     """RLlib's configuration of APPO."""
 
 
-class APPO(StopsWhenDiverged, FailsFastOnLostLearner, appo.APPO):
+class APPO(WithPlayers, appo.APPO):
     """RLlib's APPO."""
 
-    @classmethod
-    @override(Algorithm)
-    def get_default_config(cls) -> APPOConfig:
-        """The default configuration."""
-        return APPOConfig(algo_class=cls)
+    config_class = APPOConfig
 
 
 class IMPALAConfig(ConfigWithPlayers, impala.IMPALAConfig):
     """RLlib's configuration of IMPALA."""
 
 
-class IMPALA(StopsWhenDiverged, FailsFastOnLostLearner, impala.IMPALA):
+class IMPALA(WithPlayers, impala.IMPALA):
     """RLlib's IMPALA."""
 
-    @classmethod
-    @override(Algorithm)
-    def get_default_config(cls) -> IMPALAConfig:
-        """The default configuration."""
-        return IMPALAConfig(algo_class=cls)
+    config_class = IMPALAConfig

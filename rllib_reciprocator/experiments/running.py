@@ -151,8 +151,9 @@ def check_restore(experiment: Experiment) -> None:
     """
     if experiment.restore:
         try:
-            check_pickles(_restored_from(experiment))
-            check_weights(_restored_from(experiment))
+            checkpoint = _restored_from(experiment)
+            check_pickles(checkpoint)
+            check_weights(checkpoint)
         except ValueError as error:
             raise UserError(f"restore: {error}") from None
 
