@@ -16,8 +16,8 @@ def main() -> None:
     import torch
 
     from rllib_reciprocator import ReciprocatorConfig
-    from rllib_reciprocator.analysis import open_table
-    from rllib_reciprocator.analysis.tournament import enter, hold, tournament
+    from rllib_reciprocator.evaluation import open_evaluator
+    from rllib_reciprocator.evaluation.tournament import enter, hold, tournament
 
     torch.set_num_threads(1)
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -32,7 +32,7 @@ def main() -> None:
             entrants.append(f"run_{seed}={algo.save_to_path(f'{folder}/{seed}')}")
             algo.stop()
 
-        table = open_table(f"{folder}/1", seed=1)
+        table = open_evaluator(f"{folder}/1", seed=1)
         times = []
         for _ in range(4):
             start = time.perf_counter()

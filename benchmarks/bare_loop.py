@@ -122,8 +122,8 @@ class BareEpochs:
         learner = algorithm.learner_group._learner
         batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
         self.players = []
-        for seat, columns in batch.policy_batches.items():
-            module = deepcopy(learner.module[seat].unwrapped())
+        for agent, columns in batch.policy_batches.items():
+            module = deepcopy(learner.module[agent].unwrapped())
             self.players.append((module, torch.optim.Adam(module.parameters(), lr=self.config.lr), dict(columns)))
 
     def iterate(self) -> None:

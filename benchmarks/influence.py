@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 import social_dilemmas
-from rllib_reciprocator.algorithms.advantages import returns_after
-from rllib_reciprocator.estimators import (
+from rllib_reciprocator.batched.advantages import returns_after
+from rllib_reciprocator.influence import (
     CounterfactualInfluence,
     OwnViewInfluence,
     RewardModelInfluence,
     Transition,
 )
-from rllib_reciprocator.estimators.regression import RegressionInfluence
-from rllib_reciprocator.estimators.view import OWN, STATE, view, view_space
-from rllib_reciprocator.rewards import REWARDS, balance, reciprocal_reward
+from rllib_reciprocator.influence.regression import RegressionInfluence
+from rllib_reciprocator.influence.view import OWN, STATE, view, view_space
+from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
 
 ESTIMATORS: dict[str, tuple[type[RegressionInfluence], dict[str, Any]]] = {
     "reward": (RewardModelInfluence, {}),
@@ -62,7 +62,7 @@ def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2,
     for _ in range(num_steps):
         behavior = torch.einsum("bni,nia->bna", obs.flatten(2), policies).softmax(-1)
         actions = torch.multinomial(behavior.flatten(0, 1), 1, generator=generator).view(games, num_agents)
-        seen, before, time_left = view(game, obs, sees), game.get_state(), game.time_left()
+        seen, before, time_left = view(game, obs, sees, game.state()), game.get_state(), game.time_left()
         step = game.step(actions)
         exact = step.rewards[:, None].repeat(1, num_agents, 1)
         for j in range(num_agents):

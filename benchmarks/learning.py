@@ -63,12 +63,12 @@ def main() -> None:
             seconds += time.perf_counter() - start
             not_finite += sum(not math.isfinite(value) for _, _, value in figures(result))
             outcomes = result["env_runners"]["outcomes"]
-            rates = [float(outcomes[seat][options.outcome]) for seat in sorted(outcomes)]
+            rates = [float(outcomes[agent][options.outcome]) for agent in sorted(outcomes)]
             if first is None and min(rates) >= options.threshold:
                 first, reached = iteration, seconds
             if iteration in options.report:
                 returns = result["env_runners"]["agent_episode_returns_mean"]
-                mean = " ".join(f"{float(returns[seat]):.1f}" for seat in sorted(returns))
+                mean = " ".join(f"{float(returns[agent]):.1f}" for agent in sorted(returns))
                 shown.append(f"{iteration}: " + " ".join(f"{rate:.3f}" for rate in rates) + f" ({mean})")
         algo.stop()
         firsts.append(first if first is not None else float("inf"))

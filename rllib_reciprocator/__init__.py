@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.algorithms.reciprocate import reciprocate
     from rllib_reciprocator.algorithms.reciprocator import Reciprocator, ReciprocatorConfig
+    from rllib_reciprocator.episodes.reciprocate import reciprocate
 
 _FROM = {
     "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
     "ReciprocatorConfig": "rllib_reciprocator.algorithms.reciprocator",
-    "reciprocate": "rllib_reciprocator.algorithms.reciprocate",
+    "reciprocate": "rllib_reciprocator.episodes.reciprocate",
 }
 __all__ = ["Reciprocator", "ReciprocatorConfig", "reciprocate"]
 

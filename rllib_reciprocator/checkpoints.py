@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from social_dilemmas.registry import did_you_mean
@@ -49,17 +50,42 @@ _NAMES = {
     "pathlib": "Path PosixPath PurePath PurePosixPath",
     "pathlib._local": "Path PosixPath PurePath PurePosixPath",
     "ray.rllib.algorithms.algorithm_config": "AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN",
-    "rllib_reciprocator.algorithms.reciprocate": "_learner_pieces _runner_pieces",
-    "rllib_reciprocator.algorithms.reciprocator.config": "_own_module",
-    "rllib_reciprocator.algorithms.stock_observations": "preparing preparing_one",
-    "rllib_reciprocator.algorithms.stock_players": "_module_of",
+    "rllib_reciprocator.episodes.reciprocate": "_learner_pieces _runner_pieces",
+    "rllib_reciprocator.batched.config": "_module_of",
+    "rllib_reciprocator.episodes.observations": "preparing preparing_one",
+    "rllib_reciprocator.episodes.modules": "_module_of",
     "torch": "BoolStorage DoubleStorage FloatStorage IntStorage LongStorage Size UInt8Storage device",
     "torch._utils": "_rebuild_parameter _rebuild_tensor_v2",
 }
-# Classes that version 0.1.0 made elsewhere.
-_MOVED = {
-    ("rllib_reciprocator.algorithms.reciprocate", name): "rllib_reciprocator.algorithms.stock_algorithms"
-    for name in ("PPO", "APPO", "IMPALA")
+# What version 0.1.0 called otherwise: modules, and single names in them.
+_MOVED_MODULES = {
+    f"rllib_reciprocator.{old}": f"rllib_reciprocator.{new}"
+    for old, new in {
+        "algorithms.reciprocate": "episodes.algorithms",
+        "algorithms.reciprocator.settings": "intrinsic.reciprocity",
+        "callbacks.episode_influence": "episodes.influence_callback",
+        "callbacks.episode_outcomes": "episodes.outcomes_callback",
+        "connectors.episode_influence": "episodes.influence",
+        "connectors.joint_steps": "episodes.joint_steps",
+        "estimators.counterfactual": "influence.counterfactual",
+        "estimators.mixed_reward_model": "influence.mixed_reward_model",
+        "estimators.own_view": "influence.own_view",
+        "estimators.reward_model": "influence.reward_model",
+        "estimators.tabular": "influence.tabular",
+        "estimators.transition_model": "influence.transition_model",
+        "rewards.rules": "intrinsic.reciprocity",
+        "rollout.batched_env_runner": "batched.env_runner",
+    }.items()
+}
+_MOVED_NAMES = {
+    ("rllib_reciprocator.algorithms.reciprocator.config", "_own_module"): (
+        "rllib_reciprocator.batched.config",
+        "_module_of",
+    ),
+    ("rllib_reciprocator.callbacks.social_metrics", "SocialMetricsCallback"): (
+        "ray.rllib.callbacks.callbacks",
+        "RLlibCallback",
+    ),
 }
 ALLOWED = frozenset((module, name) for module, names in _NAMES.items() for name in names.split())
 
@@ -75,11 +101,12 @@ class _Unpickler(pickle.Unpickler):
         """
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return _load_storage
+        module, name = _MOVED_NAMES.get((module, name), (_MOVED_MODULES.get(module, module), name))
         if (module, name) in ALLOWED:
             return super().find_class(module, name)
         if _is_within(module):
             try:
-                found = super().find_class(_MOVED.get((module, name), module), name)
+                found = super().find_class(module, name)
             except (ImportError, AttributeError):  # of another version
                 return self.refuse(module, name)
             if isinstance(found, type) and _is_within(found.__module__):
@@ -202,6 +229,19 @@ def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
     for unknown in _stand_ins((found, args, kwargs)):
         raise ValueError(f"{file}: cannot be read (it asks for {unknown.module}.{unknown.name}, {_UNKNOWN})")
     return found, args, kwargs
+
+
+def read_config(checkpoint: Path) -> AlgorithmConfig:
+    """The configuration that a checkpoint was made with.
+
+    Raises:
+        ValueError: If its file cannot be read.
+    """
+    try:
+        algorithm, (state,), _ = read_constructor(checkpoint)
+        return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]
+    except Exception as error:  # settings of another version may be anything
+        raise ValueError(f"{checkpoint}: its settings cannot be read ({error})") from None
 
 
 def _stand_ins(value: Any) -> Iterator[_StandIn | type[_StandIn]]:

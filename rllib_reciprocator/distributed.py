@@ -26,16 +26,37 @@ def most_of_learners(count: int, device: torch.device | str = "cpu") -> int:
     return int(most)
 
 
-def standardized(values: Tensor) -> Tensor:
+def rank_of_learner() -> int:
+    """Which of the learners this process is, from 0."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0
+    return torch.distributed.get_rank()
+
+
+def standardized(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Values less their mean over their standard deviation, both taken over all learners.
 
     A constant input gives zeros.
+
+    Args:
+        values: Of any shape.
+        mask: Of the same shape, which values count in mean and deviation; all of them if None.
     """
-    moments = torch.stack([values.sum(), torch.tensor(float(values.numel()), device=values.device)])
+    weights = torch.ones_like(values) if mask is None else mask.to(values.dtype)
+    moments = torch.stack([(values * weights).sum(), weights.sum()])
     total, count = sum_over_learners(moments)
+    count = count.clamp(min=1.0)
     centered = values - total / count
-    variance = sum_over_learners(centered.square().sum()) / count
+    variance = sum_over_learners((centered.square() * weights).sum()) / count
     return centered / (variance.sqrt() + 1e-8)
+
+
+def deviation(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The standard deviation over some axes, which are kept, and over all learners; at least a little above zero."""
+    total = values.sum(axes, keepdim=True)
+    count = sum_over_learners(torch.full((), values.numel() / total.numel(), device=values.device))
+    centered = values - sum_over_learners(total) / count
+    return (sum_over_learners(centered.square().sum(axes, keepdim=True)) / count).sqrt() + 1e-8
 
 
 class NothingToAverage:

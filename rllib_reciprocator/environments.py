@@ -29,6 +29,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
     Attributes:
         horizon: Steps of a whole episode, if the environment has a fixed number of them and says so.
         action_names: What its actions are called, if it says.
+        has_payoffs: Whether rewards are known to follow from the joint action alone.
         summarize: How outcomes that were summed over steps become rates, if the environment is one of our games.
     """
 
@@ -44,6 +45,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         self.action_space = gymnasium.spaces.Dict(self.action_spaces)
         self.horizon: int | None = getattr(env, "horizon", None)
         self.action_names: tuple[str, ...] = tuple(getattr(env, "action_names", ()))
+        self.has_payoffs = getattr(env, "payoffs", None) is not None
         self.summarize = getattr(env, "summarize", None)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:

@@ -135,10 +135,10 @@ def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
 
 def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
     """A class by value may name what this version no longer has; only its own name counts."""
-    gone = b"crllib_reciprocator.algorithms.lost_learners\nGone\n."
+    gone = b"crllib_reciprocator.lost_learners\nGone\n."
     file = tmp_path / "x.pkl"
     file.write_bytes(gone)
-    with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.algorithms\.lost_learners\.Gone"):
+    with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.lost_learners\.Gone"):
         unpickle(file)
     assert unpickle(file, _LenientUnpickler).name == "Gone"
 
@@ -171,11 +171,11 @@ def test_tensors_and_what_settings_are_made_of_are_read(tmp_path):
     import gymnasium
     import numpy as np
 
-    from rllib_reciprocator.algorithms.reciprocator.config import _own_module
+    from rllib_reciprocator.batched.config import _module_of
 
     value = {
         "tensor": torch.arange(4.0).reshape(2, 2), "int": torch.arange(3), "array": np.eye(2, dtype=np.float32),
-        "scalar": np.float64(2.0), "partial": partial(_own_module, "x"), "space": gymnasium.spaces.Discrete(3, seed=1),
+        "scalar": np.float64(2.0), "partial": partial(_module_of, "x"), "space": gymnasium.spaces.Discrete(3, seed=1),
         "ordered": OrderedDict(a=1), "path": Path("/x"), "rng": np.random.default_rng(1),
     }  # fmt: skip
     file = tmp_path / "x.pkl"

@@ -13,11 +13,12 @@ from ray.tune import register_env
 from typer.testing import CliRunner
 
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
 from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.experiments.schema import Experiment, parse, typed
 from rllib_reciprocator.experiments.settings_page import settings_page
 from rllib_reciprocator.experiments.validation import check
+from rllib_reciprocator.intrinsic import ReciprocitySettings
+from rllib_reciprocator.models.settings import ModelSettings
 from tests.multi_agent_envs import TwoAgents
 
 ROOT = Path(__file__).parent.parent

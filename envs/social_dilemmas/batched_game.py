@@ -181,12 +181,13 @@ class BatchedGame(ABC):
 
     @staticmethod
     @abstractmethod
-    def summarize(totals: dict[str, Tensor], num_steps: int) -> dict[str, Tensor]:
+    def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
         """Turns outcomes summed over steps into rates, element by element.
 
         Args:
             totals: Each outcome summed over ``num_steps`` joint steps, all of one shape, as ``[N]`` or ``[B, N]``.
-            num_steps: How many joint steps were summed.
+            num_steps: How many joint steps were summed; where totals are of episodes of different lengths, a tensor
+                ``[B, 1]``.
 
         Returns:
             Rates by name, of the same shape, as reported in results.

@@ -82,8 +82,8 @@ class Coins(BatchedGame):
         self._one_hot = torch.eye(cells, device=self.device)
         self._up_to = torch.ones(cells, cells, device=self.device).tril()
         self._before = torch.ones(num_agents, num_agents, device=self.device).tril(-1)
-        seats = torch.arange(num_agents, device=self.device)
-        rotation = (seats[:, None] + seats[None, :]) % num_agents
+        agents = torch.arange(num_agents, device=self.device)
+        rotation = (agents[:, None] + agents[None, :]) % num_agents
         self._objects_seen = torch.cat([rotation, rotation + num_agents], 1).flatten()
         # Agents, then coins, with the copies along the last axis: comparing and adding is fastest along a long one.
         self._cells = torch.zeros(2 * num_agents, num_games, dtype=torch.int64, device=self.device)
@@ -172,7 +172,7 @@ class Coins(BatchedGame):
         return cells_before.long()
 
     @staticmethod
-    def summarize(totals: dict[str, Tensor], num_steps: int) -> dict[str, Tensor]:
+    def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
         """Share of one's own among the coins one took (0 if none), and coins taken a step."""
         coins = totals["own_coins"] + totals["others_coins"]
         return {"own_coin_share": totals["own_coins"] / coins.clamp(min=1.0), "coins_per_step": coins / num_steps}

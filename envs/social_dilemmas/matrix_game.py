@@ -30,7 +30,7 @@ class MatrixGame(BatchedGame):
     | outcomes | ``cooperation_rate`` |
 
     Source: the memory-1 observation and its start are those of Zhou, Hong and Kao (2024), section 5; there both
-    players see the joint action in seat order, here each sees itself first, so that a policy can change seats.
+    players see the joint action in one order, here each sees itself first, so that a policy can play for any agent.
 
     Version history: v0, first.
     """
@@ -97,8 +97,8 @@ class MatrixGame(BatchedGame):
 
     def views(self, obs: Tensor) -> Tensor:
         """The last actions, turned on by k; before the first step all see the same, ``[B, N, N, N]``."""
-        seats = torch.arange(self.num_agents, device=self.device)
-        turned = obs[:, :, (seats[:, None] + seats) % self.num_agents]
+        agents = torch.arange(self.num_agents, device=self.device)
+        turned = obs[:, :, (agents[:, None] + agents) % self.num_agents]
         return torch.where(obs[:, :, :1, None] < 0, obs[:, :, None], turned)
 
     def _initial_state(self) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class MatrixGame(BatchedGame):
         return self._rewards_of[joint], terminated, {"cooperated": (actions == COOPERATE).float()}
 
     @staticmethod
-    def summarize(totals: dict[str, Tensor], num_steps: int) -> dict[str, Tensor]:
+    def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
         """Share of steps in which each player cooperated."""
         return {"cooperation_rate": totals["cooperated"] / num_steps}
 

@@ -22,6 +22,7 @@ class GameParallelEnv(ParallelEnv):
     Attributes:
         horizon: Steps of an episode, at most.
         action_names: What the actions are called.
+        payoffs: The payoff table of a game in which rewards follow from the joint action alone, else None.
         summarize: The game's :meth:`BatchedGame.summarize`, for outcomes summed over steps.
     """
 
@@ -47,6 +48,7 @@ class GameParallelEnv(ParallelEnv):
         self.state_space = game.state_space
         self.horizon = game.horizon
         self.action_names = game.action_names
+        self.payoffs = game.payoffs
         self.summarize = game.summarize
         self._game = game
 

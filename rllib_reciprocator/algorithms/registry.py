@@ -8,9 +8,14 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import get_trainable_cls
 
-OURS = {
+# Those on the batched engine, and those of RLlib's that take players.
+BATCHED = {
+    "AdvantageAlignment": "rllib_reciprocator.algorithms.advantage_alignment",
     "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
-    **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.algorithms.stock_algorithms"),
+}
+OURS = {
+    **BATCHED,
+    **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.episodes.algorithms"),
 }
 
 

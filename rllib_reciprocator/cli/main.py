@@ -241,8 +241,8 @@ def evaluate(
     A checkpoint is made of pickles. It is read only if it asks for nothing but classes of RLlib and of this package;
     --trust reads any other too, and runs the code in it.
     """
-    from rllib_reciprocator.analysis import animation, evaluation, open_table
-    from rllib_reciprocator.analysis.trace import write_trace
+    from rllib_reciprocator.evaluation import film, open_evaluator, printing
+    from rllib_reciprocator.evaluation.trace import write_trace
     from rllib_reciprocator.experiments import running
     from rllib_reciprocator.experiments.errors import UserError, output_path
     from rllib_reciprocator.experiments.printing import print_table
@@ -251,26 +251,26 @@ def evaluate(
     _trust(trust)
     others = {}
     for assignment in players or []:
-        seat, equals, player = assignment.partition("=")
+        agent, equals, player = assignment.partition("=")
         if not equals:
             raise UserError(f"--players {assignment}: give AGENT=PLAYER, as player_1=scripted/always_defect")
-        others[seat] = player
+        others[agent] = player
     picture, steps, figures = (
         output_path(written, option) for written, option in ((render, "--render"), (trace, "--trace"), (out, "--out"))
     )
     if picture:
-        animation.check_format(picture)
-    table = open_table(checkpoint, others, seed=seed, explore=explore)
-    report = table.evaluate(episodes)
-    print_table(Console(), evaluation.table(report))
+        film.check_format(picture)
+    evaluator = open_evaluator(checkpoint, others, seed=seed, explore=explore)
+    report = evaluator.evaluate(episodes)
+    print_table(Console(), printing.table(report))
     if figures:
-        evaluation.write(report, figures)
+        printing.write(report, figures)
         typer.echo(f"written to {out}")
     if steps:
-        write_trace(table.trace(episodes), steps)
+        write_trace(evaluator.trace(episodes), steps)
         typer.echo(f"written to {trace}")
     if picture:
-        animation.write_film(table.film(), picture)
+        film.write_film(evaluator.film(), picture)
         typer.echo(f"written to {render}")
 
 
@@ -280,7 +280,7 @@ def tournament(
     entrants: Annotated[
         list[str],
         typer.Argument(
-            help="A checkpoint's or run's folder (#SEAT after it for one of its players), scripted/STRATEGY or"
+            help="A checkpoint's or run's folder (#AGENT after it for one of its players), scripted/STRATEGY or"
             " axelrod/STRATEGY; NAME= before it for another name."
         ),
     ],
@@ -297,7 +297,7 @@ def tournament(
     trust: Trust = False,
 ) -> None:
     """Everybody against everybody: returns and outcomes of every entrant beside every other."""
-    from rllib_reciprocator.analysis import tournament as tournaments
+    from rllib_reciprocator.evaluation import tournament as tournaments
     from rllib_reciprocator.experiments import running
     from rllib_reciprocator.experiments.errors import user_path
     from rllib_reciprocator.experiments.printing import print_table
@@ -331,10 +331,10 @@ def report(
     trust: Trust = False,
 ) -> None:
     """What came of runs, as one HTML file that needs nothing else."""
-    from rllib_reciprocator.analysis.curves import AXES
-    from rllib_reciprocator.analysis.report import write_report
     from rllib_reciprocator.experiments import running
     from rllib_reciprocator.experiments.errors import UserError, output_path, unknown
+    from rllib_reciprocator.reports.curves import AXES
+    from rllib_reciprocator.reports.report import write_report
 
     running.set_verbosity(0)
     _trust(trust)

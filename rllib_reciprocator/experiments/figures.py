@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rllib_reciprocator.callbacks.social_metrics import QUANTILES
+from rllib_reciprocator.metric_names import REWARD_PER_STEP
+from rllib_reciprocator.quantiles import QUANTILES
 
 # Colours of lines and bars, in their order.
 PALETTE = (
@@ -16,8 +17,8 @@ LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
 RECIPROCAL_REWARD = "reciprocal_reward"
 RETURN, RETURN_OF_ALL = "return", "return_of_all"
 BY_PAIR = ("influence", "influence_std", "balance")
-SOCIAL = ("efficiency", "equality")
-NOT_OUTCOMES = (RETURN, RETURN_OF_ALL, RECIPROCAL_REWARD, *BY_PAIR, *SOCIAL, *LOSSES)
+SOCIAL = ("efficiency", "equality", "reward_gap")
+NOT_OUTCOMES = (RETURN, RETURN_OF_ALL, REWARD_PER_STEP, RECIPROCAL_REWARD, *BY_PAIR, *SOCIAL, *LOSSES)
 
 
 def outcome_rates(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -42,6 +43,7 @@ def _all(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for name, by_agent in outcome_rates(result).items():
         yield from ((name, agent, value) for agent, value in by_agent.items())
     yield from ((RETURN, agent, value) for agent, value in sampled.get("agent_episode_returns_mean", {}).items())
+    yield from ((REWARD_PER_STEP, agent, value) for agent, value in sampled.get(REWARD_PER_STEP, {}).items())
     yield RETURN_OF_ALL, "", sampled.get("episode_return_mean")
     yield from ((name, "", sampled.get("social", {}).get(name)) for name in SOCIAL)
     for name in BY_PAIR:

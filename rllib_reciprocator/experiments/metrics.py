@@ -9,13 +9,14 @@ from itertools import permutations
 from typing import Any
 
 import torch
-from ray._private.dict import flatten_dict
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 import social_dilemmas
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, SOCIAL
-from rllib_reciprocator.rollout import INFLUENCE_MODULE_ID, OUTCOMES
+from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.metric_names import OUTCOMES, REWARD_PER_STEP
+from rllib_reciprocator.ray_internals import flatten_dict
 from social_dilemmas.batched_game import BatchedGame
 from social_dilemmas.registry import did_you_mean
 
@@ -33,7 +34,7 @@ OF_ENV_RUNNERS = (
 )  # fmt: skip
 BY_AGENT = (
     "agent_episode_returns_mean", "agent_episode_return_mean", "agent_steps", "num_agent_steps_sampled",
-    "num_agent_steps_sampled_lifetime", RECIPROCAL_REWARD,
+    "num_agent_steps_sampled_lifetime", RECIPROCAL_REWARD, REWARD_PER_STEP,
 )  # fmt: skip
 BY_MODULE = (
     "module_episode_returns_mean", "module_episode_return_mean", "num_module_steps_sampled",
@@ -148,7 +149,9 @@ def _of_env_runners(config: AlgorithmConfig) -> Iterable[str]:
         yield from (f"{name}/*" for name in BY_PAIR)
         return
     yield from (f"{OUTCOMES}/{agent}/{name}" for agent in agents for name in _outcomes(game))
-    yield from (f"social/{name}" for name in SOCIAL)
+    # Equality is not defined where rewards may be negative.
+    yield from (f"social/{name}" for name in SOCIAL if name != "equality" or game.reward_range[0] >= 0)
+    yield "pool/*"
     for first, second in permutations(agents, 2):
         yield from (f"{name}/{first}_on_{second}" for name in BY_PAIR[:2])
         yield f"{BY_PAIR[2]}/{first}_towards_{second}"

@@ -9,14 +9,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pyarrow.fs import FileSystem
-from ray._private.dict import flatten_dict
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.result_grid import ResultGrid
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
 from rllib_reciprocator.experiments.figures import PALETTE, outcome_rates
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.printing import print_table
@@ -24,6 +23,7 @@ from rllib_reciprocator.experiments.results import differing, parse_results, rea
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign
+from rllib_reciprocator.ray_internals import flatten_dict
 
 CURVES = "learning_curves.png"
 # With more trials there is one summary instead of a table each.
@@ -42,7 +42,7 @@ class Trial:
         folder: Where its files are, a path in the file system of its storage.
         storage: That file system.
         settings: Its settings, by path.
-        players: Who played, by seat; empty for algorithms without players.
+        players: Who played, by agent; empty for algorithms without players.
         results: The result of every iteration, as reported.
         checkpoint: The last checkpoint's folder, if any.
         error: What ended it, if it failed.
@@ -85,14 +85,15 @@ def _players(
     experiment: Experiment, algorithm: type[Algorithm], settings: dict[str, Any], results: list[dict[str, Any]]
 ) -> dict[str, str]:
     players: dict[str, Any] = {key: settings[key] for key in ("players", "env_config") if key in settings}
-    if not issubclass(algorithm.get_default_config().__class__, ReciprocatorConfig):
-        seats = sorted(results[-1].get("env_runners", {}).get("agent_episode_returns_mean", {})) if results else []
-        if "players" not in players or not seats:
+    if not issubclass(algorithm, BatchedAlgorithm):
+        agents = sorted(results[-1].get("env_runners", {}).get("agent_episode_returns_mean", {})) if results else []
+        if "players" not in players or not agents:
             return {}
         learner = algorithm.__name__.lower()
-        return {player.seat: player.name for player in assign(players["players"], seats, None, learner)}
+        return {player.agent: player.name for player in assign(players["players"], agents, None, (learner,))}
     config = build_config(algorithm, experiment.env, players)
-    return {player.seat: player.name for player in config.seated()}
+    assert isinstance(config, BatchedConfig)
+    return {player.agent: player.name for player in config.assigned_players}
 
 
 def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
@@ -130,15 +131,15 @@ def _table(experiment: Experiment, trial: Trial) -> Table:
     rates, sampled = outcome_rates(last), last.get("env_runners", {})
     returns = sampled.get("agent_episode_returns_mean", {})
     table = Table()
-    table.add_column("seat")
+    table.add_column("agent")
     table.add_column("player")
     table.add_column("extrinsic return", justify="right")
     for name in rates:
         table.add_column(name.replace("_", " "), justify="right")
-    for seat in sorted(returns) or ["all"]:
-        value = returns.get(seat, sampled.get("episode_return_mean", float("nan")))
-        row = [seat, trial.players.get(seat, experiment.run), f"{value:.2f}"]
-        table.add_row(*row, *(f"{by.get(seat, float('nan')):.3f}" for by in rates.values()))
+    for agent in sorted(returns) or ["all"]:
+        value = returns.get(agent, sampled.get("episode_return_mean", float("nan")))
+        row = [agent, trial.players.get(agent, experiment.run), f"{value:.2f}"]
+        table.add_row(*row, *(f"{by.get(agent, float('nan')):.3f}" for by in rates.values()))
     return table
 
 
@@ -196,7 +197,7 @@ def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     """What is drawn of a result: name of the panel -> player -> value."""
     metrics = result.get("env_runners", {})
     returns = metrics.get("agent_episode_returns_mean") or {"episode return": metrics.get("episode_return_mean")}
-    known = {seat: returns[seat] for seat in sorted(returns) if returns[seat] is not None}
+    known = {agent: returns[agent] for agent in sorted(returns) if returns[agent] is not None}
     return {**outcome_rates(result), "extrinsic return": known}
 
 
@@ -217,7 +218,7 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
     settings = by_setting(trials)
     sweep = len(settings) > 1
     names = list(dict.fromkeys(name for trial in trials for name in _figures(trial.results[-1])))
-    seats = list(dict.fromkeys(s for t in trials for by in _figures(t.results[-1]).values() for s in by))
+    agents = list(dict.fromkeys(s for t in trials for by in _figures(t.results[-1]).values() for s in by))
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -226,8 +227,8 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
             iterations = [result["training_iteration"] for result in trial.results]
             figures = [_figures(result) for result in trial.results]
             for panel, name in zip(panels, names, strict=True):
-                for index, seat in enumerate(seats):
-                    values = [each.get(name, {}).get(seat, float("nan")) for each in figures]
+                for index, agent in enumerate(agents):
+                    values = [each.get(name, {}).get(agent, float("nan")) for each in figures]
                     style = {"color": _colour(number if sweep else index), "linestyle": STYLES[index % len(STYLES)]}
                     panel.plot(iterations, values, linewidth=1.6, **style)
     for panel, name in zip(panels, names, strict=True):
@@ -240,10 +241,10 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
     players = trials[0].players
     keys = [
         Line2D(
-            [], [], label=f"{seat} ({players[seat]})" if seat in players else seat,
+            [], [], label=f"{agent} ({players[agent]})" if agent in players else agent,
             color="black" if sweep else _colour(index), linestyle=STYLES[index % len(STYLES)],
         )
-        for index, seat in enumerate(seats)
+        for index, agent in enumerate(agents)
     ]  # fmt: skip
     if sweep:
         labels = [", ".join(f"{name.rpartition('/')[2]} {value}" for name, value in key) for key in settings]

@@ -10,11 +10,11 @@ from typing import Any
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray import cloudpickle, tune
-from ray._private.dict import flatten_dict
 
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.stopping import StopAt
+from rllib_reciprocator.ray_internals import flatten_dict
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.result_grid import ResultGrid
 
-from rllib_reciprocator.algorithms.divergence import DivergenceCallback, StopsWhenDiverged
 from rllib_reciprocator.checkpoints import TRUST, check_pickles, check_weights, find_checkpoint, is_trusted
+from rllib_reciprocator.divergence import DivergenceCallback, StopsWhenDiverged
+from rllib_reciprocator.episodes.rewards_callback import RewardPerStepCallback
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
 from rllib_reciprocator.experiments.metrics import ITERATIONS
@@ -198,7 +199,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     folder = storage_of(experiment)
     space = {"env": experiment.env, **with_distributions(algorithm_settings(experiment.config))}
     if not issubclass(algorithm, StopsWhenDiverged):
-        space["callbacks_class"] = [DivergenceCallback]
+        space["callbacks_class"] = [DivergenceCallback, RewardPerStepCallback]
     if experiment.seeds:
         space["seed"] = tune.grid_search(list(range(1, experiment.seeds + 1)))
     if experiment.restore:

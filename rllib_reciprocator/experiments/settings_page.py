@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import social_dilemmas
-from rllib_reciprocator.algorithms.reciprocate import SETTINGS
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
-from rllib_reciprocator.algorithms.reciprocator.settings import ModelSettings, ReciprocitySettings
+from rllib_reciprocator.batched import BatchedConfig
+from rllib_reciprocator.episodes.reciprocate import SETTINGS
 from rllib_reciprocator.experiments.schema import Experiment
+from rllib_reciprocator.intrinsic import ReciprocitySettings
+from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models import ActorCriticModule
+from rllib_reciprocator.models.settings import ModelSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, assign
 from rllib_reciprocator.players.scripted import STRATEGIES
 
@@ -30,7 +33,7 @@ def settings_page() -> str:
     """
     config = ReciprocatorConfig()
     reciprocity = described(ReciprocatorConfig.reciprocity)
-    training = described(ReciprocatorConfig.training)
+    training = described(BatchedConfig.training) | described(BatchedConfig.env_runners)
     experiment = described(Experiment, "Attributes")
     parts = [
         "# Settings",
@@ -40,21 +43,22 @@ def settings_page() -> str:
         _table((name, _default(field), experiment[name]) for name, field in _fields(Experiment) if name != "name"),
         "## `config`",
         "All of RLlib's settings of the algorithm, by RLlib's names; `lambda` for `lambda_`, `model_config` for"
-        " networks. `Reciprocator` differs from RLlib's PPO in these defaults:",
+        " networks. `Reciprocator` and the others on the batched engine differ from RLlib's PPO in these defaults:",
         _table((name, repr(getattr(config, name)), "") for name in _PPO_OF_OURS),
         "and has these of its own:",
         _table((name, repr(getattr(config, name)), training[name]) for name in training if hasattr(config, name)),
         "## `config.players`",
-        "Player by seat or pattern of seats. " + _markdown(_paragraphs(assign)[1]),
+        "Player by agent or pattern of agents. " + _markdown(_paragraphs(assign)[1]),
         _players(),
         f"A player that learns may have settings of its own: {_listed(OWN_SETTINGS)} and `model_config`. Strategies:"
         f" {_listed(STRATEGIES)}.",
         "## `config.reciprocity`",
         f"With RLlib's own algorithms (`run: PPO`, `APPO`, `IMPALA`): {_listed(sorted(SETTINGS))}.",
         _table((name, _default(field), reciprocity[name]) for name, field in _fields(ReciprocitySettings)),
+        *_intrinsic_rewards(),
         "## `config.model_config`",
-        "Of `Reciprocator`, `model: actor_critic`; `model: rllib` takes RLlib's `DefaultModelConfig` instead. "
-        + _markdown(_paragraphs(ActorCriticModule)[1]),
+        "Of the algorithms on the batched engine, `model: actor_critic`; `model: rllib` takes RLlib's"
+        " `DefaultModelConfig` instead. " + _markdown(_paragraphs(ActorCriticModule)[1]),
         _table((name, _default(field), "") for name, field in _fields(ModelSettings)),
         "## `config.env_config`",
     ]
@@ -66,6 +70,16 @@ def settings_page() -> str:
             _table((name, _value(default), about.get(name, "")) for name, (_, default) in spec.settings().items())
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _intrinsic_rewards() -> Iterable[str]:
+    """A section for each intrinsic reward but the first, which has its own."""
+    for name in intrinsic_names()[1:]:
+        settings = intrinsic_reward(name).settings_class()
+        about = described(settings, "Attributes")
+        yield f"## `config.{name}`"
+        yield f"For players with `intrinsic: {{{name}: {{}}}}`, which may set any of it for themselves."
+        yield _table((each, _default(field), about[each]) for each, field in _fields(settings))
 
 
 def described(target: Any, section: str = "Args") -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ray._private.dict import flatten_dict
 from ray.tune.stopper import Stopper
 
 from rllib_reciprocator.experiments.metrics import missing
+from rllib_reciprocator.ray_internals import flatten_dict
 
 
 class StopAt(Stopper):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ray._private.dict import flatten_dict
 from ray.tune.experiment import Trial
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.result import TIMESTEPS_TOTAL, TRAINING_ITERATION
@@ -19,6 +18,7 @@ from rllib_reciprocator.experiments.figures import (
     distributions,
     figures,
 )
+from rllib_reciprocator.ray_internals import flatten_dict
 
 # What is said of the trial itself, and not of what it learned.
 _BOOKKEEPING = ("config", "timestamp", "date", "pid", "hostname", "node_ip", "trial_id", "done", "perf")

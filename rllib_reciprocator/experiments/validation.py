@@ -11,23 +11,23 @@ from typing import Any, get_type_hints
 
 import gymnasium
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 import social_dilemmas
 from rllib_reciprocator import environments
-from rllib_reciprocator.algorithms.reciprocate import SUPPORTED, check_modules
-from rllib_reciprocator.algorithms.reciprocator import Reciprocator, ReciprocatorConfig
-from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings, model_settings_class
-from rllib_reciprocator.algorithms.registry import algorithm_class, algorithm_names
+from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class, algorithm_names
+from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
+from rllib_reciprocator.episodes.reciprocate import SUPPORTED, check_modules
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
 from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
 from rllib_reciprocator.experiments.ranges import check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
-from rllib_reciprocator.players import RECIPROCATOR
+from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
+from rllib_reciprocator.models.settings import model_settings_class
+from rllib_reciprocator.players import RECIPROCITY
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
+from rllib_reciprocator.ray_internals import DEPRECATED_VALUE, env_creator
 from social_dilemmas.registry import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,10 @@ def check(experiment: Experiment, where: str) -> type[Algorithm]:
         try:
             config = build_config(algorithm, experiment.env, settings)
             if number == 0:
-                if settings.get("reciprocity") and not _anybody_reciprocates(config):
-                    logger.warning("%s.config.reciprocity: nobody reciprocates, so that it is not used", at)
+                for name in intrinsic_names():
+                    if settings.get(name) and not _anybody_has(config, name):
+                        nobody = "nobody reciprocates" if name == RECIPROCITY else "nobody is moved by it"
+                        logger.warning("%s.config.%s: %s, so that it is not used", at, name, nobody)
                 for metric in experiment.stop:
                     check_metric(metric, config, f"stop.{metric}")
                 if experiment.metric:
@@ -78,11 +80,10 @@ def check(experiment: Experiment, where: str) -> type[Algorithm]:
     return algorithm
 
 
-def _anybody_reciprocates(config: AlgorithmConfig) -> bool:
-    """Whether any player does, or influence is estimated for whoever looks on."""
-    if isinstance(config, ReciprocatorConfig):
-        reciprocates = any(player.kind == RECIPROCATOR for player in config.seated())
-        return reciprocates or config.reciprocity_settings.always_estimate
+def _anybody_has(config: AlgorithmConfig, name: str) -> bool:
+    """Whether any player is moved by an intrinsic reward, or it is followed for whoever looks on."""
+    if isinstance(config, BatchedConfig):
+        return name in config.intrinsic_by_player() or config.intrinsic_settings[name].always
     return hasattr(config, "episode_reciprocity")
 
 
@@ -92,7 +93,7 @@ def check_memory(experiment: Experiment, algorithm: type[Algorithm], where: str)
     Raises:
         UserError: If it cannot.
     """
-    if not issubclass(algorithm, Reciprocator):
+    if not issubclass(algorithm, BatchedAlgorithm):
         return
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for settings in variants(experiment.config):
@@ -111,19 +112,23 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
         UserError: With the key's path from ``config`` or ``env`` on.
     """
     config = algorithm.get_default_config()
-    ours = isinstance(config, ReciprocatorConfig)
-    for key in ("players", "reciprocity"):
-        if key in settings and not isinstance(config, (ReciprocatorConfig, *SUPPORTED)):
+    ours = isinstance(config, BatchedConfig)
+    for key in ("players", *intrinsic_names()):
+        if key not in settings:
+            continue
+        if not isinstance(config, SUPPORTED):
             raise UserError(
                 f"config.{key}: not for {algorithm.__name__}, which learns from old transitions, whose influence was"
-                f" that of old policies; run one of Reciprocator, PPO, APPO and IMPALA"
+                f" that of old policies; run one of {', '.join(BATCHED)}, PPO, APPO and IMPALA"
             )
-    for key in ("players", "reciprocity", "model_config", "env_config"):
+        if not ours and key not in ("players", RECIPROCITY):
+            raise UserError(f"config.{key}: not for {algorithm.__name__}; run one of {', '.join(BATCHED)}")
+    for key in ("players", *intrinsic_names(), "model_config", "env_config"):
         if not isinstance(settings.get(key, {}), dict):
             raise UserError(f"config.{key}: {settings[key]!r} is not a mapping")
     _check_settings(settings, config, "config")
     if ours:
-        _check_game(env, settings.get("env_config", {}))
+        _check_game(algorithm.__name__, env, settings.get("env_config", {}))
     else:
         _check_stock_environment(env, settings)
     _check_own(settings, ours=ours)
@@ -207,9 +212,11 @@ def _known_keys(config: AlgorithmConfig, types: dict[str, Any]) -> set[str]:
     own = {key for key in vars(config) if not key.startswith("_")}
     gone = {key for key in own if getattr(config, key, None) is DEPRECATED_VALUE and key not in types}
     known = (own - gone) | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
-    if isinstance(config, (ReciprocatorConfig, *SUPPORTED)):
-        known |= {"players", "reciprocity"}
-    return known - {"player_mapping", "reciprocity_settings"}
+    if isinstance(config, BatchedConfig):
+        known |= {"players", *intrinsic_names()}
+    elif isinstance(config, SUPPORTED):
+        known |= {"players", RECIPROCITY}
+    return known - {"player_mapping", "intrinsic_settings", "assigned_players"}
 
 
 def _check_type(path: str, value: Any, annotation: Any) -> None:
@@ -228,9 +235,9 @@ def _check_type(path: str, value: Any, annotation: Any) -> None:
         return
 
 
-def _check_game(env: str | None, env_config: dict[str, Any]) -> None:
+def _check_game(run: str, env: str | None, env_config: dict[str, Any]) -> None:
     if env is None:
-        raise UserError("env: missing; Reciprocator plays one of " + ", ".join(social_dilemmas.game_ids()))
+        raise UserError(f"env: missing; {run} plays one of " + ", ".join(social_dilemmas.game_ids()))
     try:
         spec = social_dilemmas.spec(env)
     except ValueError as error:
@@ -257,7 +264,7 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
         except ValueError as error:
             raise UserError(f"env: {error}") from None
         return
-    if env in gymnasium.registry or _global_registry.contains(ENV_CREATOR, env):
+    if env in gymnasium.registry or env_creator(env):
         return
     # A class by its path, or one of Gymnasium's that importing a module registers.
     module, separator, name = env.rpartition(":") if ":" in env else env.rpartition(".")
@@ -275,7 +282,7 @@ def _check_own(settings: dict[str, Any], *, ours: bool) -> None:
     """Checks the settings that are this package's, and those of networks."""
     networks: dict[str, Any] = settings.get("model_config", {})
     models: dict[str, type[BaseModel]] = {
-        "reciprocity": ReciprocitySettings,
+        **{name: intrinsic_reward(name).settings_class() for name in intrinsic_names()},
         "model_config": model_settings_class(networks if ours else {"model": "rllib"}),
     }
     if not ours and any("module" in str(player) for player in settings.get("players", {}).values()):

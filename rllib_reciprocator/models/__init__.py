@@ -2,9 +2,11 @@
 
 from rllib_reciprocator.models.actor_critic import (
     BALANCE,
+    IS_FIRST,
     OBSERVES,
     PREDICTED_BALANCE,
     PREDICTS,
+    WHOLE_EPISODES,
     ActorCriticModule,
     bounded,
 )
@@ -13,9 +15,11 @@ from rllib_reciprocator.models.distributions import Deterministic, probabilities
 
 __all__ = [
     "BALANCE",
+    "IS_FIRST",
     "OBSERVES",
     "PREDICTED_BALANCE",
     "PREDICTS",
+    "WHOLE_EPISODES",
     "ActorCriticModule",
     "DefaultModelModule",
     "Deterministic",

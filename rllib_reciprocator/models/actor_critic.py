@@ -9,6 +9,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.models.encoder import Encoder
@@ -17,7 +18,13 @@ from rllib_reciprocator.models.encoder import Encoder
 BALANCE = "influence_balance"
 # What the forward pass of a training batch puts out: the same as predicted, [rows, N - 1], in units of bounded().
 PREDICTED_BALANCE = "predicted_balance"
-MEMORY = "memory"
+# Column of a training batch of a module with a memory, [streams, T] bool: whether an episode begins with that step. The
+# other columns are in rows ``stream * T + t``, and STATE_IN is that before the first step of each stream.
+IS_FIRST = "is_first"
+# Setting of modules: whether every stream is one whole episode, so that its memory is empty at the start and only then.
+WHOLE_EPISODES = "whole_episodes"
+MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
+BALANCE_LOSS = "balance_loss"
 OBSERVES, PREDICTS = "observes", "predicts"
 
 
@@ -46,12 +53,32 @@ class _Network(nn.Module):
         observed = bounded(batch[BALANCE], self.balance_scale) if self.num_observed else None
         return self.encoder(batch[Columns.OBS], observed)
 
-    def sequences(self, batch: dict[str, Any], steps: int) -> Tensor:
-        """Features of rows that are whole episodes of that many steps one after the other, ``[rows, width]``."""
+    def sequences(self, batch: dict[str, Any], memory: Tensor | None) -> Tensor:
+        """Features of the rows of a training batch, ``[rows, width]``.
+
+        Args:
+            batch: The batch.
+            memory: ``[streams, cell]`` before the first step; None if every stream is one whole episode.
+        """
         features = self.encode(batch)
-        if self.memory is not None:
-            features = self.memory(features.unflatten(0, (-1, steps)))[0].flatten(0, 1)
-        return features
+        if self.memory is None:
+            return features
+        features = features.unflatten(0, (len(batch[IS_FIRST]), -1))
+        if memory is None:
+            return self.memory(features)[0].flatten(0, 1)
+        keep = (~batch[IS_FIRST]).to(features.dtype)[..., None]
+        weights = self.memory.all_weights[0]
+        steps = []
+        for seen, kept in zip(features.unbind(1), keep.unbind(1), strict=True):
+            memory = torch.gru_cell(seen, memory * kept, *weights)
+            steps.append(memory)
+        return torch.stack(steps, 1).flatten(0, 1)
+
+    def step(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of each row: features ``[rows, width]`` and memory ``[rows, cell]`` to the same of the next."""
+        assert self.memory is not None
+        features, memory = self.memory(features[:, None], memory[None].contiguous())
+        return features[:, 0], memory[0]
 
 
 class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
@@ -61,9 +88,9 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     convolutions), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and ``gru_cell_size`` (a memory after
     them), ``num_balances`` (0, or N - 1 for a policy that has to do with its influence balance) with ``balance_scale``
     and ``balance_use``: it ``observes`` the balance, which joins after the convolutions as
-    ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own features, so
-    that its memory learns to keep what tells the balance. With a memory, ``episode_steps`` says how many rows of a
-    training batch are an episode; it starts each with an empty memory.
+    ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own features with a
+    loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance. With a memory,
+    ``whole_episodes`` says whether streams are whole episodes; if not, the critic's memory is kept while acting too.
     """
 
     def setup(self) -> None:
@@ -76,10 +103,17 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         self.critic = _Network(shape, 1, config)
         predicts = self.num_balances if config["balance_use"] == PREDICTS else 0
         self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
+        memories = (MEMORY,) if config.get(WHOLE_EPISODES, True) else (MEMORY, CRITIC_MEMORY)
+        self.memories = memories if config["use_gru"] else ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns that it needs beside observations."""
+        return (BALANCE,) if self.num_balances else ()
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """An empty memory, if there is one."""
-        return {MEMORY: torch.zeros(self.model_config["gru_cell_size"])} if self.model_config["use_gru"] else {}
+        """Empty memories, if there are any."""
+        return {name: torch.zeros(self.model_config["gru_cell_size"]) for name in self.memories}
 
     def train(self, mode: bool = True) -> ActorCriticModule:
         """Notes the mode and leaves the layers alone: none of them acts otherwise in training.
@@ -93,17 +127,17 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """One step of each row."""
         features = self.actor.encode(batch)
-        if self.actor.memory is None:
+        if not self.memories:
             return {Columns.ACTION_DIST_INPUTS: self.actor.head(features)}
-        memory = batch[Columns.STATE_IN][MEMORY]
-        features, memory = self.actor.memory(features[:, None], memory[None].contiguous())
-        return {
-            Columns.ACTION_DIST_INPUTS: self.actor.head(features[:, 0]),
-            Columns.STATE_OUT: {MEMORY: memory[0]},
-        }
+        memories = batch[Columns.STATE_IN]
+        features, memory = self.actor.step(features, memories[MEMORY])
+        after = {MEMORY: memory}
+        if CRITIC_MEMORY in self.memories:
+            after[CRITIC_MEMORY] = self.critic.step(self.critic.encode(batch), memories[CRITIC_MEMORY])[1]
+        return {Columns.ACTION_DIST_INPUTS: self.actor.head(features), Columns.STATE_OUT: after}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        features = self.actor.sequences(batch, self.model_config["episode_steps"])
+        features = self.actor.sequences(batch, self._memory_before(batch, MEMORY))
         out = {Columns.ACTION_DIST_INPUTS: self.actor.head(features)}
         if self.balance_head is not None:
             out[PREDICTED_BALANCE] = self.balance_head(features).tanh()
@@ -111,4 +145,23 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """The value of each row, ``[rows]``."""
-        return self.critic.head(self.critic.sequences(batch, self.model_config["episode_steps"])).squeeze(-1)
+        features = self.critic.sequences(batch, self._memory_before(batch, CRITIC_MEMORY))
+        return self.critic.head(features).squeeze(-1)
+
+    def _memory_before(self, batch: dict[str, Any], name: str) -> Tensor | None:
+        """A memory before the first step of each stream; None if there is none, or streams are whole episodes."""
+        return batch[Columns.STATE_IN][name] if CRITIC_MEMORY in self.memories else None
+
+    def auxiliary_losses(self, batch: dict[str, Any], out: dict[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
+        """Losses of its own beside that of its algorithm, by name, each with its weight: how far predictions are off.
+
+        Args:
+            batch: A training batch.
+            out: What :meth:`_forward_train` made of it.
+        """
+        if PREDICTED_BALANCE not in out:
+            return {}
+        missed = functional.mse_loss(
+            out[PREDICTED_BALANCE], bounded(batch[BALANCE], self.model_config["balance_scale"])
+        )
+        return {BALANCE_LOSS: (missed, self.model_config["predict_balance_coeff"])}

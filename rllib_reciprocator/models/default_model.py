@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -14,7 +15,7 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from rllib_reciprocator.models.actor_critic import BALANCE, bounded
+from rllib_reciprocator.models.actor_critic import BALANCE, IS_FIRST, WHOLE_EPISODES, bounded
 from rllib_reciprocator.models.distributions import Categorical
 
 
@@ -22,7 +23,7 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
     """A policy and value model as RLlib's catalog builds them: MLP, CNN or LSTM.
 
     Settings in ``model_config``: ``rllib``, the fields of RLlib's ``DefaultModelConfig``; ``num_balances`` and
-    ``balance_scale`` as for :class:`ActorCriticModule`; ``episode_steps``. With ``conv_filters``, planes
+    ``balance_scale`` and ``whole_episodes`` as for :class:`ActorCriticModule`. With ``conv_filters``, planes
     ``[planes, height, width]`` become the image ``[height, width, planes]`` that RLlib convolves, and a balance one
     more plane of one value; without, everything is one row of numbers.
     """
@@ -42,6 +43,11 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
             inference_only=False,
         )
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns that it needs beside observations."""
+        return (BALANCE,) if self.num_balances else ()
+
     def get_initial_state(self) -> dict[str, Tensor]:
         """An LSTM's zeros, by their path; empty without one."""
         return _flat(self.model.get_initial_state())
@@ -58,16 +64,21 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
         }
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        out = self.model._forward_train(self._sequences(batch))
+        out = self._over_streams(batch, self.model._forward_train)
         logits = out[Columns.ACTION_DIST_INPUTS]
-        return {
-            Columns.ACTION_DIST_INPUTS: logits.reshape(-1, logits.shape[-1]),
-            Columns.EMBEDDINGS: out[Columns.EMBEDDINGS],
-        }
+        kept = {Columns.EMBEDDINGS: out[Columns.EMBEDDINGS]} if Columns.EMBEDDINGS in out else {}
+        return {Columns.ACTION_DIST_INPUTS: logits.reshape(-1, logits.shape[-1]), **kept}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """The value of each row, ``[rows]``."""
-        return self.model.compute_values(self._sequences(batch), embeddings).flatten()
+        if embeddings is not None:
+            return self.model.compute_values({}, embeddings).flatten()
+
+        def values(part: dict[str, Any]) -> dict[str, Any]:
+            out = self.model._forward_train(part)
+            return {**out, Columns.VF_PREDS: self.model.compute_values(part, out[Columns.EMBEDDINGS])}
+
+        return self._over_streams(batch, values)[Columns.VF_PREDS].flatten()
 
     def _obs(self, batch: dict[str, Any]) -> Tensor:
         """Observations as RLlib's model takes them."""
@@ -80,15 +91,31 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
             obs = torch.cat([obs, planes], 1)
         return obs.permute(0, 2, 3, 1)
 
-    def _sequences(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Whole episodes, each from an empty memory; rows as they are where there is none."""
+    def _over_streams(
+        self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """A forward pass over a training batch: in one go, or step by step where memories are emptied on the way."""
         obs = self._obs(batch)
         fresh = self.get_initial_state()
         if not fresh:
-            return {Columns.OBS: obs}
-        obs = obs.unflatten(0, (-1, self.model_config["episode_steps"]))
-        memory = {name: value.to(obs.device).expand(len(obs), *value.shape) for name, value in fresh.items()}
-        return {Columns.OBS: obs, Columns.STATE_IN: _nested(memory)}
+            return forward({Columns.OBS: obs})
+        is_first = batch[IS_FIRST]
+        obs = obs.unflatten(0, (len(is_first), -1))
+        empty = {name: value.to(obs.device).expand(len(obs), *value.shape) for name, value in fresh.items()}
+        if self.model_config.get(WHOLE_EPISODES, True):
+            return forward({Columns.OBS: obs, Columns.STATE_IN: _nested(empty)})
+        memory, steps = batch[Columns.STATE_IN], []
+        for t in range(obs.shape[1]):
+            begins = is_first[:, t]
+            memory = {
+                name: torch.where(begins.view(-1, *[1] * (value.dim() - 1)), empty[name], value)
+                for name, value in memory.items()
+            }
+            out = forward({Columns.OBS: obs[:, t : t + 1], Columns.STATE_IN: _nested(memory)})
+            memory = _flat(out[Columns.STATE_OUT])
+            steps.append(out)
+        names = {Columns.ACTION_DIST_INPUTS, Columns.VF_PREDS} & set(steps[0])
+        return {name: torch.cat([step[name] for step in steps], 1) for name in names}
 
 
 def _flat(state: dict[str, Any], path: str = "") -> dict[str, Tensor]:

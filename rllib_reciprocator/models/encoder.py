@@ -125,6 +125,8 @@ class Encoder(nn.Module):
     def forward(self, obs: Tensor, extra: Tensor | None = None) -> Tensor:
         """Observations ``[rows, *shape]`` and ``[rows, extra_inputs]`` -> ``[rows, width]``."""
         rows = obs.flatten(1)
+        if not rows.is_floating_point():  # made numbers of here, where the network runs
+            rows = rows.float()
         if self.repeated is not None:
             rows = self.repeated(rows)
         return self.connected(rows if extra is None else torch.cat([rows, extra], 1))

@@ -5,11 +5,14 @@ from rllib_reciprocator.players.players import (
     AXELROD,
     CHECKPOINT,
     LEARNER,
+    POOL,
     RECIPROCATOR,
+    RECIPROCITY,
     SCRIPTED,
     Player,
     assign,
-    keys_by_seat,
+    keys_by_agent,
+    module_class,
 )
 from rllib_reciprocator.players.scripted import STRATEGIES, ScriptedModule
 
@@ -17,12 +20,15 @@ __all__ = [
     "AXELROD",
     "CHECKPOINT",
     "LEARNER",
+    "POOL",
     "RECIPROCATOR",
+    "RECIPROCITY",
     "SCRIPTED",
     "STRATEGIES",
     "AxelrodModule",
     "Player",
     "ScriptedModule",
     "assign",
-    "keys_by_seat",
+    "keys_by_agent",
+    "module_class",
 ]

@@ -1,14 +1,41 @@
-"""Players of earlier runs, who no longer learn."""
+"""Players of earlier runs, who no longer learn, and what they go by."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rllib_reciprocator.checkpoints import check_pickles, check_weights, read_constructor
+from rllib_reciprocator.checkpoints import (
+    MODULE_PATH,
+    check_pickles,
+    check_weights,
+    read_config,
+    read_constructor,
+)
+from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.players.players import Player
+from rllib_reciprocator.typed_settings import IntrinsicSettings
+
+if TYPE_CHECKING:
+    from social_dilemmas.batched_game import BatchedGame
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a frozen player goes by of an intrinsic reward.
+
+    Attributes:
+        settings: As in its own run.
+        modules: RLModules of its own run, by their id there.
+    """
+
+    settings: IntrinsicSettings
+    modules: Mapping[str, RLModuleSpec]
 
 
 def frozen_module_spec(
@@ -26,18 +53,68 @@ def frozen_module_spec(
     """
     folder = Path(player.source)
     try:
-        module_class, _, arguments = read_constructor(folder)
-        check_pickles(folder)
-        check_weights(folder)
+        spec = _checkpointed_spec(folder)
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
-            if arguments.get(name) != space:
-                raise ValueError(f"{folder}: its {name} is {arguments.get(name)}, the game's is {space}")
+            if getattr(spec, name) != space:
+                raise ValueError(f"{folder}: its {name} is {getattr(spec, name)}, the game's is {space}")
     except ValueError as error:
-        raise ValueError(f"players.{player.seat}: {error}") from None
+        raise ValueError(f"players.{player.agent}: {error}") from None
+    return spec
+
+
+def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, Brought]:
+    """What a frozen player sees beside observations, and from what: by name of the intrinsic reward that shows it.
+
+    Args:
+        player: The player.
+        spec: Of its module.
+        game: One copy of the game that it is to play.
+
+    Raises:
+        ValueError: If its checkpoint lacks a part of it.
+    """
+    if not _settings_of(spec).get("num_balances"):
+        return {}
+    folder = Path(player.source)
+    checkpoint = folder.parents[len(MODULE_PATH.parts)]
+    try:
+        run = read_config(checkpoint)
+        if not hasattr(run, "intrinsic_of_module"):
+            return {}
+        found = {}
+        for name, (settings, suffix) in run.intrinsic_of_module(folder.name).items():
+            make = intrinsic_reward(name).part("modules")
+            ids = make(game, settings, run.gamma) if make else {}
+            found[name] = Brought(settings, {each: _of_run(checkpoint, each + suffix) for each in ids})
+    except ValueError as error:
+        raise ValueError(f"players.{player.agent}: {error}") from None
+    return found
+
+
+def _of_run(checkpoint: Path, module_id: str) -> RLModuleSpec:
+    """A module beside the players of a run.
+
+    Raises:
+        ValueError: If the checkpoint has none.
+    """
+    folder = checkpoint / MODULE_PATH / module_id
+    if not folder.is_dir():
+        raise ValueError(f"{checkpoint}: has no {module_id!r}, which its player sees its balance by")
+    return _checkpointed_spec(folder)
+
+
+def _checkpointed_spec(folder: Path) -> RLModuleSpec:
+    module_class, _, arguments = read_constructor(folder)
+    check_pickles(folder)
+    check_weights(folder)
     return RLModuleSpec(
         module_class,
-        observation_space=observation_space,
-        action_space=action_space,
+        observation_space=arguments.get("observation_space"),
+        action_space=arguments.get("action_space"),
         model_config=arguments["model_config"],
         load_state_path=str(folder),
     )
+
+
+def _settings_of(spec: RLModuleSpec) -> dict[str, Any]:
+    return spec.model_config if isinstance(spec.model_config, dict) else {}

@@ -1,7 +1,9 @@
 import inspect
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -9,19 +11,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 import social_dilemmas
 from benchmarks.bare_loop import BareLoop
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.algorithms.reciprocator.settings import ReciprocitySettings
+from rllib_reciprocator.intrinsic import REWARDS, ReciprocitySettings, reciprocal_reward
 from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.players import STRATEGIES
-from rllib_reciprocator.rewards import REWARDS, reciprocal_reward
-from rllib_reciprocator.rollout import JOINT
 from social_dilemmas.coins import Coins
 from social_dilemmas.registry import GameSpec
+from tests.batches import prepared
 from tests.games import COUNTDOWN, Countdown
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -76,7 +76,7 @@ def test_a_seeded_run_repeats_bit_by_bit(build):
 
 def test_first_weights_do_not_depend_on_the_hash_seed():
     code = (
-        "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.rollout import BatchedEnvRunner;"
+        "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.batched import BatchedEnvRunner;"
         "c = ReciprocatorConfig().environment('ipd_v0').env_runners(num_envs_per_env_runner=4).debugging(seed=1);"
         "c.validate(); module = BatchedEnvRunner(config=c, worker_index=0).module['player_0'];"
         "print(module.actor.head.weight[0].tolist())"
@@ -122,14 +122,11 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, fragment):
     assert_same_weights(whole, resumed)
 
 
+@pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])
 @pytest.mark.parametrize("learners", [1, 2])
-def test_remote_learners_learn_the_same(build, learners):
-    """The sampled data are the same, so all that differs is the order of summation."""
-    players = {"player_0": "reciprocator", "player_1": "reciprocator"}
-    local, remote = (
-        build(config(players, normalize=True)),
-        build(config(players, normalize=True).learners(num_learners=learners)),
-    )
+def test_remote_learners_learn_the_same(build, learners, env):
+    """The sampled data are the same, so all that differs is the order of summation; a learned estimator too."""
+    local, remote = (build(config(normalize=True, env=env).learners(num_learners=number)) for number in (0, learners))
     for _ in range(2):
         local.train()
         remote.train()
@@ -189,9 +186,7 @@ def test_a_killed_runner_comes_back(build):
     steps = [algo.train()["env_runners"]["num_env_steps_sampled"] for _ in range(6)]
     assert steps[-1] == 2 * 16 * 4
     assert (
-        len(
-            set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r._weights_seq_no, local_env_runner=False)))
-        )
+        len(set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r.weights_seq_no, local_env_runner=False))))
         == 1
     )
 
@@ -204,25 +199,20 @@ def test_what_the_learner_adds_to_the_reward(build):
     algo = build(a_config.training(normalize_advantages=False, lambda_=1.0, gamma=0.9))
     algo.train()
     (sample,) = algo.env_runner.sample()
-    learner = algo.learner_group._learner
-    learner._iteration = 3
-    batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
-    reciprocal = reciprocal_reward(sample.balance, sample.influence, REWARDS["petty"])
+    batches = prepared(algo, sample, iteration=3)
+    reciprocal = reciprocal_reward(sample.joint["balance"], sample.joint["influence"], REWARDS["petty"])
     assert reciprocal[..., 0].abs().sum() > 0
-    for index, seat in enumerate(("player_0", "player_1")):
+    for index, agent in enumerate(("player_0", "player_1")):
         rewards = sample.rewards[..., index] + (5.0 * reciprocal[..., 0] if index == 0 else 0.0)
         to_go = torch.stack([sum(0.9**k * rewards[:, t + k] for k in range(4 - t)) for t in range(4)], 1)
-        targets = batch.policy_batches[seat][Postprocessing.VALUE_TARGETS].view(-1, 4)
+        targets = batches[agent][Postprocessing.VALUE_TARGETS].view(-1, 4)
         torch.testing.assert_close(targets, to_go, atol=1e-4, rtol=1e-4)
-    assert JOINT not in batch.policy_batches
 
 
 def test_normalized_returns_are_the_papers(build):
     algo = build(config().training(normalize_returns=True, normalize_advantages=False, lambda_=1.0))
     (sample,) = algo.env_runner.sample()
-    learner = algo.learner_group._learner
-    learner._iteration = 0
-    batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch())).policy_batches["player_0"]
+    learner, batch = algo.learner_group._learner, prepared(algo, sample)["player_0"]
     targets = batch[Postprocessing.VALUE_TARGETS]
     assert float(targets.mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(targets.std(unbiased=False)) == pytest.approx(1.0, abs=1e-4)
@@ -247,7 +237,6 @@ def test_trains_against_every_scripted_player(build, strategy):
     assert "policy_loss" not in result["learners"].get("player_1", {})
 
 
-JOINT_COLUMNS = ("state", "time_left", "actions", "rewards", "terminated", "truncated")
 COINS = {"reward": "petty_payoff", "influence": "reward", "balance_decay": 0.9, "buffer_iterations": 2}
 
 
@@ -272,9 +261,8 @@ def test_the_estimator_learns_and_leaves_the_players_alone(build):
     algo = build(config(env="coins_v0", games=512, estimator_epochs=5, estimator_minibatch_size=512, **COINS))
     algo.train()
     (sample,) = algo.env_runner.sample()
-    learner = algo.learner_group._learner
     before = weights(algo)
-    learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
+    prepared(algo, sample)
     after = weights(algo)
     changed = {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
     assert changed == {"influence"}
@@ -329,7 +317,7 @@ def test_rewards_that_are_not_numbers_leave_the_estimator_finite(build):
     algo.train()
     (sample,) = algo.env_runner.sample()
     sample.rewards[0, 0, 0] = float("nan")
-    algo.learner_group._learner._learn_influence({name: getattr(sample, name) for name in JOINT_COLUMNS})
+    prepared(algo, sample)
     for name, value in weights(algo).items():
         assert np.isfinite(value).all(), name
 
@@ -358,61 +346,33 @@ def test_two_learners_fit_one_estimator(build):
         np.testing.assert_array_equal(value, states[1][name], err_msg=name)
 
 
-def test_a_frozen_reciprocator_keeps_its_estimator_learning(build, tmp_path):
+def test_a_frozen_reciprocator_goes_by_its_own_estimator(build, tmp_path):
+    first = build(config(env="coins_v0", balance_scale=2.0, **COINS))
+    first.train()
+    path = first.save_to_path(tmp_path / "first")
+    frozen = {"player_0": "ppo", "player_1": f"checkpoint/{path}"}
+    algo = build(config(frozen, env="coins_v0"))
+    result = algo.train()
+    assert "influence" not in result["learners"]
+    assert "reciprocal_reward_mean" not in result["learners"]["player_0"]
+    (sample,) = algo.env_runner.sample()
+    theirs = first.learner_group._learner.module["influence"].unwrapped().get_state()
+    for name, value in algo.env_runner.module["influence+player_1"].get_state().items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    balances, influence = sample.joint["balance"], sample.joint["influence"]
+    assert balances[..., 1].abs().sum() > 0
+    # Its decay is that of its run, not the 0.96 of this one, and nobody else keeps a balance.
+    kept = 0.9 * balances[:, 0, 0, 1] + influence[:, 0, 0, 1] - sample.joint["given"][:, 0, 1, 0]
+    torch.testing.assert_close(balances[:, 1, 0, 1], kept)
+    assert not balances[..., 0].any()
+
+
+def test_a_frozen_reciprocator_without_its_estimator_is_refused(build, tmp_path):
     first = build(config(env="coins_v0", **COINS))
     path = first.save_to_path(tmp_path / "first")
-    algo = build(config({"player_0": "ppo", "player_1": f"checkpoint/{path}"}, env="coins_v0", **COINS))
-    result = algo.train()
-    assert "loss" in result["learners"]["influence"]
-    assert "reciprocal_reward_mean" not in result["learners"]["player_0"]
-
-
-MODELS = {
-    "GRU": {"conv_filters": [4, 4], "fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6},
-    "RLlib's MLP": {"model": "rllib", "fcnet_hiddens": [8]},
-    "RLlib's CNN": {"model": "rllib", "conv_filters": [[8, 2, 1], [8, 2, 1]], "vf_share_layers": False},
-    "RLlib's LSTM": {"model": "rllib", "fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 6},
-    "RLlib's LSTMs": {"model": "rllib", "use_lstm": True, "lstm_cell_size": 6, "vf_share_layers": False},
-    "RLlib's CNN and LSTM": {
-        "model": "rllib", "conv_filters": [[8, 2, 1]], "use_lstm": True, "lstm_cell_size": 6,
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("minibatch_size", [None, 8])
-@pytest.mark.parametrize("observe_balance", [False, True])
-@pytest.mark.parametrize("model", MODELS)
-def test_a_memory_is_learned_with_as_it_was_played_with(build, model, minibatch_size, observe_balance):
-    """Log-probabilities that the learner recomputes are those of sampling, in every minibatch."""
-    a_config = config(env="coins_v0", observe_balance=observe_balance, **COINS).rl_module(model_config=MODELS[model])
-    algo = build(a_config.training(minibatch_size=minibatch_size))
-    algo.train()
-    (sample,) = algo.env_runner.sample()
-    learner = algo.learner_group._learner
-    rows = minibatch_size or 128
-    for seat in ("player_0", "player_1"):
-        batch = sample.to_batch().policy_batches[seat]
-        for start in range(0, 128, rows):
-            part = batch[start : start + rows]
-            module = learner.module[seat].unwrapped()
-            inputs = module.forward_train(part)[Columns.ACTION_DIST_INPUTS]
-            again = module.get_train_action_dist_cls().from_logits(inputs).logp(part[Columns.ACTIONS])
-            torch.testing.assert_close(again, part[Columns.ACTION_LOGP], atol=1e-5, rtol=0)
-
-
-def test_a_memory_starts_each_episode_empty_and_then_matters(build):
-    algo = build(with_memory(config({"*": "ppo"}, env="coins_v0")))
-    first, second = (algo.env_runner.sample()[0] for _ in range(2))
-    module = algo.env_runner.module["player_0"]
-    for sample in (first, second):
-        columns = sample.seats["player_0"]
-        alone = {
-            Columns.OBS: columns[Columns.OBS].flatten(0, 1),
-            Columns.STATE_IN: {"memory": torch.zeros(128, 6)},
-        }
-        inputs = module.forward_exploration(alone)[Columns.ACTION_DIST_INPUTS].view(32, 4, 5)
-        torch.testing.assert_close(inputs[:, 0], columns[Columns.ACTION_DIST_INPUTS][:, 0], atol=1e-6, rtol=1e-5)
-        assert not torch.allclose(inputs[:, 3], columns[Columns.ACTION_DIST_INPUTS][:, 3], atol=1e-4)
+    shutil.rmtree(tmp_path / "first" / "learner_group" / "learner" / "rl_module" / "influence")
+    with pytest.raises(ValueError, match=r"players.player_1: .* has no 'influence', which its player sees its balance"):
+        config({"player_0": "ppo", "player_1": f"checkpoint/{path}"}, env="coins_v0").validate()
 
 
 def test_a_memory_learns_to_tell_the_balance_that_it_does_not_see(build):
@@ -422,9 +382,9 @@ def test_a_memory_learns_to_tell_the_balance_that_it_does_not_see(build):
     for _ in range(20):
         result = algo.train()
     (sample,) = algo.env_runner.sample()
-    spread = float((sample.seats["player_0"][BALANCE] / 2.0).tanh().var())
+    spread = float((sample.modules["player_0"][BALANCE] / 2.0).tanh().var())
     assert float(result["learners"]["player_0"]["balance_loss"]) < 0.5 * spread
-    columns = {name: column.flatten(0, 1) for name, column in sample.seats["player_0"].items()}
+    columns = prepared(algo, sample)["player_0"]
     module = algo.env_runner.module["player_0"]
     logits = module.forward_train(columns)[Columns.ACTION_DIST_INPUTS]
     columns[BALANCE] = columns[BALANCE] + 1.0
@@ -465,8 +425,8 @@ def test_a_game_without_choice_or_change_stays_finite(build, settings):
     for _ in range(3):
         result = algo.train()
     assert all(np.isfinite(value).all() for value in weights(algo).values())
-    for seat in ("player_0", "player_1"):
-        losses = [float(result["learners"][seat][name]) for name in ("total_loss", "entropy", "reciprocal_reward_std")]
+    for agent in ("player_0", "player_1"):
+        losses = [float(result["learners"][agent][name]) for name in ("total_loss", "entropy", "reciprocal_reward_std")]
         assert np.isfinite(losses).all()
     assert abs(float(result["learners"]["player_0"]["reciprocal_reward_mean"])) < 0.05
 
@@ -499,8 +459,13 @@ def test_iterations_without_an_update_have_their_losses_too(build):
 
 def test_naive_learners_play_coins(build):
     a_config = config({"*": "ppo"}, env="coins_v0").training(bootstrap_at_horizon=True, lambda_=0.9)
-    result = build(a_config).train()
-    assert 0.0 <= result["env_runners"]["outcomes"]["player_0"]["own_coin_share"] <= 1.0
+    algo = build(a_config)
+    algo.train()
+    result, (sample,) = algo.train(), algo.env_runner.sample()
+    own, others = (sample.outcomes[name][..., 0].sum() for name in ("own_coins", "others_coins"))
+    rates = algo.env_runner.get_metrics()["outcomes"]["player_0"]
+    assert float(rates["own_coin_share"].peek()) == pytest.approx(float(own / (own + others)))
+    assert np.isfinite(float(result["learners"]["player_0"]["vf_loss"]))
 
 
 def test_evaluation_during_training(build):
@@ -539,8 +504,19 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
         (lambda c: c.environment(None), "env: Reciprocator plays registered games"),
         (lambda c: c.environment("coins_v0").reciprocity(influence="tabular"), "needs a game with a payoff table"),
         (lambda c: c.reciprocity(influence="transition"), "needs a state of one-hot planes"),
-        (lambda c: c.reciprocity(future_weight=1.0).env_runners(rollout_fragment_length=2), "needs whole episodes"),
-        (lambda c: c.env_runners(rollout_fragment_length=3), "3 does not divide the episode of 4"),
+        (
+            lambda c: c.reciprocity(influence="reward", future_weight=1.0).env_runners(rollout_fragment_length=2),
+            "needs whole episodes",
+        ),
+        (
+            lambda c: c.environment("countdown_v0").reciprocity(future_weight=1.0),
+            "needs whole episodes of one length",
+        ),
+        (lambda c: c.reciprocity(tau=0.5), "reciprocity.tau: not for tabular"),
+        (lambda c: c.reciprocity(estimator_lr=0.1), "reciprocity.estimator_lr: not for tabular"),
+        (lambda c: c.reciprocity(influence="reward", prior=2.0), "reciprocity.prior: for tabular"),
+        (lambda c: c.environment("coins_v0").reciprocity(exploration=0.1), "reciprocity.exploration: for tabular"),
+        (lambda c: c.env_runners(local_runner_device="gpu"), "'gpu' is not auto, cpu or cuda"),
         (lambda c: setattr(c, "num_envs_per_env_runner", 0), "0 is not a number of games"),
         (lambda c: c.env_runners(num_envs_per_env_runner=3).learners(num_learners=2), "cannot be shared evenly by 2"),
         (lambda c: c.training(train_batch_size_per_learner=100), "100 cannot be; 1 runners x 32 games x 4 steps"),
@@ -548,18 +524,14 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
         (lambda c: c.training(normalize_returns=True, lambda_=0.9), "needs lambda 1"),
         (lambda c: c.rl_module(model_config={"fcnet_hidden": [4]}), "fcnet_hidden"),
         (lambda c: c.rl_module(model_config={"conv_filters": [4]}), "not planes x height x width"),
-        (lambda c: c.rl_module(model_config={"use_gru": True}).training(minibatch_size=6), "whole number of episodes"),
-        (
-            lambda c: c.rl_module(model_config={"use_gru": True}).training(shuffle_batch_per_epoch=True),
-            "in their order",
-        ),
+        (lambda c: c.rl_module(model_config={"use_gru": True}).training(minibatch_size=3), "a stream of 4 steps"),
         (
             lambda c: c.rl_module(model_config={"use_gru": True}).training(bootstrap_at_horizon=True),
-            "needs whole episodes",
+            "bootstrap_at_horizon: not with a memory",
         ),
         (
-            lambda c: c.rl_module(model_config={"model": "rllib", "use_lstm": True}).training(minibatch_size=6),
-            "whole number of episodes",
+            lambda c: c.rl_module(model_config={"model": "rllib", "use_lstm": True}).training(minibatch_size=3),
+            "a stream of 4 steps",
         ),
         (lambda c: c.rl_module(model_config={"model": "rllib", "fcnet_hidden": [4]}), "fcnet_hidden"),
         (
@@ -608,8 +580,8 @@ def test_learns_like_a_bare_loop_from_the_same_weights(build):
     a_config.rl_module(model_config={"fcnet_hiddens": [2, 2]})
     a_config.training(num_epochs=10, normalize_returns=True, normalize_advantages=False)
     algo, bare = build(a_config), BareLoop(width=2, clip=0.1, normalize_returns=True)
-    for index, seat in enumerate(("player_0", "player_1")):
-        module = algo.learner_group._learner.module[seat]
+    for index, agent in enumerate(("player_0", "player_1")):
+        module = algo.learner_group._learner.module[agent]
         for mine, theirs in ((bare.actors[index], module.actor), (bare.critics[index], module.critic)):
             layers = [*theirs.encoder.connected, theirs.head]
             mine.load_state_dict(torch.nn.Sequential(*layers).state_dict())
@@ -620,3 +592,54 @@ def test_learns_like_a_bare_loop_from_the_same_weights(build):
         floor.append(bare.iterate())
     np.testing.assert_allclose(ours, floor, atol=0.03)
     assert abs(ours[-1] - ours[0]) > 0.1
+
+
+def test_learners_share_what_is_there_when_a_runner_is_lost(build):
+    """Three runners, two learners: a game over is left out, and shards are of equal length."""
+    import ray
+
+    a_config = config(games=6).env_runners(num_env_runners=3, num_cpus_per_env_runner=0.5).learners(num_learners=2)
+    a_config.fault_tolerance(restart_failed_env_runners=False, ignore_env_runner_failures=True)
+    algo = build(a_config)
+    algo.train()
+    ray.kill(algo.env_runner_group._worker_manager.actors()[1])
+    for _ in range(2):
+        assert np.isfinite(algo.train()["learners"]["player_0"]["total_loss"])
+    (sample,) = algo.env_runner_group.foreach_env_runner(
+        lambda r: r.sample()[0].first_games(5), local_env_runner=False
+    )[:1]
+    assert len(algo._for_learners(sample.first_games(5)).rewards) == 4
+
+
+class Breaks(Countdown):
+    """Raises once there is a file."""
+
+    terminates_early = False
+
+    def __init__(self, fuse="", num_steps=4, **settings):
+        super().__init__(num_steps=num_steps, **settings)
+        self.fuse = fuse
+
+    def _play(self, actions):
+        if Path(self.fuse).exists():
+            raise ValueError("out of coins")
+        rewards, ended, outcomes = super()._play(actions)
+        return rewards, torch.zeros_like(ended), outcomes
+
+
+def test_an_iteration_without_samples_says_why(build, monkeypatch, tmp_path):
+    """Env runners that raise again and again, whatever is restarted."""
+    from rllib_reciprocator.batched import algorithm
+
+    monkeypatch.setattr(algorithm, "SECONDS_BETWEEN", 0.1)
+    a_config = config({"*": "ppo"}, games=4, env="tests.algorithms.test_reciprocator:breaks_v0")
+    a_config.environment(env_config={"fuse": str(tmp_path / "fuse"), "num_steps": 4})
+    algo = build(a_config.env_runners(num_env_runners=1))
+    algo.train()
+    (tmp_path / "fuse").touch()
+    with pytest.raises(RuntimeError, match=r"no env runner brought a sample in 3 tries: .*out of coins"):
+        algo.train()
+
+
+BREAKS = GameSpec("breaks_v0", "tests.algorithms.test_reciprocator:Breaks", "Raises when it is told to.")
+social_dilemmas.register(BREAKS)

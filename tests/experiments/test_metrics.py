@@ -70,7 +70,7 @@ def test_stops_that_would_never_or_at_once(stop, complaint):
     [
         "env_runners/episode_return_mean",
         "env_runners/outcomes/player_1/cooperation_rate",
-        "env_runners/social/equality",
+        "env_runners/social/reward_gap",
         "env_runners/influence/player_0_on_player_1",
         "env_runners/balance/player_1_towards_player_0",
         "env_runners/agent_episode_returns_mean/player_0",

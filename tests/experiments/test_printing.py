@@ -3,10 +3,10 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from rllib_reciprocator.analysis.runs import Group, TrialFolder
 from rllib_reciprocator.experiments import outcome
 from rllib_reciprocator.experiments.printing import print_table
 from rllib_reciprocator.experiments.schema import Experiment
+from rllib_reciprocator.reports.runs import Group, TrialFolder
 
 
 def printed(table, width):

@@ -43,7 +43,7 @@ def test_tuned_examples_are_valid_and_described(file):
         ({"env_config": {"num_steps": "x"}}, "x.config.env_config.num_steps: 'x'"),
         ({"env_config": {"num_steps": 0}}, "x.config.env_config: num_steps is 0"),
         ({"env_config": 3}, "x.config.env_config: 3 is not a mapping"),
-        ({"players": {"player_2": "ppo"}}, "x.config.players.player_2: the game has no such seat; did you mean"),
+        ({"players": {"player_2": "ppo"}}, "x.config.players.player_2: the game has no such agent; did you mean"),
         ({"players": {"*": "pro"}}, r"x.config.players.\*: there is no player 'pro'; did you mean 'ppo'"),
         ({"players": ["ppo"]}, "x.config.players: .* is not a mapping"),
         ({"reciprocity": {"weigth": 1}}, "x.config.reciprocity.weigth: not known; did you mean 'weight'"),

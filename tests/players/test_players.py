@@ -2,15 +2,15 @@ import pytest
 
 from rllib_reciprocator.players import assign
 
-SEATS = ("player_0", "player_1", "player_2")
+AGENTS = ("player_0", "player_1", "player_2")
 MATRIX = ("cooperate", "defect")
 
 
 def kinds(mapping, actions=MATRIX):
-    return [player.written for player in assign(mapping, SEATS, actions)]
+    return [player.written for player in assign(mapping, AGENTS, actions)]
 
 
-def test_a_seats_own_name_goes_before_patterns():
+def test_an_agents_own_name_goes_before_patterns():
     assert kinds({"player_1": "ppo", "player_*": "reciprocator"}) == ["reciprocator", "ppo", "reciprocator"]
 
 
@@ -24,7 +24,7 @@ def test_a_later_pattern_goes_before_an_earlier_one():
         (
             {"player_*": "ppo", "player_3": "ppo"},
             MATRIX,
-            "players.player_3: the game has no such seat; did you mean 'player_",
+            "players.player_3: the game has no such agent; did you mean 'player_",
         ),
         ({"player_0": "ppo"}, MATRIX, "players: nobody plays player_1"),
         ({"player_*": "reciprocater"}, MATRIX, "no player 'reciprocater'; did you mean 'reciprocator'"),
@@ -36,7 +36,7 @@ def test_a_later_pattern_goes_before_an_earlier_one():
 )
 def test_errors_name_key_and_nearest(mapping, actions, complaint):
     with pytest.raises(ValueError, match=complaint):
-        assign(mapping, SEATS, actions)
+        assign(mapping, AGENTS, actions)
 
 
 def test_random_plays_anything():
@@ -49,15 +49,61 @@ def test_mappings_with_settings_and_teams():
         "player_1": "team/red",
         "player_2": {"team": "red"},
     }
-    zero, one, two = assign(players, SEATS, MATRIX)
+    zero, one, two = assign(players, AGENTS, MATRIX)
     assert (zero.kind, zero.module_id) == ("learner", "player_0")
     assert zero.overrides == {"lr": 0.1, "lambda_": 0.5}
     assert zero.settings["model_config"] == {"fcnet_hiddens": [4]}
     assert one.module_id == two.module_id == "red"
-    assert one.kind == two.kind == "reciprocator"
+    assert one.kind == two.kind == "learner"
+    assert one.reciprocates
+    assert two.reciprocates
+    assert not zero.reciprocates
 
 
 def test_who_only_learns_is_named_after_the_algorithm():
-    assert assign({"*": "impala"}, SEATS, MATRIX, learner="impala")[0].kind == "learner"
+    assert assign({"*": "impala"}, AGENTS, MATRIX, ("impala",))[0].kind == "learner"
     with pytest.raises(ValueError, match="there is no player 'ppo'"):
-        assign({"*": "ppo"}, SEATS, MATRIX, learner="impala")
+        assign({"*": "ppo"}, AGENTS, MATRIX, ("impala",))
+
+
+def test_intrinsic_rewards_of_single_players():
+    players = {
+        "player_0": {"player": "ppo", "intrinsic": {"inequity_aversion": {"alpha": 2.0}}},
+        "player_1": {"player": "reciprocator", "intrinsic": {"reciprocity": {"weight": 1.0}}},
+        "player_2": {"player": "reciprocator", "intrinsic": {"social_value_orientation": None}},
+    }
+    zero, one, two = assign(players, AGENTS, MATRIX)
+    assert zero.intrinsic == {"inequity_aversion": {"alpha": 2.0}}
+    assert one.intrinsic == {"reciprocity": {"weight": 1.0}}
+    assert two.intrinsic == {"reciprocity": {}, "social_value_orientation": {}}
+
+
+def test_a_pool_has_members_with_shares():
+    pool = {"pool": {"scripted/tit_for_tat": 0.25, "reciprocator": 0.75}}
+    player = assign({"*": pool}, AGENTS, MATRIX)[0]
+    assert [(member.written, share) for member, share in player.alternatives] == [
+        ("scripted/tit_for_tat", 0.25),
+        ("reciprocator", 0.75),
+    ]
+    assert player.learns
+    assert not assign({"*": {"pool": {"scripted/random": 1.0}}}, AGENTS, MATRIX)[0].learns
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({"pool": {}}, "give players and their shares"),
+        ({"pool": {"ppo": 0.5, "scripted/random": 0.4}}, "the shares sum to 0.9, not to 1"),
+        ({"pool": {"ppo": 1.5}}, "1.5 is not a share between 0 and 1"),
+        ({"pool": {"ppo": True}}, "True is not a share"),
+        ({"pool": {"pp": 1.0}}, "no player 'pp'; did you mean 'ppo'"),
+        ({"pool": {"ppo": 1.0}, "lr": 0.1}, "goes with nothing else"),
+        ({"player": "ppo", "intrinsic": {"envy": {}}}, "there is no intrinsic reward 'envy'; there are reciprocity"),
+        ({"player": "ppo", "intrinsic": {"my_module:envy": {}}}, "cannot be imported"),
+        ({"player": "ppo", "intrinsic": 3}, "3 is not a mapping"),
+        ({"player": "scripted/random", "intrinsic": {}}, "does not learn, and has no settings"),
+    ],
+)
+def test_errors_of_pools_and_intrinsic_rewards(value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        assign({"*": value}, AGENTS, MATRIX)

@@ -1,7 +1,6 @@
-"""Reciprocator (Zhou, Hong and Kao, NeurIPS 2024)."""
+"""Reciprocator (Zhou, Hong and Kao, NeurIPS 2024): PPO with the intrinsic reward ``reciprocity``."""
 
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
-from rllib_reciprocator.algorithms.reciprocator.learner import ReciprocatorLearner
 from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
 
-__all__ = ["Reciprocator", "ReciprocatorConfig", "ReciprocatorLearner"]
+__all__ = ["Reciprocator", "ReciprocatorConfig"]

@@ -1,0 +1,134 @@
+"""What all algorithms on the engine do in an iteration: sample, learn, send weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from rllib_reciprocator.batched.config import BatchedConfig
+from rllib_reciprocator.batched.env_runner import BatchedEnvRunner
+from rllib_reciprocator.batched.learner import ITERATION
+from rllib_reciprocator.batched.sample import Sample, concatenate
+from rllib_reciprocator.divergence import StopsWhenDiverged
+from rllib_reciprocator.influence.learner import KeepsReplays
+from rllib_reciprocator.lost_learners import FailsFastOnLostLearner
+
+logger = logging.getLogger(__name__)
+
+# How often an iteration is tried in which no env runner brings anything, and how long lost ones have to come back.
+TRIES, SECONDS_BETWEEN = 3, 5.0
+
+
+class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, PPO):
+    """Plays thousands of games at once, and learns from their steps.
+
+    An iteration samples every game once, in all env runners; the learners do the rest (:class:`BatchedLearner`).
+    """
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> BatchedConfig:
+        """The default configuration."""
+        return BatchedConfig(algo_class=cls)
+
+    @override(Algorithm)
+    def training_step(self) -> None:
+        """Samples, learns, and sends the weights to the env runners."""
+        self.learn(self.sample())
+        self.sync()
+
+    def sample(self) -> Sample:
+        """One sample of every env runner, side by side.
+
+        A runner that raised starts new episodes with its next sample; one that was lost is restarted where the
+        configuration says so. Until then an iteration has fewer games.
+
+        Raises:
+            RuntimeError: If no env runner brings any, several times.
+        """
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            problem = "all are lost, or took longer than sample_timeout_s"
+            for left in reversed(range(TRIES)):
+                brought, problems = self._brought()
+                for problem in problems:
+                    logger.warning("an env runner raised: %s", problem)
+                if brought:
+                    break
+                if left:
+                    logger.warning("no env runner brought a sample; trying again")
+                    time.sleep(SECONDS_BETWEEN)
+                    self.restore_env_runners(self.env_runner_group)
+            else:
+                raise RuntimeError(f"no env runner brought a sample in {TRIES} tries: {problem}")
+            self.metrics.aggregate([results for _, results in brought], key=ENV_RUNNER_RESULTS)
+        return self._for_learners(concatenate([sample for samples, _ in brought for sample in samples]))
+
+    def _brought(self) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
+        """Samples and metrics of the env runners that brought any, and what the others raised."""
+        group = self.env_runner_group
+        if not group.num_remote_env_runners():
+            return [(self.env_runner.sample(), self.env_runner.get_metrics())], []
+        timeout = self.config.sample_timeout_s
+        found = group.foreach_env_runner(_sampled, local_env_runner=False, timeout_seconds=timeout)
+        return [each for each in found if not isinstance(each, str)], [each for each in found if isinstance(each, str)]
+
+    def learn(self, sample: Sample, **settings: Any) -> None:
+        """Lets the learners learn from a sample.
+
+        Args:
+            sample: The sample.
+            **settings: Passed on to :meth:`BatchedLearner.update`.
+        """
+        config = self.config
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+            results = self.learner_group.update(
+                training_data=TrainingData(batch=sample.to_batch()),
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime, ITERATION: self.iteration},
+                num_epochs=config.num_epochs,
+                minibatch_size=config.minibatch_size,
+                shuffle_batch_per_epoch=config.shuffle_batch_per_epoch,
+                **settings,
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+
+    def sync(self) -> None:
+        """Sends weights, and what else the env runners use of the learners, to them."""
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group)
+
+    def _for_learners(self, sample: Sample) -> Sample:
+        """As many games as the learners can share evenly; where a runner was lost there may be some over."""
+        games, learners = len(sample.rewards), max(1, self.config.num_learners)
+        shared = games - games % learners
+        if not shared:
+            raise RuntimeError(f"{games} games cannot be shared by {learners} learners")
+        if shared == games:
+            return sample
+        logger.warning("%d of %d games are left out, so that %d learners share evenly", games - shared, games, learners)
+        return sample.first_games(shared)
+
+
+def _sampled(runner: BatchedEnvRunner) -> tuple[list[Sample], Any] | str:
+    """A runner's sample and metrics, or what it raised: RLlib would end its process, and say so in a log alone."""
+    try:
+        return runner.sample(), runner.get_metrics()
+    except Exception as error:  # whatever a game raises
+        runner.start_over()
+        lines = str(error).strip().splitlines()
+        return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,428 @@
+"""The configuration of algorithms that play batched games: players, sizes, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ValidationError
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.utils.annotations import override
+
+import social_dilemmas
+from rllib_reciprocator.batched.env_runner import BatchedEnvRunner
+from rllib_reciprocator.batched.module_specs import ModuleSpecs, made_for
+from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
+from rllib_reciprocator.players import RECIPROCATOR, Player, assign
+from rllib_reciprocator.ray_internals import drop_warnings
+from rllib_reciprocator.typed_settings import IntrinsicSettings
+
+if TYPE_CHECKING:
+    from rllib_reciprocator.batched.tracker import StepTracker
+    from social_dilemmas.batched_game import BatchedGame
+
+
+def _module_of(agent_id: str, episode: Any = None, **kwargs: Any) -> str:
+    """Games are not played in RLlib's episodes; what maps agents to modules is ``config.alternatives()``."""
+    return agent_id
+
+
+class BatchedConfig(PPOConfig):
+    """Players who learn by PPO, and whoever plays with them, in one of the batched games.
+
+    From the players follow the RLModule specs and which policies learn; from games, steps and runners follow the batch
+    sizes. Both are derived when the configuration is validated.
+
+    Attributes:
+        algorithms: Names of the players who learn without an intrinsic reward.
+        default_player: Who plays where the players are not given, or a team or a module alone is named.
+    """
+
+    algorithms: ClassVar[tuple[str, ...]] = ("ppo",)
+    default_player: ClassVar[str] = "ppo"
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        """Sets the defaults."""
+        drop_warnings()
+        super().__init__(algo_class=algo_class)
+        self.player_mapping: dict[str, Any] = {"player_*": self.default_player}
+        self.intrinsic_settings: dict[str, IntrinsicSettings] = {}
+        self.normalize_advantages = True
+        self.normalize_returns = False
+        self.bootstrap_at_horizon = False
+        self.local_runner_device = "auto"
+        self._derived_overrides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+
+        self.algorithm_config_overrides_per_module: dict[str, Any] = {}
+        self.env_runner_cls = BatchedEnvRunner
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 2048
+        self.train_batch_size = None
+        self.minibatch_size = None
+        self.shuffle_batch_per_epoch = False
+        self.num_epochs = 10
+        self.lr = 5e-3
+        self.gamma = 0.96
+        self.lambda_ = 1.0
+        self.clip_param = 0.1
+        self.entropy_coeff = 0.02
+        self.use_kl_loss = False
+        self.vf_loss_coeff = 0.5
+        self.vf_clip_param = float("inf")
+
+    def players(self, players: Mapping[str, Any]) -> BatchedConfig:
+        """Says who plays.
+
+        Args:
+            players: Player by agent or pattern of agents: ``reciprocator``, ``ppo``, ``team/NAME``,
+                ``scripted/STRATEGY``, or ``checkpoint/PATH`` for a frozen player of an earlier run; a mapping with
+                ``player`` and settings of its own, as ``{player: ppo, lr: 0.001}``; or a pool
+                (:func:`rllib_reciprocator.players.assign`).
+
+        Returns:
+            This configuration.
+        """
+        self.player_mapping = dict(players)
+        return self
+
+    def intrinsic(self, name: str, **settings: Any) -> BatchedConfig:
+        """Sets an intrinsic reward for all players that have it. Unset settings keep their values.
+
+        Args:
+            name: Of the intrinsic reward (:mod:`rllib_reciprocator.intrinsic.registry`).
+            **settings: Its settings.
+
+        Returns:
+            This configuration.
+
+        Raises:
+            pydantic.ValidationError: If a value has the wrong type or is out of range.
+        """
+        current = self._intrinsic_settings_of(name).model_dump(exclude_unset=True)
+        made = intrinsic_reward(name).settings_class().model_validate({**current, **settings})
+        self.intrinsic_settings = {**self.intrinsic_settings, name: made}
+        return self
+
+    @override(PPOConfig)
+    def training(
+        self,
+        *,
+        normalize_advantages: bool = NotProvided,
+        normalize_returns: bool = NotProvided,
+        bootstrap_at_horizon: bool = NotProvided,
+        **kwargs: Any,
+    ) -> BatchedConfig:
+        """Sets how players learn; see also :meth:`PPOConfig.training`.
+
+        Args:
+            normalize_advantages: Whether advantages are standardised over the batch of each player.
+            normalize_returns: Whether returns are standardised over the batch before the value is taken off, as in
+                the paper's code. Needs whole episodes, ``lambda_=1`` and ``bootstrap_at_horizon=False``.
+            bootstrap_at_horizon: Whether the value of the last observation stands for rewards after the horizon, as
+                in RLlib. The paper's code counts nothing after it.
+            **kwargs: RLlib's own settings.
+
+        Returns:
+            This configuration.
+        """
+        super().training(**kwargs)
+        for name, value in (
+            ("normalize_advantages", normalize_advantages),
+            ("normalize_returns", normalize_returns),
+            ("bootstrap_at_horizon", bootstrap_at_horizon),
+        ):
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    @override(AlgorithmConfig)
+    def env_runners(self, *args: Any, local_runner_device: str = NotProvided, **kwargs: Any) -> BatchedConfig:
+        """Sets how games are played; see also :meth:`AlgorithmConfig.env_runners`.
+
+        Args:
+            *args: RLlib's own settings.
+            local_runner_device: Where the games of the local runner are, as ``cpu`` or ``cuda``; ``auto`` for where the
+                local learner is. With a GPU learner and no remote runner, samples then never leave the GPU.
+            **kwargs: RLlib's own settings.
+
+        Returns:
+            This configuration.
+        """
+        super().env_runners(*args, **kwargs)
+        if local_runner_device is not NotProvided:
+            self.local_runner_device = local_runner_device
+        return self
+
+    @override(PPOConfig)
+    def get_default_learner_class(self) -> type:
+        """The engine's learner."""
+        from rllib_reciprocator.batched.learner import BatchedLearner
+
+        return BatchedLearner
+
+    @override(AlgorithmConfig)
+    def update_from_dict(self, config_dict: dict[str, Any]) -> BatchedConfig:
+        """Takes settings from a dict: as in YAML files ``players``, ``model_config``, and intrinsic rewards by name."""
+        rest = dict(config_dict)
+        if "players" in rest:
+            self.players(rest.pop("players"))
+        for name in intrinsic_names():
+            if name in rest:
+                self.intrinsic(name, **rest.pop(name))
+        if "model_config" in rest:
+            self.rl_module(model_config=rest.pop("model_config"))
+        return super().update_from_dict(rest)
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Derives what follows from players, games and runners, and checks everything.
+
+        Raises:
+            ValueError: With the setting at fault and how to mend it.
+        """
+        game = self.make_game()
+        self.assigned_players = assign(
+            self.player_mapping, game.agents, game.action_names, self.algorithms, self.default_player
+        )
+        self._check_sizes(game)
+        specs = made_for(self, game)
+        self._check_learning(game, specs)
+        # Lists: sets would order the modules, and with them the draws of their first weights, by hash seed.
+        self.policies = list(specs.of_players)
+        self.policy_mapping_fn = _module_of
+        self.policies_to_train = list(specs.learning)
+        self._alternatives = specs.alternatives
+        self._brought = specs.brought
+        self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
+        self._derive_overrides(specs)
+        super().validate()
+
+    def make_game(self, num_games: int = 1) -> BatchedGame:
+        """Copies of the game.
+
+        Raises:
+            ValueError: If there is none of that name, or a setting of it is not valid.
+        """
+        if not isinstance(self.env, str):
+            run = self.algo_class.__name__ if isinstance(self.algo_class, type) else "this algorithm"
+            raise ValueError(f"env: {run} plays registered games, by id: {', '.join(social_dilemmas.game_ids())}")
+        return social_dilemmas.make(self.env, num_games, **dict(self.env_config))
+
+    def alternatives(self) -> list[list[tuple[str, float]]]:
+        """For each agent the ids of the modules that may play it, with their shares of the games."""
+        return self._alternatives
+
+    def intrinsic_by_player(self) -> dict[str, dict[tuple[int, int], IntrinsicSettings]]:
+        """Who is moved by what: by name of an intrinsic reward settings, by agent and number of its alternative."""
+        game = self.make_game()
+        found: dict[str, dict[tuple[int, int], IntrinsicSettings]] = {}
+        for index, player in enumerate(self.assigned_players):
+            for number, (each, _) in enumerate(player.alternatives):
+                for name in each.intrinsic:
+                    found.setdefault(name, {})[index, number] = self.intrinsic_of(each, name, game)
+        return found
+
+    def intrinsic_of(self, player: Player, name: str, game: BatchedGame) -> IntrinsicSettings:
+        """A player's settings of an intrinsic reward: those of all, with its own, and what follows from the game."""
+        of_all = self._intrinsic_settings_of(name)
+        own = player.intrinsic.get(name, {})
+        for key in own:
+            if key in of_all.common:
+                raise ValueError(
+                    f"players.{player.agent}.intrinsic.{name}.{key}: is one for all; set config.{name}.{key}"
+                )
+        if own:
+            try:
+                of_all = type(of_all).model_validate({**of_all.model_dump(exclude_unset=True), **own})
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                path = ".".join(map(str, wrong["loc"]))
+                raise ValueError(f"players.{player.agent}.intrinsic.{name}.{path}: {wrong['msg']}") from None
+        return self._for_game(of_all, game)
+
+    def intrinsic_of_all(self, name: str, game: BatchedGame) -> IntrinsicSettings:
+        """The settings of an intrinsic reward for who has none of its own, with what follows from the game."""
+        return self._for_game(self._intrinsic_settings_of(name), game)
+
+    def intrinsic_of_module(self, module_id: str) -> dict[str, tuple[IntrinsicSettings, str]]:
+        """What a player of this run goes by, for whoever lets it play elsewhere.
+
+        Args:
+            module_id: Of its module.
+
+        Returns:
+            By name of the intrinsic reward its settings, and what the ids of its modules end in.
+        """
+        game = self.make_game()
+        for index, player in enumerate(self.assigned_players):
+            for (each, _), (own_id, _) in zip(player.alternatives, self._alternatives[index], strict=True):
+                if own_id == module_id:
+                    own = {name: (self.intrinsic_of(each, name, game), "") for name in each.intrinsic}
+                    return own if each.learns else self._brought.get(index, {})
+        return {}
+
+    def trackers(self, game: BatchedGame, modules: Mapping[str, Any]) -> list[StepTracker]:
+        """What follows the steps of the games: of each intrinsic reward that somebody has, or that is always followed.
+
+        Args:
+            game: The games.
+            modules: All RLModules, by id.
+        """
+        by_player = self.intrinsic_by_player()
+        names = list(dict.fromkeys([*by_player, *(name for each in self._brought.values() for name in each)]))
+        names += [name for name, each in self.intrinsic_settings.items() if each.always and name not in names]
+        trackers = []
+        for name in names:
+            make = intrinsic_reward(name).part("tracker")
+            if make is None:
+                continue
+            settings: list[IntrinsicSettings | None] = [None] * game.num_agents
+            suffixes = [""] * game.num_agents
+            for (agent, _), own in by_player.get(name, {}).items():
+                settings[agent] = own
+            for agent, of_agent in self._brought.items():
+                if name in of_agent:
+                    settings[agent], suffixes[agent] = of_agent[name]
+            default = self.intrinsic_of_all(name, game)
+            trackers.append(make(game, settings, default=default, modules=modules, suffixes=suffixes))
+        return trackers
+
+    def warmup_iterations(self) -> int:
+        """How many iterations at the start change what learns beside the policies only."""
+        specs = self._rl_module_spec.rl_module_specs
+        shared = [spec.model_config or {} for key, spec in specs.items() if key not in self.policies]
+        return max((each.get("warmup_iterations", 0) for each in shared), default=0)
+
+    def horizon(self) -> int:
+        """Steps of an episode that does not end early."""
+        return self.make_game().horizon
+
+    def rollout_steps(self) -> int:
+        """T, how many steps of each game a sample holds: the horizon, or ``rollout_fragment_length`` if that is set.
+
+        RLlib sets that to 1 in its evaluation copy of a configuration; evaluation plays whole episodes.
+        """
+        if self.rollout_fragment_length == "auto" or self.in_evaluation:
+            return self.horizon()
+        return self.rollout_fragment_length
+
+    def plays_whole_episodes(self, game: BatchedGame) -> bool:
+        """Whether each stream of a sample is one whole episode."""
+        return not game.terminates_early and self.rollout_steps() == game.horizon
+
+    def keeps_final_observations(self, game: BatchedGame) -> bool:
+        """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
+        return self.bootstrap_at_horizon and not self.plays_whole_episodes(game)
+
+    def sampling_device(self, worker_index: int) -> str | None:
+        """Where a runner's games are; None for where RLlib would have them."""
+        if worker_index or self.in_evaluation:
+            return None
+        if self.local_runner_device != "auto":
+            return self.local_runner_device
+        local_gpu = self.num_env_runners == 0 and self.num_learners == 0 and self.num_gpus_per_learner > 0
+        return f"cuda:{self.local_gpu_idx}" if local_gpu else None
+
+    @override(AlgorithmConfig)
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        """T; see :meth:`rollout_steps`."""
+        return self.rollout_steps()
+
+    @property
+    def train_batch_size_per_learner(self) -> int:
+        """Joint steps that each learner gets an iteration: all that one sample of every runner holds."""
+        runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
+        return runners * self.num_envs_per_env_runner * self.rollout_steps() // learners
+
+    @train_batch_size_per_learner.setter
+    def train_batch_size_per_learner(self, value: int | None) -> None:
+        self._train_batch_size_per_learner = value
+
+    def sample_bytes(self) -> int:
+        """About how many bytes the samples of an iteration hold, of all runners together."""
+        game = self.make_game()
+        agents, seen = game.num_agents, prod(game.observation_space.shape or (1,))
+        state = prod(game.state_space.shape or (1,))
+        per_step = agents * (seen + int(game.action_space.n) + 4) + 3 * agents**2 + state + 4
+        steps = max(1, self.num_env_runners) * self.num_envs_per_env_runner * self.rollout_steps()
+        return 4 * steps * per_step
+
+    def _intrinsic_settings_of(self, name: str) -> IntrinsicSettings:
+        return self.intrinsic_settings.get(name) or intrinsic_reward(name).settings_class()()
+
+    def _for_game(self, settings: IntrinsicSettings, game: BatchedGame) -> IntrinsicSettings:
+        has_payoffs = game.payoffs is not None
+        return settings.for_game(has_payoffs=has_payoffs, num_agents=game.num_agents, gamma=self.gamma)
+
+    def _derive_overrides(self, specs: ModuleSpecs) -> None:
+        """Puts players' own settings beside those that the user gave modules; a second time in their place."""
+        given, derived = self._derived_overrides
+        if self.algorithm_config_overrides_per_module != derived:
+            given = self.algorithm_config_overrides_per_module
+        derived = {key: {**given.get(key, {}), **specs.overrides.get(key, {})} for key in {**given, **specs.overrides}}
+        self._derived_overrides = (given, derived)
+        self.algorithm_config_overrides_per_module = derived
+        self._per_module_overrides: dict[str, Any] = {}
+
+    def _check_learning(self, game: BatchedGame, specs: ModuleSpecs) -> None:
+        if not self.in_evaluation and not specs.learning:
+            names = " or ".join(dict.fromkeys([RECIPROCATOR, *self.algorithms]))
+            raise ValueError(f"players: nobody learns; at least one must be {names}")
+        whole = self.plays_whole_episodes(game)
+        if specs.with_memory:
+            self._check_memory()
+        if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
+            raise ValueError(
+                "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto, and a"
+                " game whose episodes are of one length"
+            )
+        for spec in specs.shared.values():
+            if (spec.model_config or {}).get("future_weight") and not whole and not spec.load_state_path:
+                raise ValueError(
+                    "reciprocity.future_weight: needs whole episodes of one length (rollout_fragment_length auto)"
+                )
+        if self.local_runner_device != "auto":
+            import torch
+
+            try:
+                torch.device(self.local_runner_device)
+            except RuntimeError:
+                raise ValueError(
+                    f"local_runner_device: {self.local_runner_device!r} is not auto, cpu or cuda"
+                ) from None
+
+    def _check_sizes(self, game: BatchedGame) -> None:
+        games, steps = self.num_envs_per_env_runner, self.rollout_steps()
+        runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
+        if not isinstance(games, int) or games < 1:
+            raise ValueError(f"num_envs_per_env_runner: {games} is not a number of games")
+        if steps < 1:
+            raise ValueError(f"rollout_fragment_length: {steps} is not a number of steps")
+        if runners * games % learners:
+            raise ValueError(
+                f"num_learners: {runners} runners x {games} games cannot be shared evenly by {learners} learners"
+            )
+        rows = self.train_batch_size_per_learner
+        asked = self._train_batch_size_per_learner
+        if asked is None and self.train_batch_size is not None:
+            asked = self.train_batch_size // learners
+        if asked not in (None, rows):
+            raise ValueError(
+                f"train_batch_size_per_learner: {asked} cannot be; {runners} runners x {games} games x {steps} steps"
+                f" over {learners} learners are {rows} (leave it out, or change num_envs_per_env_runner)"
+            )
+        if self.minibatch_size is not None and not 1 <= self.minibatch_size <= rows:
+            raise ValueError(f"minibatch_size: {self.minibatch_size} is not between 1 and the {rows} rows of a learner")
+
+    def _check_memory(self) -> None:
+        """Memories learn from streams of steps in their order."""
+        if self.bootstrap_at_horizon:
+            raise ValueError("bootstrap_at_horizon: not with a memory, whose value of a last observation is not kept")
+        if self.minibatch_size is not None and self.minibatch_size < self.rollout_steps():
+            raise ValueError(
+                f"minibatch_size: {self.minibatch_size} is less than a stream of {self.rollout_steps()} steps,"
+                " which a memory learns from"
+            )

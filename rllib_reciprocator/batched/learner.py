@@ -1,0 +1,514 @@
+"""The learner of streams: estimators, rewards, advantages and epochs, each a method that an algorithm may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    MODULE_TRAIN_BATCH_SIZE_MEAN,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+from torch import Tensor
+
+from rllib_reciprocator.batched.advantages import generalized_advantages, returns_after
+from rllib_reciprocator.batched.losses import ppo_loss
+from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, state_in
+from rllib_reciprocator.distributed import standardized
+from rllib_reciprocator.influence import Transition
+from rllib_reciprocator.influence.learner import InfluenceLearner
+from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.intrinsic.registry import IntrinsicReward, intrinsic_reward
+from rllib_reciprocator.models import IS_FIRST
+from rllib_reciprocator.quantiles import QUANTILES, quantiles
+from rllib_reciprocator.typed_settings import IntrinsicSettings
+
+ITERATION = "iteration"
+# Values of more rows than these are computed in parts, so that networks need no more memory than in a minibatch.
+ROWS_AT_ONCE = 2**18
+
+Joint = dict[str, Tensor]
+
+
+class BatchedLearner(InfluenceLearner, PPOTorchLearner):
+    """Learns from streams (:meth:`Sample.to_batch`) instead of episodes.
+
+    An update is :meth:`observe`, :meth:`shape_rewards`, :meth:`values`, :meth:`advantages`,
+    :meth:`transform_advantages`, and then epochs of PPO; an algorithm changes what it does otherwise. These methods see
+    the joint steps of all agents, ``[B, T, N]`` by column. Statistics are taken over all learners, so that their number
+    does not change what is learned.
+    """
+
+    @override(PPOTorchLearner)
+    def build(self) -> None:
+        """Builds modules and optimizers, and notes who plays what."""
+        super().build()
+        config = self.config
+        self._steps = config.rollout_steps()
+        self._iteration = 0
+        self._told: dict[str, dict[str, Tensor]] | None = None
+        alternatives = config.alternatives()
+        # Of every learning module its agents, and which of their alternatives it is.
+        self._agents: dict[str, list[int]] = {}
+        self._numbers: dict[str, list[int]] = {}
+        for index, each in enumerate(alternatives):
+            for number, (module_id, _) in enumerate(each):
+                if module_id in config.policies_to_train:
+                    self._agents.setdefault(module_id, []).append(index)
+                    self._numbers.setdefault(module_id, []).append(number)
+        own = [self._config_of(each) for each in alternatives]
+        self._gamma = torch.tensor([each.gamma for each in own], device=self._device)
+        self._lambda = torch.tensor([each.lambda_ for each in own], device=self._device)
+        self._intrinsic = config.intrinsic_by_player()
+        self._alternatives = alternatives
+        self._warmup = config.warmup_iterations()
+        self._with_memory = {key for key in self._agents if self.module[key].unwrapped().get_initial_state()}
+        self._clips = any(
+            self.config.get_config_for_module(key).grad_clip is not None for key in (*self._agents, INFLUENCE_MODULE_ID)
+        )
+
+    def _config_of(self, alternatives: list[tuple[str, float]]) -> Any:
+        """The settings of who plays an agent: of the first that learns, if any does."""
+        learning = [key for key, _ in alternatives if key in self.config.policies_to_train]
+        return self.config.get_config_for_module(learning[0]) if learning else self.config
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """An optimizer for every player that learns and for a learned estimator; nothing else changes by gradient."""
+        if module_id in self.config.policies_to_train or (
+            module_id == INFLUENCE_MODULE_ID and self._estimates_by_gradient
+        ):
+            super().configure_optimizers_for_module(module_id, config)
+
+    # --- what an algorithm may change -------------------------------------------------------------------------------
+
+    def observe(self, joint: Joint) -> None:
+        """Lets what learns beside the policies learn from the sampled steps.
+
+        Args:
+            joint: Columns of joint steps, ``[B, T, ..]``, as sampled.
+        """
+        if INFLUENCE_MODULE_ID not in self.module:
+            return
+        estimator = self._estimator
+        ended = joint["terminated"] | joint["truncated"]
+        rewards = joint["rewards"]
+        uses_future = estimator.uses_future
+        future = returns_after(rewards, ended, self.config.gamma) if uses_future else torch.zeros_like(rewards)
+        steps = Transition(**{name: joint[name] for name in Transition._fields if name in joint}, future_returns=future)
+        told = estimator.observe(steps.flattened(), self._iteration)
+        self.metrics.log_dict(told, key=INFLUENCE_MODULE_ID, window=1)
+        if self._estimates_by_gradient:
+            self._fit_estimator(estimator.replay_rows(steps, ended), self._iteration)
+
+    def shape_rewards(self, joint: Joint) -> Tensor:
+        """What agents learn to get more of: extrinsic rewards and their intrinsic ones.
+
+        Args:
+            joint: Columns of joint steps.
+
+        Returns:
+            ``[B, T, N]``.
+        """
+        shaped = joint["rewards"]
+        for name, by_player in self._intrinsic.items():
+            shaped = shaped + self._intrinsic_rewards(name, by_player, joint)
+        return shaped
+
+    def values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
+        """What critics expect before and after every step, zero for agents without one.
+
+        Args:
+            parts: The columns of each module, of its streams, and of the joint steps.
+            joint: Columns of joint steps.
+
+        Returns:
+            Each ``[B, T, N]``. After the last step of an episode it is zero, unless ``bootstrap_at_horizon`` and the
+            episode was cut off: then it is the value of what was seen last.
+        """
+        before = torch.zeros_like(joint["rewards"])
+        after = torch.zeros_like(before)
+        cut_off = joint["truncated"] & ~joint["terminated"]
+        for module_id, agents in self._agents.items():
+            values, last, final = self._values_of(module_id, parts)
+            following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
+            ended = (joint["terminated"] | joint["truncated"])[:, None]
+            if self.config.bootstrap_at_horizon:
+                if final is not None:
+                    slots = torch.arange(self._steps, device=final.device) // self.config.horizon()
+                    at_end = final[:, :, slots]
+                    # The last step's is seen after the stream, since games start anew with the next one.
+                    at_end = torch.cat([at_end[:, :, :-1], last[:, :, None]], 2)
+                    following = torch.where(cut_off[:, None], at_end, following)
+                    following = torch.where(joint["terminated"][:, None], 0.0, following)
+                else:
+                    within = ended.clone()
+                    within[..., -1] = joint["terminated"][:, None, -1]
+                    following = torch.where(within, 0.0, following)
+            else:
+                following = torch.where(ended, 0.0, following)
+            for slot, (agent, number) in enumerate(zip(agents, self._numbers[module_id], strict=True)):
+                if len(self._alternatives[agent]) == 1:
+                    before[..., agent], after[..., agent] = values[:, slot], following[:, slot]
+                else:
+                    mine = joint["members"][..., agent] == number
+                    before[..., agent] = torch.where(mine, values[:, slot], before[..., agent])
+                    after[..., agent] = torch.where(mine, following[:, slot], after[..., agent])
+        return before, after
+
+    def advantages(self, joint: Joint) -> tuple[Tensor, Tensor]:
+        """Advantages and value targets, of all agents.
+
+        Args:
+            joint: Columns of joint steps, ``shaped_rewards``, ``values``, ``next_values`` and ``ended`` among them.
+
+        Returns:
+            Each ``[B, T, N]``.
+        """
+        estimated = generalized_advantages(
+            joint["shaped_rewards"],
+            joint["values"],
+            joint["next_values"],
+            joint["ended"],
+            gamma=self._gamma,
+            lambda_=self._lambda,
+        )
+        return estimated, estimated + joint["values"]
+
+    def transform_advantages(self, joint: Joint, advantages: Tensor) -> Tensor:
+        """What policies are trained on instead of their own advantages; value targets stay.
+
+        Args:
+            joint: As for :meth:`advantages`.
+            advantages: ``[B, T, N]``.
+
+        Returns:
+            ``[B, T, N]``; the same, unless an algorithm says otherwise.
+        """
+        return advantages
+
+    @override(PPOTorchLearner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """PPO's loss, and those that the module has of its own."""
+        module = self.module[module_id].unwrapped()
+        told: dict[str, Tensor] | None = None if self._told is None else {}
+        loss = ppo_loss(
+            module,
+            batch,
+            fwd_out,
+            config,
+            entropy_coeff=self.entropy_coeff_schedulers_per_module[module_id].get_current_value(),
+            kl_coeff=self.curr_kl_coeffs_per_module[module_id],
+            told=told,
+        )
+        if hasattr(module, "auxiliary_losses"):
+            for name, (value, weight) in module.auxiliary_losses(batch, fwd_out).items():
+                loss = loss + weight * value
+                if told is not None:
+                    told[name] = value
+        if self._told is not None and told is not None:
+            self._told[module_id] = {name: value.detach() for name, value in told.items()}
+        return loss
+
+    # --- one update -------------------------------------------------------------------------------------------------
+
+    @override(Learner)
+    def update(
+        self,
+        *,
+        training_data: TrainingData,
+        timesteps: dict[str, Any],
+        num_epochs: int = 1,
+        minibatch_size: int | None = None,
+        shuffle_batch_per_epoch: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """One iteration; while estimators warm up, they alone learn."""
+        self._check_is_built()
+        self.before_gradient_based_update(timesteps=timesteps)
+        training_data.solve_refs()
+        self._weights_seq_no += 1
+        batches = self.prepare(training_data)
+        if self._iteration >= self._warmup and batches:
+            minibatches = list(self._minibatch_indices(batches, num_epochs, minibatch_size, shuffle_batch_per_epoch))
+            for number, of_modules in enumerate(minibatches):
+                self._told = {} if number == len(minibatches) - 1 else None
+                _, losses, _ = self._update({key: take(batches[key]) for key, take in of_modules.items()})
+            self._log_update(losses, batches, num_epochs, len(minibatches), training_data.batch.env_steps())
+            self.after_gradient_based_update(timesteps=timesteps)
+        return self.metrics.reduce()
+
+    @override(Learner)
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._iteration = int(timesteps[ITERATION])
+        seeds = self._seed_update()
+        self._order = torch.Generator().manual_seed(int(seeds[0]))
+
+    @torch.no_grad()
+    def prepare(self, training_data: TrainingData) -> dict[str, dict[str, Any]]:
+        """Turns samples into what losses take: the rows of each learning module, with advantages and value targets."""
+        parts = self._on_device(training_data.batch)
+        joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
+        with torch.enable_grad():
+            self.observe(joint)
+        shaped = self.shape_rewards(joint)
+        before, after = self.values(parts, joint)
+        joint |= {
+            "shaped_rewards": shaped,
+            "values": before,
+            "next_values": after,
+            "ended": joint["terminated"] | joint["truncated"],
+        }
+        advantages, targets = self.advantages(joint)
+        if self.config.normalize_returns:
+            targets = torch.stack([standardized(each) for each in targets.unbind(-1)], -1)
+            advantages = targets - before
+        advantages = self.transform_advantages(joint, advantages)
+        return {
+            module_id: self._with_advantages(module_id, parts, advantages, targets)
+            for module_id in self._agents
+            if self.should_module_be_updated(module_id)
+        }
+
+    def _on_device(self, batch: Any) -> dict[str, dict[str, Tensor]]:
+        return {
+            key: {name: torch.as_tensor(column, device=self._device) for name, column in part.items()}
+            for key, part in batch.policy_batches.items()
+        }
+
+    def _intrinsic_rewards(
+        self, name: str, by_player: dict[tuple[int, int], IntrinsicSettings], joint: Joint
+    ) -> Tensor:
+        """The weighted rewards of one kind, ``[B, T, N]``; zero for who is not moved by it."""
+        row, added = intrinsic_reward(name), torch.zeros_like(joint["rewards"])
+        reward = row.part("rewards")
+        assert reward is not None
+        alike: dict[str, list[tuple[int, int]]] = {}
+        for player, settings in by_player.items():
+            alike.setdefault(settings.model_dump_json(), []).append(player)
+        for players in alike.values():
+            settings = by_player[players[0]]
+            found, weight = reward(joint, settings), settings.weight_at(self._iteration)
+            for agent, number in players:
+                module_id, own = self._alternatives[agent][number][0], found[..., agent]
+                self._log_intrinsic(row, name, module_id, own, weight)
+                if "members" in joint:
+                    own = own * (joint["members"][..., agent] == number)
+                added[..., agent] += weight * own
+        return added
+
+    def _log_intrinsic(self, row: IntrinsicReward, name: str, module_id: str, values: Tensor, weight: float) -> None:
+        """Logs mean, spread and distribution of an intrinsic reward before it is weighted, and the weight."""
+        label = row.label or name
+        self.metrics.log_value((row.weight_logged_with or module_id, f"{label}_weight"), weight, window=1)
+        spread = {f"{label}_reward_mean": values.mean(), f"{label}_reward_std": values.std(correction=0)}
+        self.metrics.log_dict(spread, key=module_id, window=1)
+        (distributed,) = quantiles(values.reshape(-1, 1))
+        self.metrics.log_value((module_id, f"{label}_reward_{QUANTILES}"), distributed, reduce="item_series")
+
+    def _values_of(self, module_id: str, parts: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A module's values: before each step ``[B, S, T]``, after the last ``[B, S]``, at cut-offs ``[B, S, K]``."""
+        module = self.module[module_id].unwrapped()
+        rows, streams = parts[module_id], parts[STREAMS_PREFIX + module_id]
+        agents, steps = len(self._agents[module_id]), self._steps
+        last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
+        final = {name.removeprefix(FINAL): value for name, value in streams.items() if name.startswith(FINAL)}
+        if module_id in self._with_memory:
+            values = self._values_with_memory(module, self._sequences(module_id, parts), last)
+            values = values.view(-1, agents, steps + 1)
+            return values[..., :-1], values[..., -1], None
+        values = _in_parts(module.compute_values, rows, ROWS_AT_ONCE).view(-1, agents, steps)
+        at_last = _in_parts(module.compute_values, last, ROWS_AT_ONCE).view(-1, agents)
+        if not final:
+            return values, at_last, None
+        count = next(iter(final.values())).shape[1]
+        flat = {name: value.flatten(0, 1) for name, value in final.items()}
+        at_ends = _in_parts(module.compute_values, flat, ROWS_AT_ONCE).view(-1, agents, count)
+        return values, at_last, at_ends
+
+    def _values_with_memory(self, module: Any, batch: dict[str, Any], last: dict[str, Tensor]) -> Tensor:
+        """Before each step and after the last, ``[streams, T + 1]``: what is seen last continues each stream."""
+        going_on = torch.zeros_like(batch[IS_FIRST][:, :1])
+        longer = {
+            name: torch.cat([batch[name].unflatten(0, (-1, self._steps)), value[:, None]], 1)
+            for name, value in last.items()
+        }
+        longer[IS_FIRST] = torch.cat([batch[IS_FIRST], going_on], 1)
+        longer |= _state(batch)
+        streams = len(longer[IS_FIRST])
+        size = max(1, ROWS_AT_ONCE // (self._steps + 1))
+        values = []
+        for start in range(0, streams, size):
+            part = {name: value[start : start + size] for name, value in longer.items()}
+            values.append(module.compute_values(_flat_streams(part)).view(-1, self._steps + 1))
+        return torch.cat(values)
+
+    def _sequences(self, module_id: str, parts: dict[str, Any]) -> dict[str, Any]:
+        """The columns of a module with memory: its rows, where episodes begin, and its memory before each stream."""
+        is_first = parts[JOINT][IS_FIRST].unflatten(0, (-1, self._steps))
+        agents = len(self._agents[module_id])
+        return {
+            **parts[module_id],
+            IS_FIRST: is_first.repeat_interleave(agents, 0),
+            **{
+                f"{Columns.STATE_IN}/{name}": value
+                for name, value in state_in(parts[STREAMS_PREFIX + module_id]).items()
+            },
+        }
+
+    def _with_advantages(
+        self, module_id: str, parts: dict[str, Any], advantages: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """A module's columns with its agents' advantages and value targets."""
+        agents = self._agents[module_id]
+        own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
+        columns = self._sequences(module_id, parts) if module_id in self._with_memory else dict(parts[module_id])
+        if self.config.get_config_for_module(module_id).normalize_advantages:
+            own = standardized(own, columns.get(Columns.LOSS_MASK))
+        return {**columns, Postprocessing.ADVANTAGES: own, Postprocessing.VALUE_TARGETS: goals}
+
+    def _minibatch_indices(
+        self, batches: dict[str, dict[str, Any]], num_epochs: int, minibatch_size: int | None, shuffle: bool
+    ) -> Iterator[dict[str, Any]]:
+        """For every minibatch, by module what takes it from the module's columns.
+
+        Each epoch goes through all rows once, in parts that differ by one row at most; a module with a memory goes
+        through whole streams. ``minibatch_size`` is that of joint steps; modules that play several agents have as many
+        times the rows.
+        """
+        key, columns = next(iter(batches.items()))
+        joint_steps = len(columns[Postprocessing.ADVANTAGES]) // len(self._agents[key])
+        count = max(1, round(joint_steps / minibatch_size)) if minibatch_size else 1
+        if count == 1:
+            yield from (dict.fromkeys(batches, _whole) for _ in range(num_epochs))
+            return
+        for _ in range(num_epochs):
+            takes: dict[str, list[Any]] = {}
+            for key, columns in batches.items():
+                with_memory = key in self._with_memory
+                units = len(columns[IS_FIRST]) if with_memory else len(columns[Postprocessing.ADVANTAGES])
+                order = torch.randperm(units, generator=self._order) if shuffle else torch.arange(units)
+                chunks = order.to(self._device).tensor_split(min(count, units))
+                taken = [_Streams(chunk) if with_memory else _Rows(chunk) for chunk in chunks]
+                takes[key] = [taken[k % len(taken)] for k in range(count)]
+            yield from ({key: each[k] for key, each in takes.items()} for k in range(count))
+
+    def _log_update(
+        self, losses: dict[str, Tensor], batches: dict[str, Any], epochs: int, minibatches: int, env_steps: int
+    ) -> None:
+        """Logs the last minibatch's losses, and how much was trained on."""
+        metrics, steps_of_all = self.metrics, 0
+        for module_id, loss in losses.items():
+            metrics.log_value((module_id, self.TOTAL_LOSS_KEY), loss.detach(), window=1)
+            metrics.log_dict((self._told or {}).get(module_id, {}), key=module_id, window=1)
+        for module_id, columns in batches.items():
+            rows = len(columns[Postprocessing.ADVANTAGES])
+            steps = epochs * rows
+            steps_of_all += steps
+            metrics.log_value((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
+            size = rows * epochs / minibatches
+            metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
+            metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
+            key = (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME)
+            metrics.log_value(key, steps, reduce="lifetime_sum", with_throughput=True)
+        for key, lifetime, steps in (
+            (NUM_MODULE_STEPS_TRAINED, NUM_MODULE_STEPS_TRAINED_LIFETIME, steps_of_all),
+            (NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED_LIFETIME, epochs * env_steps),
+        ):
+            metrics.log_value((ALL_MODULES, key), steps, reduce="sum", with_throughput=True)
+            metrics.log_value((ALL_MODULES, lifetime), steps, reduce="lifetime_sum", with_throughput=True)
+
+    @override(TorchLearner)
+    def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        """One gradient step."""
+        out = self.module.forward_train(batch)
+        losses = self.compute_losses(fwd_out=out, batch=batch)
+        gradients = self.compute_gradients(losses)
+        if self._clips or self.config.log_gradients:
+            gradients = self.postprocess_gradients(gradients)
+        self.apply_gradients(gradients)
+        return out, losses, {}
+
+    @override(TorchLearner)
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        """Steps every optimizer; gradients that are not finite are left to RLlib's own, slower way of checking."""
+        norms = torch.stack(torch._foreach_norm(list(gradients_dict.values())))
+        if not bool(norms.isfinite().all()) or self._grad_scalers is not None or self._lr_scheduler_classes is not None:
+            super().apply_gradients(gradients_dict)
+            return
+        for name, gradient in gradients_dict.items():
+            self._params[name].grad = gradient
+        for module_id, names in self._module_optimizers.items():
+            for name in names:
+                self.get_optimizer(module_id, name).step()
+
+
+class _Rows:
+    """Takes rows."""
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
+
+    def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
+        return {name: value[self.index] for name, value in columns.items()}
+
+
+class _Streams:
+    """Takes whole streams of a module with memory."""
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
+
+    def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
+        streams, per_stream = len(columns[IS_FIRST]), {IS_FIRST, *_state(columns)}
+        split = {
+            name: value if name in per_stream else value.unflatten(0, (streams, -1)) for name, value in columns.items()
+        }
+        return _flat_streams({name: value[self.index] for name, value in split.items()})
+
+
+def _whole(columns: dict[str, Tensor]) -> dict[str, Any]:
+    return _with_state(columns)
+
+
+def _state(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in columns.items() if name.startswith(f"{Columns.STATE_IN}/")}
+
+
+def _with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
+    """Columns as modules take them: the memory as a dict of its own."""
+    rest = {name: value for name, value in columns.items() if not name.startswith(f"{Columns.STATE_IN}/")}
+    memory = state_in(columns)
+    return {**rest, Columns.STATE_IN: memory} if memory else rest
+
+
+def _flat_streams(columns: dict[str, Tensor]) -> dict[str, Any]:
+    """Columns ``[streams, T, ..]`` in rows, as modules take them."""
+    per_stream = {IS_FIRST, *_state(columns)}
+    return _with_state({name: value if name in per_stream else value.flatten(0, 1) for name, value in columns.items()})
+
+
+def _in_parts(compute: Any, columns: dict[str, Tensor], size: int) -> Tensor:
+    """Values of rows, of so many at once."""
+    rows = len(columns[Columns.OBS])
+    if rows <= size:
+        return compute(columns)
+    parts = [{name: value[start : start + size] for name, value in columns.items()} for start in range(0, rows, size)]
+    return torch.cat([compute(part) for part in parts])

@@ -1,0 +1,192 @@
+"""RLlib's usual env-runner metrics, from columns instead of episodes, and what is known of social dilemmas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ray.rllib.utils.metrics import (
+    EPISODE_AGENT_RETURN_MEAN,
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+from torch import Tensor
+
+from rllib_reciprocator.metric_names import OUTCOMES, REWARD_PER_STEP
+
+if TYPE_CHECKING:
+    from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+    from rllib_reciprocator.batched.env_runner import BatchedEnvRunner
+    from rllib_reciprocator.batched.sample import Sample
+    from social_dilemmas.batched_game import BatchedGame
+
+SOCIAL, POOL = "social", "pool"
+EFFICIENCY, EQUALITY, REWARD_GAP = "efficiency", "equality", "reward_gap"
+
+
+def social_outcomes(rewards: Tensor, lowest: float) -> dict[str, float]:
+    """What rewards say of all agents together.
+
+    Args:
+        rewards: ``[N]``, what each agent got a step, or in an episode.
+        lowest: The lowest reward that the game can give.
+
+    Returns:
+        ``efficiency``, their sum; ``reward_gap``, the largest less the smallest; and in games without negative rewards
+        ``equality``, one less their Gini coefficient, 1 if all are zero.
+
+    Source: Perolat et al. (2017), utilitarian metric and equality, which is not defined for negative returns.
+    """
+    found = {EFFICIENCY: float(rewards.sum()), REWARD_GAP: float(rewards.max() - rewards.min())}
+    if lowest >= 0.0:
+        differences = float((rewards[:, None] - rewards[None, :]).abs().sum())
+        total = found[EFFICIENCY]
+        found[EQUALITY] = 1.0 - differences / (2 * len(rewards) * total) if total else 1.0
+    return found
+
+
+class SampleLogger:
+    """Logs what samples hold; it remembers the episodes that are under way between one sample and the next."""
+
+    def __init__(self, game: BatchedGame, alternatives: Sequence[Sequence[tuple[str, float]]]) -> None:
+        """Knows no episode yet.
+
+        Args:
+            game: The games.
+            alternatives: For each agent the ids of the modules that may play it, with their shares.
+        """
+        self.game, self.alternatives = game, alternatives
+        agents = dict.fromkeys(game.agents, 1)
+        modules: dict[str, int] = {}
+        for each in alternatives:
+            modules |= {module_id: modules.get(module_id, 0) + 1 for module_id, _ in each}
+        self._counts = (
+            (NUM_AGENT_STEPS_SAMPLED, NUM_AGENT_STEPS_SAMPLED_LIFETIME, agents),
+            (NUM_MODULE_STEPS_SAMPLED, NUM_MODULE_STEPS_SAMPLED_LIFETIME, modules),
+        )
+        # Returns so far, and steps, of the episodes under way.
+        self._running = torch.zeros(game.num_games, game.num_agents + 1, device=game.device)
+
+    def log(self, runner: BatchedEnvRunner, sample: Sample, *, only_first: bool = False) -> None:
+        """Logs steps, episodes, extrinsic returns and outcomes of one sample, and what trackers recorded.
+
+        Args:
+            runner: Whose metrics these are.
+            sample: The sample.
+            only_first: Whether to look at the first episode of each game alone.
+        """
+        metrics, agents = runner.metrics, self.game.agents
+        rewards, ended, outcomes = sample.rewards, sample.ended, sample.outcomes
+        num_steps = sample.env_steps()
+        self._log_steps(runner, num_steps)
+        steps = float(num_steps)
+        counted = None
+        if only_first and self.game.terminates_early:
+            counted = sample.in_first_episode()
+            steps = float(counted.sum())
+            rewards = rewards * counted[..., None]
+            outcomes = {name: values * counted[..., None] for name, values in outcomes.items()}
+        totals = {name: values.sum((0, 1)) for name, values in outcomes.items()}
+        for name, rates in self.game.summarize(totals, steps).items():
+            for agent, rate in zip(agents, rates.tolist(), strict=True):
+                metrics.log_value((OUTCOMES, agent, name), rate, reduce="mean")
+        per_step = rewards.sum((0, 1)).cpu() / steps
+        for agent, value in zip(agents, per_step.tolist(), strict=True):
+            metrics.log_value((REWARD_PER_STEP, agent), value, reduce="mean")
+        for name, value in social_outcomes(per_step, self.game.reward_range[0]).items():
+            metrics.log_value((SOCIAL, name), value, reduce="mean")
+        if "members" in sample.joint:
+            self._log_members(metrics, sample, counted)
+        self._log_episodes(metrics, rewards, ended if counted is None else ended & counted, fresh=only_first)
+        for tracker in runner.trackers:
+            tracker.log(metrics, agents, sample.joint)
+
+    def get_state(self) -> dict[str, Tensor]:
+        """The sums of the episodes under way."""
+        return {"running": self._running}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`get_state` returned."""
+        self._running = state["running"]
+
+    def _log_steps(self, runner: BatchedEnvRunner, steps: int) -> None:
+        metrics = runner.metrics
+        runner.num_env_steps_sampled_lifetime += steps
+        metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
+        metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
+        metrics.log_value(WEIGHTS_SEQ_NO, runner.weights_seq_no, window=1)
+        for key, lifetime, counts in self._counts:
+            for name, count in counts.items():
+                metrics.log_value((key, name), steps * count, reduce="sum")
+                metrics.log_value((lifetime, name), steps * count, reduce="lifetime_sum")
+
+    def _log_episodes(self, metrics: MetricsLogger, rewards: Tensor, ended: Tensor, *, fresh: bool) -> None:
+        """Logs the episodes that ended; those that are under way count when they end, in whichever sample that is."""
+        running = torch.zeros_like(self._running) if fresh else self._running
+        with_length = torch.cat([rewards, torch.ones_like(rewards[..., :1])], -1)
+        summed, running = episode_sums(with_length, ended, running)
+        self._running = torch.zeros_like(running) if fresh else running
+        if not len(summed):
+            return
+        returns, lengths = summed[:, :-1], summed[:, -1]
+        metrics.log_value(NUM_EPISODES, len(summed), reduce="sum")
+        metrics.log_value(NUM_EPISODES_LIFETIME, len(summed), reduce="lifetime_sum")
+        metrics.log_value(EPISODE_LEN_MEAN, float(lengths.mean()), reduce="mean")
+        collective = returns.sum(1)
+        metrics.log_value(EPISODE_RETURN_MEAN, float(collective.mean()), reduce="mean")
+        metrics.log_value(EPISODE_RETURN_MIN, float(collective.min()), reduce="min")
+        metrics.log_value(EPISODE_RETURN_MAX, float(collective.max()), reduce="max")
+        for agent, value in zip(self.game.agents, returns.mean(0).tolist(), strict=True):
+            metrics.log_value((EPISODE_AGENT_RETURN_MEAN, agent), value, reduce="mean")
+
+    def _log_members(self, metrics: MetricsLogger, sample: Sample, counted: Tensor | None) -> None:
+        """Logs of each member of a pool how often it played, and of all agents what they got a step beside it."""
+        for index, own in enumerate(self.alternatives):
+            if len(own) == 1:
+                continue
+            for number, (module_id, _) in enumerate(own):
+                played = sample.joint["members"][..., index] == number
+                if counted is not None:
+                    played = played & counted
+                steps = float(played.sum())
+                key = (POOL, self.game.agents[index], module_id)
+                metrics.log_value((*key, "share_of_steps"), steps / played.numel(), reduce="mean")
+                if steps:
+                    means = (sample.rewards * played[..., None]).sum((0, 1)) / steps
+                    for agent, value in zip(self.game.agents, means.tolist(), strict=True):
+                        metrics.log_value((*key, REWARD_PER_STEP, agent), value, reduce="mean")
+
+
+def episode_sums(values: Tensor, ended: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over the episodes that ended, ``[episodes, K]``, and so far over the others, ``[B, K]``.
+
+    A sum is the difference between what is cumulated at an episode's end and at the end before it.
+
+    Args:
+        values: ``[B, T, K]``, what to sum.
+        ended: ``[B, T]`` bool, whether an episode ended with that step.
+        running: ``[B, K]``, sums so far of the episodes that were under way.
+    """
+    cumulated = running[:, None] + values.cumsum(1)
+    if not bool(ended[:, :-1].any()):
+        done = ended[:, -1]
+        return cumulated[done, -1], torch.where(done[:, None], 0.0, cumulated[:, -1])
+    last_end = torch.where(ended, torch.arange(ended.shape[1], device=ended.device), -1).cummax(1).values
+    at_last_end = (
+        cumulated.gather(1, last_end.clamp(min=0)[..., None].expand_as(cumulated)) * (last_end >= 0)[..., None]
+    )
+    before = torch.cat([torch.zeros_like(at_last_end[:, :1]), at_last_end[:, :-1]], 1)
+    return (cumulated - before)[ended], cumulated[:, -1] - at_last_end[:, -1]

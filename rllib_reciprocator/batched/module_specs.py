@@ -1,0 +1,212 @@
+"""Which RLModules a configuration's players are, and what stands beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rllib_reciprocator.intrinsic.registry import intrinsic_reward
+from rllib_reciprocator.models import WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
+from rllib_reciprocator.models.settings import model_settings_class
+from rllib_reciprocator.players import (
+    AXELROD,
+    CHECKPOINT,
+    POOL,
+    SCRIPTED,
+    AxelrodModule,
+    Player,
+    ScriptedModule,
+    module_class,
+)
+from rllib_reciprocator.players.frozen import brought_by, frozen_module_spec
+from rllib_reciprocator.typed_settings import IntrinsicSettings
+
+if TYPE_CHECKING:
+    from rllib_reciprocator.batched.config import BatchedConfig
+    from social_dilemmas.batched_game import BatchedGame
+
+
+@dataclass
+class ModuleSpecs:
+    """The RLModules of a run.
+
+    Attributes:
+        of_players: Specs of the players' modules, by id.
+        shared: Specs of modules beside them, as influence estimators.
+        alternatives: For each agent the ids of the modules that may play it, with their shares of the games.
+        learning: Ids of those that are trained.
+        with_memory: Whether one of these has a memory.
+        overrides: Settings of the algorithm that modules have to themselves.
+        brought: What frozen players go by beside their modules: by agent and name of the intrinsic reward its settings,
+            and what the ids of its modules end in here.
+    """
+
+    of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
+    shared: dict[str, RLModuleSpec] = field(default_factory=dict)
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
+    learning: list[str] = field(default_factory=list)
+    with_memory: bool = False
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    brought: dict[int, dict[str, tuple[IntrinsicSettings, str]]] = field(default_factory=dict)
+
+
+def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
+    """The modules that a configuration's players ask for.
+
+    Args:
+        config: The configuration, with its players assigned.
+        game: One copy of its game.
+
+    Raises:
+        ValueError: With the player or the setting at fault.
+    """
+    specs = ModuleSpecs()
+    first: dict[str, Player] = {}
+    for index, player in enumerate(config.assigned_players):
+        specs.alternatives.append([])
+        for each, share in player.alternatives:
+            module_id = _module_id(player, each, specs)
+            specs.alternatives[-1].append((module_id, share))
+            mate = first.setdefault(module_id, each)
+            if mate is each:
+                _add(specs, config, game, index, module_id, each)
+            else:
+                _check_team(each, mate)
+    _add_shared(specs, config, game)
+    clash = set(specs.shared) & set(specs.of_players)
+    if clash:
+        raise ValueError(f"players: a team cannot be named {min(clash)!r}")
+    return specs
+
+
+def _module_id(player: Player, member: Player, specs: ModuleSpecs) -> str:
+    """The id of a member's module: its agent's or its team's; of a pool's other members with what they are behind."""
+    if player.kind != POOL or member.team:
+        return member.module_id
+    taken = [module_id for module_id, _ in specs.alternatives[-1]]
+    if member.learns and player.agent not in taken:
+        return player.agent
+    short = member.written.partition("/")[2] if member.kind in (SCRIPTED, AXELROD) else member.written
+    return f"{player.agent}+{f'{CHECKPOINT}_{len(taken)}' if member.kind == CHECKPOINT else short}"
+
+
+def _add(
+    specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, index: int, module_id: str, player: Player
+) -> None:
+    spaces = {"observation_space": game.observation_space, "action_space": game.action_space}
+    if player.kind == SCRIPTED:
+        spec = RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
+    elif player.kind == AXELROD:
+        spec = _axelrod_spec(config, game, player)
+    elif player.kind == CHECKPOINT:
+        spec = frozen_module_spec(player, **spaces)
+        _add_brought(specs, game, index, player, spec)
+    else:
+        spec = _learner_spec(specs, config, game, player)
+        specs.learning.append(module_id)
+        if player.overrides:
+            specs.overrides[module_id] = dict(player.overrides)
+    specs.of_players[module_id] = spec
+
+
+def _check_team(player: Player, mate: Player) -> None:
+    """Raises ValueError if two who share parameters are not alike."""
+    alike = [replace(each, agent="", written="") for each in (player, mate)]
+    if alike[0] != alike[1]:
+        raise ValueError(f"players.{player.agent}: not the settings of {mate.agent}, of the same team")
+
+
+def _axelrod_spec(config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+    """The module of a strategy of the Axelrod library."""
+    if game.num_agents != 2 or game.payoffs is None:
+        raise ValueError(f"players.{player.agent}: {player.written} plays matrix games of two")
+    if not config.plays_whole_episodes(game):
+        raise ValueError(f"players.{player.agent}: {player.written} needs rollout_fragment_length auto")
+    # Each agent its own draws, and its own side of the table.
+    index = game.agents.index(player.agent)
+    payoffs = game.payoffs if index == 0 else game.payoffs.transpose(0, 1).flip(-1)
+    settings = {
+        "strategy": player.source,
+        "payoffs": payoffs.tolist(),
+        "seed": None if config.seed is None else [config.seed, index],
+    }
+    return RLModuleSpec(
+        AxelrodModule,
+        observation_space=game.observation_space,
+        action_space=game.action_space,
+        model_config=settings,
+    )
+
+
+def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+    """The module of a player that learns."""
+    networks = _networks(config, player)
+    specs.with_memory |= bool(networks.get("use_gru") or networks.get("use_lstm"))
+    settings: dict[str, Any] = {
+        "num_balances": 0,
+        "balance_use": "observes",
+        "balance_scale": 1.0,
+        WHOLE_EPISODES: config.plays_whole_episodes(game),
+    }
+    for name in player.intrinsic:
+        extra = intrinsic_reward(name).part("model_settings")
+        settings |= extra(game, config.intrinsic_of(player, name, game)) if extra else {}
+    shape = game.observation_space.shape
+    if networks.get("conv_filters") and (shape is None or len(shape) != 3):
+        raise ValueError(f"model_config.conv_filters: {config.env} shows {shape}, not planes x height x width")
+    if player.module:
+        module = module_class(player)
+        settings |= player.settings.get("model_config", {})
+    elif networks.pop("model") == "rllib":
+        if settings["balance_use"] != "observes":
+            raise ValueError("reciprocity.predict_balance_coeff: only for model_config.model actor_critic")
+        module, settings = DefaultModelModule, {**settings, "rllib": networks}
+    else:
+        module, settings = ActorCriticModule, {**networks, **settings}
+    spec = RLModuleSpec(
+        module, observation_space=game.observation_space, action_space=game.action_space, model_config=settings
+    )
+    if module is not ActorCriticModule:
+        try:
+            spec.build()
+        except Exception as error:  # RLlib's models, and a user's own, raise whatever settings lead them to
+            whose = f"players.{player.agent}: {player.module}" if player.module else "model_config: RLlib"
+            raise ValueError(f"{whose} cannot build it ({error})") from None
+    return spec
+
+
+def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:
+    """The settings of a learning player's networks: those of all, and its own."""
+    if player.module:
+        return {}
+    of_all = dict(config._model_config if isinstance(config._model_config, dict) else vars(config._model_config))
+    given = {**of_all, **player.settings.get("model_config", {})}
+    return model_settings_class(given).model_validate(given).model_dump()
+
+
+def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Player, spec: RLModuleSpec) -> None:
+    """Adds what a frozen player goes by beside its module, with ids of their own."""
+    suffix = f"+{player.agent}"
+    for name, brought in brought_by(player, spec, game).items():
+        if name in specs.brought.get(index, {}):
+            raise ValueError(f"players.{player.agent}.pool: more than one frozen member goes by {name}")
+        specs.brought.setdefault(index, {})[name] = (brought.settings, suffix)
+        for module_id, of_module in brought.modules.items():
+            specs.shared[module_id + suffix] = of_module
+
+
+def _add_shared(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame) -> None:
+    """Adds what intrinsic rewards need beside the policies."""
+    players = [each for player in config.assigned_players for each, _ in player.alternatives]
+    names = [name for each in players for name in each.intrinsic]
+    names += [name for name, settings in config.intrinsic_settings.items() if settings.always]
+    for name in dict.fromkeys(names):
+        make = intrinsic_reward(name).part("modules")
+        if make is None:
+            continue
+        for module_id, spec in make(game, config.intrinsic_of_all(name, game), config.gamma).items():
+            specs.shared[module_id] = spec
+            if "lr" in spec.model_config:
+                specs.overrides[module_id] = {"lr": spec.model_config["lr"]}

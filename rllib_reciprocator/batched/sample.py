@@ -1,0 +1,146 @@
+"""What the env runner samples: streams of steps as columns, no episode objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from torch import Tensor
+
+# Ids of the parts of a MultiAgentBatch that are no RLModule's own.
+JOINT = "joint"
+STREAMS_PREFIX = "streams/"
+# Columns of the streams of a module that are not a step's: what is seen after the last step, and after the last step of
+# an episode that was cut off at its horizon.
+LAST, FINAL = "last/", "final/"
+
+
+@dataclass(repr=False)
+class Sample:
+    """T steps of B games. Not a tuple, so that RLlib's tree functions take it as one object.
+
+    A game that ends starts anew with the next step, and a game that is under way at the end of one sample goes on in
+    the next. So each row is a stream of steps in which episodes follow each other; ``joint["is_first"]`` says where
+    they begin.
+
+    Attributes:
+        modules: Columns of the steps of each learning module, ``[B, S, T, ..]`` by its id and column: observations,
+            actions, log-probabilities, distribution inputs, and what trackers show. S is how many agents it plays.
+            Where it plays in some games only ``loss_mask`` says in which.
+        streams: Columns of whole streams, ``[B, S, ..]`` by module id and column: its memory before the first step
+            (``state_in/..``), what it sees after the last (``last/..``), and if the learner asks for it what it saw at
+            the end of episodes that were cut off (``final/..``, ``[B, S, K, ..]``, the k-th in steps ``k * horizon`` to
+            ``(k + 1) * horizon``).
+        joint: Columns of joint steps, ``[B, T, ..]``: ``actions`` int64 and extrinsic ``rewards`` ``[B, T, N]``,
+            ``terminated``, ``truncated`` and ``is_first`` bool, ``time_left``, what trackers record, and if anybody is
+            of a pool ``members [B, T, N]`` int64, which of its alternatives played each agent.
+        outcomes: What happened in each step, ``[B, T, N]`` by name.
+    """
+
+    modules: dict[str, dict[str, Tensor]]
+    streams: dict[str, dict[str, Tensor]]
+    joint: dict[str, Tensor]
+    outcomes: dict[str, Tensor]
+
+    @property
+    def ended(self) -> Tensor:
+        """``[B, T]`` bool, whether an episode ended with the step."""
+        return self.joint["terminated"] | self.joint["truncated"]
+
+    @property
+    def rewards(self) -> Tensor:
+        """``[B, T, N]`` float32, extrinsic."""
+        return self.joint["rewards"]
+
+    def env_steps(self) -> int:
+        """Joint steps in this sample."""
+        return self.joint["terminated"].numel()
+
+    def agent_steps(self) -> int:
+        """Steps of single agents in this sample."""
+        return self.rewards.numel()
+
+    def __len__(self) -> int:
+        return self.env_steps()
+
+    def __repr__(self) -> str:
+        """Its sizes."""
+        games, steps, agents = self.rewards.shape
+        return f"Sample({games} games, {steps} steps, {agents} agents)"
+
+    def in_first_episode(self) -> Tensor:
+        """``[B, T]`` bool, whether a step is of the first episode in its row."""
+        ended = self.ended.long()
+        return ended.cumsum(1) - ended == 0
+
+    def to(self, device: torch.device | str) -> Sample:
+        """The same with all tensors on a device."""
+        return Sample(**{each.name: _moved(getattr(self, each.name), device) for each in fields(self)})
+
+    def first_games(self, count: int) -> Sample:
+        """That many games of it."""
+        return Sample(**{each.name: _cut(getattr(self, each.name), count) for each in fields(self)})
+
+    def to_batch(self) -> MultiAgentBatch:
+        """As rows ``(b * S + s) * T + t``: contiguous shards of learners whose number divides B are whole games.
+
+        Besides a batch for each learning module there is one with the joint columns (``JOINT``), and one a module with
+        the columns of its streams (``STREAMS_PREFIX`` + module id).
+        """
+        parts = {JOINT: SampleBatch({name: column.flatten(0, 1) for name, column in self.joint.items()})}
+        for module_id, columns in self.modules.items():
+            parts[module_id] = SampleBatch({name: column.flatten(0, 2) for name, column in columns.items()})
+            streams = {name: column.flatten(0, 1) for name, column in self.streams[module_id].items()}
+            parts[STREAMS_PREFIX + module_id] = SampleBatch(streams)
+        return MultiAgentBatch(parts, self.env_steps())
+
+
+@dataclass
+class StepColumns:
+    """Columns of some streams under construction, a tensor a step."""
+
+    steps: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, **columns: Tensor) -> None:
+        """Adds a step's."""
+        for name, column in columns.items():
+            self.steps.setdefault(name, []).append(column)
+
+    def stacked(self, axis: int) -> dict[str, Tensor]:
+        """All steps along a new axis."""
+        return {name: torch.stack(column, axis) for name, column in self.steps.items()}
+
+
+def concatenate(samples: list[Sample]) -> Sample:
+    """Samples of the same players side by side along the games."""
+    if len(samples) == 1:
+        return samples[0]
+    return Sample(**{each.name: _joined([getattr(sample, each.name) for sample in samples]) for each in fields(Sample)})
+
+
+def state_in(columns: dict[str, Any]) -> dict[str, Any]:
+    """The memory among columns of streams, by name; empty if there is none."""
+    prefix = f"{Columns.STATE_IN}/"
+    return {name.removeprefix(prefix): value for name, value in columns.items() if name.startswith(prefix)}
+
+
+def _joined(parts: list[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, dict):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    return None if first is None else torch.cat(parts)
+
+
+def _moved(tree: Any, device: torch.device | str) -> Any:
+    if isinstance(tree, dict):
+        return {name: _moved(value, device) for name, value in tree.items()}
+    return tree if tree is None else tree.to(device)
+
+
+def _cut(tree: Any, count: int) -> Any:
+    if isinstance(tree, dict):
+        return {name: _cut(value, count) for name, value in tree.items()}
+    return tree if tree is None else tree[:count]

@@ -1,0 +1,1 @@
+"""Reciprocity in RLlib's own episodes: from multi-agent episodes to influence, and from influence to rewards."""

@@ -1,0 +1,149 @@
+"""The players of RLlib's own algorithms: modules, policy mapping and settings from one mapping."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rllib_reciprocator.episodes.joint_steps import JointSpaces
+from rllib_reciprocator.episodes.known_environment import KnownEnvironment
+from rllib_reciprocator.episodes.observations import filters_for, prepare_observations, seen_space
+from rllib_reciprocator.models.action_masks import MASK_START, mask_start
+from rllib_reciprocator.models.masked_model import MaskedAPPOModule, MaskedPPOModule
+from rllib_reciprocator.players import (
+    AXELROD,
+    CHECKPOINT,
+    POOL,
+    RECIPROCATOR,
+    RECIPROCITY,
+    SCRIPTED,
+    Player,
+    ScriptedModule,
+    assign,
+    module_class,
+)
+from rllib_reciprocator.players.frozen import frozen_module_spec
+
+
+def assign_players(config: AlgorithmConfig, players: Mapping[str, Any], known: KnownEnvironment) -> tuple[Any, ...]:
+    """Derives policies, modules, policy mapping and settings per module from the players; changes the configuration.
+
+    Args:
+        config: A configuration of an algorithm of RLlib's.
+        players: As for :func:`rllib_reciprocator.players.assign`.
+        known: The environment.
+
+    Returns:
+        The agents that reciprocate.
+
+    Raises:
+        ValueError: If a player is not known, nobody learns, or a team's members differ in their spaces or settings.
+    """
+    learner = config.algo_class.__name__.lower()
+    joint = known.joint
+    agents = {str(agent): agent for agent in joint.agents}
+    assigned = assign(players, list(agents), known.action_names, (learner,))
+    for player in assigned:
+        _check_supported(player, learner)
+    if not any(player.learns for player in assigned):
+        raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
+    prepare_observations(config, joint, {agents[player.agent] for player in assigned if player.module})
+    specs: dict[str, RLModuleSpec] = {}
+    first: dict[str, Player] = {}
+    for player in assigned:
+        mate = first.setdefault(player.module_id, player)
+        if mate is player:
+            specs[player.module_id] = module_spec(config, player, joint, agents)
+        else:
+            _check_team(player, mate, joint, agents)
+    trained = [module_id for module_id, player in first.items() if player.learns]
+    config.multi_agent(
+        policies=list(first),
+        policy_mapping_fn=partial(_module_of, {player.agent: player.module_id for player in assigned}),
+        policies_to_train=trained,
+        algorithm_config_overrides_per_module={
+            **config.algorithm_config_overrides_per_module,
+            **{module_id: dict(player.overrides) for module_id, player in first.items() if player.overrides},
+        },
+    )
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    config.player_names = {player.agent: player.name for player in assigned}
+    return tuple(agents[player.agent] for player in assigned if player.reciprocates)
+
+
+def _check_supported(player: Player, learner: str) -> None:
+    """Raises ValueError if only the algorithms on the batched engine have such a player."""
+    if player.kind == POOL:
+        raise ValueError(f"players.{player.agent}.pool: not for {learner}; run Reciprocator")
+    for name, settings in player.intrinsic.items():
+        if name != RECIPROCITY:
+            raise ValueError(f"players.{player.agent}.intrinsic.{name}: not for {learner}; run Reciprocator")
+        if settings:
+            raise ValueError(f"players.{player.agent}.intrinsic.{name}: is one for all here; set config.{name}")
+
+
+def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+    return modules[str(agent_id)]
+
+
+def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: dict[str, Any]) -> RLModuleSpec:
+    """The module of a player.
+
+    Args:
+        config: Of the algorithm.
+        player: The player.
+        joint: The agents and their spaces.
+        agents: The agents by name.
+
+    Raises:
+        ValueError: If the player cannot be had.
+    """
+    agent = agents[player.agent]
+    shown, actions = joint.observations[agent], joint.actions[agent]
+    spaces = {"observation_space": seen_space(config, joint, agent), "action_space": actions}
+    start = mask_start(shown, actions) if spaces["observation_space"] is not shown else None
+    if player.kind == SCRIPTED:
+        # RLlib asks whatever remembers for a length of sequences.
+        settings = {"strategy": player.source, "max_seq_len": DefaultModelConfig().max_seq_len, MASK_START: start}
+        return RLModuleSpec(ScriptedModule, model_config=settings, **spaces)
+    if player.kind == AXELROD:
+        raise ValueError(f"players.{player.agent}: {player.written} plays in batched games only (run: Reciprocator)")
+    if player.kind == CHECKPOINT:
+        return frozen_module_spec(player, **spaces)
+    for name in player.overrides:
+        if not hasattr(config, name):
+            raise ValueError(f"players.{player.agent}.{name}: {config.algo_class.__name__} has no such setting")
+    model_config = player.settings.get("model_config")
+    if player.module:
+        return RLModuleSpec(module_class(player), model_config=model_config)
+    settings = {**_networks(config), **(model_config or {})}
+    if start is not None:
+        masked = MaskedAPPOModule if isinstance(config, APPOConfig) else MaskedPPOModule
+        return RLModuleSpec(masked, model_config={**settings, MASK_START: start})
+    if len(shown.shape or ()) == 3 and not settings.get("conv_filters"):
+        return RLModuleSpec(None, model_config={**settings, "conv_filters": filters_for(shown.shape)})
+    return RLModuleSpec(None, model_config=model_config)
+
+
+def _networks(config: AlgorithmConfig) -> dict[str, Any]:
+    """RLlib's settings of default models, with the user's own."""
+    given = config._model_config
+    given = dataclasses.asdict(given) if isinstance(given, DefaultModelConfig) else dict(given or {})
+    return {**dataclasses.asdict(DefaultModelConfig()), **given}
+
+
+def _check_team(player: Player, mate: Player, joint: JointSpaces, agents: dict[str, Any]) -> None:
+    for name, spaces in (("observation", joint.observations), ("action", joint.actions)):
+        if spaces[agents[player.agent]] != spaces[agents[mate.agent]]:
+            raise ValueError(f"players.{player.agent}: its {name} space is not that of {mate.agent}, of the same team")
+    alike = [(each.kind, each.module, each.intrinsic, each.settings) for each in (player, mate)]
+    if alike[0] != alike[1]:
+        raise ValueError(f"players.{player.agent}: not the settings of {mate.agent}, of the same team")

@@ -1,0 +1,189 @@
+"""Evaluates players of our games: thousands of games at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rllib_reciprocator.batched import BatchedConfig, BatchedEnvRunner, Sample
+from rllib_reciprocator.evaluation.film import Film
+from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
+from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
+from rllib_reciprocator.evaluation.trace import step_rows
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.experiments.intervals import mean_with_interval
+from rllib_reciprocator.intrinsic import ReciprocitySettings, reciprocal_reward
+from rllib_reciprocator.players import CHECKPOINT, LEARNER, POOL, RECIPROCITY, AxelrodModule, keys_by_agent
+from social_dilemmas.batched_game import BatchedGame
+
+MOST_GAMES = 4096
+RETURN = "return"
+
+
+class BatchedEvaluator:
+    """Evaluates players of one of our games; thousands of games at once."""
+
+    def __init__(
+        self, checkpoint: Path, config: BatchedConfig, players: dict[str, str], seed: int, explore: bool
+    ) -> None:
+        """Puts them in their places; see :func:`open_evaluator`."""
+        trained = {player.agent: player for player in config.assigned_players}
+        try:
+            players = {agent: players[key] for agent, key in keys_by_agent(players, list(trained)).items()}
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
+        self.mapping: dict[str, Any] = {
+            player.agent: _frozen(checkpoint, player.alternatives, config.alternatives()[index], player.kind == POOL)
+            for index, player in enumerate(config.assigned_players)
+        } | players
+        self.names = {name: player.name for name, player in trained.items()} | players
+        # What reciprocal rewards are shown by: of agents whose own players reciprocated.
+        self._shown = {name: player for name, player in trained.items() if player.reciprocates and name not in players}
+        self.checkpoint, self.config, self.seed, self.explore = checkpoint, config, seed, explore
+        self._runner(games=1)
+
+    def _runner(self, games: int, *, watched: bool = False, runner_class: Any = BatchedEnvRunner) -> Any:
+        try:
+            return frozen_runner(
+                self.config,
+                self.mapping,
+                games=games,
+                seed=self.seed,
+                watched_by=self.checkpoint if watched else None,
+                runner_class=runner_class,
+            )
+        except UserError as error:
+            raise UserError(f"--{error}" if str(error).startswith("players") else str(error)) from None
+
+    def evaluate(self, episodes: int) -> dict[str, Any]:
+        """Plays episodes; see :meth:`Evaluator.evaluate`."""
+        runner = self._runner(min(episodes, MOST_GAMES))
+        samples = runner.sample(num_episodes=episodes, explore=self.explore)
+        found = [episode_figures(runner.game, sample) for sample in samples]
+        figures = {name: torch.cat([each[name] for each in found])[:episodes] for name in found[0]}
+        lengths = torch.cat([sample.in_first_episode().sum(1) for sample in samples])[:episodes].float()
+        return {
+            "checkpoint": str(self.checkpoint),
+            "env": self.config.env,
+            "env_config": dict(self.config.env_config),
+            "episodes": len(lengths),
+            "steps": float(lengths.mean()),
+            "players": {
+                agent: {
+                    "player": self.names[agent],
+                    **{name: mean_with_interval(values[:, index]) for name, values in figures.items()},
+                }
+                for index, agent in enumerate(runner.game.agents)
+            },
+        }
+
+    def trace(self, episodes: int) -> pd.DataFrame:
+        """Plays episodes, the same as :meth:`evaluate`; see :meth:`Evaluator.trace`.
+
+        Influence is told where the checkpoint has an estimator.
+        """
+        runner = self._runner(min(episodes, MOST_GAMES), watched=True)
+        samples = runner.sample(num_episodes=episodes, explore=self.explore)
+        games = runner.num_envs
+        rows = [self._rows(runner, sample, number * games) for number, sample in enumerate(samples)]
+        whole = pd.concat(rows, ignore_index=True)
+        return whole[whole["episode"] < episodes].reset_index(drop=True)
+
+    def _rows(self, runner: BatchedEnvRunner, sample: Sample, first_episode: int) -> pd.DataFrame:
+        game, joint = runner.game, sample.joint
+        called = np.array(game.action_names)
+        known = "influence" in joint
+        return step_rows(
+            game.agents,
+            {agent: called[joint["actions"][..., k].flatten().numpy()] for k, agent in enumerate(game.agents)},
+            sample.rewards,
+            influence=joint["influence"] if known else None,
+            balance=joint["balance"] if known else None,
+            reciprocal=self._reciprocal(game, joint) if known else {},
+            played=sample.in_first_episode(),
+            first_episode=first_episode,
+        )
+
+    def _reciprocal(self, game: BatchedGame, joint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The reciprocal reward of each agent that reciprocates, ``[B, T]``, by its own form of it."""
+        found = {}
+        for index, agent in enumerate(game.agents):
+            if agent in self._shown:
+                settings = self.config.intrinsic_of(self._shown[agent], RECIPROCITY, game)
+                assert isinstance(settings, ReciprocitySettings)
+                found[agent] = reciprocal_reward(joint["balance"], joint["given"], settings.rule)[..., index]
+        return found
+
+    def film(self) -> Film:
+        """Plays one episode; see :meth:`Evaluator.film`."""
+        runner = self._runner(1, runner_class=_FilmingRunner)
+        game = runner.game
+        film = Film([f"{agent} ({self.names[agent]})" for agent in game.agents])
+        for _ in range(game.horizon):
+            sample = runner.play(1, self.explore)
+            film.pictures += [runner.first_picture] if not film.pictures else []
+            # Games that ended start anew with the next step only, so that this is the picture of the end.
+            film.pictures.append(game.render_rgb())
+            film.actions.append([game.action_names[action] for action in sample.joint["actions"][0, 0].tolist()])
+            film.rewards.append(sample.rewards[0, 0].tolist())
+            if bool(sample.ended[0, 0]):
+                break
+        return film
+
+    def policy(self) -> pd.DataFrame | None:
+        """P(cooperate | last joint action); see :meth:`Evaluator.policy`.
+
+        The Axelrod library's players and pools are left out.
+        """
+        runner = self._runner(1)
+        if runner.game.payoffs is None or runner.game.num_agents != 2:
+            return None
+        alternatives = zip(runner.game.agents, runner.config.alternatives(), strict=True)
+        modules = {agent: runner.module[each[0][0]] for agent, each in alternatives if len(each) == 1}
+        return cooperation_by_last_actions(
+            {agent: module for agent, module in modules.items() if not isinstance(module, AxelrodModule)}
+        )
+
+
+def episode_figures(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
+    """Return and outcomes of the first episode of every game of a sample, ``[B, N]`` by name.
+
+    Games that end early start anew within a sample; what comes after the first end is of another episode.
+
+    Args:
+        game: The games.
+        sample: As many steps as an episode can have, from the start.
+    """
+    played = sample.in_first_episode()[..., None]
+    totals = {name: (values * played).sum(1) for name, values in sample.outcomes.items()}
+    return {RETURN: (sample.rewards * played).sum(1), **game.summarize(totals, played.sum(1))}
+
+
+def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], pooled: bool) -> Any:
+    """How those who played an agent are named as players who no longer learn.
+
+    Players that were frozen themselves are in the checkpoint too; the one that they are of need not be there any more.
+    """
+    written = {
+        f"{CHECKPOINT}/{checkpoint}#{module_id}" if player.kind in (LEARNER, CHECKPOINT) else player.written: share
+        for (player, share), (module_id, _) in zip(players, modules, strict=True)
+    }
+    return {POOL: written} if pooled else next(iter(written))
+
+
+class _FilmingRunner(BatchedEnvRunner):
+    """Keeps a picture of where an episode began."""
+
+    first_picture: np.ndarray
+
+    def _start_episodes(self) -> Tensor:
+        begins = super()._start_episodes()
+        if bool(begins.any()):
+            self.first_picture = self.game.render_rgb()
+        return begins

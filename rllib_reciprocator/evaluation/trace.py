@@ -1,0 +1,68 @@
+"""Every step of games as a table: actions, rewards, influence, balance, reciprocal rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rllib_reciprocator.experiments.errors import writing
+
+
+def step_rows(
+    agents: Sequence[Any],
+    actions: dict[Any, Any],
+    rewards: Tensor,
+    *,
+    influence: Tensor | None = None,
+    balance: Tensor | None = None,
+    reciprocal: Mapping[Any, Tensor] | None = None,
+    played: Tensor | None = None,
+    first_episode: int = 0,
+) -> pd.DataFrame:
+    """Rows of B episodes of T steps at most.
+
+    Args:
+        agents: Names of the N agents.
+        actions: What each agent did, ``B * T`` values.
+        rewards: ``[B, T, N]``, extrinsic.
+        influence: ``[B, T, N, N]`` by ``[j, i]``, of j on i in each step, if it was computed.
+        balance: The same shape, that of i towards j before each step.
+        reciprocal: ``[B, T]``, the reciprocal rewards of those who reciprocate, before they are weighted.
+        played: ``[B, T]`` bool, which steps are of the episode; all of them if None.
+        first_episode: Number of the first of these episodes.
+
+    Returns:
+        A row a step with ``episode``, ``step``, and by agent or ordered pair ``action/A``, ``reward/A``,
+        ``reciprocal_reward/A``, ``influence/J_on_I`` and ``balance/I_towards_J``.
+    """
+    episodes, steps = rewards.shape[:2]
+    columns: dict[str, Any] = {
+        "episode": torch.arange(first_episode, first_episode + episodes).repeat_interleave(steps).numpy(),
+        "step": torch.arange(steps).repeat(episodes).numpy(),
+    }
+    columns |= {f"action/{agent}": actions[agent] for agent in agents}
+    columns |= {f"reward/{agent}": rewards[..., index].flatten().numpy() for index, agent in enumerate(agents)}
+    if influence is not None and balance is not None:
+        for (j, influencer), (i, influenced) in permutations(enumerate(agents), 2):
+            columns[f"influence/{influencer}_on_{influenced}"] = influence[..., j, i].flatten().numpy()
+            columns[f"balance/{influenced}_towards_{influencer}"] = balance[..., j, i].flatten().numpy()
+    for agent, values in (reciprocal or {}).items():
+        columns[f"reciprocal_reward/{agent}"] = values.flatten().numpy()
+    rows = pd.DataFrame(columns)
+    return rows if played is None else rows[played.flatten().numpy()].reset_index(drop=True)
+
+
+def write_trace(rows: pd.DataFrame, file: Path) -> None:
+    """Writes a trace as CSV.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    with writing("--trace", file):
+        rows.to_csv(file, index=False, float_format="%.6g")

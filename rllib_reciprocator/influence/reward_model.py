@@ -1,0 +1,89 @@
+"""Influence from one learned model of what a joint action is worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rllib_reciprocator.influence.influence_estimator import Influence, Transition
+from rllib_reciprocator.influence.networks import JointActionNetwork, stacked_mlp
+from rllib_reciprocator.influence.regression import RegressionInfluence, cross_entropy
+from rllib_reciprocator.intrinsic import Estimates, influence
+
+POLICY, MODELLED, UNIFORM = "policy", "modelled", "uniform"
+
+
+class RewardModelInfluence(RegressionInfluence):
+    """One network for the rewards of all agents under any joint action; counterfactuals as exact expectations.
+
+    ``Rcf_ij(s, a^-j) = sum over a^j of pi_j(a^j | s) R_i(s, (a^j, a^-j))`` takes pi_j from the probabilities with which
+    j chose, so that no counterfactual network is needed, and the influence of j averages to zero over j's own choices
+    whatever the model's error. All alternatives of all agents are one batch.
+
+    Source: Zhou, Hong and Kao (2024), value influence. Differs from the paper's code, which learns a counterfactual
+    network for each pair of agents (:class:`CounterfactualInfluence`) and gives it raw action numbers.
+
+    Settings in ``model_config`` beside those of :class:`RegressionInfluence`: ``counterfactual``, where pi_j comes
+    from: ``policy``, the probabilities with which j chose; ``modelled``, a second network that learns from what is seen
+    what each agent does, for players who do not tell; ``uniform``, as if j chose each action alike.
+    """
+
+    @property
+    def uses_behavior(self) -> bool:
+        """Whether the probabilities with which the players chose are needed."""
+        return self.model_config["counterfactual"] == POLICY
+
+    def build_networks(self) -> dict[str, nn.Module]:
+        """A network for rewards, and one for behaviour if that is learned."""
+        n, a, hiddens = self.num_agents, self.num_actions, self.model_config["hiddens"]
+        outputs = 2 * n if self.regresses_future else n
+        networks: dict[str, nn.Module] = {"reward": JointActionNetwork(1, self.num_inputs, n, a, hiddens, outputs)}
+        if self.model_config["counterfactual"] == MODELLED:
+            networks["behavior"] = stacked_mlp(1, [self.num_inputs, *hiddens, n * a])
+        return networks
+
+    @torch.no_grad()
+    def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
+        """What the joint action is worth less its counterfactual."""
+        leading = transition.actions.shape[:-1]
+        flat = transition.flattened()
+        worth = self.alternatives_worth(flat)
+        if self.model_config["counterfactual"] == POLICY:
+            assert behavior is not None
+            probs = behavior.flatten(0, len(leading) - 1)
+        else:
+            probs = self.behavior_model(flat)
+        of_first = flat.actions[:, :1, None, None].expand(-1, 1, 1, self.num_agents)
+        chosen = worth[:, :1].gather(2, of_first)[:, 0, 0]
+        counterfactual = (probs.unsqueeze(-1) * worth).sum(2)
+        return Influence.agreed(influence(Estimates(chosen, counterfactual)).unflatten(0, leading))
+
+    def behavior_model(self, flat: Transition) -> Tensor:
+        """What each agent is taken to do, ``[rows, N, A]`` probabilities."""
+        shape = (len(flat.actions), self.num_agents, self.num_actions)
+        if self.model_config["counterfactual"] == UNIFORM:
+            return torch.full(shape, 1.0 / self.num_actions, device=flat.actions.device)
+        return self.acting["behavior"](self.inputs(flat.state, flat.time_left))[0].view(shape).softmax(-1)
+
+    def alternatives_worth(self, flat: Transition) -> Tensor:
+        """What every alternative action of every agent would be worth to all, ``[rows, N, A, N]``."""
+        inputs = self.inputs(flat.state, flat.time_left)
+        return self.worth(self.alternatives("reward", inputs, flat.actions[None])[0])
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        transition = Transition.of(batch)
+        inputs = self.inputs(transition.state, transition.time_left)
+        out = {"reward": self.online["reward"](inputs, transition.actions[None])[0]}
+        if "behavior" in self.online:
+            out["behavior"] = self.online["behavior"](inputs)[0].unflatten(-1, (self.num_agents, self.num_actions))
+        return out
+
+    def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mean squared error of rewards (and returns), and the negative log-likelihood of what agents did."""
+        losses = {"loss": functional.mse_loss(out["reward"], self.targets(batch))}
+        if "behavior" in out:
+            losses["behavior_loss"] = cross_entropy(out["behavior"], batch["actions"])
+        return losses

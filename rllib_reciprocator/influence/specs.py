@@ -1,0 +1,120 @@
+"""Which influence estimator settings ask for, and what policies that go by it are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rllib_reciprocator.influence.counterfactual import CounterfactualInfluence
+from rllib_reciprocator.influence.influence_estimator import InfluenceEstimator
+from rllib_reciprocator.influence.own_view import OwnViewInfluence
+from rllib_reciprocator.influence.reward_model import MODELLED, POLICY, RewardModelInfluence
+from rllib_reciprocator.influence.tabular import TabularInfluence
+from rllib_reciprocator.influence.transition_model import TransitionInfluence
+from rllib_reciprocator.influence.view import OWN, STATE, view_space
+from rllib_reciprocator.intrinsic import ReciprocitySettings
+from rllib_reciprocator.models import OBSERVES, PREDICTS
+from social_dilemmas.batched_game import BatchedGame
+
+INFLUENCE_MODULE_ID = "influence"
+# Settings that only learned estimators, and only the table, have.
+LEARNED = (
+    "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "tau", "future_weight",
+    "counterfactual",
+)  # fmt: skip
+TABLE = ("prior", "exploration")
+
+
+def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: float) -> dict[str, RLModuleSpec]:
+    """The influence estimator that settings name, by its id.
+
+    Args:
+        game: One copy of the game.
+        settings: The settings, with what follows from the game decided.
+        gamma: The discount of rewards.
+
+    Raises:
+        ValueError: If the game has no such estimator, or a setting does nothing for it.
+    """
+    sees = settings.estimator_sees
+    model_config: dict[str, Any] = {
+        "num_agents": game.num_agents,
+        "buffer_iterations": settings.buffer_iterations,
+        "update_period_iters": settings.update_period_iters,
+        "warmup_iterations": settings.warmup_iterations,
+    }
+    try:
+        space = view_space(game, sees)
+    except ValueError as error:
+        raise ValueError(f"reciprocity.estimator_sees: {error}") from None
+    estimator: type[InfluenceEstimator]
+    if settings.influence == "tabular" or (settings.influence == "auto" and game.payoffs is not None):
+        if game.payoffs is None:
+            raise ValueError("reciprocity.influence: tabular needs a game with a payoff table; use reward")
+        if sees != STATE:
+            raise ValueError(f"reciprocity.estimator_sees: tabular looks states up; use influence reward with {sees}")
+        _check_idle(settings, LEARNED, "not for tabular, which learns nothing by gradient")
+        estimator = TabularInfluence
+        model_config |= {
+            "payoffs": game.payoffs.tolist(),
+            "prior": settings.prior,
+            "exploration": settings.exploration,
+        }
+    else:
+        learned: dict[str, Any] = {"counterfactual": CounterfactualInfluence, "transition": TransitionInfluence}
+        estimator = learned.get(settings.influence, RewardModelInfluence)
+        if sees == OWN:
+            _check_own_view(settings)
+            estimator = OwnViewInfluence
+        _check_idle(settings, TABLE, "for tabular; this estimator is learned")
+        if estimator is CounterfactualInfluence:
+            _check_idle(settings, ("counterfactual",), "for reward and transition")
+        estimator.check_space(space)
+        model_config |= {
+            "lr": settings.estimator_lr,
+            "horizon": game.horizon,
+            "counterfactual": settings.counterfactual or (MODELLED if sees == OWN else POLICY),
+            "tau": settings.tau,
+            "future_weight": settings.future_weight,
+            "gamma": gamma,
+            "hiddens": settings.estimator_hiddens,
+            "epochs": settings.estimator_epochs,
+            "minibatch_size": settings.estimator_minibatch_size,
+        }
+    spec = RLModuleSpec(estimator, observation_space=space, action_space=game.action_space, model_config=model_config)
+    return {INFLUENCE_MODULE_ID: spec}
+
+
+def _check_idle(settings: ReciprocitySettings, names: tuple[str, ...], why: str) -> None:
+    """Raises ValueError if one of these settings was given although it does nothing."""
+    for name in names:
+        if name in settings.model_fields_set and getattr(settings, name) is not None:
+            raise ValueError(f"reciprocity.{name}: {why}")
+
+
+def _check_own_view(settings: ReciprocitySettings) -> None:
+    """Raises ValueError if agents that each see their own cannot have these settings."""
+    if settings.influence not in ("auto", "reward"):
+        raise ValueError(f"reciprocity.estimator_sees: own goes with influence reward, not {settings.influence}")
+    if settings.counterfactual == POLICY:
+        raise ValueError("reciprocity.counterfactual: who sees its own knows no policies; use modelled or uniform")
+    if settings.rule.debits_own:
+        raise ValueError(f"reciprocity.reward: {settings.reward} counts what others do to themselves, unseen")
+
+
+def model_settings(game: BatchedGame, settings: ReciprocitySettings) -> dict[str, Any]:
+    """What the networks of a Reciprocator are told: whether they see its balance, or predict it.
+
+    Raises:
+        ValueError: If it should do both.
+    """
+    predicts, observes = settings.predict_balance_coeff > 0, settings.observe_balance
+    if predicts and observes:
+        raise ValueError("reciprocity.predict_balance_coeff: who observes the balance has nothing to predict")
+    return {
+        "num_balances": game.num_agents - 1 if observes or predicts else 0,
+        "balance_scale": settings.balance_scale,
+        "balance_use": PREDICTS if predicts else OBSERVES,
+        "predict_balance_coeff": settings.predict_balance_coeff,
+    }

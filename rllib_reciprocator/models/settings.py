@@ -1,0 +1,44 @@
+"""Settings of the learning players' networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, Field, create_model
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_reciprocator.typed_settings import Settings, Width
+
+
+class ModelSettings(Settings):
+    """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
+
+    model: Literal["actor_critic", "rllib"] = "actor_critic"
+    conv_filters: Annotated[list[Width], Field(default_factory=list, max_length=8)]
+    fcnet_hiddens: Annotated[list[Width], Field(default_factory=lambda: [16, 16], max_length=8)]
+    fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
+    use_gru: bool = False
+    gru_cell_size: Annotated[int, Field(ge=1, le=8192)] = 32
+
+
+def _settings_of_rllib() -> dict[str, Any]:
+    """RLlib's default-model settings as fields of a pydantic model."""
+    hints = get_type_hints(DefaultModelConfig)
+    fields: dict[str, Any] = {"model": (Literal["rllib"], "rllib")}
+    for name, default in dataclasses.asdict(DefaultModelConfig()).items():
+        fields[name] = (hints[name], default)
+    return fields
+
+
+RLlibModelSettings = create_model(
+    "RLlibModelSettings",
+    __base__=Settings,
+    __doc__="""RLlib's default models; see ``ray.rllib.core.rl_module.default_model_config.DefaultModelConfig``.""",
+    **_settings_of_rllib(),
+)
+
+
+def model_settings_class(given: dict[str, Any]) -> type[BaseModel]:
+    """Which settings a ``model_config`` has: RLlib's with ``model: rllib``, else ours."""
+    return RLlibModelSettings if given.get("model") == "rllib" else ModelSettings

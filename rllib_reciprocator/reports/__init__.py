@@ -1,0 +1,1 @@
+"""What came of training: the results of runs as one page."""

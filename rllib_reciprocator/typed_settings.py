@@ -1,0 +1,67 @@
+"""What all typed settings have in common: types, ranges and defaults are written once, in pydantic models."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+WIDEST, MOST_PARAMETERS = 65_536, 2**28
+Width = Annotated[int, Field(ge=1, le=WIDEST)]
+
+
+class Settings(BaseModel):
+    """Settings that are frozen, and refuse what they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_widths(self) -> Self:
+        """Layers that no machine can hold are refused, not tried."""
+        for name in type(self).model_fields:
+            widths = getattr(self, name)
+            if name.endswith("hiddens") and isinstance(widths, list | tuple):
+                if widths and not all(1 <= width <= WIDEST for width in widths):
+                    raise ValueError(f"{name} has a width that is not between 1 and {WIDEST}")
+                if sum(first * second for first, second in pairwise(widths)) > MOST_PARAMETERS:
+                    raise ValueError(f"{name} makes more than {MOST_PARAMETERS} weights")
+        return self
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Checkpoints of earlier versions lack the settings that came later; those are at their defaults."""
+        defaults = {
+            name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()
+        }
+        super().__setstate__({**state, "__dict__": {**defaults, **state["__dict__"]}})
+
+
+class IntrinsicSettings(Settings):
+    """Settings of an intrinsic reward.
+
+    Attributes:
+        common: Names of settings that hold for all players who are moved by it, and that none has to itself.
+    """
+
+    common: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def always(self) -> bool:
+        """Whether what it is computed from is followed even where nobody is moved by it."""
+        return False
+
+    def for_game(self, *, has_payoffs: bool, num_agents: int, gamma: float) -> Self:
+        """The settings with everything decided that follows from the game.
+
+        Args:
+            has_payoffs: Whether rewards follow from the joint action alone.
+            num_agents: N.
+            gamma: The discount of rewards.
+        """
+        return self
+
+    def weight_at(self, iteration: int) -> float:
+        """What the reward is multiplied with at an iteration, from 0."""
+        return 1.0

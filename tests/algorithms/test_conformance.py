@@ -1,0 +1,112 @@
+"""What holds for every algorithm on the batched engine: a new row of the registry is tested without being asked for."""
+
+import numpy as np
+import pytest
+
+from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
+from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig, BatchedLearner
+from rllib_reciprocator.cli import examples
+from rllib_reciprocator.experiments.figures import figures
+from rllib_reciprocator.experiments.schema import read_file
+
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.parametrize("name", BATCHED)]
+
+
+def config(name, env="ipd_v0", seed=1, learners=0, fragment="auto", **training):
+    return (
+        algorithm_class(name)
+        .get_default_config()
+        .environment(env, env_config={"num_steps": 4})
+        .training(num_epochs=2, **training)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=fragment)
+        .learners(num_learners=learners)
+        .debugging(seed=seed)
+    )
+
+
+def weights(algo):
+    return {
+        f"{module_id}/{name}": value
+        for module_id, module in algo.learner_group.get_weights().items()
+        for name, value in module.items()
+    }
+
+
+def assert_same(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_is_of_the_engine(name):
+    algorithm = algorithm_class(name)
+    assert issubclass(algorithm, BatchedAlgorithm)
+    assert algorithm.__name__ == name
+    default = algorithm.get_default_config()
+    assert isinstance(default, BatchedConfig)
+    assert default.algo_class is algorithm
+    assert issubclass(default.get_default_learner_class(), BatchedLearner)
+    assert default.default_player in (*default.algorithms, "reciprocator")
+
+
+@pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])
+def test_learns_something_and_reports_numbers(build, name, env):
+    algo = build(config(name, env=env))
+    before = weights(algo)
+    for _ in range(2):
+        result = algo.train()
+    after = weights(algo)
+    changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
+    assert {"player_0", "player_1"} <= changed
+    found = list(figures(result))
+    assert all(np.isfinite(value) for _, _, value in found)
+    for agent in ("player_0", "player_1"):
+        means = [value for figure, of, value in found if (figure, of) == ("return", agent)]
+        per_step = float(result["env_runners"]["reward_per_step"][agent])
+        assert per_step == pytest.approx(means[0] / 4, abs=0.2)
+
+
+def test_a_seeded_run_repeats_bit_by_bit(build, name):
+    one, other = (build(config(name, minibatch_size=40, shuffle_batch_per_epoch=True)) for _ in range(2))
+    for _ in range(2):
+        assert one.train()["env_runners"]["outcomes"] == other.train()["env_runners"]["outcomes"]
+    assert_same(one, other)
+    third = build(config(name, minibatch_size=40, shuffle_batch_per_epoch=True, seed=2))
+    third.train()
+    assert any(not np.array_equal(value, weights(third)[key]) for key, value in weights(one).items())
+
+
+@pytest.mark.parametrize(
+    ("env", "learners", "fragment"), [("coins_v0", 0, 3), ("coins_v0", 1, "auto"), ("coins_v0", 2, 3)]
+)
+def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name, env, learners, fragment):
+    """In the middle of episodes, and with each learner's own replay."""
+
+    def fresh():
+        a_config = config(name, env="coins_v0", learners=learners, fragment=fragment)
+        a_config.players({"player_0": "reciprocator", "player_1": a_config.default_player})
+        return build(a_config.intrinsic("reciprocity", buffer_iterations=3, estimator_minibatch_size=50))
+
+    whole = fresh()
+    for _ in range(2):
+        whole.train()
+    whole.save_to_path(tmp_path)
+    expected = [whole.train() for _ in range(2)]
+    resumed = fresh()
+    resumed.restore_from_path(tmp_path)
+    for result in expected:
+        again = resumed.train()
+        assert again["training_iteration"] == result["training_iteration"]
+        for key in ("outcomes", "agent_episode_returns_mean", "influence", "balance", "reward_per_step"):
+            assert again["env_runners"].get(key) == result["env_runners"].get(key), key
+    assert_same(whole, resumed)
+
+
+def test_has_a_tuned_example_and_a_dilemma_beside_it(name):
+    """Somebody may run it at once, and compare it with naive learners in the same game."""
+    tuned = [read_file(str(examples.path(each)))[0] for each in examples.names()]
+    games = {each.env for each in tuned if each.run == name and set(each.config.get("players", {}).values()) != {"ppo"}}
+    naive = {each.env for each in tuned if set(each.config.get("players", {}).values()) == {"ppo"}}
+    assert games & naive

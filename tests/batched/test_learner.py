@@ -1,0 +1,321 @@
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+import social_dilemmas
+from rllib_reciprocator import ReciprocatorConfig
+from tests.batches import minibatches, prepared
+from tests.games import COUNTDOWN
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+MODELS = {
+    "MLP": {"fcnet_hiddens": [8]},
+    "GRU": {"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6},
+    "RLlib's MLP": {"model": "rllib", "fcnet_hiddens": [8]},
+    "RLlib's LSTM": {"model": "rllib", "fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 6},
+    "RLlib's LSTMs": {"model": "rllib", "use_lstm": True, "lstm_cell_size": 6, "vf_share_layers": False},
+}
+WITH_PLANES = {
+    "GRU on planes": {"conv_filters": [4, 4], "fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6},
+    "RLlib's CNN": {"model": "rllib", "conv_filters": [[8, 2, 1], [8, 2, 1]], "vf_share_layers": False},
+    "RLlib's CNN and LSTM": {
+        "model": "rllib", "conv_filters": [[8, 2, 1]], "use_lstm": True, "lstm_cell_size": 6,
+    },
+}  # fmt: skip
+# Streams that are whole episodes, that are cut in the middle of some, and in which games end at different steps.
+STREAMS = {"whole": ("coins_v0", "auto"), "cut": ("coins_v0", 3), "long": ("coins_v0", 7), "early": ("countdown_v0", 5)}
+
+
+@pytest.fixture(autouse=True)
+def countdown():
+    social_dilemmas.register(COUNTDOWN)
+
+
+def config(players=None, env="coins_v0", fragment="auto", games=24, **training):
+    return (
+        ReciprocatorConfig()
+        .environment(env, env_config={"num_steps": 4 if env != "countdown_v0" else 8})
+        .players(players or {"*": "reciprocator"})
+        .training(num_epochs=2, **training)
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .env_runners(num_envs_per_env_runner=games, rollout_fragment_length=fragment)
+        .debugging(seed=1)
+    )
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 8])
+@pytest.mark.parametrize(
+    ("model", "streams"),
+    [*((model, streams) for model in MODELS for streams in STREAMS), *((model, "cut") for model in WITH_PLANES)],
+)
+def test_policies_are_learned_with_as_they_were_played_with(build, model, streams, minibatch_size):
+    """Log-probabilities that the learner recomputes are those of sampling, in every minibatch of the third sample."""
+    env, fragment = STREAMS[streams]
+    a_config = config(env=env, fragment=fragment).rl_module(model_config={**MODELS, **WITH_PLANES}[model])
+    algo = build(a_config)
+    for _ in range(2):
+        algo.train()
+    (sample,) = algo.env_runner.sample()
+    seen = 0
+    for minibatch in minibatches(algo, prepared(algo, sample), minibatch_size):
+        for module_id, part in minibatch.items():
+            module = algo.learner_group._learner.module[module_id].unwrapped()
+            inputs = module.forward_train(part)[Columns.ACTION_DIST_INPUTS]
+            again = module.get_train_action_dist_cls().from_logits(inputs).logp(part[Columns.ACTIONS])
+            torch.testing.assert_close(again, part[Columns.ACTION_LOGP], atol=1e-5, rtol=0)
+            seen += len(again)
+    assert seen == sample.agent_steps()
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize("model", ["GRU", "RLlib's LSTM"])
+def test_memories_start_each_episode_empty_and_then_matter(build, model, streams):
+    """Each step again, by itself, with the memory that the steps of its own episode leave behind."""
+    env, fragment = STREAMS[streams]
+    algo = build(config({"*": "ppo"}, env=env, fragment=fragment).rl_module(model_config=MODELS[model]))
+    module = algo.env_runner.module["player_0"]
+    fresh = {
+        name: torch.as_tensor(value).expand(24, *value.shape) for name, value in module.get_initial_state().items()
+    }
+    memory, differs = fresh, 0.0
+    for _ in range(3):
+        (sample,) = algo.env_runner.sample()
+        for t in range(sample.rewards.shape[1]):
+            first = sample.joint["is_first"][:, t]
+            memory = {
+                name: torch.where(first.view(-1, *[1] * (value.dim() - 1)), fresh[name], value)
+                for name, value in memory.items()
+            }
+            obs = sample.modules["player_0"][Columns.OBS][:, 0, t]
+            out = module.forward_exploration({Columns.OBS: obs, Columns.STATE_IN: memory})
+            memory, inputs = out[Columns.STATE_OUT], out[Columns.ACTION_DIST_INPUTS]
+            played = sample.modules["player_0"][Columns.ACTION_DIST_INPUTS][:, 0, t]
+            torch.testing.assert_close(inputs, played, atol=1e-5, rtol=1e-4)
+            empty = module.forward_exploration({Columns.OBS: obs, Columns.STATE_IN: fresh})
+            differs = max(differs, float((empty[Columns.ACTION_DIST_INPUTS] - played).abs().max()))
+    assert differs > 1e-3
+
+
+def by_hand(sample, module, gamma, lambda_, bootstrap, horizon):
+    """Advantages of player 0, one game and one step after the other."""
+    obs = sample.modules["player_0"][Columns.OBS][:, 0]
+    value = lambda seen: float(module.compute_values({Columns.OBS: seen[None]}))  # noqa: E731
+    games, steps = obs.shape[:2]
+    found = torch.zeros(games, steps)
+    for b in range(games):
+        running = 0.0
+        for t in reversed(range(steps)):
+            terminated, truncated = (bool(sample.joint[name][b, t]) for name in ("terminated", "truncated"))
+            if t == steps - 1:
+                following = value(sample.streams["player_0"]["last/obs"][b, 0])
+            elif truncated and not terminated and bootstrap:
+                following = value(sample.streams["player_0"]["final/obs"][b, 0, t // horizon])
+            else:
+                following = value(obs[b, t + 1])
+            if terminated or (truncated and not bootstrap):
+                following = 0.0
+            ended = terminated or truncated
+            error = float(sample.rewards[b, t, 0]) + gamma * following - value(obs[b, t])
+            running = error + (0.0 if ended else gamma * lambda_ * running)
+            found[b, t] = running
+    return found
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+@pytest.mark.parametrize("streams", STREAMS)
+def test_advantages_by_hand(build, streams, bootstrap):
+    """Over ends of episodes, cut-offs and the ends of samples; with the value at the horizon and without."""
+    env, fragment = STREAMS[streams]
+    settings = {"normalize_advantages": False, "lambda_": 0.7, "gamma": 0.9, "bootstrap_at_horizon": bootstrap}
+    algo = build(config({"*": "ppo"}, env=env, fragment=fragment, games=12, **settings))
+    algo.train()
+    (sample,) = algo.env_runner.sample()
+    module = algo.learner_group._learner.module["player_0"].unwrapped()
+    expected = by_hand(sample, module, 0.9, 0.7, bootstrap, algo.env_runner.game.horizon)
+    batch = prepared(algo, sample)["player_0"]
+    torch.testing.assert_close(batch[Postprocessing.ADVANTAGES].view(12, -1), expected, atol=1e-4, rtol=1e-4)
+    assert sample.ended[:, :-1].any() or streams == "whole"
+
+
+def test_what_was_seen_at_the_horizon_is_what_the_value_is_of(build):
+    """The observation after the last step of an episode that was cut off, not the first of the next one."""
+    algo = build(config({"*": "ppo"}, fragment=7, bootstrap_at_horizon=True))
+    (sample,) = algo.env_runner.sample()
+    final = sample.streams["player_0"]["final/obs"]
+    assert final.shape[2] == 2
+    assert sample.joint["truncated"][:, 3].all()
+    assert not torch.equal(final[:, :, 0], sample.modules["player_0"][Columns.OBS][:, :, 4])
+    game = social_dilemmas.make("coins_v0", 24, num_steps=4)
+    game._cells = torch.cat(
+        [sample.modules["player_0"][Columns.OBS][:, 0, 3, k].flatten(1).argmax(1)[None] for k in range(4)]
+    )
+    seen = game.step(sample.joint["actions"][:, 3]).obs[:, 0]
+    taken = sample.outcomes["own_coins"][:, 3].sum(1) + sample.outcomes["others_coins"][:, 3].sum(1) > 0
+    assert torch.equal(final[:, 0, 0][~taken], seen[~taken])
+
+
+def test_fragments_hold_the_same_steps_however_long_they_are(build):
+    """A game does not start anew with a sample, and no step is lost between two."""
+    short, long = (build(config({"*": "ppo"}, env="countdown_v0", fragment=length)) for length in (5, 15))
+    lengths = []
+    for algo in (short, long):
+        samples = [algo.env_runner.sample()[0] for _ in range(60 // (5 if algo is short else 15))]
+        obs = torch.cat([each.modules["player_0"][Columns.OBS][:, 0, :, 0] for each in samples], 1)
+        ended = torch.cat([each.ended for each in samples], 1)
+        first = torch.cat([each.joint["is_first"] for each in samples], 1)
+        assert torch.equal(first[:, 1:], ended[:, :-1])
+        assert (obs[first] >= 2).all()
+        actions = torch.cat([each.joint["actions"][..., 0] for each in samples], 1)
+        continued = ~ended[:, :-1]
+        assert torch.equal(obs[:, 1:][continued], (obs[:, :-1] - 1 - actions[:, :-1])[continued])
+        by_length = algo.env_runner.get_metrics()["episode_len_mean"].peek()
+        starts = first.nonzero()
+        spans = [int(b[1] - a[1]) for a, b in pairwise(starts) if a[0] == b[0]]
+        spans += [60 - int(s[1]) for s in starts if ended[s[0], -1] and not first[s[0], int(s[1]) + 1 :].any()]
+        lengths.append(sum(spans) / len(spans))
+        assert len(spans) == int(ended.sum())
+        assert by_length == pytest.approx(np.mean([float(x) for x in [lengths[-1]]]), abs=0.6)
+    assert lengths[0] == pytest.approx(lengths[1], abs=0.4)
+
+
+def test_agents_of_a_team_share_one_forward_pass_and_one_update(build):
+    a_config = config({"*": "team/all"}, games=8, normalize_advantages=False)
+    a_config.environment(env_config={"num_agents": 3, "grid_size": 4, "num_steps": 4})
+    algo = build(a_config)
+    result = algo.train()
+    (sample,) = algo.env_runner.sample()
+    assert set(sample.modules) == {"all"}
+    columns = sample.modules["all"]
+    assert columns[Columns.OBS].shape[:3] == (8, 3, 4)
+    assert torch.equal(columns[Columns.ACTIONS].transpose(1, 2), sample.joint["actions"])
+    batch = prepared(algo, sample)["all"]
+    learner = algo.learner_group._learner
+    values = learner.module["all"].unwrapped().compute_values(batch).view(8, 3, 4)
+    reciprocal = learner.shape_rewards(sample.joint)
+    targets = batch[Postprocessing.VALUE_TARGETS].view(8, 3, 4)
+    to_go = [sum(0.96**k * reciprocal[:, t + k, 2] for k in range(4 - t)) for t in range(4)]
+    torch.testing.assert_close(targets[:, 2], torch.stack(to_go, 1), atol=1e-4, rtol=1e-4)
+    advantages = batch[Postprocessing.ADVANTAGES].view(8, 3, 4)
+    torch.testing.assert_close(advantages, targets - values, atol=1e-4, rtol=1e-4)
+    assert result["env_runners"]["num_module_steps_sampled"]["all"] == 3 * 8 * 4
+    assert set(result["env_runners"]["agent_episode_returns_mean"]) == {"player_0", "player_1", "player_2"}
+
+
+def test_a_team_of_one_learns_as_a_player_of_its_own(build):
+    """The same modules in another order of seeds would differ; here only the name does."""
+    own = build(config({"player_0": "reciprocator", "player_1": "scripted/random"}))
+    team = build(config({"player_0": "team/one", "player_1": "scripted/random"}))
+    team.learner_group._learner.module["one"].load_state_dict(
+        copy.deepcopy(own.learner_group._learner.module["player_0"].state_dict())
+    )
+    team.env_runner_group.sync_weights(from_worker_or_learner_group=team.learner_group)
+    for algo in (own, team):
+        algo.env_runner.weights_seq_no = 0
+    (a,), (b,) = own.env_runner.sample(), team.env_runner.sample()
+    for name in (Columns.OBS, Columns.ACTIONS, Columns.ACTION_LOGP):
+        assert torch.equal(a.modules["player_0"][name], b.modules["one"][name])
+
+
+def pooled(**shares):
+    return {"player_0": "ppo", "player_1": {"pool": {key.replace("__", "/"): share for key, share in shares.items()}}}
+
+
+def test_each_game_draws_the_member_of_a_pool(build):
+    players = pooled(scripted__always_defect=0.25, ppo=0.75)
+    a_config = config(players, env="ipd_v0", games=4000)
+    algo = build(a_config)
+    result = algo.train()
+    (sample,) = algo.env_runner.sample()
+    members = sample.joint["members"][..., 1]
+    assert torch.equal(members, members[:, :1].expand_as(members))
+    assert float((members == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    # Who defects always does so in its games, and its steps do not count for the learner.
+    assert (sample.joint["actions"][..., 1][members == 0] == 1).all()
+    assert (sample.joint["actions"][..., 1][members == 1] == 0).any()
+    mask = sample.modules["player_1"][Columns.LOSS_MASK][:, 0]
+    assert torch.equal(mask, members == 1)
+    batch = prepared(algo, sample)["player_1"]
+    own = batch[Postprocessing.ADVANTAGES][batch[Columns.LOSS_MASK]]
+    assert float(own.mean()) == pytest.approx(0.0, abs=1e-4)
+    assert float(own.std(correction=0)) == pytest.approx(1.0, abs=1e-3)
+    by_member = result["env_runners"]["pool"]["player_1"]
+    assert float(by_member["player_1+always_defect"]["share_of_steps"]) == pytest.approx(0.25, abs=0.03)
+    whole = float(result["env_runners"]["reward_per_step"]["player_0"])
+    parts = [float(each["share_of_steps"]) * float(each["reward_per_step"]["player_0"]) for each in by_member.values()]
+    assert sum(parts) == pytest.approx(whole, abs=1e-4)
+
+
+def test_a_pools_members_change_with_episodes_and_not_within(build):
+    algo = build(config(pooled(scripted__random=0.5, ppo=0.5), env="countdown_v0", fragment=5, games=64))
+    samples = [algo.env_runner.sample()[0] for _ in range(4)]
+    members = torch.cat([each.joint["members"][..., 1] for each in samples], 1)
+    first = torch.cat([each.joint["is_first"] for each in samples], 1)
+    changed = members[:, 1:] != members[:, :-1]
+    assert changed.any()
+    assert not (changed & ~first[:, 1:]).any()
+
+
+def test_losses_look_at_a_members_own_steps_alone(build):
+    algo = build(config(pooled(scripted__always_defect=0.5, ppo=0.5), env="ipd_v0", games=64))
+    (sample,) = algo.env_runner.sample()
+    learner = algo.learner_group._learner
+    batch = prepared(algo, sample)["player_1"]
+    loss = lambda columns: float(  # noqa: E731
+        learner.compute_loss_for_module(
+            module_id="player_1",
+            config=learner.config.get_config_for_module("player_1"),
+            batch=columns,
+            fwd_out=learner.module["player_1"].forward_train(columns),
+        )
+    )
+    mask = batch[Columns.LOSS_MASK]
+    alone = {name: value[mask] for name, value in batch.items()}
+    assert loss(batch) == pytest.approx(loss(alone), abs=1e-5)
+    spoiled = {**batch, Postprocessing.ADVANTAGES: torch.where(mask, batch[Postprocessing.ADVANTAGES], 99.0)}
+    assert loss(spoiled) == pytest.approx(loss(batch), abs=1e-5)
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 10, 96, 7])
+def test_every_step_is_learned_from_once_an_epoch(build, minibatch_size):
+    algo = build(config({"player_0": "ppo", "player_1": "team/b"}))
+    (sample,) = algo.env_runner.sample()
+    batches = prepared(algo, sample)
+    for columns in batches.values():
+        columns["number"] = torch.arange(len(columns[Postprocessing.ADVANTAGES]))
+    parts = list(minibatches(algo, batches, minibatch_size))
+    for key in batches:
+        numbers = torch.cat([part[key]["number"] for part in parts])
+        assert torch.equal(numbers.sort().values, torch.arange(96))
+        sizes = [len(part[key]["number"]) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_per_player_settings_follow_the_last_validation():
+    a_config = config({"player_0": {"player": "ppo", "lr": 0.1}, "player_1": "ppo"})
+    a_config.multi_agent(algorithm_config_overrides_per_module={"player_1": {"clip_param": 0.3}})
+    a_config.validate()
+    assert a_config.get_config_for_module("player_0").lr == 0.1
+    a_config.players({"player_0": "ppo", "player_1": {"player": "ppo", "lr": 0.2}})
+    a_config.validate()
+    assert a_config.get_config_for_module("player_0").lr == a_config.lr
+    assert a_config.get_config_for_module("player_1").lr == 0.2
+    assert a_config.get_config_for_module("player_1").clip_param == 0.3
+    a_config.validate()
+    assert a_config.get_config_for_module("player_1").clip_param == 0.3
+
+
+def test_planes_of_bytes_are_numbers_where_the_network_runs():
+    """Observations keep the game's own dtype up to there."""
+    from rllib_reciprocator.models.encoder import Encoder
+
+    torch.manual_seed(0)
+    for filters in ([], [4]):
+        encoder = Encoder((2, 3, 3), 0, filters, [8], "relu")
+        planes = torch.randint(0, 2, (5, 2, 3, 3), dtype=torch.uint8)
+        assert torch.equal(encoder(planes), encoder(planes.float()))

@@ -1,0 +1,19 @@
+"""What learners make of samples, for tests."""
+
+from ray.rllib.core.learner.training_data import TrainingData
+
+from rllib_reciprocator.batched.learner import ITERATION
+
+
+def prepared(algo, sample, iteration=0):
+    """The columns of each learning module as its loss takes them, at an iteration."""
+    learner = algo.learner_group._learner
+    learner.before_gradient_based_update(timesteps={ITERATION: iteration})
+    return learner.prepare(TrainingData(batch=sample.to_batch()))
+
+
+def minibatches(algo, batches, size, shuffle=True):
+    """The minibatches of one epoch."""
+    learner = algo.learner_group._learner
+    for takes in learner._minibatch_indices(batches, 1, size, shuffle):
+        yield {module_id: take(batches[module_id]) for module_id, take in takes.items()}

@@ -1,0 +1,256 @@
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import social_dilemmas
+from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.evaluation import open_evaluator
+from rllib_reciprocator.evaluation.film import Film, check_format, write_film
+from rllib_reciprocator.evaluation.trace import write_trace
+from rllib_reciprocator.experiments.errors import UserError
+from tests.games import COUNTDOWN, Countdown
+
+pytestmark = pytest.mark.xdist_group("ray")
+CHECKPOINTS = ["ipd", "coins", "stock"]
+
+
+@pytest.fixture
+def checkpoint(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
+def test_a_trace_is_of_the_episodes_that_were_evaluated(checkpoint):
+    evaluator = open_evaluator(checkpoint)
+    report, trace = evaluator.evaluate(20), evaluator.trace(20)
+    steps = len(trace) // 20
+    assert list(trace["episode"]) == [episode for episode in range(20) for _ in range(steps)]
+    assert list(trace["step"]) == list(range(steps)) * 20
+    for agent, row in report["players"].items():
+        mean = trace.groupby("episode")[f"reward/{agent}"].sum().mean()
+        assert mean == pytest.approx(row["return"]["mean"], abs=1e-4)
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
+def test_balances_in_a_trace_are_what_influence_adds_up_to(checkpoint):
+    """Nine tenths of the last balance, and what the last step brought: in Coins less what was given in it."""
+    trace = open_evaluator(checkpoint, seed=2).trace(5)
+    received = trace["influence/player_1_on_player_0"]
+    given = trace["influence/player_0_on_player_1"]
+    balance = trace["balance/player_0_towards_player_1"]
+    assert received.abs().max() > 0
+    debit = 1.0 if "coins" in str(checkpoint) else 0.0
+    for _, rows in trace.groupby("episode"):
+        seen, got, gave = (each[rows.index].to_numpy() for each in (balance, received, given))
+        assert seen[0] == 0.0
+        np.testing.assert_allclose(seen[1:], 0.9 * seen[:-1] + got[:-1] - debit * gave[:-1], atol=1e-5)
+
+
+def test_a_trace_by_hand(ipd):
+    """The rule petty: a balance is nine tenths of the last one and the influence of the last step."""
+    trace = open_evaluator(ipd, seed=2).trace(3)
+    for _, rows in trace.groupby("episode"):
+        influence = rows["influence/player_1_on_player_0"].to_numpy()
+        balance = rows["balance/player_0_towards_player_1"].to_numpy()
+        np.testing.assert_allclose(balance[1:], 0.9 * balance[:-1] + influence[:-1], atol=1e-5)
+        given = rows["influence/player_0_on_player_1"].to_numpy()
+        np.testing.assert_allclose(rows["reciprocal_reward/player_0"], balance * given, atol=1e-5)
+    assert "reciprocal_reward/player_1" not in trace
+    assert set(trace["action/player_1"]) <= {"cooperate", "defect"}
+
+
+def test_where_there_is_no_estimator_there_is_no_influence(ray_cluster, tmp_path):
+    config = ReciprocatorConfig().environment("ipd_v0").players({"player_*": "ppo"})
+    algo = config.env_runners(num_envs_per_env_runner=4).build_algo()
+    path = algo.save_to_path(tmp_path)
+    algo.stop()
+    trace = open_evaluator(path).trace(2)
+    assert not [name for name in trace.columns if name.startswith(("influence", "balance", "reciprocal"))]
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
+def test_a_film_has_every_step(checkpoint):
+    film = open_evaluator(checkpoint, seed=3).film()
+    steps = len(film.actions)
+    assert len(film.pictures) == steps + 1
+    assert len(film.rewards) == steps
+    frames = film.frames()
+    assert len({frame.size for frame in frames}) == 1
+    assert film.players[0] == "player_0 (reciprocator)"
+    assert steps == len(open_evaluator(checkpoint).trace(1))
+
+
+def film(steps=5):
+    pictures = [np.full((48, 96, 3), 8 * step, np.uint8) for step in range(steps + 1)]
+    return Film(["A", "B"], pictures, [["left", "right"]] * steps, [[1.0, -2.0]] * steps)
+
+
+def test_films_as_files(tmp_path):
+    write_film(film(), tmp_path / "deep" / "a.gif")
+    with Image.open(tmp_path / "deep" / "a.gif") as gif:
+        assert gif.n_frames == 6
+    write_film(film(30), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as sheet, Image.open(tmp_path / "deep" / "a.gif") as gif:
+        assert sheet.size == (4 * gif.size[0], 3 * gif.size[1])
+    write_film(film(), tmp_path / "a.mp4")
+    assert (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_what_a_frame_shows():
+    """The picture, scaled; below it a tick for each step so far, up and green for gains, down and red for losses."""
+    first, *_, last = film().frames()
+    colours = [set(frame.getdata()) for frame in (first, last)]
+    assert (0, 0, 0) in colours[0]
+    assert (200, 200, 200) in colours[1]
+    assert ((46, 139, 87) in colours[0], (46, 139, 87) in colours[1]) == (False, True)
+
+
+def test_files_that_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match=r"give a file that ends in \.gif, \.mp4, \.png"):
+        check_format(tmp_path / "a.avi")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_film(film(), tmp_path / "file" / "a.gif")
+
+
+def test_others_in_the_places_of_players_in_rllibs_own_runners(stock, tmp_path):
+    evaluator = open_evaluator(stock, {"player_1": "scripted/always_defect"}, seed=1)
+    report = evaluator.evaluate(10)
+    assert report["players"]["player_1"]["player"] == "scripted/always_defect"
+    assert report["players"]["player_1"]["cooperation_rate"] == {"mean": 0.0, "ci95": 0.0}
+    assert report["players"]["player_0"]["player"] == "reciprocator"
+    both = open_evaluator(stock, {"player_1": f"checkpoint/{stock}#player_1"}, seed=1)
+    same = open_evaluator(stock, seed=1)
+    assert both.evaluate(5)["players"]["player_0"] == same.evaluate(5)["players"]["player_0"]
+    write_trace(evaluator.trace(2), tmp_path / "deep" / "t.csv")
+    assert (tmp_path / "deep" / "t.csv").read_text().count("\n") == 13
+
+
+@pytest.mark.parametrize(
+    ("players", "complaint"),
+    [
+        ({"player_2": "scripted/random"}, "--players.player_2: the game has no such agent"),
+        ({"player_1": "ppo"}, "--players player_1: nobody learns here"),
+        ({"player_1": "scripted/tit_for_tt"}, "did you mean 'tit_for_tat'"),
+        ({"player_1": "axelrod/TitForTat"}, "in batched games only"),
+    ],
+)
+def test_players_that_rllibs_own_runners_cannot_have(stock, players, complaint):
+    with pytest.raises(UserError, match=complaint):
+        open_evaluator(stock, players)
+
+
+def test_policies_of_matrix_games(ipd, coins, stock):
+    policy = open_evaluator(ipd, {"player_0": "scripted/win_stay_lose_shift"}).policy()
+    assert list(policy.loc["player_1"]) == [1.0, 1.0, 0.0, 1.0, 0.0]
+    assert list(policy.loc["player_0"]) == [1.0, 1.0, 0.0, 0.0, 1.0]
+    learned = open_evaluator(ipd).policy().loc["player_0"]
+    assert ((learned > 0) & (learned < 1)).all()
+    assert open_evaluator(stock).policy().shape == (2, 5)
+    assert open_evaluator(coins).policy() is None
+
+
+def test_tables_name_players_as_the_file_does(stock):
+    played = {agent: row["player"] for agent, row in open_evaluator(stock, seed=1).evaluate(2)["players"].items()}
+    assert played == {"player_0": "reciprocator", "player_1": "ppo"}
+    guests = open_evaluator(stock, {"player_*": "scripted/random"}, seed=1).evaluate(2)["players"]
+    assert {row["player"] for row in guests.values()} == {"scripted/random"}
+
+
+def test_weights_that_are_broken(ipd, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(ipd, broken)
+    for file in broken.rglob("learner_group/learner/rl_module/player_0/module_state.p*"):
+        file.write_bytes(b"half")
+    with pytest.raises(UserError, match=r"player_0.module_state\.pkl: cannot be read"):
+        open_evaluator(broken)
+
+
+@pytest.fixture(scope="module")
+def countdown(ray_cluster, tmp_path_factory):
+    """Naive learners in a game whose copies end at different steps."""
+    social_dilemmas.register(COUNTDOWN)
+    config = ReciprocatorConfig().environment("countdown_v0", env_config={"num_steps": 12}).players({"*": "ppo"})
+    algo = config.env_runners(num_envs_per_env_runner=16).debugging(seed=1).build_algo()
+    path = algo.save_to_path(tmp_path_factory.mktemp("countdown") / "checkpoint")
+    algo.stop()
+    return Path(path)
+
+
+def played_one_by_one(path, seed, episodes):
+    """Returns and lengths of the first episodes, counted step by step."""
+    evaluator = open_evaluator(path, seed=seed)
+    (sample,) = evaluator._runner(episodes).sample(num_episodes=episodes, explore=True)
+    returns, lengths = [], []
+    for game in range(episodes):
+        total, steps = torch.zeros(2), 0
+        for t in range(12):
+            total, steps = total + sample.rewards[game, t], steps + 1
+            if sample.ended[game, t]:
+                break
+        returns.append(total)
+        lengths.append(steps)
+    return torch.stack(returns), lengths
+
+
+def test_games_that_end_early_are_evaluated_up_to_their_end(countdown):
+    returns, lengths = played_one_by_one(countdown, 5, 40)
+    assert len(set(lengths)) > 2
+    report = open_evaluator(countdown, seed=5).evaluate(40)
+    for index, agent in enumerate(("player_0", "player_1")):
+        row = report["players"][agent]
+        assert row["return"]["mean"] == pytest.approx(float(returns[:, index].mean()), abs=1e-5)
+        # Every hurried step is worth 1, so that the rate is the return over the length.
+        rates = [float(value) / steps for value, steps in zip(returns[:, index], lengths, strict=True)]
+        assert row["hurry_rate"]["mean"] == pytest.approx(np.mean(rates), abs=1e-5)
+    assert report["steps"] == pytest.approx(np.mean(lengths))
+
+
+def test_traces_of_games_that_end_early_number_episodes_and_steps(countdown):
+    returns, lengths = played_one_by_one(countdown, 5, 40)
+    trace = open_evaluator(countdown, seed=5).trace(40)
+    assert list(trace.groupby("episode").size()) == lengths
+    for episode, rows in trace.groupby("episode"):
+        assert list(rows["step"]) == list(range(lengths[episode]))
+        assert rows["reward/player_1"].sum() == pytest.approx(float(returns[episode, 1]))
+
+
+def test_a_film_ends_with_the_picture_of_the_end(countdown, monkeypatch):
+    """Not with that of the next episode's start."""
+    monkeypatch.setattr(Countdown, "render_rgb", lambda self, copy=0: np.full((2, 2, 3), max(0, int(self._left[copy]))))
+    for seed in range(3):
+        shown = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).film().pictures]
+        assert shown[-1] == 0
+        assert all(after < before for before, after in pairwise(shown))
+
+
+def test_a_frozen_players_own_run_need_not_be_there_any_more(coins, tmp_path):
+    first = tmp_path / "first"
+    shutil.copytree(coins, first)
+    players = {"player_0": "reciprocator", "player_1": f"checkpoint/{first}"}
+    config = ReciprocatorConfig().environment("coins_v0", env_config={"num_steps": 8}).players(players)
+    algo = config.env_runners(num_envs_per_env_runner=8).debugging(seed=1).build_algo()
+    algo.train()
+    path = algo.save_to_path(tmp_path / "second")
+    algo.stop()
+    before = open_evaluator(path, seed=3).evaluate(20)
+    shutil.rmtree(first)
+    assert open_evaluator(path, seed=3).evaluate(20)["players"] == before["players"]
+    assert open_evaluator(path, seed=3).trace(2)["balance/player_1_towards_player_0"].abs().max() > 0
+
+
+def test_pools_and_teams_are_evaluated_as_they_were_trained(ray_cluster, tmp_path):
+    players = {"player_0": {"pool": {"scripted/always_defect": 0.5, "ppo": 0.5}}, "player_*": "team/both"}
+    config = ReciprocatorConfig().environment("public_goods_v0", env_config={"num_agents": 3, "num_steps": 4})
+    algo = config.players(players).env_runners(num_envs_per_env_runner=8).debugging(seed=1).build_algo()
+    algo.train()
+    path = algo.save_to_path(tmp_path / "run")
+    algo.stop()
+    report = open_evaluator(path, seed=1).evaluate(200)
+    assert 0.05 < report["players"]["player_0"]["cooperation_rate"]["mean"] < 0.5
+    assert report["players"]["player_1"]["player"] == "team/both"

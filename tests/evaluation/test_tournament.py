@@ -1,0 +1,179 @@
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import social_dilemmas
+from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
+from rllib_reciprocator.evaluation.tournament import enter, figures_of, hold, ranking, table, tournament, write
+from rllib_reciprocator.experiments.errors import UserError
+from tests.games import COUNTDOWN
+
+pytestmark = pytest.mark.xdist_group("ray")
+SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_for_tat"]
+IPD = {"env": "ipd_v0", "env_config": {"num_steps": 10}}
+
+
+def cell(standings, entrant, beside, figure="return"):
+    (row,) = standings[(standings["entrant"] == entrant) & (standings["beside"] == beside)].to_dict("records")
+    return row[figure]
+
+
+def test_strategies_by_hand():
+    """Ten rounds of the prisoner's dilemma with payoffs -1, -3, 0 and -2."""
+    standings = hold(tournament(enter(SCRIPTS), games=5, **IPD))
+    assert len(standings) == 9
+    assert set(standings["games"]) == {5, 10}
+    assert cell(standings, "always_cooperate", "always_cooperate") == -10
+    assert cell(standings, "always_cooperate", "always_defect") == -30
+    assert cell(standings, "always_defect", "always_cooperate") == 0
+    assert cell(standings, "always_defect", "always_defect") == -20
+    assert cell(standings, "tit_for_tat", "always_defect") == -3 - 9 * 2
+    assert cell(standings, "always_defect", "tit_for_tat") == 0 - 9 * 2
+    assert cell(standings, "tit_for_tat", "always_defect", "cooperation_rate") == pytest.approx(0.1)
+    assert cell(standings, "tit_for_tat", "always_defect", "return_ci95") == 0
+    assert figures_of(standings) == ["return", "cooperation_rate"]
+    means = ranking(standings)["return"]
+    assert means["tit_for_tat"] == pytest.approx((-10 - 21 - 10) / 3)
+    assert means["always_defect"] == pytest.approx((0 - 20 - 18) / 3)
+
+
+def test_every_entrant_plays_every_agent():
+    """A game that is better for the first agent: both entrants fare alike on the whole."""
+    payoffs = [[[5.0, 0.0], [5.0, 0.0]], [[5.0, 0.0], [5.0, 0.0]]]
+    standings = hold(tournament(enter(SCRIPTS[:2]), games=4, env="ipd_v0", env_config={"payoffs": payoffs}))
+    assert cell(standings, "always_cooperate", "always_defect") == cell(standings, "always_defect", "always_cooperate")
+    assert cell(standings, "always_cooperate", "always_defect") == 32 * 5.0 / 2
+
+
+def test_groups_of_three():
+    made = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
+    assert len(made.groups()) == 10
+    standings = hold(made)
+    assert len(standings) == 9
+    # A defector beside a cooperator: with two of them, or one and tit-for-tat (which begins with cooperating), or with
+    # itself: 1.6 * 2 / 3, 1.6 * 2 / 3 and 1.6 / 3 twice, once as every agent, of three games each.
+    rewards = [1.6 * 2 / 3] * 3 + [1.6 * 2 / 3] * 3 + [1.6 / 3] * 6
+    assert cell(standings, "always_defect", "always_cooperate") == pytest.approx(np.mean(rewards), abs=1e-5)
+
+
+def test_players_of_a_checkpoint_and_of_the_axelrod_library(ipd):
+    pytest.importorskip("axelrod")
+    entrants = enter([f"mine={ipd}", "axelrod/TitForTat", "axelrod/Alternator", "tft=scripted/tit_for_tat"])
+    assert [each.name for each in entrants] == ["mine#player_0", "TitForTat", "Alternator", "tft"]
+    standings = hold(tournament(entrants, games=6, seed=1))
+    alternating = [cell(standings, name, "Alternator") for name in ("TitForTat", "tft")]
+    assert alternating[0] == alternating[1]
+    assert cell(standings, "Alternator", "Alternator", "cooperation_rate") == 0.5
+    again = hold(tournament(entrants, games=6, seed=1))
+    pd.testing.assert_frame_equal(standings, again)
+
+
+def test_with_workers_it_is_the_same(ray_cluster, ipd):
+    made = tournament(enter([str(ipd), *SCRIPTS, "scripted/random"]), games=20, seed=3)
+    pd.testing.assert_frame_equal(hold(made), hold(made, workers=2))
+
+
+def trained_in_coins(folder, seed, **reciprocity):
+    config = ReciprocatorConfig().environment("coins_v0", env_config={"num_steps": 8}).reciprocity(**reciprocity)
+    algo = config.env_runners(num_envs_per_env_runner=8).debugging(seed=seed).build_algo()
+    algo.train()
+    path = algo.save_to_path(folder)
+    algo.stop()
+    return path
+
+
+def test_every_entrant_goes_by_its_own_estimator_and_rule(coins, tmp_path):
+    """Who sees its balance is measured as in its own run, whoever else is there and in whatever order."""
+    other = trained_in_coins(tmp_path / "other", 2, reward="petty", balance_decay=0.5, balance_scale=1.0)
+    made = tournament(enter([f"a={coins}#player_0", f"b={other}#player_1"]), games=8)
+    players = {"player_0": made.entrants[1].player, "player_1": made.entrants[0].player}
+    runner = frozen_runner(made.config, players, games=8, seed=1)
+    (sample,) = runner.sample(num_episodes=8)
+    for agent, run, decay, debit in ((0, other, 0.5, 0.0), (1, coins, 0.9, 1.0)):
+        own = f"influence+player_{agent}"
+        (weights,) = Path(run).rglob("rl_module/influence/module_state.pkl")
+        kept = pickle.loads(weights.read_bytes())
+        for name, value in runner.module[own].get_state().items():
+            np.testing.assert_array_equal(value, kept[name], err_msg=name)
+        joint, them = sample.joint, 1 - agent
+        balance, influence = joint["balance"][..., them, agent], joint["influence"][..., them, agent]
+        step = decay * balance[:, :-1] + influence[:, :-1] - debit * joint["given"][:, :-1, agent, them]
+        torch.testing.assert_close(balance[:, 1:], step)
+        assert balance.abs().sum() > 0
+
+
+def test_an_entrant_without_its_estimator_is_refused(coins, tmp_path):
+    shutil.copytree(coins, tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "learner_group" / "learner" / "rl_module" / "influence")
+    with pytest.raises(UserError, match=r"#player_0: .*half: has no 'influence', which its player sees its balance by"):
+        tournament(enter([str(tmp_path / "half"), "scripted/random"]))
+
+
+def test_coins_that_scripted_players_take():
+    """Who moves at random takes as many of its own coins as of the other's."""
+    scripts = ["a=scripted/random", "b=scripted/random"]
+    standings = hold(tournament(enter(scripts), games=2000, env="coins_v0"))
+    assert standings["own_coin_share"].between(0.47, 0.53).all()
+    assert standings["coins_per_step"].between(0.15, 0.3).all()
+
+
+def test_games_that_end_early_are_counted_up_to_their_end():
+    social_dilemmas.register(COUNTDOWN)
+    made = tournament(
+        enter(["a=scripted/random", "b=scripted/random"]), games=3000, env="countdown_v0", env_config={"num_steps": 12}
+    )
+    returns = hold(made)["return"]
+    # From 2 to 11 are left at the start, and player 0 takes 1 or 2 off in each step: by enumeration of what is left the
+    # expected number of steps is 4.72; each player hurries in half of them.
+    steps = [0.0, 1.0]
+    for left in range(2, 12):
+        steps.append(1 + 0.5 * steps[left - 1] + 0.5 * steps[left - 2])
+    assert returns.mean() == pytest.approx(0.5 * np.mean(steps[2:]), abs=0.06)
+
+
+def test_settings_alone_are_of_the_game_of_the_first_checkpoint(ipd):
+    made = tournament(enter([str(ipd), *SCRIPTS]), env_config={"num_steps": 5})
+    assert (made.config.env, made.config.env_config) == ("ipd_v0", {"num_steps": 5})
+
+
+def test_as_table_and_files(tmp_path):
+    standings = hold(tournament(enter(SCRIPTS), games=2, **IPD))
+    assert table(standings, "x").row_count == 3
+    files = write(standings, tmp_path / "deep", "x")
+    assert [file.name for file in files] == ["tournament.csv", "return.png", "cooperation_rate.png"]
+    assert all(file.stat().st_size > 0 for file in files)
+    read = pd.read_csv(files[0])
+    assert list(read.columns) == list(standings.columns)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write(standings, tmp_path / "file", "x")
+
+
+@pytest.mark.parametrize(
+    ("entrants", "options", "complaint"),
+    [
+        (SCRIPTS[:1], IPD, "two entrants at least"),
+        ([SCRIPTS[0]] * 2, IPD, "there is a 'always_cooperate' already; name it, as other="),
+        (SCRIPTS, {}, "--env: give the game"),
+        (SCRIPTS, {"env": "ipd"}, "there is no game 'ipd'"),
+        (SCRIPTS, {"env": "ipd_v0", "env_config": {"steps": 3}}, "--env-config: ipd_v0 has no setting 'steps'"),
+        (SCRIPTS, {"env": "coins_v0"}, "always_cooperate: .*plays games of cooperate and defect"),
+        ([*SCRIPTS, "scripted/tit_for_tt"], IPD, "did you mean 'tit_for_tat'"),
+        ([*SCRIPTS, "/nowhere"], IPD, "/nowhere: no such checkpoint"),
+    ],
+)
+def test_what_cannot_be_held(entrants, options, complaint):
+    with pytest.raises(UserError, match=complaint):
+        tournament(enter(entrants), **options)
+
+
+def test_cheats_of_the_axelrod_library_do_not_take_part():
+    pytest.importorskip("axelrod")
+    with pytest.raises(UserError, match="no strategy 'MindReader'"):
+        tournament(enter([*SCRIPTS, "axelrod/MindReader"]), **IPD)

@@ -1,0 +1,187 @@
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from rllib_reciprocator.cli.main import app
+from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.reports.curves import mean_curve
+from rllib_reciprocator.reports.report import write_report
+from rllib_reciprocator.reports.runs import read_groups
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def result(iteration, rate, **more):
+    agents = {"player_0": rate, "player_1": rate / 2}
+    return {
+        "training_iteration": iteration,
+        "num_env_steps_sampled_lifetime": 100 * iteration,
+        "time_total_s": 0.5 * iteration,
+        "env_runners": {
+            "outcomes": {agent: {"cooperation_rate": value} for agent, value in agents.items()},
+            "agent_episode_returns_mean": {agent: -30 * value for agent, value in agents.items()},
+            "episode_return_mean": -45 * rate,
+            "influence": {"player_0_on_player_1": rate, "player_1_on_player_0": -rate},
+        },
+        "learners": {"player_0": {"policy_loss": 0.1, "entropy": 0.6}},
+        **more,
+    }
+
+
+def trial(folder, number, rate, iterations=5, checkpoint=None, **settings):
+    own = folder / f"Reciprocator_{number}"
+    own.mkdir(parents=True)
+    (own / "params.json").write_text(json.dumps({"env": "ipd_v0", "seed": number, **settings}))
+    lines = [json.dumps(result(k, rate * k / iterations)) for k in range(1, iterations + 1)]
+    (own / "result.json").write_text("\n".join(lines) + "\n")
+    if checkpoint:
+        shutil.copytree(checkpoint, own / "checkpoint_000000")
+    return own
+
+
+def test_trials_of_one_setting_are_a_group(tmp_path):
+    run = tmp_path / "run"
+    for seed in (1, 2):
+        trial(run, seed, 0.5 + 0.1 * seed, lr=0.1)
+    trial(run, 3, 0.2, lr=0.01)
+    first, second = read_groups([run])
+    assert (first.name, second.name) == ("lr 0.1", "lr 0.01")
+    assert (len(first.trials), len(second.trials)) == (2, 1)
+    (alone,) = read_groups([run / "Reciprocator_3"])
+    assert alone.name == "run"
+    names = [group.name for group in read_groups([run, trial(tmp_path / "other", 1, 0.1).parent])]
+    assert names == ["run: lr 0.1", "run: lr 0.01", "other"]
+
+
+def test_bands_by_hand(tmp_path):
+    """Final rates 0.6 and 0.7: mean 0.65, and 12.706 times 0.05 on either side (Student, 1 degree)."""
+    for seed in (1, 2):
+        trial(tmp_path / "run", seed, 0.5 + 0.1 * seed)
+    (group,) = read_groups([tmp_path / "run"])
+    figures = group.figures
+    own = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
+    curve = mean_curve(own, "steps")
+    assert list(curve["steps"]) == [100, 200, 300, 400, 500]
+    last = curve.iloc[-1]
+    assert last["mean"] == pytest.approx(0.65)
+    assert last["high"] - last["mean"] == pytest.approx(12.7062 * 0.05, abs=1e-3)
+
+
+def test_half_written_results(tmp_path):
+    own = trial(tmp_path / "run", 1, 0.5)
+    file = own / "result.json"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:3], lines[3][:40] + lines[3], lines[4][:50]]))
+    (group,) = read_groups([own])
+    assert [each["training_iteration"] for each in group.trials[0].results] == [1, 2, 3]
+    assert group.trials[0].problems == [f"{file}: line {number} is not whole and was left out" for number in (4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda own: shutil.rmtree(own.parent), "no such folder"),
+        (lambda own: shutil.rmtree(own), r"there is no run in it \(no result.json"),
+        (lambda own: (own / "result.json").write_text(""), "result.json: is empty; no iteration has ended yet"),
+        (lambda own: (own / "result.json").write_text('{"a'), "result.json: none of its lines is whole"),
+        (lambda own: (own / "result.json").write_bytes(b"\xff\xfe"), "result.json: cannot be read"),
+        (lambda own: (own / "params.json").unlink(), "params.json: cannot be read"),
+        (lambda own: (own / "params.json").write_text("{"), "params.json: is not whole"),
+    ],
+)
+def test_runs_that_are_broken(tmp_path, spoil, complaint):
+    own = trial(tmp_path / "run", 1, 0.5)
+    spoil(own)
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html")])
+    assert done.exit_code == 2
+    with pytest.raises(UserError, match=complaint):
+        read_groups([tmp_path / "run"])
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_trial_that_failed_before_its_first_result_is_left_out_of_a_sweep(tmp_path):
+    own = trial(tmp_path / "run", 1, 0.5)
+    failed = trial(tmp_path / "run", 2, 0.5)
+    (failed / "result.json").write_text("")
+    (failed / "error.txt").write_text("Traceback\na.b.DivergedError: player_0 diverged in iteration 1\n")
+    (group,) = read_groups([tmp_path / "run"])
+    assert [each.folder for each in group.trials] == [own]
+    (problem,) = group.trials[0].problems
+    said = "is empty; the trial failed (player_0 diverged in iteration 1); the trial was left out"
+    assert problem == f"{failed / 'result.json'}: {said}"
+    shutil.rmtree(own)
+    with pytest.raises(UserError, match=r"the trial failed \(player_0 diverged"):
+        read_groups([tmp_path / "run"])
+
+
+def test_a_run_that_reports_nothing_to_draw(tmp_path):
+    own = trial(tmp_path / "run", 1, 0.5)
+    (own / "result.json").write_text('{"training_iteration": 1}\n')
+    write_report([tmp_path / "run"], tmp_path / "r.html")
+    assert "Settings" in Text((tmp_path / "r.html").read_text()).text
+
+
+class Text(HTMLParser):
+    """Text outside scripts and styles, and what the page would load from elsewhere."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.loads, self._skipping = [], [], False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self._skipping = tag in ("script", "style")
+        self.loads += [v for k, v in attributes if k in ("src", "href") and v and not v.startswith(("data:", "#"))]
+
+    def handle_endtag(self, tag):
+        self._skipping = False
+
+    def handle_data(self, data):
+        if not self._skipping and data.strip():
+            self.text.append(data.strip())
+
+
+@pytest.fixture
+def page(tmp_path, ipd):
+    for seed in (1, 2):
+        trial(tmp_path / "with <b>", seed, 0.5 + 0.1 * seed, checkpoint=ipd, lr=0.1)
+    trial(tmp_path / "other", 1, 0.9, lr=0.2)
+    problems = write_report([tmp_path / "with <b>", tmp_path / "other"], tmp_path / "deep" / "report.html")
+    assert problems == ["without a checkpoint there is no game and no policy to be shown: other"]
+    return tmp_path / "deep" / "report.html"
+
+
+@pytest.mark.xdist_group("ray")
+def test_the_page_says_everything_and_loads_nothing(page):
+    read = Text(page.read_text())
+    assert read.loads == []
+    for heading in ("Cooperation", "A game", "Returns", "Who influences whom", "Learning", "Policies", "Settings"):
+        assert heading in read.text
+    assert "with <b>" in read.text
+    assert "0.487 ± 0.476" in read.text  # final mean over players: 0.45 and 0.525
+    assert {"lr", "0.1", "0.2"} <= set(read.text)
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_in_a_browser(page, tmp_path):
+    """What Chromium shows once its scripts have run, without a network."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [CHROMIUM, *options, *offline, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    shown = Text(done.stdout).text
+    assert {"cooperation rate", "return", "return of all", "influence", "policy loss", "entropy"} <= set(shown)
+    assert {"start", "CC", "CD", "DC", "DD", "P(cooperate)"} <= set(shown)
+    assert "other" in shown
+    assert done.stdout.count('class="main-svg"') >= 5
+    assert done.stdout.count("data:image/gif;base64,") == 1
