@@ -98,7 +98,7 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
             results = self.learner_group.update(
-                training_data=TrainingData(batch=sample.to_batch()),
+                training_data=TrainingData(batch=(sample.to("cpu") if config.num_learners else sample).to_batch()),
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime, ITERATION: self.iteration},
                 num_epochs=config.num_epochs,
                 minibatch_size=config.minibatch_size,

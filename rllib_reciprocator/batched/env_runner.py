@@ -148,8 +148,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.module.foreach_module(lambda _, module: module.to(self.device))
         alternatives = self._alternatives = self.config.alternatives()
         self._logger = SampleLogger(self.game, alternatives)
-        shares = [[share for _, share in each] for each in alternatives]
-        self._pools = {k: torch.tensor(each).cumsum(0)[:-1] for k, each in enumerate(shares) if len(each) > 1}
+        shares = {k: [share for _, share in each] for k, each in enumerate(alternatives) if len(each) > 1}
+        self._pools = {k: torch.tensor(each, device=self.device).cumsum(0)[:-1] for k, each in shares.items()}
         played: dict[str, list[int]] = defaultdict(list)
         for index, each in enumerate(alternatives):
             for module_id, _ in each:
@@ -343,7 +343,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         drawn = torch.zeros(self.num_envs, self.game.num_agents, dtype=torch.int64, device=self.device)
         for index, up_to in self._pools.items():
             at = torch.rand(self.num_envs, 1, generator=self._generator, device=self.device)
-            drawn[:, index] = (at >= up_to.to(self.device)).sum(1)
+            drawn[:, index] = (at >= up_to).sum(1)
         return drawn
 
     def _fresh_memory(self, playing: _Playing) -> dict[str, Tensor]:

@@ -448,9 +448,18 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
 
     @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        """Steps every optimizer; gradients that are not finite are left to RLlib's own, slower way of checking."""
-        norms = torch.stack(torch._foreach_norm(list(gradients_dict.values())))
-        if not bool(norms.isfinite().all()) or self._grad_scalers is not None or self._lr_scheduler_classes is not None:
+        """Steps every optimizer; gradients that are not finite count as zero, as in RLlib.
+
+        RLlib's own way looks at each gradient and waits for the answer; here a CPU looks at all in one go, and a GPU is
+        not waited for.
+        """
+        if self._grad_scalers is not None or self._lr_scheduler_classes is not None:
+            super().apply_gradients(gradients_dict)
+            return
+        finite = torch.stack(torch._foreach_norm(list(gradients_dict.values()))).isfinite().all()
+        if finite.is_cuda:
+            gradients_dict = {name: torch.where(finite, each, 0.0) for name, each in gradients_dict.items()}
+        elif not bool(finite):
             super().apply_gradients(gradients_dict)
             return
         for name, gradient in gradients_dict.items():

@@ -111,4 +111,6 @@ def learner_with(mixin: type, base: type[Learner]) -> type[Learner]:
     Returns:
         A class of this module for RLlib's own, so that checkpoints name it and do not hold its code.
     """
+    if base.__bases__[0] in (PlayersLearner, ReciprocalLearner):  # mixed in before, maybe the other
+        base = base.__bases__[1]
     return _STATIC.get((mixin, base)) or type(f"{mixin.__name__}{base.__name__}", (mixin, base), {})

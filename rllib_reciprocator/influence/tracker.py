@@ -33,6 +33,7 @@ class _Measure:
         rule: The form of the reciprocal reward.
         decay: Of the balance.
         agents: ``[N]`` bool, whose measure this is.
+        everybody: Whether it is that of all.
     """
 
     estimator: InfluenceEstimator
@@ -40,6 +41,7 @@ class _Measure:
     rule: ReciprocalRule
     decay: float
     agents: Tensor
+    everybody: bool
 
 
 class InfluenceTracker:
@@ -74,7 +76,14 @@ class InfluenceTracker:
                 key = (module_id, each.estimator_sees, each.rule, each.balance_decay)
                 alike.setdefault(key, []).append(index)
         self._measures = [
-            _Measure(modules[module_id].unwrapped(), sees, rule, decay, torch.tensor([i in own for i in range(n)]))
+            _Measure(
+                modules[module_id].unwrapped(),
+                sees,
+                rule,
+                decay,
+                torch.tensor([i in own for i in range(n)], device=game.device),
+                len(own) == n,
+            )
             for (module_id, sees, rule, decay), own in alike.items()
         ]
         self._sees = default.estimator_sees if INFLUENCE_MODULE_ID in modules else None
@@ -117,11 +126,11 @@ class InfluenceTracker:
                 )
                 told[key] = each.estimator.influence(seen, step.probs)
             moved = balance_after(before, told[key].received, each.rule, each.decay, told[key].given)
-            if len(self._measures) == 1 and bool(each.agents.all()):
+            if each.everybody:
                 found, after = told[key], moved
                 break
             # Influence is received by i in column i, and given by j in row j.
-            mine = each.agents.to(before.device)
+            mine = each.agents
             nothing = found or Influence.agreed(torch.zeros_like(before))
             found = Influence(
                 torch.where(mine, told[key].received, nothing.received),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 # Fewer rows cost less to encode than to compare.
 MIN_ROWS_TO_COMPARE = 4096
@@ -129,4 +131,12 @@ class Encoder(nn.Module):
             rows = rows.float()
         if self.repeated is not None:
             rows = self.repeated(rows)
-        return self.connected(rows if extra is None else torch.cat([rows, extra], 1))
+        if extra is None:
+            return self.connected(rows)
+        if not len(self.connected):
+            return torch.cat([rows, extra], 1)
+        # The first layer in two parts: to put wide rows and a few numbers side by side costs as much as the product.
+        first, seen = cast(nn.Linear, self.connected[0]), rows.shape[1]
+        hidden = functional.linear(rows, first.weight[:, :seen], first.bias)
+        hidden = hidden + functional.linear(extra, first.weight[:, seen:])
+        return self.connected[1:](hidden)
