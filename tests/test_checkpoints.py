@@ -22,6 +22,7 @@ from rllib_reciprocator.checkpoints import (
     read_constructor,
     unpickle,
 )
+from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.validation import build_config
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -221,3 +222,13 @@ def test_of_several_runs_of_one_name_the_newest_is_taken(checkpoint, tmp_path, c
     state_of(tmp_path, "2026-01-01_12-00-00", ["PPO_a_00000", "PPO_b_00000"])
     assert len(newest_trials(tmp_path)) == 2
     assert not caplog.messages
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(("game", "returns"), [("ipd", (-14.34, -11.52)), ("coins", (0.3, -0.2))])
+def test_checkpoints_of_version_0_1_0_play_as_they_did(tmp_path, game, returns):
+    """Saved and evaluated with that version (50 episodes, seed 1): who sees its balance is shown the same."""
+    shutil.unpack_archive(Path(__file__).parent / "data" / f"reciprocator_0_1_0_{game}.zip", tmp_path)
+    report = open_evaluator(tmp_path, seed=1).evaluate(50)["players"]
+    assert tuple(row["return"]["mean"] for row in report.values()) == pytest.approx(returns, abs=1e-4)
+    assert open_evaluator(tmp_path, seed=1).trace(3)["balance/player_0_towards_player_1"].abs().max() > 0

@@ -74,6 +74,7 @@ def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
                 _add(specs, config, game, index, module_id, each)
             else:
                 _check_team(each, mate)
+        _check_pool(index, player, specs)
     _add_shared(specs, config, game)
     clash = set(specs.shared) & set(specs.of_players)
     if clash:
@@ -116,6 +117,14 @@ def _check_team(player: Player, mate: Player) -> None:
     alike = [replace(each, agent="", written="") for each in (player, mate)]
     if alike[0] != alike[1]:
         raise ValueError(f"players.{player.agent}: not the settings of {mate.agent}, of the same team")
+
+
+def _check_pool(index: int, player: Player, specs: ModuleSpecs) -> None:
+    """Raises ValueError if two members of a pool would have to be followed by what only one of them goes by."""
+    having = [name for member, _ in player.alternatives for name in member.intrinsic]
+    for name in (*having, *specs.brought.get(index, {})):
+        if having.count(name) + (name in specs.brought.get(index, {})) > 1:
+            raise ValueError(f"players.{player.agent}.pool: more than one member goes by {name}")
 
 
 def _axelrod_spec(config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:

@@ -261,6 +261,13 @@ def test_a_pools_members_change_with_episodes_and_not_within(build):
     assert not (changed & ~first[:, 1:]).any()
 
 
+def test_two_members_that_keep_balances_are_refused(build, tmp_path):
+    path = build(config(games=4)).save_to_path(tmp_path / "run")
+    frozen = f"checkpoint__{path}"
+    with pytest.raises(ValueError, match=r"players.player_1.pool: more than one member goes by reciprocity"):
+        config(pooled(**{frozen: 0.5, "reciprocator": 0.5})).validate()
+
+
 def test_losses_look_at_a_members_own_steps_alone(build):
     algo = build(config(pooled(scripted__always_defect=0.5, ppo=0.5), env="ipd_v0", games=64))
     (sample,) = algo.env_runner.sample()

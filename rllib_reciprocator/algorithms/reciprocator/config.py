@@ -8,6 +8,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.batched.config import BatchedConfig
+from rllib_reciprocator.intrinsic import ReciprocitySettings
 from rllib_reciprocator.players import RECIPROCATOR, RECIPROCITY
 
 
@@ -121,9 +122,11 @@ class ReciprocatorConfig(BatchedConfig):
     @classmethod
     @override(AlgorithmConfig)
     def from_state(cls, state: dict[str, Any]) -> ReciprocatorConfig:
-        """A configuration from its state; version 0.1.0 kept the settings of reciprocity under another name."""
+        """A configuration from its state; version 0.1.0 kept all settings of reciprocity under another name."""
         config = super().from_state(state)
         if "reciprocity_settings" in vars(config):
-            config.intrinsic_settings = {RECIPROCITY: vars(config).pop("reciprocity_settings")}
+            former = vars(config).pop("reciprocity_settings").model_dump()
+            today = ReciprocitySettings.model_validate({}).model_dump()
+            config.reciprocity(**{name: value for name, value in former.items() if value != today[name]})
             config.validate()
         return config
