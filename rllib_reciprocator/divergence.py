@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import LEARNER_RESULTS
+from ray.rllib.utils.metrics import LEARNER_RESULTS, NUM_MODULE_STEPS_TRAINED
 
 # What two layers multiply with such weights is still a number; training never leads near them and back.
 LARGEST_WEIGHT = 1e10
@@ -59,8 +60,11 @@ def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:
         DivergedError: If one is not finite, or a weight is so large that the next forward pass may not be.
     """
     iteration = algorithm.iteration + 1
-    for module_id, figures in result.get(LEARNER_RESULTS, {}).items():
-        for name in _LOSSES:
+    learned = result.get(LEARNER_RESULTS, {})
+    for module_id, figures in learned.items():
+        # RLlib reports no number for a loss of an iteration in which nothing was learned, as asynchronous ones may be.
+        steps = figures.get(NUM_MODULE_STEPS_TRAINED, learned.get(ALL_MODULES, {}).get(NUM_MODULE_STEPS_TRAINED, 1))
+        for name in _LOSSES if steps > 0 else ():
             value = figures.get(name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise DivergedError(_message(module_id, iteration, f"its {name} is {value}"))

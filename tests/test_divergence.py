@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.checkpoints import MODULE_PATH
-from rllib_reciprocator.divergence import LARGEST_WEIGHT, DivergedError
+from rllib_reciprocator.divergence import LARGEST_WEIGHT, DivergedError, check_finite
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.validation import build_config
@@ -159,3 +160,16 @@ next:
     assert [len(by_rate[diverged]) for diverged in (False, True)] == [3, 1]
     open_evaluator(by_rate[True][0], seed=1).evaluate(4)
     assert (tmp_path / "out" / "sweep" / "learning_curves.png").is_file()
+
+
+@pytest.mark.parametrize(("steps", "diverged"), [(0, False), (float("nan"), False), (64, True)])
+def test_a_loss_of_an_iteration_without_updates_is_no_number_and_no_problem(steps, diverged):
+    """Asynchronous algorithms report iterations in which no learner was ready."""
+    of_module = {"total_loss": float("nan"), "num_module_steps_trained": steps}
+    result = {"learners": {"player_0": of_module, "influence": {"loss": float("nan")}, "__all_modules__": of_module}}
+    algorithm = SimpleNamespace(iteration=5, learner_group=None)
+    if not diverged:
+        check_finite(algorithm, result)
+        return
+    with pytest.raises(DivergedError, match="player_0 diverged in iteration 6: its total_loss is nan"):
+        check_finite(algorithm, result)

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gymnasium
@@ -183,8 +184,9 @@ def test_a_killed_runner_comes_back(build):
     algo = build(a_config)
     algo.train()
     ray.kill(algo.env_runner_group._worker_manager.actors()[1], no_restart=False)
-    steps = [algo.train()["env_runners"]["num_env_steps_sampled"] for _ in range(6)]
-    assert steps[-1] == 2 * 16 * 4
+    until = time.monotonic() + 60
+    while algo.train()["env_runners"]["num_env_steps_sampled"] < 2 * 16 * 4:
+        assert time.monotonic() < until
     assert (
         len(set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r.weights_seq_no, local_env_runner=False))))
         == 1
@@ -621,7 +623,7 @@ class Breaks(Countdown):
         self.fuse = fuse
 
     def _play(self, actions):
-        if Path(self.fuse).exists():
+        if self.fuse and Path(self.fuse).exists():
             raise ValueError("out of coins")
         rewards, ended, outcomes = super()._play(actions)
         return rewards, torch.zeros_like(ended), outcomes
