@@ -101,7 +101,7 @@ class BatchedConfig(PPOConfig):
         Raises:
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
-        current = self._intrinsic_settings_of(name).model_dump(exclude_unset=True)
+        current = self._settings_of_all(name).model_dump(exclude_unset=True)
         made = intrinsic_reward(name).settings_class().model_validate({**current, **settings})
         self.intrinsic_settings = {**self.intrinsic_settings, name: made}
         return self
@@ -227,7 +227,7 @@ class BatchedConfig(PPOConfig):
 
     def intrinsic_of(self, player: Player, name: str, game: BatchedGame) -> IntrinsicSettings:
         """A player's settings of an intrinsic reward: those of all, with its own, and what follows from the game."""
-        of_all = self._intrinsic_settings_of(name)
+        of_all = self._settings_of_all(name)
         own = player.intrinsic.get(name, {})
         for key in own:
             if key in of_all.common:
@@ -245,7 +245,7 @@ class BatchedConfig(PPOConfig):
 
     def intrinsic_of_all(self, name: str, game: BatchedGame) -> IntrinsicSettings:
         """The settings of an intrinsic reward for who has none of its own, with what follows from the game."""
-        return self._for_game(self._intrinsic_settings_of(name), game)
+        return self._for_game(self._settings_of_all(name), game)
 
     def intrinsic_of_module(self, module_id: str) -> dict[str, tuple[IntrinsicSettings, str]]:
         """What a player of this run goes by, for whoever lets it play elsewhere.
@@ -350,7 +350,7 @@ class BatchedConfig(PPOConfig):
         steps = max(1, self.num_env_runners) * self.num_envs_per_env_runner * self.rollout_steps()
         return 4 * steps * per_step
 
-    def _intrinsic_settings_of(self, name: str) -> IntrinsicSettings:
+    def _settings_of_all(self, name: str) -> IntrinsicSettings:
         return self.intrinsic_settings.get(name) or intrinsic_reward(name).settings_class()()
 
     def _for_game(self, settings: IntrinsicSettings, game: BatchedGame) -> IntrinsicSettings:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import ray
 import torch
+import tree
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.columns import Columns
@@ -223,10 +224,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         samples = []
         for number in range(count):
             if num_episodes is not None or (force_reset and number == 0):
-                self._to_start = True
+                self.start_over()
             samples.append(self.play(length, explore, only_first=num_episodes is not None))
         if num_episodes is not None:
-            self._to_start = True
+            self.start_over()
         make_callback(
             "on_sample_end",
             self._callbacks,
@@ -497,7 +498,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "trackers": [tracker.get_state() for tracker in self.trackers],
                 "metrics": self._logger.get_state(),
             }
-            state[ROLLOUT_STATE] = _on(rollout, torch.device("cpu"))
+            state[ROLLOUT_STATE] = _on("cpu", rollout)
         return state
 
     @override(Checkpointable)
@@ -514,7 +515,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         if "to_start" in state.get(ROLLOUT_STATE, ()):
             generator = state[ROLLOUT_STATE]["game"]["generator"]
-            rollout = _on(state[ROLLOUT_STATE], self.device)
+            rollout = _on(self.device, state[ROLLOUT_STATE])
             self.game.set_state({**rollout["game"], "generator": generator})
             self._to_start, self._clock = rollout["to_start"], rollout["clock"]
             self._obs, self._members = rollout["obs"], rollout["members"]
@@ -535,10 +536,6 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return [(COMPONENT_RL_MODULE, self.module)]
 
 
-def _on(tree: Any, device: torch.device) -> Any:
-    """A tree with all its tensors on a device."""
-    if isinstance(tree, dict):
-        return {name: _on(value, device) for name, value in tree.items()}
-    if isinstance(tree, list):
-        return [_on(value, device) for value in tree]
-    return tree.to(device) if isinstance(tree, Tensor) else tree
+def _on(device: torch.device | str, nested: Any) -> Any:
+    """The same with all its tensors on a device."""
+    return tree.map_structure(lambda each: each.to(device) if isinstance(each, Tensor) else each, nested)

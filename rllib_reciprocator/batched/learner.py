@@ -58,6 +58,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         super().build()
         config = self.config
         self._steps = config.rollout_steps()
+        self._horizon = config.horizon()
         self._iteration = 0
         self._told: dict[str, dict[str, Tensor]] | None = None
         alternatives = config.alternatives()
@@ -99,15 +100,15 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         """Lets what learns beside the policies learn from the sampled steps.
 
         Args:
-            joint: Columns of joint steps, ``[B, T, ..]``, as sampled.
+            joint: Columns of joint steps, ``[B, T, ..]``, as sampled, and ``ended``.
         """
         if INFLUENCE_MODULE_ID not in self.module:
             return
         estimator = self._estimator
-        ended = joint["terminated"] | joint["truncated"]
-        rewards = joint["rewards"]
-        uses_future = estimator.uses_future
-        future = returns_after(rewards, ended, self.config.gamma) if uses_future else torch.zeros_like(rewards)
+        ended, rewards = joint["ended"], joint["rewards"]
+        future = torch.zeros_like(rewards)
+        if estimator.uses_future:
+            future = returns_after(rewards, ended, self.config.gamma)
         steps = Transition(**{name: joint[name] for name in Transition._fields if name in joint}, future_returns=future)
         told = estimator.observe(steps.flattened(), self._iteration)
         self.metrics.log_dict(told, key=INFLUENCE_MODULE_ID, window=1)
@@ -141,25 +142,18 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         """
         before = torch.zeros_like(joint["rewards"])
         after = torch.zeros_like(before)
-        cut_off = joint["truncated"] & ~joint["terminated"]
+        ended, cut_off = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
         for module_id, agents in self._agents.items():
             values, last, final = self._values_of(module_id, parts)
             following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
-            ended = (joint["terminated"] | joint["truncated"])[:, None]
+            at_end = torch.zeros_like(values)
             if self.config.bootstrap_at_horizon:
                 if final is not None:
-                    slots = torch.arange(self._steps, device=final.device) // self.config.horizon()
-                    at_end = final[:, :, slots]
-                    # The last step's is seen after the stream, since games start anew with the next one.
-                    at_end = torch.cat([at_end[:, :, :-1], last[:, :, None]], 2)
-                    following = torch.where(cut_off[:, None], at_end, following)
-                    following = torch.where(joint["terminated"][:, None], 0.0, following)
-                else:
-                    within = ended.clone()
-                    within[..., -1] = joint["terminated"][:, None, -1]
-                    following = torch.where(within, 0.0, following)
-            else:
-                following = torch.where(ended, 0.0, following)
+                    at_end = final[:, :, torch.arange(self._steps, device=final.device) // self._horizon]
+                # What the last step leads to is seen after the stream, since games start anew with the next one.
+                at_end[..., -1] = last
+                at_end = torch.where(cut_off, at_end, 0.0)
+            following = torch.where(ended, at_end, following)
             for slot, (agent, number) in enumerate(zip(agents, self._numbers[module_id], strict=True)):
                 if len(self._alternatives[agent]) == 1:
                     before[..., agent], after[..., agent] = values[:, slot], following[:, slot]
@@ -173,7 +167,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         """Advantages and value targets, of all agents.
 
         Args:
-            joint: Columns of joint steps, ``shaped_rewards``, ``values``, ``next_values`` and ``ended`` among them.
+            joint: Columns of joint steps, ``shaped_rewards``, ``values`` and ``next_values`` among them.
 
         Returns:
             Each ``[B, T, N]``.
@@ -258,24 +252,19 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._iteration = int(timesteps[ITERATION])
-        seeds = self._seed_update()
-        self._order = torch.Generator().manual_seed(int(seeds[0]))
+        self._order = torch.Generator().manual_seed(self._seed_update())
 
     @torch.no_grad()
     def prepare(self, training_data: TrainingData) -> dict[str, dict[str, Any]]:
         """Turns samples into what losses take: the rows of each learning module, with advantages and value targets."""
         parts = self._on_device(training_data.batch)
         joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
+        joint["ended"] = joint["terminated"] | joint["truncated"]
         with torch.enable_grad():
             self.observe(joint)
         shaped = self.shape_rewards(joint)
         before, after = self.values(parts, joint)
-        joint |= {
-            "shaped_rewards": shaped,
-            "values": before,
-            "next_values": after,
-            "ended": joint["terminated"] | joint["truncated"],
-        }
+        joint |= {"shaped_rewards": shaped, "values": before, "next_values": after}
         advantages, targets = self.advantages(joint)
         if self.config.normalize_returns:
             targets = torch.stack([standardized(each) for each in targets.unbind(-1)], -1)
@@ -367,10 +356,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         return {
             **parts[module_id],
             IS_FIRST: is_first.repeat_interleave(agents, 0),
-            **{
-                f"{Columns.STATE_IN}/{name}": value
-                for name, value in state_in(parts[STREAMS_PREFIX + module_id]).items()
-            },
+            **_state(parts[STREAMS_PREFIX + module_id]),
         }
 
     def _with_advantages(
@@ -397,7 +383,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         joint_steps = len(columns[Postprocessing.ADVANTAGES]) // len(self._agents[key])
         count = max(1, round(joint_steps / minibatch_size)) if minibatch_size else 1
         if count == 1:
-            yield from (dict.fromkeys(batches, _whole) for _ in range(num_epochs))
+            yield from (dict.fromkeys(batches, _with_state) for _ in range(num_epochs))
             return
         for _ in range(num_epochs):
             takes: dict[str, list[Any]] = {}
@@ -493,19 +479,17 @@ class _Streams:
         return _flat_streams({name: value[self.index] for name, value in split.items()})
 
 
-def _whole(columns: dict[str, Tensor]) -> dict[str, Any]:
-    return _with_state(columns)
-
-
 def _state(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The columns of a memory."""
     return {name: value for name, value in columns.items() if name.startswith(f"{Columns.STATE_IN}/")}
 
 
 def _with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
     """Columns as modules take them: the memory as a dict of its own."""
-    rest = {name: value for name, value in columns.items() if not name.startswith(f"{Columns.STATE_IN}/")}
     memory = state_in(columns)
-    return {**rest, Columns.STATE_IN: memory} if memory else rest
+    if not memory:
+        return columns
+    return {**{name: value for name, value in columns.items() if name not in _state(columns)}, Columns.STATE_IN: memory}
 
 
 def _flat_streams(columns: dict[str, Tensor]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
@@ -78,11 +80,11 @@ class Sample:
 
     def to(self, device: torch.device | str) -> Sample:
         """The same with all tensors on a device."""
-        return Sample(**{each.name: _moved(getattr(self, each.name), device) for each in fields(self)})
+        return _mapped(lambda column: column.to(device), self)
 
     def first_games(self, count: int) -> Sample:
         """That many games of it."""
-        return Sample(**{each.name: _cut(getattr(self, each.name), count) for each in fields(self)})
+        return _mapped(lambda column: column[:count], self)
 
     def to_batch(self) -> MultiAgentBatch:
         """As rows ``(b * S + s) * T + t``: contiguous shards of learners whose number divides B are whole games.
@@ -118,7 +120,7 @@ def concatenate(samples: list[Sample]) -> Sample:
     """Samples of the same players side by side along the games."""
     if len(samples) == 1:
         return samples[0]
-    return Sample(**{each.name: _joined([getattr(sample, each.name) for sample in samples]) for each in fields(Sample)})
+    return _mapped(lambda *columns: torch.cat(columns), *samples)
 
 
 def state_in(columns: dict[str, Any]) -> dict[str, Any]:
@@ -127,20 +129,10 @@ def state_in(columns: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in columns.items() if name.startswith(prefix)}
 
 
-def _joined(parts: list[Any]) -> Any:
-    first = parts[0]
-    if isinstance(first, dict):
-        return {name: _joined([part[name] for part in parts]) for name in first}
-    return None if first is None else torch.cat(parts)
+def _mapped(function: Callable[..., Tensor], *samples: Sample) -> Sample:
+    """What a function makes of each column of some samples."""
+    return Sample(*(tree.map_structure(function, *columns) for columns in zip(*map(_columns, samples), strict=True)))
 
 
-def _moved(tree: Any, device: torch.device | str) -> Any:
-    if isinstance(tree, dict):
-        return {name: _moved(value, device) for name, value in tree.items()}
-    return tree if tree is None else tree.to(device)
-
-
-def _cut(tree: Any, count: int) -> Any:
-    if isinstance(tree, dict):
-        return {name: _cut(value, count) for name, value in tree.items()}
-    return tree if tree is None else tree[:count]
+def _columns(sample: Sample) -> list[dict[str, Any]]:
+    return [getattr(sample, each.name) for each in fields(sample)]

@@ -55,15 +55,15 @@ class InfluenceLearner(FixedModulesLearner):
     def _estimator(self) -> InfluenceEstimator:
         return self.module[INFLUENCE_MODULE_ID].unwrapped()
 
-    def _seed_update(self) -> np.ndarray:
+    def _seed_update(self) -> int:
         """Makes the order of the estimator's minibatches follow from the seed and the update's number.
 
         Returns:
-            Four more numbers that follow from them.
+            Another seed that follows from them.
         """
-        seeds = np.random.SeedSequence([self._entropy, self._weights_seq_no]).generate_state(5)
-        self._generator = torch.Generator().manual_seed(int(seeds[4]))
-        return seeds[:4]
+        own, other = np.random.SeedSequence([self._entropy, self._weights_seq_no]).generate_state(2)
+        self._generator = torch.Generator().manual_seed(int(own))
+        return int(other)
 
     def _fit_estimator(self, rows: dict[str, Tensor], iteration: int) -> None:
         """Takes rows into the replay and, if it is time, lets the estimator learn from all that are kept.

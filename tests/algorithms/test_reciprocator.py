@@ -24,6 +24,7 @@ from social_dilemmas.coins import Coins
 from social_dilemmas.registry import GameSpec
 from tests.batches import prepared
 from tests.games import COUNTDOWN, Countdown
+from tests.weights import assert_same_weights, weights
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -43,24 +44,6 @@ def config(players=None, games=32, seed=1, env="ipd_v0", **reciprocity):
 
 def with_memory(a_config, **model_config):
     return a_config.rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6, **model_config})
-
-
-def weights(algo):
-    return {
-        f"{module_id}/{name}": value
-        for module_id, module in algo.learner_group.get_weights().items()
-        for name, value in module.items()
-    }
-
-
-def assert_same_weights(a, b, **tolerance):
-    a, b = weights(a), weights(b)
-    assert a.keys() == b.keys()
-    for name in a:
-        if tolerance:
-            np.testing.assert_allclose(a[name], b[name], err_msg=name, **tolerance)
-        else:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 def test_a_seeded_run_repeats_bit_by_bit(build):
@@ -93,34 +76,6 @@ def test_first_weights_do_not_depend_on_the_hash_seed():
         for seed in ("1", "2", "3")
     }
     assert len(printed) == 1
-
-
-@pytest.mark.parametrize("fragment", ["auto", 2])
-def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, fragment):
-    def fresh():
-        settings = {"minibatch_size": 40, "shuffle_batch_per_epoch": True}
-        mixed = {"player_0": "reciprocator", "player_1": "ppo"}
-        a_config = config(mixed, buffer_iterations=2, weight={"start": 1.0, "end": 5.0, "per_iteration": 0.5})
-        return build(
-            a_config.training(**settings if fragment == "auto" else {}).env_runners(rollout_fragment_length=fragment)
-        )
-
-    whole = fresh()
-    for _ in range(3):
-        whole.train()
-    whole.save_to_path(tmp_path)
-    expected = [whole.train() for _ in range(3)]
-    resumed = fresh()
-    resumed.restore_from_path(tmp_path)
-    for result in expected:
-        again = resumed.train()
-        assert again["training_iteration"] == result["training_iteration"]
-        for key in ("outcomes", "agent_episode_returns_mean", "influence", "balance"):
-            assert again["env_runners"].get(key) == result["env_runners"].get(key), key
-        assert (
-            again["learners"]["influence"]["reciprocal_weight"] == result["learners"]["influence"]["reciprocal_weight"]
-        )
-    assert_same_weights(whole, resumed)
 
 
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])
@@ -240,23 +195,6 @@ def test_trains_against_every_scripted_player(build, strategy):
 
 
 COINS = {"reward": "petty_payoff", "influence": "reward", "balance_decay": 0.9, "buffer_iterations": 2}
-
-
-def test_a_restored_run_goes_on_with_its_replay(build, tmp_path):
-    def fresh():
-        return build(config(env="coins_v0", estimator_minibatch_size=100, **COINS))
-
-    whole = fresh()
-    for _ in range(3):
-        whole.train()
-    whole.save_to_path(tmp_path)
-    resumed = fresh()
-    resumed.restore_from_path(tmp_path)
-    for _ in range(2):
-        a, b = whole.train(), resumed.train()
-        assert a["learners"]["influence"]["loss"] == b["learners"]["influence"]["loss"]
-        assert a["env_runners"]["influence"] == b["env_runners"]["influence"]
-    assert_same_weights(whole, resumed)
 
 
 def test_the_estimator_learns_and_leaves_the_players_alone(build):
