@@ -8,7 +8,7 @@ train: .venv/installed
 	$(BIN)/rllib train file tuned_examples/reciprocator_ipd.yaml --storage-path results
 
 test: .venv/installed
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow

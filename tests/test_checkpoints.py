@@ -25,7 +25,6 @@ from rllib_reciprocator.checkpoints import (
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.validation import build_config
 
-pytestmark = pytest.mark.xdist_group("ray")
 RLLIB = str(Path(sys.executable).with_name("rllib"))
 
 
@@ -224,7 +223,6 @@ def test_of_several_runs_of_one_name_the_newest_is_taken(checkpoint, tmp_path, c
     assert not caplog.messages
 
 
-@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize(("game", "returns"), [("ipd", (-14.34, -11.52)), ("coins", (0.3, -0.2))])
 def test_checkpoints_of_version_0_1_0_play_as_they_did(tmp_path, game, returns):
     """Saved and evaluated with that version (50 episodes, seed 1): who sees its balance is shown the same."""

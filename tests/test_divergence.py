@@ -16,8 +16,8 @@ from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.models.distributions import Bernoulli, Categorical
+from tests.cli.test_cli import invoke
 
-pytestmark = pytest.mark.xdist_group("ray")
 SMALL = {"num_envs_per_env_runner": 16, "seed": 1}
 STOCK = {
     "num_env_runners": 0,
@@ -123,9 +123,7 @@ def test_checkpoints_whose_weights_are_no_numbers_are_refused(ray_cluster, tmp_p
         tournament(enter([str(broken), "scripted/tit_for_tat"]))
 
 
-def test_a_diverged_trial_is_a_row_and_the_others_go_on(tmp_path):
-    from tests.cli.test_cli import run
-
+def test_a_diverged_trial_is_a_row_and_the_others_go_on(ray_cluster, tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(
         """
@@ -145,8 +143,8 @@ next:
   config: {num_envs_per_env_runner: 16}
 """
     )
-    done = run("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    assert done.returncode == 1, done.stderr
+    done = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert done.exit_code == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "sweep: 2 trials of 2 settings" in done.stdout
     assert "1 (1 failed)" in done.stdout

@@ -7,7 +7,7 @@ import pytest
 from rllib_reciprocator.experiments.schema import read_file
 from rllib_reciprocator.experiments.validation import build_config, check
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def cooperation(example, seed, iterations):

@@ -81,26 +81,34 @@ def set_verbosity(verbosity: int) -> None:
 def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> Iterator[None]:
     """Connects to Ray, or starts it with room for the largest trial; lets go of it, or ends it, afterwards.
 
+    Where Ray is up already, as in a notebook, it is used and stays.
+
     Raises:
-        UserError: If the cluster at the address cannot be reached.
+        UserError: If the cluster at the address cannot be reached, or a trial asks for GPUs that are not there.
     """
-    _start_ray(options, experiments)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> None:
     # A trial's newest checkpoint is only known to --resume once Tune has written it down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Whether results have the figures that schedulers go by is looked at with the first of them (StopAt).
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    was_up = ray.is_initialized()
+    cpus, gpus = _largest_trial(experiments)
+    if not was_up:
+        _start_ray(options, cpus)
+    try:
+        offered = ray.cluster_resources().get("GPU", 0.0)
+        if gpus > offered and not options.address:
+            raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {offered:g}")
+        yield
+    finally:
+        if not was_up:
+            ray.shutdown()
+
+
+def _start_ray(options: RayOptions, cpus: int) -> None:
     common: dict[str, Any] = {
         "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
-        "ignore_reinit_error": True,
     }
     if is_trusted():
         common["runtime_env"] = {"env_vars": {TRUST: "1"}}
@@ -111,13 +119,8 @@ def _start_ray(options: RayOptions, experiments: list[tuple[Experiment, type[Alg
         except ConnectionError as error:
             raise UserError(f"--ray-address {options.address}: {error}") from None
         return
-    cpus, gpus = _largest_trial(experiments)
     available = options.num_cpus or os.cpu_count() or 1
     ray.init(num_cpus=max(available, cpus), num_gpus=options.num_gpus, include_dashboard=False, **common)
-    offered = ray.cluster_resources().get("GPU", 0.0)
-    if gpus > offered:
-        ray.shutdown()
-        raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {offered:g}")
 
 
 def _check_address(address: str) -> None:

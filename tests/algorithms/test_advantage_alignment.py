@@ -6,8 +6,6 @@ from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment
 from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
 from tests.batches import prepared
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 def test_by_hand():
     """Two agents, three steps, gamma 0.5; an episode begins with the third step."""

@@ -10,7 +10,7 @@ from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.schema import read_file
 from tests.weights import assert_same_weights, weights
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.parametrize("name", BATCHED)]
+pytestmark = pytest.mark.parametrize("name", BATCHED)
 
 
 def config(name, env="ipd_v0", seed=1, learners=0, fragment="auto", **training):

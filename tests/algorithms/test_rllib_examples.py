@@ -18,7 +18,7 @@ import social_dilemmas
 from rllib_reciprocator import reciprocate
 from tests.multi_agent_envs import own_policy, shared_policy
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def independent(policies):

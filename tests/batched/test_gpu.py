@@ -10,7 +10,6 @@ from tests.batches import prepared
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 GAMES = [("ipd_v0", {}), ("coins_v0", {}), ("coins_v0", {"use_gru": True})]

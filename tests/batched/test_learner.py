@@ -11,8 +11,6 @@ from rllib_reciprocator import ReciprocatorConfig
 from tests.batches import minibatches, prepared
 from tests.games import COUNTDOWN
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 MODELS = {
     "MLP": {"fcnet_hiddens": [8]},
     "GRU": {"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6},

@@ -18,26 +18,29 @@ def invoke(*arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-def run(*arguments, **options):
-    return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=300, check=False, **options)
+def run(*arguments):
+    """In a process of its own, which starts and ends Ray."""
+    return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def train_ipd(storage, config, iterations):
-    """Trains from options, as a user would."""
-    what = ["--algo", "Reciprocator", "--env", "ipd_v0", "--config", json.dumps(config)]
+    """How to train from options."""
     stop = json.dumps({"training_iteration": iterations})
-    return run("train", *what, "--stop", stop, "--storage-path", str(storage))
+    return (*IPD, "--config", json.dumps(config), "--stop", stop, "--storage-path", str(storage))
 
 
 @pytest.fixture
 def no_ray(monkeypatch):
     """Fails a test in which anything is started."""
     import ray
+    from ray import tune
 
     def started(*args, **kwargs):
-        raise AssertionError("Ray was started")
+        raise AssertionError("something was started")
 
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", started)
+    monkeypatch.setattr(tune.Tuner, "fit", started)
 
 
 def one_line(result, complaint):
@@ -120,7 +123,7 @@ def results(folder):
 
 
 def test_train_from_options_then_evaluate(tmp_path):
-    done = train_ipd(tmp_path, SMALL, iterations=3)
+    done = run(*train_ipd(tmp_path, SMALL, iterations=3))
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "reciprocator-ipd_v0"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
@@ -142,20 +145,20 @@ def test_train_from_options_then_evaluate(tmp_path):
     assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0
 
 
-def test_a_run_from_a_checkpoint_has_checkpoints_like_any_other(tmp_path):
-    first = train_ipd(tmp_path, SMALL, iterations=2)
-    assert first.returncode == 0, first.stderr
+def test_a_run_from_a_checkpoint_has_checkpoints_like_any_other(ray_cluster, tmp_path):
+    first = invoke(*train_ipd(tmp_path, SMALL, iterations=2))
+    assert first.exit_code == 0, first.stderr
     (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
     options = ("--restore", str(checkpoint), "--experiment-name", "on", "--storage-path", str(tmp_path))
-    done = run(*IPD, "--config", json.dumps(SMALL), "--stop", '{"training_iteration": 3}', *options)
-    assert done.returncode == 0, done.stderr
+    done = invoke(*IPD, "--config", json.dumps(SMALL), "--stop", '{"training_iteration": 3}', *options)
+    assert done.exit_code == 0, done.stderr
     (reported,) = (tmp_path / "on").glob("*/result.json")
     assert [json.loads(line)["training_iteration"] for line in reported.read_text().splitlines()] == [3]
     evaluated = invoke("evaluate", str(tmp_path / "on"), "--episodes", "5")
     assert evaluated.exit_code == 0, evaluated.output
 
 
-def test_grid_search_and_a_stock_algorithm(tmp_path):
+def test_grid_search_and_a_stock_algorithm(ray_cluster, tmp_path):
     file = tmp_path / "two.yaml"
     file.write_text(
         """
@@ -172,19 +175,19 @@ cartpole:
   config: {num_env_runners: 0, train_batch_size_per_learner: 256, minibatch_size: 64, num_epochs: 1}
 """
     )
-    done = run("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
+    done = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.stderr
     assert len(list((tmp_path / "out" / "two-variants").glob("*/result.json"))) == 2
     assert not list((tmp_path / "out" / "two-variants").glob("*/checkpoint_*"))
     (checkpoint,) = (tmp_path / "out" / "cartpole").glob("*/checkpoint_*")
     assert "cartpole: PPO on CartPole-v1, 2 iterations" in done.stdout
 
-    evaluated = run("evaluate", str(checkpoint), "--episodes", "3")
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = invoke("evaluate", str(checkpoint), "--episodes", "3")
+    assert evaluated.exit_code == 0, evaluated.stderr
     assert "CartPole-v1: 3 episodes" in evaluated.stdout
 
 
-def test_a_sweep_and_rllibs_own_algorithm_with_players(tmp_path):
+def test_a_sweep_and_rllibs_own_algorithm_with_players(ray_cluster, tmp_path):
     """Each drawn setting is run with every seed; a table sums up; stock PPO plays a game with a Reciprocator."""
     file = tmp_path / "sweep.yaml"
     file.write_text(
@@ -215,8 +218,8 @@ stock:
     num_epochs: 1
 """
     )
-    done = run("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
+    done = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.stderr
     params = [json.loads(each.read_text()) for each in (tmp_path / "out" / "sweep").glob("*/params.json")]
     assert sorted(each["seed"] for each in params) == [1, 1, 2, 2]
     rates = [each["lr"] for each in params]
@@ -227,23 +230,23 @@ stock:
     assert "cooperation rate" in done.stdout
 
 
-def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(tmp_path):
+def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(ray_cluster, tmp_path):
     config = (
         '{"players": {"player_0": "ppo", "player_1": "scripted/random"}, "num_env_runners": 0, "minibatch_size": 32,'
         ' "rollout_fragment_length": 32, "train_batch_size_per_learner": 64, "num_epochs": 1}'
     )
     options = ("--stop", '{"training_iteration": 1}', "--storage-path", str(tmp_path))
-    done = run("train", "--algo", "PPO", "--env", "coins_v0", "--config", config, *options)
-    assert done.returncode == 0, done.stderr
+    done = invoke("train", "--algo", "PPO", "--env", "coins_v0", "--config", config, *options)
+    assert done.exit_code == 0, done.stderr
     assert "own coin share" in done.stdout
     (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
-    evaluated = run("evaluate", str(checkpoint), "--episodes", "3")
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = invoke("evaluate", str(checkpoint), "--episodes", "3")
+    assert evaluated.exit_code == 0, evaluated.stderr
     assert "coins_v0: 3 episodes" in evaluated.stdout
     assert "player_1" in evaluated.stdout
 
 
-def test_gpus_that_are_not_there(tmp_path):
-    done = train_ipd(tmp_path, {**SMALL, "num_gpus_per_learner": 1}, iterations=1)
-    assert done.returncode == 2
+def test_gpus_that_are_not_there(ray_cluster, tmp_path):
+    done = invoke(*train_ipd(tmp_path, {**SMALL, "num_gpus_per_learner": 1}, iterations=1))
+    assert done.exit_code == 2
     assert "a trial asks for 1 GPUs; this machine offers 0" in done.stderr

@@ -16,7 +16,7 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.resuming import check_resumable, describe, prepare
 from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.stopping import StopAt
-from tests.cli.test_cli import FIGURES, RLLIB, results, run
+from tests.cli.test_cli import FIGURES, RLLIB, invoke, results
 
 CONFIG = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
 ITERATIONS = 60
@@ -86,29 +86,29 @@ def test_a_run_that_was_ended_resumes_to_the_same_numbers(tmp_path, uninterrupte
         assert last == max(before)
         # The newest checkpoint may have been under way.
         assert saved in (last // 5 * 5, last // 5 * 5 - 5)
-    resumed = run("train", "file", file, "--storage-path", str(tmp_path), "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = invoke("train", "file", file, "--storage-path", str(tmp_path), "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
     assert results(tmp_path / "run") == uninterrupted
 
 
 def test_a_run_is_lengthened_and_shortened(tmp_path, uninterrupted):
     storage = ("--storage-path", str(tmp_path))
     file = written(tmp_path, 4)
-    assert run("train", "file", file, *storage).returncode == 0
+    assert invoke("train", "file", file, *storage).exit_code == 0
     assert set(results(tmp_path / "run")) == {1, 2, 3, 4}
-    longer = run("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 7}")
-    assert longer.returncode == 0, longer.stderr
+    longer = invoke("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 7}")
+    assert longer.exit_code == 0, longer.stderr
     assert results(tmp_path / "run") == {key: uninterrupted[key] for key in range(1, 8)}
     # What is done is not undone; nothing more is learned.
-    shorter = run("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 5}")
-    assert shorter.returncode == 0, shorter.stderr
+    shorter = invoke("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 5}")
+    assert shorter.exit_code == 0, shorter.stderr
     assert set(results(tmp_path / "run")) == set(range(1, 8))
     for change, differing in (
         (("--seed", "9"), "config.seed (3, now 9)"),
         (("--checkpoint-freq", "2"), "checkpoint_freq (5, now 2)"),
     ):
-        refused = run("train", "file", file, *storage, "--resume", *change)
-        assert refused.returncode == 2
+        refused = invoke("train", "file", file, *storage, "--resume", *change)
+        assert refused.exit_code == 2
         assert f"was run with other settings: {differing}" in refused.stderr
         assert refused.stderr.count("\n") == 1
 
@@ -144,22 +144,22 @@ def test_what_may_not_change(tmp_path, caplog):
     assert "did not write its settings down" in caplog.messages[-1]
 
 
-def test_a_figure_that_turns_out_to_be_missing_ends_the_run_in_one_line(tmp_path):
+def test_a_figure_that_turns_out_to_be_missing_ends_the_run_in_one_line(ray_cluster, tmp_path):
     file = written(tmp_path, 5, stop={"learners/player_0/plicy_loss": 1.0})
-    done = run("train", "file", file, "--storage-path", str(tmp_path))
-    assert done.returncode == 2, done.stdout
+    done = invoke("train", "file", file, "--storage-path", str(tmp_path))
+    assert done.exit_code == 2, done.stdout
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("rllib: ")]
     assert line.startswith("rllib: run.stop.learners/player_0/plicy_loss is not in the results; did you mean")
     assert "learners/player_0/policy_loss" in line
 
 
-def test_two_runs_of_one_name(tmp_path):
+def test_two_runs_of_one_name(ray_cluster, tmp_path):
     file = written(tmp_path, 1, checkpoint_freq=0)
     for _ in range(2):
-        assert run("train", "file", file, "--storage-path", str(tmp_path)).returncode == 0
+        assert invoke("train", "file", file, "--storage-path", str(tmp_path)).exit_code == 0
     assert len(list((tmp_path / "run").glob("Reciprocator_*"))) == 2
     folder, page = str(tmp_path / "run"), str(tmp_path / "report.html")
     for command in (("evaluate", folder, "--episodes", "3"), ("report", folder, "--out", page)):
-        done = run(*command)
-        assert done.returncode == 0, done.stderr
+        done = invoke(*command)
+        assert done.exit_code == 0, done.stderr
         assert "was run 2 times; the newest, of " in done.stderr

@@ -7,8 +7,6 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 RUN = """
 distributed:
   run: {run}

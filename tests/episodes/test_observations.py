@@ -14,7 +14,6 @@ from rllib_reciprocator.episodes.encoding import encode, encoded_size, flat_spac
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.models.action_masks import mask_start, masked
 
-pytestmark = pytest.mark.xdist_group("ray")
 MIXED = spaces.Dict(
     {"what": spaces.Discrete(3), "rest": spaces.Tuple([spaces.Box(0, 1, (2, 2)), spaces.MultiDiscrete([2, 3])])}
 )

@@ -22,7 +22,6 @@ from rllib_reciprocator.intrinsic import balance, reciprocal_reward
 from rllib_reciprocator.players import STRATEGIES, ScriptedModule
 from tests.multi_agent_envs import ComeAndGo, Mixed, own_policy, team_policy
 
-pytestmark = pytest.mark.xdist_group("ray")
 AGENTS = ("stays", "early", "late")
 SAMPLED = "num_env_steps_sampled"
 

@@ -8,8 +8,6 @@ from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.evaluation.printing import table, write
 from rllib_reciprocator.experiments.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 def evaluate(checkpoint, episodes, players=None, **options):
     return open_evaluator(checkpoint, players, **options).evaluate(episodes)

@@ -15,7 +15,6 @@ from rllib_reciprocator.evaluation.trace import write_trace
 from rllib_reciprocator.experiments.errors import UserError
 from tests.games import COUNTDOWN, Countdown
 
-pytestmark = pytest.mark.xdist_group("ray")
 CHECKPOINTS = ["ipd", "coins", "stock"]
 
 

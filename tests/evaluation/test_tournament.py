@@ -14,7 +14,6 @@ from rllib_reciprocator.evaluation.tournament import enter, figures_of, hold, ra
 from rllib_reciprocator.experiments.errors import UserError
 from tests.games import COUNTDOWN
 
-pytestmark = pytest.mark.xdist_group("ray")
 SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_for_tat"]
 IPD = {"env": "ipd_v0", "env_config": {"num_steps": 10}}
 

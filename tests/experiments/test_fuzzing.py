@@ -128,7 +128,7 @@ def folder(tmp_path_factory):
     def start(*args, **kwargs):
         raise StartedError
 
-    patch.setattr(running, "_start_ray", start)
+    patch.setattr(running, "ray_running", start)
     patch.setattr(
         running, "check_storage", lambda experiment: running.FileSystem.from_uri(running.storage_root(experiment))
     )

@@ -155,7 +155,6 @@ def page(tmp_path, ipd):
     return tmp_path / "deep" / "report.html"
 
 
-@pytest.mark.xdist_group("ray")
 def test_the_page_says_everything_and_loads_nothing(page):
     read = Text(page.read_text())
     assert read.loads == []
@@ -166,7 +165,6 @@ def test_the_page_says_everything_and_loads_nothing(page):
     assert {"lr", "0.1", "0.2"} <= set(read.text)
 
 
-@pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_page_in_a_browser(page, tmp_path):
     """What Chromium shows once its scripts have run, without a network."""
