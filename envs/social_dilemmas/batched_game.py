@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -18,8 +19,9 @@ class Step(NamedTuple):
     """What one joint step of B copies gives back.
 
     Attributes:
-        obs: ``[B, N, *obs_shape]`` float32, what each agent sees after the step. Copies that ended still show
-            the last observation of their episode; the caller starts the next one with :meth:`BatchedGame.reset`.
+        obs: ``[B, N, *obs_shape]`` of the observation space's dtype, what each agent sees after the step. Copies that
+            ended still show the last observation of their episode; the caller starts the next one with
+            :meth:`BatchedGame.reset`.
         rewards: ``[B, N]`` float32, extrinsic rewards.
         terminated: ``[B]`` bool, the rules ended the episode.
         truncated: ``[B]`` bool, the episode reached its horizon.
@@ -43,7 +45,8 @@ class BatchedGame(ABC):
 
     Attributes:
         agents: Names of the N agents, in the order of the agent axis.
-        observation_space: The space of one agent's observation (the same for all).
+        observation_space: The space of one agent's observation (the same for all). Integers in it are indices of
+            classes, from 0 to the space's highest; networks embed them.
         action_space: The space of one agent's action (the same for all).
         state_space: The space of what :meth:`state` returns for one copy.
         horizon: Every copy is truncated this many steps after its last reset.
@@ -53,6 +56,7 @@ class BatchedGame(ABC):
         terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
             end together.
         state_names: Attributes that hold the state, each a tensor ``[.., B]``.
+        presets: Settings that go together, by the name that may stand for them in the setting ``map``.
     """
 
     agents: tuple[str, ...]
@@ -65,6 +69,7 @@ class BatchedGame(ABC):
     terminates_early: ClassVar[bool] = False
     fully_observed: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, *, num_agents: int, num_steps: int, num_games: int, device: str | torch.device) -> None:
         """Sets what every game has.
@@ -106,7 +111,7 @@ class BatchedGame(ABC):
             where: ``[B]`` bool, the copies to start anew; all of them if None.
 
         Returns:
-            ``[B, N, *obs_shape]`` float32, the observations of all copies.
+            ``[B, N, *obs_shape]``, the observations of all copies.
         """
         if seed is not None:
             self.seed(seed)
@@ -173,7 +178,7 @@ class BatchedGame(ABC):
 
     @abstractmethod
     def _observe(self) -> Tensor:
-        """Observations of the present state, ``[B, N, *obs_shape]`` float32."""
+        """Observations of the present state, ``[B, N, *obs_shape]``."""
 
     @abstractmethod
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -201,6 +206,7 @@ class BatchedGame(ABC):
     def render_rgb(self, copy: int = 0) -> np.ndarray:
         """The present state of one copy as an image, ``[height, width, 3]`` uint8."""
 
-    def _uniform(self, *shape: int) -> Tensor:
-        """Random numbers in [0, 1), ``[B, *shape]``: the one place where a game draws."""
-        return torch.rand((self.num_games, *shape), generator=self.generator, device=self.device)
+    def _uniform(self, *shape: int, copies_last: bool = False) -> Tensor:
+        """Random numbers in [0, 1), ``[B, *shape]`` or ``[*shape, B]``: the one place where a game draws."""
+        size = (*shape, self.num_games) if copies_last else (self.num_games, *shape)
+        return torch.rand(size, generator=self.generator, device=self.device)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -71,7 +71,8 @@ def check_spaces_and_shapes(make: MakeGame) -> None:
         assert obs.shape == (b, n, *game.observation_space.shape), (
             f"step {t}: observations have shape {tuple(obs.shape)}"
         )
-        assert obs.dtype == torch.float32, f"step {t}: observations are {obs.dtype}"
+        one = obs[0, 0].cpu().numpy()
+        assert one.dtype == game.observation_space.dtype, f"step {t}: observations are {obs.dtype}, not as their space"
         for copy in range(b):
             state = game.state()[copy].cpu().numpy()
             state = state[()] if state.ndim == 0 else state
@@ -149,9 +150,16 @@ def check_rows_equal_single_games(make: MakeGame) -> None:
     draws: list[Tensor] = []
     draw = many._uniform
 
-    def recorded(*shape: int) -> Tensor:
-        draws.append(draw(*shape))
-        return draws[-1]
+    def recorded(*shape: int, copies_last: bool = False) -> Tensor:
+        values = draw(*shape, copies_last=copies_last)
+        draws.append(values.movedim(-1, 0) if copies_last else values)
+        return values
+
+    def replayed(rows: Iterator[Tensor]) -> Callable[..., Tensor]:
+        def _replayed(*shape: int, copies_last: bool = False) -> Tensor:
+            return next(rows).movedim(0, -1) if copies_last else next(rows)
+
+        return _replayed
 
     many._uniform = recorded  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(2)
@@ -160,8 +168,7 @@ def check_rows_equal_single_games(make: MakeGame) -> None:
     steps = [many.step(joint) for joint in actions]
     for copy in (0, 7, 15):
         single = make(1)
-        rows = iter([values[copy : copy + 1] for values in draws])
-        single._uniform = lambda *shape, rows=rows: next(rows)  # type: ignore[method-assign]
+        single._uniform = replayed(values[copy : copy + 1] for values in draws)  # type: ignore[method-assign]
         assert torch.equal(single.reset()[0], start[copy]), f"copy {copy} starts unlike a single game"
         for t, (joint, step) in enumerate(zip(actions, steps, strict=True)):
             alone = single.step(joint[copy : copy + 1])

@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 
 from social_dilemmas.batched_game import BatchedGame
 
-RENDER_MODES = ("ansi", "rgb_array")
+RENDER_MODES = ("ansi", "rgb_array", "human")
 
 
 class GameParallelEnv(ParallelEnv):
@@ -32,10 +32,12 @@ class GameParallelEnv(ParallelEnv):
         Args:
             game: The game, with ``num_games=1``.
             name: The game's id, as ``coins_v0``.
-            render_mode: ``"ansi"``, ``"rgb_array"`` or None.
+            render_mode: ``"ansi"``, ``"rgb_array"``, ``"human"`` for a window that shows every step (needs pygame), or
+                None.
 
         Raises:
             ValueError: If the game has several copies, or the render mode is not known.
+            ImportError: If there is no pygame for a window.
         """
         if game.num_games != 1:
             raise ValueError(f"a ParallelEnv plays one game; this one has num_games={game.num_games}")
@@ -51,6 +53,7 @@ class GameParallelEnv(ParallelEnv):
         self.payoffs = game.payoffs
         self.summarize = game.summarize
         self._game = game
+        self._window = _Window(name, self.metadata["render_fps"]) if render_mode == "human" else None
 
     def observation_space(self, agent: str) -> gymnasium.Space:
         """The space of one agent's observations."""
@@ -66,6 +69,7 @@ class GameParallelEnv(ParallelEnv):
         """Starts an episode; the same seed gives the same one."""
         obs = self._game.reset(seed=seed)
         self.agents = list(self.possible_agents)
+        self._show()
         return self._split(obs), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
@@ -88,6 +92,7 @@ class GameParallelEnv(ParallelEnv):
         )
         if terminated or truncated:
             self.agents = []
+        self._show()
         return result
 
     def state(self) -> np.ndarray:
@@ -95,14 +100,54 @@ class GameParallelEnv(ParallelEnv):
         return self._game.state()[0].cpu().numpy()
 
     def render(self) -> str | np.ndarray | None:
-        """The present state, as text or as an image."""
+        """The present state, as text or as an image; where there is a window it shows every step by itself."""
         if self.render_mode is None:
-            gymnasium.logger.warn("render() needs render_mode='ansi' or 'rgb_array'")
+            gymnasium.logger.warn("render() needs render_mode='ansi', 'rgb_array' or 'human'")
+            return None
+        if self._window is not None:
             return None
         return self._game.render_ansi() if self.render_mode == "ansi" else self._game.render_rgb()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Closes the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+
+    def _show(self) -> None:
+        if self._window is not None:
+            self._window.show(self._game.render_rgb())
 
     def _split(self, obs: torch.Tensor) -> dict[str, np.ndarray]:
         return dict(zip(self.possible_agents, obs[0].cpu().numpy(), strict=True))
+
+
+class _Window:
+    """A window that shows pictures, so many a second."""
+
+    def __init__(self, title: str, frames_per_second: int) -> None:
+        """Imports pygame; the window opens with the first picture."""
+        try:
+            import pygame
+        except ImportError as error:
+            raise ImportError("render_mode='human' needs pygame: pip install pygame") from error
+        self._pygame, self._title, self._frames_per_second = pygame, title, frames_per_second
+        self._screen: Any = None
+
+    def show(self, picture: np.ndarray) -> None:
+        """Shows a picture, ``[height, width, 3]`` uint8, and waits for the next one's time."""
+        pygame = self._pygame
+        if self._screen is None:
+            pygame.init()
+            self._screen = pygame.display.set_mode(picture.shape[1::-1])
+            pygame.display.set_caption(self._title)
+            self._clock = pygame.time.Clock()
+        pygame.event.pump()
+        self._screen.blit(pygame.surfarray.make_surface(picture.swapaxes(0, 1)), (0, 0))
+        pygame.display.flip()
+        self._clock.tick(self._frames_per_second)
+
+    def close(self) -> None:
+        """Closes the window."""
+        if self._screen is not None:
+            self._pygame.display.quit()
+            self._screen = None

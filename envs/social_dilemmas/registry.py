@@ -64,7 +64,14 @@ class GameSpec:
         for name in settings:
             if name not in known:
                 raise ValueError(f"{self.id} has no setting {name!r}{did_you_mean(name, known)}")
-        return self.builder()(**{**self.defaults, **settings}, num_games=num_games, device=device)
+        settings = {**self.defaults, **settings}
+        presets = getattr(self.builder(), "presets", {})
+        chosen = settings.get("map")
+        if chosen in presets:
+            settings = {**presets[chosen], **settings, "map": presets[chosen]["map"]}
+        elif isinstance(chosen, str) and presets and "\n" not in chosen:
+            raise ValueError(f"map: there is no map {chosen!r}{did_you_mean(chosen, presets)}; or give one as text")
+        return self.builder()(**settings, num_games=num_games, device=device)
 
     def parallel_env(self, render_mode: str | None = None, **settings: Any) -> GameParallelEnv:
         """One copy as a PettingZoo ``ParallelEnv``."""
@@ -127,6 +134,18 @@ _GAMES = {
             "public_goods_v0",
             "social_dilemmas.matrix_game:public_goods",
             "Public goods for N players: contribute to a pot that is multiplied and shared, or keep it.",
+        ),
+        GameSpec(
+            "cleanup_v0",
+            "social_dilemmas.cleanup:Cleanup",
+            "Cleanup for N players: apples grow only while somebody cleans the river.",
+            {"map": "small"},
+        ),
+        GameSpec(
+            "harvest_v0",
+            "social_dilemmas.harvest:Harvest",
+            "Harvest for N players: apples grow beside apples, and never where none is left.",
+            {"map": "full"},
         ),
         GameSpec(
             "coins_v0",

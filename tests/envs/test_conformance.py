@@ -5,11 +5,16 @@ import social_dilemmas
 from social_dilemmas import conformance
 from tests.games import Countdown
 
-VARIANTS = [(game_id, {}) for game_id in social_dilemmas.game_ids()] + [
+# Long episodes are as others, only longer.
+VARIANTS = [(game_id, {"num_steps": 32}) for game_id in social_dilemmas.game_ids()] + [
     ("coins_v0", {"num_agents": 3, "grid_size": [2, 4], "num_steps": 7}),
     ("coins_v0", {"num_agents": 4, "grid_size": 3}),
     ("public_goods_v0", {"num_agents": 2, "multiplier": 1.5}),
     ("public_goods_v0", {"num_agents": 6, "num_steps": 1}),
+    ("cleanup_v0", {"map": "medium", "num_agents": 3, "view": "map", "num_steps": 8}),
+    ("cleanup_v0", {"map": "full", "num_steps": 8}),
+    ("cleanup_v0", {"map": "melting_pot", "freeze_steps": 3, "num_steps": 30}),
+    ("harvest_v0", {"map": "melting_pot", "num_steps": 30}),
 ]
 
 

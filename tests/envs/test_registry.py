@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import social_dilemmas
@@ -71,3 +72,21 @@ def test_rendering_through_pettingzoo():
     env.reset(seed=0)
     assert env.render().shape == (144, 144, 3)
     assert social_dilemmas.parallel_env("ipd_v0", render_mode="ansi").render() == "- -"
+
+
+@pytest.mark.parametrize("game_id", social_dilemmas.game_ids())
+def test_a_window_shows_every_step(game_id, monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = social_dilemmas.parallel_env(game_id, render_mode="human", num_steps=3)
+    env._window._frames_per_second = 0
+    env.reset(seed=0)
+    first = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    assert np.array_equal(first, env._game.render_rgb())
+    while env.agents:
+        env.step(dict.fromkeys(env.agents, 0))
+        shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+        assert np.array_equal(shown, env._game.render_rgb())
+    assert env.render() is None
+    env.close()
+    assert pygame.display.get_surface() is None
