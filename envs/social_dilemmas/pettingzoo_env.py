@@ -12,6 +12,7 @@ from pettingzoo import ParallelEnv
 from social_dilemmas.batched_game import BatchedGame
 
 RENDER_MODES = ("ansi", "rgb_array", "human")
+_PER_SECOND = 4
 
 
 class GameParallelEnv(ParallelEnv):
@@ -43,7 +44,8 @@ class GameParallelEnv(ParallelEnv):
             raise ValueError(f"a ParallelEnv plays one game; this one has num_games={game.num_games}")
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"render_mode {render_mode!r} is not one of {', '.join(RENDER_MODES)}")
-        self.metadata = {"name": name, "render_modes": list(RENDER_MODES), "is_parallelizable": True, "render_fps": 4}
+        modes = list(RENDER_MODES)
+        self.metadata = {"name": name, "render_modes": modes, "is_parallelizable": True, "render_fps": _PER_SECOND}
         self.render_mode = render_mode
         self.possible_agents = list(game.agents)
         self.agents: list[str] = []
@@ -53,7 +55,7 @@ class GameParallelEnv(ParallelEnv):
         self.payoffs = game.payoffs
         self.summarize = game.summarize
         self._game = game
-        self._window = _Window(name, self.metadata["render_fps"]) if render_mode == "human" else None
+        self._window = _Window(name, _PER_SECOND) if render_mode == "human" else None
 
     def observation_space(self, agent: str) -> gymnasium.Space:
         """The space of one agent's observations."""

@@ -142,6 +142,11 @@ _GAMES = {
             {"map": "small"},
         ),
         GameSpec(
+            "escape_room_v0",
+            "social_dilemmas.escape_room:EscapeRoom",
+            "Escape Room for N players: the door is open while enough of them pay to pull levers.",
+        ),
+        GameSpec(
             "harvest_v0",
             "social_dilemmas.harvest:Harvest",
             "Harvest for N players: apples grow beside apples, and never where none is left.",

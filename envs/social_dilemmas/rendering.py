@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 _CELL = 48
 _BACKGROUND, _LINE = (245, 245, 245), (200, 200, 200)
@@ -66,3 +69,23 @@ def draw_choices(actions: list[int] | None, num_agents: int) -> np.ndarray:
         colour = _NONE if actions is None else (_COOPERATED, _DEFECTED)[actions[index]]
         image[4:-4, index * _CELL + 4 : (index + 1) * _CELL - 4] = colour
     return image
+
+
+def draw_places(names: Sequence[str], positions: Sequence[int], is_open: bool) -> np.ndarray:
+    """Places side by side with agents in them, as numbered discs; the last is a door, green while it is open."""
+    columns = max(2, max(positions.count(place) for place in range(len(names))))
+    width, height = 2 * _CELL, _CELL * (2 + (columns - 1) // 2)
+    image = Image.new("RGB", (width * len(names), height), _BACKGROUND)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(18)
+    for place, name in enumerate(names):
+        left = width * place
+        last = place == len(names) - 1
+        fill = ((188, 226, 196) if is_open else (236, 204, 202)) if last else _BACKGROUND
+        pen.rectangle((left, 0, left + width - 1, height - 1), fill, _LINE, 2)
+        label = f"{name} ({'open' if is_open else 'closed'})" if last else name
+        pen.text((left + width // 2, _CELL // 2), label, (40, 40, 40), ImageFont.load_default(13), anchor="mm")
+        for number, agent in enumerate(k for k, at in enumerate(positions) if at == place):
+            x, y = left + _CELL * (number % 2), _CELL * (1 + number // 2)
+            pen.ellipse((x + 6, y + 6, x + _CELL - 6, y + _CELL - 6), COLOURS[agent % len(COLOURS)])
+            pen.text((x + _CELL // 2, y + _CELL // 2), str(agent), (255, 255, 255), font, anchor="mm")
+    return np.asarray(image)
