@@ -9,6 +9,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.models import WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
+from rllib_reciprocator.models.class_encoder import num_classes
 from rllib_reciprocator.models.settings import model_settings_class
 from rllib_reciprocator.players import (
     AXELROD,
@@ -162,9 +163,7 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     for name in player.intrinsic:
         extra = intrinsic_reward(name).part("model_settings")
         settings |= extra(game, config.intrinsic_of(player, name, game)) if extra else {}
-    shape = game.observation_space.shape
-    if networks.get("conv_filters") and (shape is None or len(shape) != 3):
-        raise ValueError(f"model_config.conv_filters: {config.env} shows {shape}, not planes x height x width")
+    _check_convolutions(config.env, networks, game)
     if player.module:
         module = module_class(player)
         settings |= player.settings.get("model_config", {})
@@ -184,6 +183,18 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
             whose = f"players.{player.agent}: {player.module}" if player.module else "model_config: RLlib"
             raise ValueError(f"{whose} cannot build it ({error})") from None
     return spec
+
+
+def _check_convolutions(env: Any, networks: dict[str, Any], game: BatchedGame) -> None:
+    """Raises ValueError if observations are not what convolutions are for."""
+    filters, shape = networks.get("conv_filters"), game.observation_space.shape
+    if not filters:
+        return
+    axes = 3 if num_classes(game.observation_space) is None else 2
+    if shape is None or len(shape) != axes:
+        raise ValueError(f"model_config.conv_filters: {env} shows {shape}, not planes x height x width, or a map")
+    if axes == 3 and networks["model"] != "rllib" and not all(isinstance(each, int) for each in filters):
+        raise ValueError("model_config.conv_filters: strides are for maps of classes; give output planes alone")
 
 
 def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:

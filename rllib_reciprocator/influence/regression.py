@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import InfluenceEstimator
 from rllib_reciprocator.influence.networks import JointActionNetwork
+from rllib_reciprocator.models.class_encoder import num_classes
 
 
 class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
@@ -27,6 +28,8 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     networks themselves.
     """
 
+    _classes: Tensor | None
+
     def setup(self) -> None:
         """Builds the networks, and their copies if there are any."""
         self.num_agents, self.num_actions = self.model_config["num_agents"], int(self.action_space.n)
@@ -34,6 +37,8 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     def build_with_targets(self) -> None:
         """Builds the networks, and their copies if there are any."""
+        classes = num_classes(self.observation_space)
+        self.register_buffer("_classes", torch.eye(classes) if classes else None, persistent=False)
         self.online = nn.ModuleDict(self.build_networks())
         self.target = deepcopy(self.online).requires_grad_(False) if self.model_config["tau"] < 1.0 else None
 
@@ -63,9 +68,9 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     @property
     def num_inputs(self) -> int:
-        """Width of what is seen, one-hot if it is one of a number of states, and the time left."""
-        space = self.observation_space
-        return (int(space.n) if isinstance(space, Discrete) else prod(space.shape)) + 1
+        """Width of what is seen, one-hot if it is one of a number of states or classes, and the time left."""
+        space, classes = self.observation_space, num_classes(self.observation_space)
+        return (int(space.n) if isinstance(space, Discrete) else prod(space.shape) * (classes or 1)) + 1
 
     @property
     def regresses_future(self) -> bool:
@@ -92,6 +97,8 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]``."""
         if isinstance(self.observation_space, Discrete):
             state = functional.one_hot(state, int(self.observation_space.n)).float()
+        elif self._classes is not None:
+            state = self._classes[state.int()]
         return torch.cat([state.flatten(1), time_left[:, None]], 1)[None]
 
     def num_minibatches(self, rows: int) -> int:

@@ -26,7 +26,7 @@ def view_space(game: BatchedGame, sees: str) -> gymnasium.Space:
     space = game.observation_space
     if sees == OBSERVATIONS:
         low, high = (np.stack([bound] * game.num_agents) for bound in (space.low, space.high))
-        return gymnasium.spaces.Box(low, high, dtype=np.float32)
+        return gymnasium.spaces.Box(low, high, dtype=space.dtype)
     if not game.fully_observed:
         raise ValueError("own needs a game in which each agent can tell what the others see (fully_observed)")
     return space

@@ -68,6 +68,10 @@ _REWARDS = {
         settings=f"{_HERE}.social_value_orientation:SocialValueOrientationSettings",
         rewards=f"{_HERE}.social_value_orientation:rewards",
     ),
+    "shared_reward": IntrinsicReward(
+        settings=f"{_HERE}.shared_reward:SharedRewardSettings",
+        rewards=f"{_HERE}.shared_reward:rewards",
+    ),
 }
 
 

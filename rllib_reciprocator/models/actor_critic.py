@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
@@ -11,6 +12,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rllib_reciprocator.models.class_encoder import ClassEncoder, num_classes
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.models.encoder import Encoder
 
@@ -36,12 +38,17 @@ def bounded(balance: Tensor, scale: float) -> Tensor:
 class _Network(nn.Module):
     """Encoder, memory if there is one, and a linear head."""
 
-    def __init__(self, shape: tuple[int, ...], outputs: int, config: dict[str, Any]) -> None:
+    def __init__(self, space: gymnasium.spaces.Box, outputs: int, config: dict[str, Any]) -> None:
         super().__init__()
         self.num_observed = config["num_balances"] if config["balance_use"] == OBSERVES else 0
-        self.encoder = Encoder(
-            shape, self.num_observed, config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
-        )
+        shape, classes = space.shape, num_classes(space)
+        filters, hiddens, activation = config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
+        self.encoder: Encoder | ClassEncoder
+        if classes is None:
+            self.encoder = Encoder(shape, self.num_observed, filters, hiddens, activation)
+        else:
+            embedding = config["embedding_size"]
+            self.encoder = ClassEncoder(shape, classes, self.num_observed, filters, embedding, hiddens, activation)
         width = self.encoder.width
         self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
         self.width = config["gru_cell_size"] if config["use_gru"] else width
@@ -84,13 +91,15 @@ class _Network(nn.Module):
 class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     """Two networks on the observation, one for logits and one for the value.
 
-    Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of circular 3x3
-    convolutions), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and ``gru_cell_size`` (a memory after
-    them), ``num_balances`` (0, or N - 1 for a policy that has to do with its influence balance) with ``balance_scale``
-    and ``balance_use``: it ``observes`` the balance, which joins after the convolutions as
-    ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own features with a
-    loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance. With a memory,
-    ``whole_episodes`` says whether streams are whole episodes; if not, the critic's memory is kept while acting too.
+    Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of 3x3
+    convolutions: circular ones on planes; plain ones, which may be pairs with a stride, on maps of classes, which
+    ``embedding_size`` numbers stand for), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and
+    ``gru_cell_size`` (a memory after them), ``num_balances`` (0, or N - 1 for a policy that has to do with its
+    influence balance) with ``balance_scale`` and ``balance_use``: it ``observes`` the balance, which joins after the
+    convolutions as ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own
+    features with a loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance.
+    With a memory, ``whole_episodes`` says whether streams are whole episodes; if not, the critic's memory is kept while
+    acting too.
     """
 
     def setup(self) -> None:
@@ -98,9 +107,9 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         config = self.model_config
         self.action_dist_cls = distribution_for(self.action_space)
         self.num_balances = int(config["num_balances"])
-        shape = tuple(self.observation_space.shape)
-        self.actor = _Network(shape, self.action_dist_cls.required_input_dim(self.action_space), config)
-        self.critic = _Network(shape, 1, config)
+        space = self.observation_space
+        self.actor = _Network(space, self.action_dist_cls.required_input_dim(self.action_space), config)
+        self.critic = _Network(space, 1, config)
         predicts = self.num_balances if config["balance_use"] == PREDICTS else 0
         self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
         memories = (MEMORY,) if config.get(WHOLE_EPISODES, True) else (MEMORY, CRITIC_MEMORY)

@@ -10,12 +10,15 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_reciprocator.typed_settings import Settings, Width
 
+Stride = Annotated[int, Field(ge=1, le=4)]
+
 
 class ModelSettings(Settings):
     """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
 
     model: Literal["actor_critic", "rllib"] = "actor_critic"
-    conv_filters: Annotated[list[Width], Field(default_factory=list, max_length=8)]
+    conv_filters: Annotated[list[Width | tuple[Width, Stride]], Field(default_factory=list, max_length=8)]
+    embedding_size: Annotated[int, Field(ge=1, le=1024)] = 8
     fcnet_hiddens: Annotated[list[Width], Field(default_factory=lambda: [16, 16], max_length=8)]
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
     use_gru: bool = False
