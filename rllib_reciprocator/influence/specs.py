@@ -12,6 +12,7 @@ from rllib_reciprocator.influence.own_view import OwnViewInfluence
 from rllib_reciprocator.influence.reward_model import MODELLED, POLICY, RewardModelInfluence
 from rllib_reciprocator.influence.tabular import TabularInfluence
 from rllib_reciprocator.influence.transition_model import TransitionInfluence
+from rllib_reciprocator.influence.value_model import ValueInfluence
 from rllib_reciprocator.influence.view import OWN, STATE, view_space
 from rllib_reciprocator.intrinsic import ReciprocitySettings
 from rllib_reciprocator.models import OBSERVES, PREDICTS
@@ -20,8 +21,8 @@ from social_dilemmas.batched_game import BatchedGame
 INFLUENCE_MODULE_ID = "influence"
 # Settings that only learned estimators, and only the table, have.
 LEARNED = (
-    "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "tau", "future_weight",
-    "counterfactual",
+    "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
+    "future_weight", "counterfactual",
 )  # fmt: skip
 TABLE = ("prior", "exploration")
 
@@ -62,7 +63,11 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             "exploration": settings.exploration,
         }
     else:
-        learned: dict[str, Any] = {"counterfactual": CounterfactualInfluence, "transition": TransitionInfluence}
+        learned: dict[str, Any] = {
+            "counterfactual": CounterfactualInfluence,
+            "transition": TransitionInfluence,
+            "value": ValueInfluence,
+        }
         estimator = learned.get(settings.influence, RewardModelInfluence)
         if sees == OWN:
             _check_own_view(settings)
@@ -70,12 +75,17 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
         _check_idle(settings, TABLE, "for tabular; this estimator is learned")
         if estimator is CounterfactualInfluence:
             _check_idle(settings, ("counterfactual",), "for reward and transition")
+        if estimator is ValueInfluence:
+            _check_idle(settings, ("future_weight",), "value has the future in it")
+        else:
+            _check_idle(settings, ("estimator_lambda",), "for value")
         estimator.check_space(space)
         model_config |= {
             "lr": settings.estimator_lr,
             "horizon": game.horizon,
             "counterfactual": settings.counterfactual or (MODELLED if sees == OWN else POLICY),
             "tau": settings.tau,
+            "lambda": settings.estimator_lambda,
             "future_weight": settings.future_weight,
             "gamma": gamma,
             "hiddens": settings.estimator_hiddens,

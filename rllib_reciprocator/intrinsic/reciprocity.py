@@ -181,8 +181,8 @@ class ReciprocitySettings(IntrinsicSettings):
 
     common: ClassVar[tuple[str, ...]] = (
         "influence", "future_weight", "estimator_sees", "counterfactual", "estimator_hiddens", "estimator_lr",
-        "estimator_epochs", "estimator_minibatch_size", "tau", "warmup_iterations", "buffer_iterations",
-        "update_period_iters", "prior", "exploration", "always_estimate",
+        "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau", "warmup_iterations",
+        "buffer_iterations", "update_period_iters", "prior", "exploration", "always_estimate",
     )  # fmt: skip
 
     reward: Literal[tuple(REWARDS)] | None = None  # type: ignore[valid-type]
@@ -192,7 +192,7 @@ class ReciprocitySettings(IntrinsicSettings):
     observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0
     predict_balance_coeff: Annotated[float, Field(ge=0.0)] = 0.0
-    influence: Literal["auto", "tabular", "reward", "counterfactual", "transition"] = "auto"
+    influence: Literal["auto", "tabular", "reward", "counterfactual", "transition", "value"] = "auto"
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     estimator_sees: Literal["state", "observations", "own"] = "state"
     counterfactual: Literal["policy", "modelled", "uniform"] | None = None
@@ -200,6 +200,7 @@ class ReciprocitySettings(IntrinsicSettings):
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
     estimator_epochs: Annotated[int, Field(ge=1)] = 2
     estimator_minibatch_size: Annotated[int, Field(ge=1)] = 4096
+    estimator_lambda: Share = 0.9
     tau: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     warmup_iterations: Annotated[int, Field(ge=0)] = 0
     buffer_iterations: Annotated[int, Field(ge=1)] = 1

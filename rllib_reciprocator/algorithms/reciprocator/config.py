@@ -53,6 +53,7 @@ class ReciprocatorConfig(BatchedConfig):
         estimator_lr: float = NotProvided,
         estimator_epochs: int = NotProvided,
         estimator_minibatch_size: int = NotProvided,
+        estimator_lambda: float = NotProvided,
         tau: float = NotProvided,
         warmup_iterations: int = NotProvided,
         buffer_iterations: int = NotProvided,
@@ -85,7 +86,8 @@ class ReciprocatorConfig(BatchedConfig):
             influence: The influence estimator: ``tabular`` for games with a payoff table; for any game ``reward`` (a
                 learned model, with exact expectations over the influencer's policy) or ``counterfactual`` (the paper's
                 general form, with learned counterfactual networks); for Coins ``transition`` (the paper's form for it:
-                the future through a learned transition model). ``auto``: tabular where it can be, else reward.
+                the future through a learned transition model); ``value``, where what one does matters later: a learned
+                value of joint actions, for any game. ``auto``: tabular where it can be, else reward.
             future_weight: Of the influence on returns after the step, discounted by gamma, beside that on the reward
                 of the step (the paper's: 1). 0 by default: in Coins the returns after a step depend far more on
                 what is done later than on the step, and what the estimator makes of that noise freezes play.
@@ -99,6 +101,8 @@ class ReciprocatorConfig(BatchedConfig):
             estimator_lr: Its learning rate.
             estimator_epochs: How often an update of it goes through its buffer.
             estimator_minibatch_size: Rows of a gradient step of it.
+            estimator_lambda: Of ``value``: how far returns are those that came, from 0 (what it expects after one step)
+                to 1.
             tau: Below 1, influence is read from copies of the estimator's networks, which move by this share towards
                 them with every update.
             warmup_iterations: How many iterations at the start change the estimator only (the paper's 2 in Coins).
