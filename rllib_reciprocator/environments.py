@@ -109,25 +109,32 @@ class TurnsMultiAgentEnv(PettingZooMultiAgentEnv):
 
 
 class FlatGame(PettingZooMultiAgentEnv):
-    """One of our games, its observations as rows of numbers: RLlib has no default networks for grids of a few cells."""
+    """One of our games, its observations as rows of numbers: RLlib has no default networks for grids of a few cells.
+
+    Maps of classes stay as they are; :mod:`rllib_reciprocator.episodes.scaled_bytes` makes planes of them.
+    """
 
     def __init__(self, env: Any) -> None:
         """Wraps the game."""
         super().__init__(env)
-        self.observation_spaces = {
-            agent: gymnasium.spaces.flatten_space(space) for agent, space in self.observation_spaces.items()
-        }
-        self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
+        spaces = self.observation_spaces
+        self._flattens = all(space.dtype == np.float32 for space in spaces.values())
+        if self._flattens:
+            self.observation_spaces = {agent: gymnasium.spaces.flatten_space(space) for agent, space in spaces.items()}
+            self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode."""
         obs, infos = super().reset(seed=seed, options=options)
-        return {agent: seen.ravel() for agent, seen in obs.items()}, infos
+        return self._shown(obs), infos
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
         """Plays one joint action."""
         obs, *rest = super().step(action_dict)
-        return {agent: seen.ravel() for agent, seen in obs.items()}, *rest  # type: ignore[return-value]
+        return self._shown(obs), *rest  # type: ignore[return-value]
+
+    def _shown(self, obs: dict) -> dict:
+        return {agent: seen.ravel() for agent, seen in obs.items()} if self._flattens else obs
 
 
 class MeltingPotMultiAgentEnv(MultiAgentEnv):

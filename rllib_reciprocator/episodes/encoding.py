@@ -18,12 +18,27 @@ def is_image(space: gymnasium.Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 3 and min(space.shape[:2]) > IMAGE_SIDE
 
 
+def is_class_map(space: gymnasium.Space) -> bool:
+    """Whether a space holds maps of classes: ``[height, width]`` bytes that do not go up to 255."""
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) == 2
+        and int(space.high.max()) < 255
+    )
+
+
+def classes_in(space: spaces.Box) -> int:
+    """How many classes there are in maps of them."""
+    return int(space.high.max()) + 1
+
+
 def needs_flattening(space: gymnasium.Space) -> bool:
     """Whether RLlib's default models take observations of a space as rows of numbers only.
 
-    They have layers for rows and, for three-dimensional boxes, convolutions.
+    They have layers for rows and, for three-dimensional boxes and maps of classes, convolutions.
     """
-    return not (isinstance(space, spaces.Box) and len(space.shape) in (1, 3))
+    return not (is_class_map(space) or (isinstance(space, spaces.Box) and len(space.shape) in (1, 3)))
 
 
 def flat_space(space: gymnasium.Space) -> spaces.Box:
@@ -48,7 +63,7 @@ def encoded_size(space: gymnasium.Space, *, inside: bool = False) -> int:
     if isinstance(space, spaces.Box):
         if is_image(space) and not inside:
             return ceil(space.shape[0] / _stride(space, 0)) * ceil(space.shape[1] / _stride(space, 1)) * space.shape[2]
-        return prod(space.shape)
+        return prod(space.shape) * (classes_in(space) if is_class_map(space) else 1)
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiBinary):
@@ -75,7 +90,8 @@ def encode(space: gymnasium.Space, values: Any, *, inside: bool = False) -> np.n
         inside: As for :func:`encoded_size`.
 
     Returns:
-        ``[rows, encoded_size]`` float32; one-hot where an element chooses, bytes as shares of 255.
+        ``[rows, encoded_size]`` float32; one-hot where an element chooses and for maps of classes, other bytes as
+        shares of 255.
     """
     if (
         isinstance(values, np.ndarray)
@@ -95,6 +111,8 @@ def encode(space: gymnasium.Space, values: Any, *, inside: bool = False) -> np.n
         rows = array.reshape(len(array), -1)
         one_hot = [np.eye(int(n), dtype=np.float32)[rows[:, k]] for k, n in enumerate(space.nvec.ravel())]
         return np.concatenate(one_hot, 1)
+    if is_class_map(space) and array.dtype == np.uint8:
+        return np.eye(classes_in(space), dtype=np.float32)[array].reshape(len(array), -1)
     numbers = array.astype(np.float32)
     if array.dtype == np.uint8:
         numbers /= 255.0

@@ -108,8 +108,9 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
     """
     agent = agents[player.agent]
     shown, actions = joint.observations[agent], joint.actions[agent]
-    spaces = {"observation_space": seen_space(config, joint, agent), "action_space": actions}
-    start = mask_start(shown, actions) if spaces["observation_space"] is not shown else None
+    seen = seen_space(config, joint, agent)
+    spaces = {"observation_space": seen, "action_space": actions}
+    start = mask_start(shown, actions) if seen is not shown else None
     if player.kind == SCRIPTED:
         # RLlib asks whatever remembers for a length of sequences.
         settings = {"strategy": player.source, "max_seq_len": DefaultModelConfig().max_seq_len, MASK_START: start}
@@ -128,8 +129,8 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
     if start is not None:
         masked = MaskedAPPOModule if isinstance(config, APPOConfig) else MaskedPPOModule
         return RLModuleSpec(masked, model_config={**settings, MASK_START: start})
-    if len(shown.shape or ()) == 3 and not settings.get("conv_filters"):
-        return RLModuleSpec(None, model_config={**settings, "conv_filters": filters_for(shown.shape)})
+    if len(seen.shape or ()) == 3 and not settings.get("conv_filters"):
+        return RLModuleSpec(None, model_config={**settings, "conv_filters": filters_for(seen.shape)})
     return RLModuleSpec(None, model_config=model_config)
 
 

@@ -8,15 +8,17 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rllib_reciprocator.episodes.encoding import encode, encoded_size
+from rllib_reciprocator.episodes.encoding import encode, encoded_size, is_class_map
+from rllib_reciprocator.episodes.scaled_bytes import scaled_space
 
 
 def space_with_balance(space: gymnasium.Space, num_balances: int) -> spaces.Box:
     """The space of observations with a balance between -1 and 1 towards each other agent.
 
-    Three-dimensional boxes get planes of one value as further channels, and bytes become shares of 255; everything
-    else becomes one row of numbers.
+    Three-dimensional boxes, and the planes that maps of classes become, get planes of one value as further channels,
+    and bytes become shares of 255; everything else becomes one row of numbers.
     """
+    space = scaled_space(space) if is_class_map(space) else space
     if _is_planes(space):
         shape = (*space.shape[:2], space.shape[2] + num_balances)
         low, high = (0.0, 1.0) if space.dtype == np.uint8 else (float(space.low.min()), float(space.high.max()))
@@ -26,7 +28,7 @@ def space_with_balance(space: gymnasium.Space, num_balances: int) -> spaces.Box:
 
 def with_balance(space: gymnasium.Space, obs: Any, balances: np.ndarray) -> np.ndarray:
     """One observation with the balances ``[N - 1]`` in it."""
-    if _is_planes(space):
+    if _is_planes(space) or is_class_map(space):
         planes = np.broadcast_to(balances, (*space.shape[:2], len(balances)))
         return np.concatenate([_shares(np.asarray(obs)), planes], 2).astype(np.float32)
     return np.concatenate([encode(space, _one(space, obs))[0], balances]).astype(np.float32)
@@ -34,7 +36,7 @@ def with_balance(space: gymnasium.Space, obs: Any, balances: np.ndarray) -> np.n
 
 def encode_without_balance(space: gymnasium.Space, obs: np.ndarray, num_balances: int) -> np.ndarray:
     """The observations ``[rows, ..]`` as they were, encoded for an estimator."""
-    if _is_planes(space):
+    if _is_planes(space) or is_class_map(space):
         return encode(space, obs[..., :-num_balances])
     return obs[:, :-num_balances]
 

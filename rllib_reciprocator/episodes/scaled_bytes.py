@@ -1,4 +1,7 @@
-"""Env-to-module connectors: images of bytes become numbers from 0 to 1, which RLlib's models take."""
+"""Env-to-module connectors: what RLlib's models take becomes of bytes.
+
+Images become numbers from 0 to 1, maps of classes one-hot planes, one a class, last in order as those of images.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from ray.rllib.connectors.env_to_module.observation_preprocessor import (
 )
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
+from rllib_reciprocator.episodes.encoding import classes_in, is_class_map
+
 
 def holds_bytes(space: gymnasium.Space | None) -> bool:
     """Whether a space is a box of bytes."""
@@ -22,11 +27,15 @@ def holds_bytes(space: gymnasium.Space | None) -> bool:
 
 def scaled_space(space: gymnasium.Space) -> gymnasium.Space:
     """The space of what becomes of a space's observations."""
-    return spaces.Box(0.0, 1.0, space.shape, np.float32) if holds_bytes(space) else space
+    if not holds_bytes(space):
+        return space
+    return spaces.Box(0.0, 1.0, (*space.shape, classes_in(space)) if is_class_map(space) else space.shape, np.float32)
 
 
-def scaled(obs: np.ndarray) -> np.ndarray:
-    """Bytes as shares of 255."""
+def scaled(space: gymnasium.Space, obs: np.ndarray) -> np.ndarray:
+    """Bytes as shares of 255, classes as one-hot planes."""
+    if is_class_map(space):
+        return np.eye(classes_in(space), dtype=np.float32)[obs]
     return np.asarray(obs, np.float32) / 255.0
 
 
@@ -37,11 +46,12 @@ class ScaleBytes(SingleAgentObservationPreprocessor):
         self, input_observation_space: gymnasium.Space, input_action_space: gymnasium.Space
     ) -> gymnasium.Space:
         """Numbers from 0 to 1."""
+        self.seen_space = input_observation_space
         return scaled_space(input_observation_space)
 
     def preprocess(self, observation: np.ndarray, episode: Any) -> np.ndarray:
         """Called with each new observation."""
-        return scaled(observation)
+        return scaled(self.seen_space, observation)
 
 
 class ScaleBytesOfAgents(MultiAgentObservationPreprocessor):
@@ -63,6 +73,7 @@ class ScaleBytesOfAgents(MultiAgentObservationPreprocessor):
     ) -> gymnasium.Space:
         """The agents' spaces, bytes as numbers from 0 to 1."""
         seen: Any = input_observation_space
+        self.seen_spaces = dict(seen.spaces)
         return spaces.Dict(
             {agent: scaled_space(space) if agent in self.agents else space for agent, space in seen.spaces.items()}
         )
@@ -72,4 +83,4 @@ class ScaleBytesOfAgents(MultiAgentObservationPreprocessor):
         of_bytes = {agent: obs for agent, obs in observations.items() if agent in self.agents}
         for agent in of_bytes:
             episode.agent_episodes[agent].observation_space = self.observation_space[agent]
-        return {agent: scaled(obs) for agent, obs in of_bytes.items()}
+        return {agent: scaled(self.seen_spaces[agent], obs) for agent, obs in of_bytes.items()}

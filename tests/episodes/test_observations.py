@@ -76,8 +76,9 @@ def trained(algo, iterations=3):
         ("seeing", spaces.Box(0, 255, (84, 84, 1), np.uint8)),
         ("seeing", spaces.Box(0.0, 1.0, (50, 40, 3), np.float32)),
         ("seeing", spaces.Box(0.0, 1.0, (3, 4), np.float32)),
+        ("seeing", spaces.Box(0, 4, (9, 9), np.uint8)),
     ],
-    ids=["rps", "tictactoe", "connect_four", "mixed", "atari", "image", "matrix"],
+    ids=["rps", "tictactoe", "connect_four", "mixed", "atari", "image", "matrix", "classes"],
 )
 def test_three_iterations(ray_cluster, env, space, observe_balance):
     algo = built(
