@@ -30,7 +30,7 @@ class Harvest(Orchard):
 
     | | |
     |---|---|
-    | observation | ``[rows, columns]`` uint8, classes of what an agent sees (:class:`.GridWorld`) |
+    | observation | ``[rows, columns]`` uint8, classes of what an agent sees (:class:`GridWorld`) |
     | action | left, right, forward, back, stay; turn_right and turn_left if agents turn; zap if they may |
     | reward | +1 an apple; ``-zap_cost`` to who zaps, ``-zap_penalty`` to who is hit, for each ray |
     | end | truncated after ``num_steps`` |

@@ -28,7 +28,9 @@ class RewardModelInfluence(RegressionInfluence):
 
     Settings in ``model_config`` beside those of :class:`RegressionInfluence`: ``counterfactual``, where pi_j comes
     from: ``policy``, the probabilities with which j chose; ``modelled``, a second network that learns from what is seen
-    what each agent does, for players who do not tell; ``uniform``, as if j chose each action alike.
+    what each agent does, for players who do not tell; ``uniform``, as if j chose each action alike; and
+    ``uniform_share``, how much of the last is mixed into the others. Who always does the same has no influence by its
+    own choices, and some by what it might do.
     """
 
     @property
@@ -56,6 +58,8 @@ class RewardModelInfluence(RegressionInfluence):
             probs = behavior.flatten(0, len(leading) - 1)
         else:
             probs = self.behavior_model(flat)
+        uniform = self.model_config.get("uniform_share", 0.0)
+        probs = (1.0 - uniform) * probs + uniform / self.num_actions
         of_first = flat.actions[:, :1, None, None].expand(-1, 1, 1, self.num_agents)
         chosen = worth[:, :1].gather(2, of_first)[:, 0, 0]
         counterfactual = (probs.unsqueeze(-1) * worth).sum(2)

@@ -22,7 +22,7 @@ INFLUENCE_MODULE_ID = "influence"
 # Settings that only learned estimators, and only the table, have.
 LEARNED = (
     "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
-    "future_weight", "counterfactual",
+    "future_weight", "counterfactual", "uniform_share",
 )  # fmt: skip
 TABLE = ("prior", "exploration")
 
@@ -74,7 +74,9 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             estimator = OwnViewInfluence
         _check_idle(settings, TABLE, "for tabular; this estimator is learned")
         if estimator is CounterfactualInfluence:
-            _check_idle(settings, ("counterfactual",), "for reward and transition")
+            _check_idle(settings, ("counterfactual", "uniform_share"), "for reward, value and transition")
+        if estimator in (OwnViewInfluence, TransitionInfluence) and settings.uniform_share:
+            raise ValueError("reciprocity.uniform_share: for reward and value, with what all see")
         if estimator is ValueInfluence:
             _check_idle(settings, ("future_weight",), "value has the future in it")
         else:
@@ -84,6 +86,7 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             "lr": settings.estimator_lr,
             "horizon": game.horizon,
             "counterfactual": settings.counterfactual or (MODELLED if sees == OWN else POLICY),
+            "uniform_share": settings.uniform_share,
             "tau": settings.tau,
             "lambda": settings.estimator_lambda,
             "future_weight": settings.future_weight,

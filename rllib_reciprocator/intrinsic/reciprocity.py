@@ -180,8 +180,8 @@ class ReciprocitySettings(IntrinsicSettings):
     """
 
     common: ClassVar[tuple[str, ...]] = (
-        "influence", "future_weight", "estimator_sees", "counterfactual", "estimator_hiddens", "estimator_lr",
-        "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau", "warmup_iterations",
+        "influence", "future_weight", "estimator_sees", "counterfactual", "uniform_share", "estimator_hiddens",
+        "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau", "warmup_iterations",
         "buffer_iterations", "update_period_iters", "prior", "exploration", "always_estimate",
     )  # fmt: skip
 
@@ -196,6 +196,7 @@ class ReciprocitySettings(IntrinsicSettings):
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     estimator_sees: Literal["state", "observations", "own"] = "state"
     counterfactual: Literal["policy", "modelled", "uniform"] | None = None
+    uniform_share: Share = 0.0
     estimator_hiddens: Annotated[list[Width], Field(default_factory=lambda: [64, 64], min_length=1, max_length=8)]
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
     estimator_epochs: Annotated[int, Field(ge=1)] = 2

@@ -153,3 +153,17 @@ def test_views_of_coins_are_what_others_see():
     obs = game.reset(seed=0)
     assert view(game, obs, "observations", None) is obs
     assert torch.equal(view(game, obs, "own", None)[:, 1, 2], obs[:, 0])
+
+
+def test_a_uniform_share_is_mixed_in():
+    data = played(8, num_steps=3)
+    seen, behavior = data.steps.flattened(), data.behavior.flatten(0, 1)
+    model = estimator(RewardModelInfluence)
+    found = {}
+    for share in (0.0, 0.25, 1.0):
+        model.model_config["uniform_share"] = share
+        found[share] = model.influence(seen, behavior).received
+    torch.testing.assert_close(found[0.25], 0.75 * found[0.0] + 0.25 * found[1.0], atol=1e-5, rtol=1e-4)
+    model.model_config |= {"uniform_share": 0.0, "counterfactual": "uniform"}
+    torch.testing.assert_close(found[1.0], model.influence(seen).received, atol=1e-5, rtol=1e-4)
+    assert (found[1.0] - found[0.0]).abs().max() > 1e-3

@@ -49,6 +49,7 @@ class ReciprocatorConfig(BatchedConfig):
         future_weight: float = NotProvided,
         estimator_sees: str = NotProvided,
         counterfactual: str | None = NotProvided,
+        uniform_share: float = NotProvided,
         estimator_hiddens: list[int] = NotProvided,
         estimator_lr: float = NotProvided,
         estimator_epochs: int = NotProvided,
@@ -97,6 +98,8 @@ class ReciprocatorConfig(BatchedConfig):
             counterfactual: What ``reward`` and ``transition`` put in the place of an action: ``policy``, the
                 probabilities with which the influencer chose; ``modelled``, what it is learned to do where it sees what
                 the estimator sees; or ``uniform``. None for policy, or modelled where each sees its own.
+            uniform_share: How much of a uniform choice is mixed into these probabilities, so that who always does the
+                same has influence too.
             estimator_hiddens: Widths of the hidden layers of a learned estimator.
             estimator_lr: Its learning rate.
             estimator_epochs: How often an update of it goes through its buffer.
