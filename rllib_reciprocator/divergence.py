@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import LEARNER_RESULTS, NUM_MODULE_STEPS_TRAINED
 
 # What two layers multiply with such weights is still a number; training never leads near them and back.
 LARGEST_WEIGHT = 1e10
+# Figure of a module that says itself whether one of its losses was no number.
+NOT_FINITE = "not_finite"
 _LOSSES = ("total_loss", "policy_loss", "vf_loss", "entropy", "loss", "balance_loss", "qf_loss", "actor_loss")
 
 
@@ -60,14 +62,23 @@ def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:
         DivergedError: If one is not finite, or a weight is so large that the next forward pass may not be.
     """
     iteration = algorithm.iteration + 1
-    learned = result.get(LEARNER_RESULTS, {})
-    for module_id, figures in learned.items():
-        # RLlib reports no number for a loss of an iteration in which nothing was learned, as asynchronous ones may be.
-        steps = figures.get(NUM_MODULE_STEPS_TRAINED, learned.get(ALL_MODULES, {}).get(NUM_MODULE_STEPS_TRAINED, 1))
-        for name in _LOSSES if steps > 0 else ():
+    missing: dict[str, str] = {}
+    for module_id, figures in result.get(LEARNER_RESULTS, {}).items():
+        if figures.get(NOT_FINITE, 0.0) > 0.0:
+            raise DivergedError(_message(module_id, iteration, "its loss is not a number"))
+        # RLlib reports no number for a loss of an iteration in which nothing was learned.
+        for name in _LOSSES if figures.get(NUM_MODULE_STEPS_TRAINED, 0.0) > 0.0 else ():
             value = figures.get(name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise DivergedError(_message(module_id, iteration, f"its {name} is {value}"))
+                missing.setdefault(module_id, f"its {name} is {value}")
+    # Where learners run in a thread, results may be taken between the steps of an update and its losses: there a loss
+    # has to be missing twice in a row.
+    threaded = isinstance(algorithm.config, IMPALAConfig)
+    before = getattr(algorithm, "_without_loss", ())
+    for module_id, what in missing.items():
+        if not threaded or module_id in before:
+            raise DivergedError(_message(module_id, iteration, what))
+    algorithm._without_loss = tuple(missing)
     if algorithm.learner_group is None:
         return
     for found in algorithm.learner_group.foreach_learner(_diverged).ignore_errors():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.impala import IMPALAConfig
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.checkpoints import MODULE_PATH
@@ -160,14 +161,29 @@ next:
     assert (tmp_path / "out" / "sweep" / "learning_curves.png").is_file()
 
 
-@pytest.mark.parametrize(("steps", "diverged"), [(0, False), (float("nan"), False), (64, True)])
-def test_a_loss_of_an_iteration_without_updates_is_no_number_and_no_problem(steps, diverged):
-    """Asynchronous algorithms report iterations in which no learner was ready."""
-    of_module = {"total_loss": float("nan"), "num_module_steps_trained": steps}
-    result = {"learners": {"player_0": of_module, "influence": {"loss": float("nan")}, "__all_modules__": of_module}}
-    algorithm = SimpleNamespace(iteration=5, learner_group=None)
-    if not diverged:
-        check_finite(algorithm, result)
-        return
+def result_of(steps, **influence):
+    of_module = {"total_loss": math.nan, "num_module_steps_trained": steps}
+    return {"learners": {"player_0": of_module, "influence": {"loss": math.nan, **influence}}}
+
+
+@pytest.mark.parametrize("steps", [0, math.nan])
+@pytest.mark.parametrize("not_finite", [0.0, math.nan])
+def test_a_loss_of_an_iteration_without_updates_is_no_number_and_no_problem(steps, not_finite):
+    algorithm = SimpleNamespace(iteration=5, learner_group=None, config=None)
+    check_finite(algorithm, result_of(steps, not_finite=not_finite))
+
+
+def test_a_loss_of_an_iteration_with_updates_is_one():
+    algorithm = SimpleNamespace(iteration=5, learner_group=None, config=None)
     with pytest.raises(DivergedError, match="player_0 diverged in iteration 6: its total_loss is nan"):
-        check_finite(algorithm, result)
+        check_finite(algorithm, result_of(64))
+    with pytest.raises(DivergedError, match="influence diverged in iteration 6: its loss is not a number"):
+        check_finite(algorithm, result_of(0, not_finite=1.0))
+
+
+def test_where_learners_run_in_a_thread_a_loss_may_be_missing_once():
+    algorithm = SimpleNamespace(iteration=5, learner_group=None, config=IMPALAConfig())
+    for steps in (64, 0, 64):
+        check_finite(algorithm, result_of(steps))
+    with pytest.raises(DivergedError, match="player_0 diverged"):
+        check_finite(algorithm, result_of(64))

@@ -15,6 +15,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from rllib_reciprocator.distributed import most_of_learners, rank_of_learner
+from rllib_reciprocator.divergence import NOT_FINITE
 from rllib_reciprocator.fixed_modules import FixedModulesLearner, has_parameters
 from rllib_reciprocator.influence.influence_estimator import InfluenceEstimator
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
@@ -74,7 +75,9 @@ class InfluenceLearner(FixedModulesLearner):
         """
         estimator, settings = self._estimator, self._estimator.model_config
         # Before it learns from them, so that the losses are those of a prediction.
-        self.metrics.log_dict(estimator.validation_losses(rows), key=INFLUENCE_MODULE_ID, window=1)
+        losses = estimator.validation_losses(rows)
+        not_finite = ~torch.stack(list(losses.values())).isfinite().all()
+        self.metrics.log_dict({**losses, NOT_FINITE: not_finite.float()}, key=INFLUENCE_MODULE_ID, window=1)
         self._replay = [*self._replay, rows][-settings["buffer_iterations"] :]
         if iteration % settings["update_period_iters"] == 0:
             for minibatch in self._minibatches():
