@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROUNDS = 15
 
@@ -66,13 +67,29 @@ def coins_paper(rounds: int = 2) -> None:
     )
 
 
-def stepping(game_id: str, games: int = 2048, steps: int = 2000) -> None:
+# Games whose stepping is timed: copies, and their settings.
+GAMES: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("ipd_v0", 2048, {}),
+    ("coins_v0", 2048, {}),
+    ("escape_room_v0", 4096, {}),
+    ("cleanup_v0", 256, {"map": "small"}),
+    ("cleanup_v0", 256, {"map": "medium"}),
+    ("cleanup_v0", 256, {"map": "full"}),
+    ("cleanup_v0", 1024, {"map": "full"}),
+    ("cleanup_v0", 1024, {"map": "full", "num_agents": 10}),
+    ("harvest_v0", 256, {"map": "full"}),
+    ("harvest_v0", 1024, {"map": "full"}),
+)
+
+
+def stepping(game_id: str, games: int, settings: dict[str, Any]) -> None:
     """Times random play, with the actions given and with drawing them included."""
     import torch
 
     import social_dilemmas
 
-    game = social_dilemmas.make(game_id, games)
+    game = social_dilemmas.make(game_id, games, **settings)
+    steps = 2000 if game_id in ("ipd_v0", "coins_v0") else 200
     generator = torch.Generator().manual_seed(0)
     shape = (games, game.num_agents)
     given = [torch.randint(int(game.action_space.n), shape, generator=generator) for _ in range(64)]
@@ -87,7 +104,8 @@ def stepping(game_id: str, games: int = 2048, steps: int = 2000) -> None:
     play(draw=True)
     rates = [[games * steps / _seconds(lambda draw=draw: play(draw)) / 1e6 for draw in (False, True)] for _ in range(5)]
     step, drawn = (statistics.median(rate[k] for rate in rates) for k in (0, 1))
-    print(f"{game_id:26} {step:.1f} million joint steps/s; {drawn:.1f} with drawing the actions")
+    what = f"{game_id} {' '.join(map(str, settings.values()))}"
+    print(f"{what:26} {games:5} copies: {step:.3f} million joint steps/s; {drawn:.3f} with drawing the actions")
 
 
 def growth() -> None:
@@ -126,8 +144,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     if only in (None, "games"):
-        for game_id in ("ipd_v0", "coins_v0"):
-            stepping(game_id)
+        for game_id, games, settings in GAMES:
+            stepping(game_id, games, settings)
     if only != "games":
         import ray
 

@@ -55,9 +55,13 @@ def _all(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def distributions(result: Mapping[str, Any]) -> Iterator[tuple[str, str, list[float]]]:
-    """Name, of whom, and evenly spaced quantiles of everything whose distribution is told, of all samples together."""
+    """Name, of whom, and evenly spaced quantiles of everything whose distribution is told, of all samples together.
+
+    Nothing of what nothing was told in this iteration, as where learners run in a thread and none was ready.
+    """
     sampled, name = result.get("env_runners", {}), f"{RECIPROCAL_REWARD}_{QUANTILES}"
-    yield from (("influence", pair, values) for pair, values in sampled.get(f"influence_{QUANTILES}", {}).items())
+    told = [("influence", pair, values) for pair, values in sampled.get(f"influence_{QUANTILES}", {}).items()]
     by_agent = dict(sampled.get(name, {}))
     by_agent |= {key: of_module[name] for key, of_module in result.get("learners", {}).items() if name in of_module}
-    yield from ((RECIPROCAL_REWARD, agent, values) for agent, values in by_agent.items())
+    told += [(RECIPROCAL_REWARD, agent, values) for agent, values in by_agent.items()]
+    yield from (each for each in told if len(each[2]))

@@ -42,7 +42,8 @@ class TensorBoardLogger(TBXLoggerCallback):
             self.log_trial_start(trial)
         writer, step = self._trial_writer[trial], result.get(TIMESTEPS_TOTAL) or result[TRAINING_ITERATION]
         shown = list(figures(result))
-        for name, of, value in shown:
+        # RLlib reports no number for what nothing was logged of.
+        for name, of, value in (each for each in shown if np.isfinite(each[2])):
             writer.add_scalar(f"{name}/{of or 'all'}", value, global_step=step)
         for name, of, quantiles in distributions(result):
             told = np.array(quantiles)

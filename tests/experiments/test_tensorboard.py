@@ -57,3 +57,15 @@ def test_figures_and_distributions_survive_json():
         "reciprocal_reward": [0.0, 2.0],
     }
     assert np.isnan({name: value for name, _, value in figures(read)}["policy_loss"])
+
+
+def test_what_an_iteration_says_nothing_of_is_left_out(tmp_path, caplog):
+    """Where learners run in a thread, an iteration may pass without an update."""
+    trial, logger = Trial(tmp_path), TensorBoardLogger()
+    learned = {"policy_loss": float("nan"), "reciprocal_reward_quantiles": []}
+    logger.log_trial_result(1, trial, {**RESULT, "learners": {"player_0": learned}})
+    logger.log_trial_end(trial)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert "policy_loss/player_0" not in events.Tags()["scalars"]
+    assert set(events.Tags()["histograms"]) == {"influence/player_0_on_player_1"}
+    assert not caplog.messages
