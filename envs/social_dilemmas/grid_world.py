@@ -141,6 +141,7 @@ class GridWorld(BatchedGame):
         self._stay = self.action_names.index(STAY)
         agents = torch.arange(n, device=self.device)
         self._agents = agents
+        self._comes_after = (agents[:, None] > agents)[..., None]
         self._marks = ((agents + 1) * GROUND_CLASSES).to(torch.uint8)[:, None]
         self._everybody = torch.arange(n * self.num_games, device=self.device)
         # [i * N + j]: what agent j is to agent i.
@@ -209,10 +210,10 @@ class GridWorld(BatchedGame):
         if self._can_turn:
             self._headings = led_to & 3
         stays = target == self._cells
-        # Drawn numbers are below 1: who stays goes before all.
+        # Drawn numbers are below 1: who stays goes before all. Of equal numbers the first agent's counts less.
         rank = self._uniform(n, copies_last=True) - stays.float()
-        same = target[:, None] == target[None]
-        stuck = (same & (rank[:, None] > rank[None])).any(1) | stays
+        behind = (rank[:, None] > rank) | ((rank[:, None] == rank) & self._comes_after)
+        stuck = ((target[:, None] == target) & behind).any(1) | stays
         onto = (target[:, None] == self._cells[None]) & ~stays[:, None]
         stuck = stuck | (onto & onto.transpose(0, 1)).any(1)
         # Who stands where one wants to go, N for nobody; one is stuck if anybody ahead in the row is.
@@ -304,7 +305,6 @@ class GridWorld(BatchedGame):
         height, width = self.observation_space.shape
         size = height * width
         if self.view is None:
-            scene.scatter_(1, self._cells.t(), ONESELF)
             seen = scene.index_select(1, self._whole_map)[:, None].repeat(1, n, 1)
             # One agent after the other goes in; who is nowhere goes to a cell more.
             at = self._seen_at[0].take(self._cells).t()[:, None].expand(-1, n, -1).long()

@@ -70,6 +70,13 @@ def test_one_of_several_gets_a_cell_each_as_often():
     assert (got.mean(1) - 1 / 3).abs().max() < 3 * (2 / 9 / 6000) ** 0.5
 
 
+def test_one_gets_the_cell_even_if_both_draw_the_same(monkeypatch):
+    game = situation(ROOM, [(3, 3, RIGHT), (3, 5, LEFT)])
+    monkeypatch.setattr(game, "_uniform", lambda *shape, copies_last: torch.full((*shape, 3), 0.5))
+    play(game, "forward", "forward")
+    assert (where(game, 0), where(game, 1)) == ((3, 4), (3, 5))
+
+
 def test_who_stays_keeps_its_cell_and_who_cannot_leave_does():
     game = situation(ROOM, [(3, 3, RIGHT), (3, 5, LEFT), (3, 4, UP)], copies=50)
     play(game, "forward", "forward", "stay")
