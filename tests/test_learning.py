@@ -18,7 +18,7 @@ def cooperation(example, seed, iterations):
     rates = []
     for _ in range(iterations):
         outcomes = algo.train()["env_runners"]["outcomes"]
-        rates.append([float(outcomes[seat]["cooperation_rate"]) for seat in ("player_0", "player_1")])
+        rates.append([float(outcomes[agent]["cooperation_rate"]) for agent in ("player_0", "player_1")])
     algo.stop()
     return rates
 

@@ -137,9 +137,9 @@ def test_train_from_options_then_evaluate(tmp_path):
 
     (checkpoint,) = trial.glob("checkpoint_*")
     out = tmp_path / "out.json"
-    seat = "player_1=scripted/always_defect"
+    player = "player_1=scripted/always_defect"
     evaluated = invoke(
-        "evaluate", str(checkpoint), "--episodes", "50", "--out", str(out), "--players", seat, "--seed", "1"
+        "evaluate", str(checkpoint), "--episodes", "50", "--out", str(out), "--players", player, "--seed", "1"
     )
     assert evaluated.exit_code == 0, evaluated.output
     assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0

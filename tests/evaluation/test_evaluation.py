@@ -17,7 +17,7 @@ def test_plays_the_trained_players(ipd):
     report = evaluate(ipd, 5000, seed=2)
     assert report["episodes"] == 5000
     assert report["steps"] == 10
-    assert {seat: row["player"] for seat, row in report["players"].items()} == {
+    assert {agent: row["player"] for agent, row in report["players"].items()} == {
         "player_0": "reciprocator",
         "player_1": "scripted/tit_for_tat",
     }
@@ -29,9 +29,9 @@ def test_plays_the_trained_players(ipd):
     assert evaluate(ipd, 5000, seed=3) != report
 
 
-def test_others_take_a_seat(ipd):
-    seats = {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
-    report = evaluate(ipd, 10, seats)
+def test_others_play_in_their_place(ipd):
+    players = {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
+    report = evaluate(ipd, 10, players)
     assert report["players"]["player_0"]["return"] == {"mean": -30.0, "ci95": 0.0}
     assert report["players"]["player_1"]["return"] == {"mean": 0.0, "ci95": 0.0}
     both = evaluate(ipd, 10, {"player_1": f"checkpoint/{ipd}#player_0"})
