@@ -94,6 +94,6 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name, learners, frag
 def test_has_a_tuned_example_and_a_dilemma_beside_it(name):
     """Somebody may run it at once, and compare it with naive learners in the same game."""
     tuned = [read_file(str(examples.path(each)))[0] for each in examples.names()]
-    games = {each.env for each in tuned if each.run == name and set(each.config.get("players", {}).values()) != {"ppo"}}
-    naive = {each.env for each in tuned if set(each.config.get("players", {}).values()) == {"ppo"}}
-    assert games & naive
+    is_naive = [all(player == "ppo" for player in each.config.get("players", {"": ""}).values()) for each in tuned]
+    games = {each.env for each, naive in zip(tuned, is_naive, strict=True) if each.run == name and not naive}
+    assert games & {each.env for each, naive in zip(tuned, is_naive, strict=True) if naive}
