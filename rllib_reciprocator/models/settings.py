@@ -5,19 +5,29 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rllib_reciprocator.typed_settings import Settings, Width
+from rllib_reciprocator.typed_settings import WIDEST, Settings, Width
 
-Stride = Annotated[int, Field(ge=1, le=4)]
+MOST_STRIDE = 4
+
+
+def _convolution(written: int | list[int]) -> int | list[int]:
+    pair = [written, 1] if isinstance(written, int) else written
+    if len(pair) != 2 or not (1 <= pair[0] <= WIDEST and 1 <= pair[1] <= MOST_STRIDE):
+        raise ValueError(f"give output planes, or output planes and a stride up to {MOST_STRIDE}")
+    return written
+
+
+Convolution = Annotated[int | list[int], AfterValidator(_convolution)]
 
 
 class ModelSettings(Settings):
     """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
 
     model: Literal["actor_critic", "rllib"] = "actor_critic"
-    conv_filters: Annotated[list[Width | tuple[Width, Stride]], Field(default_factory=list, max_length=8)]
+    conv_filters: Annotated[list[Convolution], Field(default_factory=list, max_length=8)]
     embedding_size: Annotated[int, Field(ge=1, le=1024)] = 8
     fcnet_hiddens: Annotated[list[Width], Field(default_factory=lambda: [16, 16], max_length=8)]
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"

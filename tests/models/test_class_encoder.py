@@ -60,7 +60,9 @@ def test_convolutions_look_around_and_strides_thin_out():
     [
         ("ipd_v0", {"conv_filters": [4]}, "shows .2,., not planes x height x width, or a map"),
         ("coins_v0", {"conv_filters": [[4, 2]]}, "strides are for maps of classes"),
-        ("cleanup_v0", {"conv_filters": [[4, 9]]}, "less than or equal to 4"),
+        ("cleanup_v0", {"conv_filters": [[4, 9]]}, "give output planes, or output planes and a stride up to 4"),
+        ("cleanup_v0", {"conv_filters": [[4, 1, 1]]}, "give output planes"),
+        ("cleanup_v0", {"conv_filters": [0]}, "give output planes"),
     ],
 )
 def test_settings_that_do_not_fit_are_said(env, model, complaint):
