@@ -28,7 +28,6 @@ _LIO = {
     "num_steps": 50,
     "turning": False,
     "zapping": False,
-    "freeze_steps": 0,
 }
 
 
@@ -177,7 +176,7 @@ class Cleanup(Orchard):
         self._clean = self.action_names.index(CLEAN)
         self.beam_names[1] = "cleaning"
         self._apple_chance, self._waste_threshold, self._waste_limit = apple_chance, waste_threshold, limit
-        self._waste_chance, self._waste_delay = waste_chance, waste_delay
+        self._waste_delay = waste_delay
         # By the number of clean cells the chance that one of them turns dirty.
         counts = torch.arange(self._river + 1, device=self.device)
         self._waste_chances = waste_chance * (1.0 - (1.0 - waste_chance_per_cell) ** counts)

@@ -127,11 +127,11 @@ def read_map(text: str, letters: Mapping[str, Letter]) -> GridMap:
 
 @lru_cache(maxsize=64)
 def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...]) -> GridMap:
-    letters = dict(of_letters)
     lines = text.strip("\n").split("\n")
     width = max(map(len, lines))
-    blocks = 1 + max(letter.block for letter in letters.values())
+    blocks = 1 + max(letter.block for _, letter in of_letters)
     digits = {str(k): Letter(SAND, blocks - 1) for k in range(10)}
+    letters = {**digits, **dict(of_letters)}
     found: list[list[tuple[int, int, str]]] = [[] for _ in range(blocks)]
     for row, line in enumerate(lines):
         if len(line) != width:
@@ -139,10 +139,10 @@ def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...]) -> GridMap:
         for column, name in enumerate(line):
             if name == "@":
                 continue
-            if name not in letters and name not in digits:
-                known = ", ".join(map(repr, ["@", *letters]))
+            if name not in letters:
+                known = ", ".join(map(repr, ["@", *dict(of_letters)]))
                 raise ValueError(f"map: row {row}, column {column}: {name!r} is not one of {known} or a digit")
-            found[{**digits, **letters}[name].block].append((row, column, name))
+            found[letters[name].block].append((row, column, name))
     cells = [cell for block in found for cell in block]
     if not 1 <= len(cells) <= MOST_CELLS:
         raise ValueError(f"map: {len(cells)} cells can be walked on; it must be from 1 to {MOST_CELLS}")
@@ -150,7 +150,7 @@ def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...]) -> GridMap:
     numbers = np.full((len(lines), width), wall)
     for number, (row, column, _) in enumerate(cells):
         numbers[row, column] = number
-    of_digit = {name: number for number, (_, _, name) in enumerate(cells) if name in digits and name not in letters}
+    of_digit = {name: number for number, (_, _, name) in enumerate(cells) if name in digits}
     fixed = tuple(of_digit[name] for name in sorted(of_digit))
     if sorted(of_digit) != [str(k) for k in range(len(fixed))] or len(fixed) < sum(c[2] in of_digit for c in cells):
         raise ValueError("map: digits number the agents that start there, each once, from 0 on")
@@ -158,9 +158,9 @@ def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...]) -> GridMap:
         size=(len(lines), width),
         places=np.array([(row, column) for row, column, _ in cells]),
         numbers=numbers,
-        ground=np.array([*({**digits, **letters}[name].ground for *_, name in cells), WALL, SAND], dtype=np.uint8),
+        ground=np.array([*(letters[name].ground for *_, name in cells), WALL, SAND], dtype=np.uint8),
         blocks=tuple(map(len, found)),
-        starts=tuple(k for k, (_, _, name) in enumerate(cells) if name in letters and letters[name].starts),
+        starts=tuple(k for k, (_, _, name) in enumerate(cells) if letters[name].starts),
         fixed_starts=fixed,
     )
 

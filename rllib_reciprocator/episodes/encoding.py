@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from rllib_reciprocator.models.class_encoder import classes_in
+
 # Images are averaged down to about this many cells a side: what matters for rewards is where things are.
 IMAGE_SIDE = 11
 
@@ -26,11 +28,6 @@ def is_class_map(space: gymnasium.Space) -> bool:
         and len(space.shape) == 2
         and int(space.high.max()) < 255
     )
-
-
-def classes_in(space: spaces.Box) -> int:
-    """How many classes there are in maps of them."""
-    return int(space.high.max()) + 1
 
 
 def needs_flattening(space: gymnasium.Space) -> bool:

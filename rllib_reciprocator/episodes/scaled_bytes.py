@@ -17,7 +17,8 @@ from ray.rllib.connectors.env_to_module.observation_preprocessor import (
 )
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
-from rllib_reciprocator.episodes.encoding import classes_in, is_class_map
+from rllib_reciprocator.episodes.encoding import is_class_map
+from rllib_reciprocator.models.class_encoder import classes_in
 
 
 def holds_bytes(space: gymnasium.Space | None) -> bool:

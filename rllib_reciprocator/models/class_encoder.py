@@ -17,6 +17,11 @@ def num_classes(space: gymnasium.Space) -> int | None:
     """How many classes there are where observations are indices of them: arrays of integers; else None."""
     if not isinstance(space, gymnasium.spaces.Box) or not np.issubdtype(space.dtype, np.integer):
         return None
+    return classes_in(space)
+
+
+def classes_in(space: gymnasium.spaces.Box) -> int:
+    """How many classes there are in arrays of their indices."""
     return int(space.high.max()) + 1
 
 
