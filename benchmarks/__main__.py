@@ -79,6 +79,8 @@ GAMES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("cleanup_v0", 1024, {"map": "full", "num_agents": 10}),
     ("harvest_v0", 256, {"map": "full"}),
     ("harvest_v0", 1024, {"map": "full"}),
+    ("matrix_grid_v0", 256, {"map": "small"}),
+    ("matrix_grid_v0", 256, {"map": "melting_pot"}),
 )
 
 

@@ -68,7 +68,7 @@ class Cleanup(Orchard):
     Version history: v0, first.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = (*Orchard.class_names, "stream", "river", "waste")
+    class_names: tuple[str, ...] = (*Orchard.class_names, "stream", "river", "waste")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {**_LIO, "map": maps.CLEANUP_SMALL, "view": 4, "apple_chance": 0.5, "waste_threshold": 0.6},
         "medium": {**_LIO, "map": maps.CLEANUP_MEDIUM, "view": 7, "apple_chance": 0.3},

@@ -132,7 +132,7 @@ def _tile(name: str) -> np.ndarray:
         pen.ellipse((size * 0.24, size * 0.28, size * 0.76, size * 0.8), (200, 30, 40), (120, 10, 20), size // 30)
         pen.line((size * 0.5, size * 0.3, size * 0.6, size * 0.12), (70, 50, 30), size // 16)
     elif name.startswith("token"):
-        corners = int(name.split()[1]) + 3
+        corners = ord(name[-1]) - ord("a") + 3
         points = [
             (size * (0.5 + 0.3 * sin(2 * pi * k / corners)), size * (0.5 - 0.3 * cos(2 * pi * k / corners)))
             for k in range(corners)

@@ -67,11 +67,12 @@ class GridWorld(BatchedGame):
 
     Attributes:
         map: The map.
+        view_size: Rows and columns that an agent sees.
         class_names: Of what lies on the ground, by class.
         beam_names: Of the beams that there are: 1 for the one that works on the ground, 2 for the one that hits agents.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = ("sand", "wall")
+    class_names: tuple[str, ...] = ("sand", "wall")
     state_names: ClassVar[tuple[str, ...]] = ("_ground", "_cells", "_headings", "_gone", "_waits")
 
     def __init__(
@@ -120,9 +121,9 @@ class GridWorld(BatchedGame):
         self.beam_length, self.freeze_steps = beam_length, freeze_steps
         self.action_names = tuple(actions)
         self.action_space = gymnasium.spaces.Discrete(len(actions))
-        shape = grid_map.size if self.view is None else self.view.shape
+        self.view_size = grid_map.size if self.view is None else self.view.shape
         self.num_classes = OTHERS + num_agents - 1
-        self.observation_space = gymnasium.spaces.Box(0, self.num_classes - 1, shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0, self.num_classes - 1, self.view_size, np.uint8)
         self.state_space = gymnasium.spaces.Box(0, ONESELF + 4 * num_agents - 1, grid_map.size, np.uint8)
         self._build_tables()
         self._ground = torch.zeros(grid_map.count, num_games, dtype=torch.uint8, device=self.device)
@@ -302,7 +303,7 @@ class GridWorld(BatchedGame):
         """Classes of what each agent sees, ``[B, N, *view]`` uint8."""
         n, games = self.num_agents, self.num_games
         scene = self._scene().t().contiguous()
-        height, width = self.observation_space.shape
+        height, width = self.view_size
         size = height * width
         if self.view is None:
             seen = scene.index_select(1, self._whole_map)[:, None].repeat(1, n, 1)

@@ -117,3 +117,31 @@ HARVEST_MELTING_POT = """
 @     A                @
 @PPPPPPPPPPPPPPPPPPPPPP@
 @@@@@@@@@@@@@@@@@@@@@@@@"""
+
+# Five tokens of each of two kinds, three cells to start on.
+MATRIX_SMALL = """
+@@@@@@@
+@ab ba@
+@  P  @
+@bP Pa@
+@     @
+@ab ba@
+@@@@@@@"""
+
+# 12 tokens of each of two kinds and 12 of a kind drawn for each episode, 13 cells to start on: Melting Pot's counts.
+MATRIX_MELTING_POT = """
+@@@@@@@@@@@@@@@@@@@@@@@
+@P    P    P    P    P@
+@   @@@    @    @@@   @
+@  aaa ?   @   ? bbb  @
+@  aaa ?   @   ? bbb  @
+@        ?   ?        @
+@ @@@@@         @@@@@ @
+@P         P         P@
+@ @@@@@         @@@@@ @
+@        ?   ?        @
+@  bbb ?   @   ? aaa  @
+@  bbb ?   @   ? aaa  @
+@   @@@    @    @@@   @
+@P    P    P    P    P@
+@@@@@@@@@@@@@@@@@@@@@@@"""

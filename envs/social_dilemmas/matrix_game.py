@@ -58,16 +58,11 @@ class MatrixGame(BatchedGame):
         Raises:
             ValueError: If the table is not of that shape, or not finite.
         """
-        try:
-            table = torch.tensor(payoffs, dtype=torch.float32)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"payoffs is not a regular table of numbers ({error})") from None
+        table = read_table(payoffs)
         num_agents = table.dim() - 1
         if num_agents < 2 or table.shape != (2,) * num_agents + (num_agents,):
             shape = "x".join(map(str, table.shape))
             raise ValueError(f"payoffs has shape {shape}; for N players it must be 2 x .. x 2 (N times) x N, as 2x2x2")
-        if not table.isfinite().all():
-            raise ValueError("payoffs has an entry that is not finite")
         super().__init__(num_agents=num_agents, num_steps=num_steps, num_games=num_games, device=device)
         self.payoffs: Tensor = table.to(self.device)
         self.action_names = ("cooperate", "defect")
@@ -133,6 +128,21 @@ class MatrixGame(BatchedGame):
     def render_rgb(self, copy: int = 0) -> np.ndarray:
         """One square a player: green cooperated, red defected, grey before the first step."""
         return rendering.draw_choices(self._last_actions(copy), self.num_agents)
+
+
+def read_table(payoffs: Sequence) -> Tensor:
+    """Nested sequences of numbers as float32.
+
+    Raises:
+        ValueError: If they are not regular, or not finite.
+    """
+    try:
+        table = torch.tensor(payoffs, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"payoffs is not a regular table of numbers ({error})") from None
+    if not table.isfinite().all():
+        raise ValueError("payoffs has an entry that is not finite")
+    return table
 
 
 def public_goods(

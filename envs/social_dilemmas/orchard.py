@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Orchard(GridWorld):
     A subclass says what else beams do and how apples grow.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = ("sand", "wall", "apple")
+    class_names: tuple[str, ...] = ("sand", "wall", "apple")
 
     def __init__(
         self,

@@ -153,6 +153,12 @@ _GAMES = {
             {"map": "full"},
         ),
         GameSpec(
+            "matrix_grid_v0",
+            "social_dilemmas.matrix_grid:MatrixGrid",
+            "Matrix games in a grid: collect tokens of what you choose, then meet by a beam.",
+            {"map": "small"},
+        ),
+        GameSpec(
             "coins_v0",
             "social_dilemmas.coins:Coins",
             "Coins for N players on any grid: any coin pays, another's coin costs its owner more.",
