@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import Influence, Transition
-from rllib_reciprocator.influence.networks import stacked_mlp
 from rllib_reciprocator.influence.regression import RegressionInfluence
 from rllib_reciprocator.intrinsic import Estimates, influence
 
@@ -37,8 +36,8 @@ class CounterfactualInfluence(RegressionInfluence):
     def build_networks(self) -> dict[str, nn.Module]:
         """All networks stacked."""
         n = self.num_agents
-        inputs, outputs = self.num_inputs + n * self.num_actions, 2 * n if self.regresses_future else n
-        return {"reward": stacked_mlp(n + 1, [inputs, *self.model_config["hiddens"], outputs])}
+        outputs = 2 * n if self.regresses_future else n
+        return {"reward": self.network(n + 1, outputs, n * self.num_actions)}
 
     def predict(self, networks: nn.ModuleDict, transition: Transition) -> Tensor:
         """Of all networks, ``[N + 1, rows, K]``: first the one that sees all actions, then those without agent j's."""

@@ -34,6 +34,35 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, rows, self.weight)
 
 
+class StackedOneHotLinear(nn.Module):
+    """C linear layers side by side, on classes as if one-hot, which are never written out, and on further numbers."""
+
+    _offsets: Tensor
+
+    def __init__(self, copies: int, cells: int, classes: int, numbers: int, outputs: int) -> None:
+        """Initialises as ``torch.nn.Linear`` with as many inputs as are not zero.
+
+        Args:
+            copies: C.
+            cells: Places with a class each.
+            classes: Of each place.
+            numbers: How many there are beside the classes.
+            outputs: Width of what comes out of each.
+        """
+        super().__init__()
+        self.cells = cells
+        self.weight = _uniform((cells + numbers) ** -0.5, copies * cells * classes, outputs)
+        self.numbers = StackedLinear(copies, numbers, outputs)
+        offsets = torch.arange(copies * cells, dtype=torch.int32) * classes
+        self.register_buffer("_offsets", offsets.view(copies, 1, cells), persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[C, rows, cells + numbers]``, classes first -> ``[C, rows, outputs]``."""
+        at = rows[..., : self.cells].int() + self._offsets
+        of_classes = functional.embedding_bag(at.flatten(0, 1), self.weight, mode="sum")
+        return of_classes.unflatten(0, at.shape[:2]) + self.numbers(rows[..., self.cells :])
+
+
 def stacked_mlp(copies: int, sizes: Sequence[int]) -> nn.Sequential:
     """C networks of that many units a layer, inputs first, with ReLU between."""
     layers: list[nn.Module] = []
@@ -50,20 +79,26 @@ class JointActionNetwork(nn.Module):
     """
 
     def __init__(
-        self, copies: int, inputs: int, num_agents: int, num_actions: int, hiddens: Sequence[int], outputs: int
+        self,
+        copies: int,
+        state_layer: nn.Module,
+        num_agents: int,
+        num_actions: int,
+        hiddens: Sequence[int],
+        outputs: int,
     ) -> None:
         """Builds the networks.
 
         Args:
             copies: C.
-            inputs: Width of what goes in beside the actions.
+            state_layer: The first layer of what goes in beside the actions, ``[C, rows, inputs]``.
             num_agents: N.
             num_actions: A.
             hiddens: Widths of the hidden layers, at least one.
             outputs: K.
         """
         super().__init__()
-        self.state_layer = StackedLinear(copies, inputs, hiddens[0])
+        self.state_layer = state_layer
         self.action_weight = _uniform((num_agents * num_actions) ** -0.5, copies, num_agents, num_actions, hiddens[0])
         self.inner_layers = nn.Sequential(nn.ReLU(), *stacked_mlp(copies, [*hiddens, outputs]))
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import Influence, Transition
-from rllib_reciprocator.influence.networks import JointActionNetwork, stacked_mlp
 from rllib_reciprocator.influence.regression import RegressionInfluence, cross_entropy
 from rllib_reciprocator.influence.reward_model import MODELLED
 
@@ -40,11 +39,10 @@ class OwnViewInfluence(RegressionInfluence):
 
     def build_networks(self) -> dict[str, nn.Module]:
         """Reward models and, unless all are taken to act at random, models of behaviour; one an agent."""
-        n, a, hiddens = self.num_agents, self.num_actions, self.model_config["hiddens"]
-        outputs = 2 if self.regresses_future else 1
-        networks: dict[str, nn.Module] = {"reward": JointActionNetwork(n, self.num_inputs, n, a, hiddens, outputs)}
+        n = self.num_agents
+        networks: dict[str, nn.Module] = {"reward": self.joint_action_network(n, 2 if self.regresses_future else 1)}
         if self.model_config["counterfactual"] == MODELLED:
-            networks["behavior"] = stacked_mlp(n, [self.num_inputs, *hiddens, n * a])
+            networks["behavior"] = self.network(n, n * self.num_actions)
         return networks
 
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:

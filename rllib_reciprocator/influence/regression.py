@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import InfluenceEstimator
-from rllib_reciprocator.influence.networks import JointActionNetwork
+from rllib_reciprocator.influence.networks import (
+    JointActionNetwork,
+    StackedLinear,
+    StackedOneHotLinear,
+    stacked_mlp,
+)
 from rllib_reciprocator.models.class_encoder import num_classes
 
 
@@ -28,8 +33,6 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     networks themselves.
     """
 
-    _classes: Tensor | None
-
     def setup(self) -> None:
         """Builds the networks, and their copies if there are any."""
         self.num_agents, self.num_actions = self.model_config["num_agents"], int(self.action_space.n)
@@ -37,8 +40,6 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     def build_with_targets(self) -> None:
         """Builds the networks, and their copies if there are any."""
-        classes = num_classes(self.observation_space)
-        self.register_buffer("_classes", torch.eye(classes) if classes else None, persistent=False)
         self.online = nn.ModuleDict(self.build_networks())
         self.target = deepcopy(self.online).requires_grad_(False) if self.model_config["tau"] < 1.0 else None
 
@@ -66,11 +67,28 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
             for copy, learned in zip(self.target.parameters(), self.online.parameters(), strict=True):
                 copy.lerp_(learned, self.model_config["tau"])
 
-    @property
-    def num_inputs(self) -> int:
-        """Width of what is seen, one-hot if it is one of a number of states or classes, and the time left."""
-        space, classes = self.observation_space, num_classes(self.observation_space)
-        return (int(space.n) if isinstance(space, Discrete) else prod(space.shape) * (classes or 1)) + 1
+    def first_layer(self, copies: int, more: int = 0) -> nn.Module:
+        """The first layer of C networks: of :meth:`inputs`, and of further numbers beside them."""
+        space, classes, width = (
+            self.observation_space,
+            num_classes(self.observation_space),
+            self.model_config["hiddens"][0],
+        )
+        if classes:
+            return StackedOneHotLinear(copies, prod(space.shape), classes, 1 + more, width)
+        seen = int(space.n) if isinstance(space, Discrete) else prod(space.shape)
+        return StackedLinear(copies, seen + 1 + more, width)
+
+    def network(self, copies: int, outputs: int, more: int = 0) -> nn.Module:
+        """C networks from :meth:`inputs`, and further numbers beside them."""
+        rest = stacked_mlp(copies, [*self.model_config["hiddens"], outputs])
+        return nn.Sequential(self.first_layer(copies, more), nn.ReLU(), *rest)
+
+    def joint_action_network(self, copies: int, outputs: int) -> JointActionNetwork:
+        """C networks from :meth:`inputs` and a joint action."""
+        hiddens = self.model_config["hiddens"]
+        first = self.first_layer(copies)
+        return JointActionNetwork(copies, first, self.num_agents, self.num_actions, hiddens, outputs)
 
     @property
     def regresses_future(self) -> bool:
@@ -94,11 +112,9 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         return torch.cat([batch["rewards"], batch["future_returns"]], -1) if self.regresses_future else batch["rewards"]
 
     def inputs(self, state: Tensor, time_left: Tensor) -> Tensor:
-        """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]``."""
+        """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]`` float32."""
         if isinstance(self.observation_space, Discrete):
             state = functional.one_hot(state, int(self.observation_space.n)).float()
-        elif self._classes is not None:
-            state = self._classes[state.int()]
         return torch.cat([state.flatten(1), time_left[:, None]], 1)[None]
 
     def num_minibatches(self, rows: int) -> int:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import Influence, Transition
-from rllib_reciprocator.influence.networks import JointActionNetwork, stacked_mlp
 from rllib_reciprocator.influence.regression import RegressionInfluence, cross_entropy
 from rllib_reciprocator.intrinsic import Estimates, influence
 
@@ -40,11 +39,10 @@ class RewardModelInfluence(RegressionInfluence):
 
     def build_networks(self) -> dict[str, nn.Module]:
         """A network for rewards, and one for behaviour if that is learned."""
-        n, a, hiddens = self.num_agents, self.num_actions, self.model_config["hiddens"]
-        outputs = 2 * n if self.regresses_future else n
-        networks: dict[str, nn.Module] = {"reward": JointActionNetwork(1, self.num_inputs, n, a, hiddens, outputs)}
+        n = self.num_agents
+        networks: dict[str, nn.Module] = {"reward": self.joint_action_network(1, 2 * n if self.regresses_future else n)}
         if self.model_config["counterfactual"] == MODELLED:
-            networks["behavior"] = stacked_mlp(1, [self.num_inputs, *hiddens, n * a])
+            networks["behavior"] = self.network(1, n * self.num_actions)
         return networks
 
     @torch.no_grad()

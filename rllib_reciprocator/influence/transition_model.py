@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import Transition
-from rllib_reciprocator.influence.networks import JointActionNetwork, stacked_mlp
+from rllib_reciprocator.influence.networks import stacked_mlp
 from rllib_reciprocator.influence.reward_model import RewardModelInfluence
 from rllib_reciprocator.softmax import log_softmax
 
@@ -65,12 +65,11 @@ class TransitionInfluence(RewardModelInfluence):
 
     def build_networks(self) -> dict[str, nn.Module]:
         """Beside the reward model's a transition model and the value of states."""
-        n, a, hiddens = self.num_agents, self.num_actions, self.model_config["hiddens"]
         planes = self.num_objects * self.num_cells
         return {
             **super().build_networks(),
-            "transition": JointActionNetwork(1, self.num_inputs, n, a, hiddens, planes),
-            "value": stacked_mlp(1, [planes, *hiddens, n]),
+            "transition": self.joint_action_network(1, planes),
+            "value": stacked_mlp(1, [planes, *self.model_config["hiddens"], self.num_agents]),
         }
 
     @property
