@@ -228,7 +228,8 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Who plays an agent instead, as player_1=scripted/always_defect, or several by a pattern."),
     ] = None,
-    render: Annotated[str | None, typer.Option(help="Draw one episode to this .gif, .mp4 or .png file.")] = None,
+    render: Annotated[str | None, typer.Option(help="Draw an episode to this .gif, .mp4 or .png file.")] = None,
+    render_episodes: Annotated[int, typer.Option(min=1, max=16, help="How many episodes to draw, side by side.")] = 1,
     trace: Annotated[
         str | None, typer.Option(help="Write every step, with influence and balance, to this CSV file.")
     ] = None,
@@ -270,7 +271,7 @@ def evaluate(
         write_trace(evaluator.trace(episodes), steps)
         typer.echo(f"written to {trace}")
     if picture:
-        film.write_film(evaluator.film(), picture)
+        film.write_films(evaluator.films(render_episodes), picture)
         typer.echo(f"written to {render}")
 
 

@@ -120,21 +120,25 @@ class BatchedEvaluator:
                 found[agent] = reciprocal_reward(joint["balance"], joint["given"], settings.rule)[..., index]
         return found
 
-    def film(self) -> Film:
-        """Plays one episode; see :meth:`Evaluator.film`."""
-        runner = self._runner(1, runner_class=_FilmingRunner)
+    def films(self, episodes: int = 1) -> list[Film]:
+        """Plays episodes, each in a copy of its own; see :meth:`Evaluator.films`."""
+        runner = self._runner(episodes, runner_class=_FilmingRunner)
         game = runner.game
-        film = Film([f"{agent} ({self.names[agent]})" for agent in game.agents])
+        films = [Film([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
+        going_on = dict(enumerate(films))
         for _ in range(game.horizon):
             sample = runner.play(1, self.explore)
-            film.pictures += [runner.first_picture] if not film.pictures else []
-            # Games that ended start anew with the next step only, so that this is the picture of the end.
-            film.pictures.append(game.render_rgb())
-            film.actions.append([game.action_names[action] for action in sample.joint["actions"][0, 0].tolist()])
-            film.rewards.append(sample.rewards[0, 0].tolist())
-            if bool(sample.ended[0, 0]):
+            for copy, film in list(going_on.items()):
+                film.pictures += [] if film.pictures else [runner.first_pictures[copy]]
+                # Games that ended start anew with the next step only, so that this is the picture of the end.
+                film.pictures.append(game.render_rgb(copy))
+                film.actions.append([game.action_names[k] for k in sample.joint["actions"][copy, 0].tolist()])
+                film.rewards.append(sample.rewards[copy, 0].tolist())
+                if bool(sample.ended[copy, 0]):
+                    del going_on[copy]
+            if not going_on:
                 break
-        return film
+        return films
 
     def policy(self) -> pd.DataFrame | None:
         """P(cooperate | last joint action); see :meth:`Evaluator.policy`.
@@ -178,12 +182,12 @@ def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], po
 
 
 class _FilmingRunner(BatchedEnvRunner):
-    """Keeps a picture of where an episode began."""
+    """Keeps a picture of where each copy's first episode began."""
 
-    first_picture: np.ndarray
+    first_pictures: list[np.ndarray]
 
     def _start_episodes(self) -> Tensor:
         begins = super()._start_episodes()
-        if bool(begins.any()):
-            self.first_picture = self.game.render_rgb()
+        if not hasattr(self, "first_pictures"):
+            self.first_pictures = [self.game.render_rgb(copy) for copy in range(self.game.num_games)]
         return begins

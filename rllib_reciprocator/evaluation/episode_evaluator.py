@@ -186,11 +186,15 @@ class EpisodeEvaluator:
             first_episode=number,
         )
 
-    def film(self) -> Film:
-        """Plays one episode; see :meth:`Evaluator.film`."""
+    def films(self, episodes: int = 1) -> list[Film]:
+        """Plays episodes, one after the other; see :meth:`Evaluator.films`."""
         if not self.config.is_multi_agent:
             raise UserError(f"--render: {self.config.env} has one agent; RLlib's own tools draw it")
         runner = self._runner(1, render_mode="rgb_array")
+        return [self._film(runner) for _ in range(episodes)]
+
+    def _film(self, runner: MultiAgentEnvRunner) -> Film:
+        """Plays one episode."""
         env = runner.env.envs[0].unwrapped
         agents = [str(agent) for agent in env.possible_agents]
         film = Film([f"{agent} ({self._name(agent)})" for agent in agents])

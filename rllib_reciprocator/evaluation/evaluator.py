@@ -30,8 +30,11 @@ class Evaluator(Protocol):
     def trace(self, episodes: int) -> pd.DataFrame:
         """Plays episodes; a row a step (:func:`rllib_reciprocator.evaluation.trace.step_rows`)."""
 
-    def film(self) -> Film:
-        """Plays one episode and draws every step.
+    def films(self, episodes: int = 1) -> list[Film]:
+        """Plays episodes and draws every step.
+
+        Args:
+            episodes: How many.
 
         Raises:
             UserError: If the environment draws nothing.

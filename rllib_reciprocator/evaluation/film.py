@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +84,44 @@ class Film:
             if value:
                 draw.rectangle((left, min(middle, end), right, max(middle, end)), _GAIN if value > 0 else _LOSS)
 
-    def gif(self) -> bytes:
-        """The whole as an animated GIF."""
-        first, *rest = self.frames()
-        stream = BytesIO()
-        duration = round(1000 / self.frames_per_second)
-        first.save(stream, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
-        return stream.getvalue()
 
-    def sheet(self) -> Image.Image:
-        """Steps spread over the whole game side by side on one picture."""
-        frames = self.frames()
+def side_by_side(films: Sequence[Film]) -> list[Image.Image]:
+    """The frames of several films as one, in rows and columns; one that is over shows its end."""
+    of_films = [film.frames() for film in films]
+    width, height = of_films[0][0].size
+    columns = ceil(sqrt(len(films)))
+    together = []
+    for step in range(max(map(len, of_films))):
+        frame = Image.new("RGB", (columns * width, -(-len(films) // columns) * height), _PAPER)
+        for k, frames in enumerate(of_films):
+            frame.paste(frames[min(step, len(frames) - 1)], (k % columns * width, k // columns * height))
+        together.append(frame)
+    return together
+
+
+def gif(films: Sequence[Film]) -> bytes:
+    """Films side by side as an animated GIF."""
+    first, *rest = side_by_side(films)
+    stream = BytesIO()
+    duration = round(1000 / films[0].frames_per_second)
+    first.save(stream, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+    return stream.getvalue()
+
+
+def sheet(films: Sequence[Film]) -> Image.Image:
+    """Steps spread over the whole of each film side by side on one picture, one film below the other."""
+    rows = []
+    for film in films:
+        frames = film.frames()
         count = min(len(frames), _SHEET_COLUMNS * _SHEET_ROWS)
         shown = [frames[round(k * (len(frames) - 1) / max(1, count - 1))] for k in range(count)]
-        columns = min(count, _SHEET_COLUMNS)
-        width, height = shown[0].size
-        sheet = Image.new("RGB", (columns * width, -(-count // columns) * height), _PAPER)
-        for k, frame in enumerate(shown):
-            sheet.paste(frame, (k % columns * width, k // columns * height))
-        return sheet
+        rows += [shown[k : k + _SHEET_COLUMNS] for k in range(0, count, _SHEET_COLUMNS)]
+    width, height = rows[0][0].size
+    picture = Image.new("RGB", (max(map(len, rows)) * width, len(rows) * height), _PAPER)
+    for row, shown in enumerate(rows):
+        for column, frame in enumerate(shown):
+            picture.paste(frame, (column * width, row * height))
+    return picture
 
 
 def check_format(file: Path) -> None:
@@ -121,8 +141,8 @@ def check_format(file: Path) -> None:
             ) from None
 
 
-def write_film(film: Film, file: Path) -> None:
-    """Writes a film as ``.gif`` or ``.mp4``, or steps of it side by side as ``.png``.
+def write_films(films: Sequence[Film], file: Path) -> None:
+    """Writes films side by side as ``.gif`` or ``.mp4``, or steps of them on one picture as ``.png``.
 
     Raises:
         UserError: If the file cannot be written.
@@ -130,18 +150,19 @@ def write_film(film: Film, file: Path) -> None:
     check_format(file)
     with writing("--render", file):
         if file.suffix.lower() == ".gif":
-            file.write_bytes(film.gif())
+            file.write_bytes(gif(films))
         elif file.suffix.lower() == ".png":
-            film.sheet().save(file)
+            sheet(films).save(file)
         else:
-            _write_video(film, file)
+            _write_video(films, file)
 
 
-def _write_video(film: Film, file: Path) -> None:
+def _write_video(films: Sequence[Film], file: Path) -> None:
     import imageio_ffmpeg
 
-    frames = film.frames()
-    writer = imageio_ffmpeg.write_frames(str(file), frames[0].size, fps=film.frames_per_second, macro_block_size=2)
+    frames = side_by_side(films)
+    speed = films[0].frames_per_second
+    writer = imageio_ffmpeg.write_frames(str(file), frames[0].size, fps=speed, macro_block_size=2)
     writer.send(None)
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))

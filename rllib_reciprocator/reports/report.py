@@ -19,6 +19,7 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from rllib_reciprocator.evaluation.evaluator import Evaluator, open_evaluator
+from rllib_reciprocator.evaluation.film import gif
 from rllib_reciprocator.evaluation.memory_one import LAST_ACTIONS
 from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.figures import (
@@ -142,11 +143,11 @@ def _films(evaluators: Sequence[tuple[Group, Evaluator]], problems: list[str]) -
     shown = []
     for group, evaluator in evaluators[:MOST_FILMS]:
         try:
-            film = evaluator.film()
+            films = evaluator.films()
         except UserError as error:
             problems.append(f"{group.name}: no game is shown ({error})")
             continue
-        data = base64.b64encode(film.gif()).decode()
+        data = base64.b64encode(gif(films)).decode()
         name = html.escape(group.name)
         picture = f'<img alt="A game of {name}" src="data:image/gif;base64,{data}">'
         shown.append(f"<figure>{picture}<figcaption>{name}</figcaption></figure>")

@@ -10,7 +10,7 @@ from PIL import Image
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.evaluation import open_evaluator
-from rllib_reciprocator.evaluation.film import Film, check_format, write_film
+from rllib_reciprocator.evaluation.film import Film, check_format, side_by_side, write_films
 from rllib_reciprocator.evaluation.trace import write_trace
 from rllib_reciprocator.experiments.errors import UserError
 from tests.games import COUNTDOWN, Countdown
@@ -74,7 +74,7 @@ def test_where_there_is_no_estimator_there_is_no_influence(ray_cluster, tmp_path
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
 def test_a_film_has_every_step(checkpoint):
-    film = open_evaluator(checkpoint, seed=3).film()
+    (film,) = open_evaluator(checkpoint, seed=3).films()
     steps = len(film.actions)
     assert len(film.pictures) == steps + 1
     assert len(film.rewards) == steps
@@ -90,14 +90,38 @@ def film(steps=5):
 
 
 def test_films_as_files(tmp_path):
-    write_film(film(), tmp_path / "deep" / "a.gif")
+    write_films([film()], tmp_path / "deep" / "a.gif")
     with Image.open(tmp_path / "deep" / "a.gif") as gif:
         assert gif.n_frames == 6
-    write_film(film(30), tmp_path / "a.png")
+    write_films([film(30)], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as sheet, Image.open(tmp_path / "deep" / "a.gif") as gif:
         assert sheet.size == (4 * gif.size[0], 3 * gif.size[1])
-    write_film(film(), tmp_path / "a.mp4")
+    write_films([film()], tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
+def test_several_episodes_are_several_films(checkpoint):
+    films = open_evaluator(checkpoint, seed=3).films(3)
+    assert [len(film.pictures) for film in films] == [1 + len(film.actions) for film in films]
+    assert len({str(film.actions) for film in films}) > 1
+
+
+def test_films_side_by_side(tmp_path):
+    """Three films in two columns; the shorter ones stay at their end."""
+    films = [film(2), film(5), film(3)]
+    frames = side_by_side(films)
+    assert len(frames) == 6
+    width, height = films[0].frames()[0].size
+    for step, frame in enumerate(frames):
+        assert frame.size == (2 * width, 2 * height)
+        for k, one in enumerate(films):
+            shown = frame.crop((k % 2 * width, k // 2 * height, (k % 2 + 1) * width, (k // 2 + 1) * height))
+            own = one.frames()
+            assert list(shown.getdata()) == list(own[min(step, len(own) - 1)].getdata())
+    write_films(films, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert sheet.size == (4 * width, 4 * height)
 
 
 def test_what_a_frame_shows():
@@ -114,7 +138,7 @@ def test_files_that_cannot_be_written(tmp_path):
         check_format(tmp_path / "a.avi")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_film(film(), tmp_path / "file" / "a.gif")
+        write_films([film()], tmp_path / "file" / "a.gif")
 
 
 def test_others_in_the_places_of_players_in_rllibs_own_runners(stock, tmp_path):
@@ -223,7 +247,7 @@ def test_a_film_ends_with_the_picture_of_the_end(countdown, monkeypatch):
     """Not with that of the next episode's start."""
     monkeypatch.setattr(Countdown, "render_rgb", lambda self, copy=0: np.full((2, 2, 3), max(0, int(self._left[copy]))))
     for seed in range(3):
-        shown = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).film().pictures]
+        shown = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).films()[0].pictures]
         assert shown[-1] == 0
         assert all(after < before for before, after in pairwise(shown))
 
