@@ -344,11 +344,11 @@ class BatchedConfig(PPOConfig):
     def sample_bytes(self) -> int:
         """About how many bytes the samples of an iteration hold, of all runners together."""
         game = self.make_game()
-        agents, seen = game.num_agents, prod(game.observation_space.shape or (1,))
-        state = prod(game.state_space.shape or (1,))
-        per_step = agents * (seen + int(game.action_space.n) + 4) + 3 * agents**2 + state + 4
+        agents, spaces = game.num_agents, (game.observation_space, game.state_space)
+        seen, state = (prod(space.shape or (1,)) * space.dtype.itemsize for space in spaces)
+        per_step = agents * (seen + 4 * int(game.action_space.n) + 16) + 12 * agents**2 + state + 16
         steps = max(1, self.num_env_runners) * self.num_envs_per_env_runner * self.rollout_steps()
-        return 4 * steps * per_step
+        return steps * per_step
 
     def _settings_of_all(self, name: str) -> IntrinsicSettings:
         return self.intrinsic_settings.get(name) or intrinsic_reward(name).settings_class()()

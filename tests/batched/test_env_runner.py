@@ -52,6 +52,15 @@ def test_columns_are_those_of_the_game():
     assert not sample.joint["truncated"][:, :-1].any()
 
 
+@pytest.mark.parametrize("env", ["ipd_v0", "coins_v0", "cleanup_v0"])
+def test_a_sample_is_about_as_large_as_it_is_said_to_be(env):
+    built = config(env=env, games=64)
+    (sample,) = runner(built).sample()
+    columns = [*sample.modules.values(), sample.joint, sample.outcomes]
+    held = sum(values.nbytes for each in columns for values in each.values())
+    assert 0.6 < built.sample_bytes() / held < 1.4
+
+
 @pytest.mark.parametrize("rule", REWARDS)
 def test_balance_while_acting_is_the_balance_of_the_whole(rule):
     (sample,) = runner(config(reward=rule, balance_decay=0.9)).sample()
