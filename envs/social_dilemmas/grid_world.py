@@ -294,10 +294,13 @@ class GridWorld(BatchedGame):
 
     # --- what agents see --------------------------------------------------------------------------------------------
 
+    def _lying(self) -> Tensor:
+        """Classes of what lies on all cells, without beams, ``[P, B]`` uint8."""
+        return self._ground & (GROUND_CLASSES - 1)
+
     def _scene(self) -> Tensor:
         """Classes of all cells, beams above the ground, ``[P, B]`` uint8."""
-        ground = self._ground
-        return torch.maximum(ground & (GROUND_CLASSES - 1), (ground & LIT[BEAM]) + (ground >> 4))
+        return torch.maximum(self._lying(), (self._ground & LIT[BEAM]) + (self._ground >> 4))
 
     def _observe(self) -> Tensor:
         """Classes of what each agent sees, ``[B, N, *view]`` uint8."""

@@ -170,7 +170,7 @@ class MatrixGrid(GridWorld):
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         actions = self._begin(actions)
         self._move(actions)
-        ground = self._ground & (GROUND_CLASSES - 1)
+        ground = self._lying()
         taken = self._take(ground)
         fires = actions == self._interact
         rays = self._cast(ground, fires)

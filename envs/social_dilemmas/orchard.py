@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from social_dilemmas.grid_map import MOVES, SAND, TURNS, GridMap
-from social_dilemmas.grid_world import FIRE, GROUND_CLASSES, STAY, ZAP, GridWorld, Rays, check_ranges
+from social_dilemmas.grid_world import FIRE, STAY, ZAP, GridWorld, Rays, check_ranges
 
 APPLE = 2
 # Rewards, beams as GridWorld._shine takes them, and outcomes.
@@ -69,7 +69,7 @@ class Orchard(GridWorld):
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         actions = self._begin(actions)
         self._move(actions)
-        ground = self._ground & (GROUND_CLASSES - 1)
+        ground = self._lying()
         under = ground.gather(0, self._cells)
         eaten = under == APPLE
         ground.scatter_(0, self._cells, under.masked_fill_(eaten, SAND))
@@ -133,7 +133,7 @@ class Orchard(GridWorld):
         return rates
 
     def _caption(self, copy: int) -> str:
-        apples = int((self._ground[: self._orchard, copy] & (GROUND_CLASSES - 1) == APPLE).sum())
+        apples = int((self._lying()[: self._orchard, copy] == APPLE).sum())
         return f"{super()._caption(copy)}   apples {apples}"
 
     def _tile_names(self) -> list[str]:
