@@ -54,8 +54,31 @@ class OneHotLinear(nn.Module):
         classes = obs.flatten(1).int()
         if torch.is_grad_enabled() and self.weight.requires_grad:
             # The gradient of the sum below is many small additions; that of a product is one large product.
-            return torch.addmm(self.bias, self._one_hot[classes].flatten(1), self.weight)
+            one_hot = self._one_hot.index_select(0, classes.flatten())
+            return torch.addmm(self.bias, one_hot.view(len(classes), -1), self.weight)
         return functional.embedding_bag(classes + self._offsets, self.weight, mode="sum") + self.bias
+
+
+class Embedding(nn.Embedding):
+    """An embedding of a few classes, whose gradient is a product and not many small additions."""
+
+    _one_hot: Tensor
+
+    def __init__(self, classes: int, size: int) -> None:
+        """Initialises as ``torch.nn.Embedding``.
+
+        Args:
+            classes: How many there are.
+            size: Numbers that stand for one.
+        """
+        super().__init__(classes, size)
+        self.register_buffer("_one_hot", torch.eye(classes), persistent=False)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """``[..]`` integers -> ``[.., size]``."""
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            return (self._one_hot.index_select(0, obs.flatten().int()) @ self.weight).view(*obs.shape, -1)
+        return super().forward(obs.int())
 
 
 class ClassEncoder(nn.Module):
@@ -89,7 +112,7 @@ class ClassEncoder(nn.Module):
         super().__init__()
         act = ACTIVATIONS[activation]
         self.seen: nn.Module
-        self.embedding: nn.Embedding | None = None
+        self.embedding: Embedding | None = None
         connected: list[nn.Module] = []
         if conv_filters:
             planes, (rows, columns) = embedding_size, shape
@@ -98,7 +121,7 @@ class ClassEncoder(nn.Module):
                 filters, stride = (each, 1) if isinstance(each, int) else each
                 layers += [nn.Conv2d(planes, filters, 3, stride, padding=1), act()]
                 planes, rows, columns = filters, (rows - 1) // stride + 1, (columns - 1) // stride + 1
-            self.embedding = nn.Embedding(classes, embedding_size)
+            self.embedding = Embedding(classes, embedding_size)
             self.seen = nn.Sequential(*layers, nn.Flatten())
             self.width = planes * rows * columns + extra_inputs
             self.joining = None
@@ -122,5 +145,5 @@ class ClassEncoder(nn.Module):
                 features = features + self.joining(extra)
             return self.connected(features)
         # Embedded, planes are last in memory, which is what convolutions on a CPU like best.
-        features = self.seen(self.embedding(obs.int()).permute(0, 3, 1, 2))
+        features = self.seen(self.embedding(obs).permute(0, 3, 1, 2))
         return self.connected(features if extra is None else torch.cat([features, extra], 1))

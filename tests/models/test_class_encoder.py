@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.models.class_encoder import ClassEncoder, OneHotLinear, num_classes
+from rllib_reciprocator.models.class_encoder import ClassEncoder, Embedding, OneHotLinear, num_classes
 
 MAPS = torch.randint(0, 5, (7, 3, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -24,6 +24,17 @@ def test_a_layer_on_classes_is_one_on_their_one_hot_codes():
     torch.testing.assert_close(layer(MAPS), expected)
     with torch.no_grad():
         torch.testing.assert_close(layer(MAPS), expected)
+
+
+def test_an_embedding_and_its_gradient_are_torchs():
+    built = Embedding(5, 3)
+    expected = functional.embedding(MAPS.int(), built.weight)
+    torch.testing.assert_close(built(MAPS), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(built(MAPS), expected)
+    sent = torch.randn_like(expected)
+    ours, torchs = (torch.autograd.grad(out, built.weight, sent)[0] for out in (built(MAPS), expected))
+    torch.testing.assert_close(ours, torchs)
 
 
 def encoder(conv_filters=(), extra=0, hiddens=(8, 6)):
