@@ -10,11 +10,20 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch.utils.deterministic
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray._private.dict import flatten_dict
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
-__all__ = ["DEPRECATED_VALUE", "PRIVATE_NAMES", "answers", "drop_warnings", "env_creator", "flatten_dict"]
+__all__ = [
+    "DEPRECATED_VALUE",
+    "PRIVATE_NAMES",
+    "answers",
+    "drop_warnings",
+    "env_creator",
+    "flatten_dict",
+    "leave_new_memory",
+]
 
 # Private names of Ray's that are overridden or read where a class or an object of Ray's is at hand, by the module that
 # has them.
@@ -81,3 +90,12 @@ def drop_warnings() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(each, _Drop) and each.name == beginning for each in logger.filters):
             logger.addFilter(_Drop(beginning))
+
+
+def leave_new_memory() -> None:
+    """Lets this process use new memory as it is.
+
+    Where there is a seed RLlib makes torch deterministic, which then also writes over all memory before it is used: 7%
+    of the time of learners with convolutions, for the sake of code that reads what nobody wrote.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

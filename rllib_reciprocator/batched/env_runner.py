@@ -29,6 +29,7 @@ from rllib_reciprocator.batched.metrics import SampleLogger
 from rllib_reciprocator.batched.sample import FINAL, LAST, Sample, StepColumns
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
 from rllib_reciprocator.models import Deterministic
+from rllib_reciprocator.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
@@ -115,6 +116,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             **kwargs: What RLlib passes to env runners; ``worker_index`` and ``num_workers`` are used.
         """
         super().__init__(config=config, **kwargs)
+        leave_new_memory()
         self._callbacks = [cls() for cls in force_list(self.config.callbacks_class)]
         gpus = 0 if not self.worker_index else self.config.num_gpus_per_env_runner
         asked = config.sampling_device(self.worker_index or 0)

@@ -34,6 +34,7 @@ from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.intrinsic.registry import IntrinsicReward, intrinsic_reward
 from rllib_reciprocator.models import IS_FIRST
 from rllib_reciprocator.quantiles import QUANTILES, quantiles
+from rllib_reciprocator.ray_internals import leave_new_memory
 from rllib_reciprocator.typed_settings import IntrinsicSettings
 
 ITERATION = "iteration"
@@ -56,6 +57,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
     def build(self) -> None:
         """Builds modules and optimizers, and notes who plays what."""
         super().build()
+        leave_new_memory()
         config = self.config
         self._steps = config.rollout_steps()
         self._horizon = config.horizon()
