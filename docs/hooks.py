@@ -22,7 +22,11 @@ VIEWS = {
         ("cleanup_full", {"map": "full"}),
         ("cleanup_melting_pot", {"map": "melting_pot"}),
     ],
-    "harvest_v0": [("harvest_full", {}), ("harvest_melting_pot", {"map": "melting_pot"})],
+    "harvest_v0": [
+        ("harvest_small", {}),
+        ("harvest_full", {"map": "full"}),
+        ("harvest_melting_pot", {"map": "melting_pot"}),
+    ],
     "matrix_grid_v0": [("matrix_grid_small", {}), ("matrix_grid_melting_pot", {"map": "melting_pot"})],
     "escape_room_v0": [("escape_room", {"num_agents": 5, "num_levers": 3})],
 }

@@ -104,6 +104,7 @@ class Cleanup(Orchard):
         zap_cooldown: int = 0,
         clean_cooldown: int = 0,
         freeze_steps: int = 0,
+        random_starts: bool = False,
         apple_chance: float = 0.05,
         waste_threshold: float = 0.4,
         waste_chance: float = 1.0,
@@ -131,6 +132,7 @@ class Cleanup(Orchard):
             zap_cooldown: Steps after zapping in which one cannot.
             clean_cooldown: Steps after cleaning in which one cannot.
             freeze_steps: How many steps who was hit is away, to return to a free cell to start on.
+            random_starts: Whether any agent may start where a digit is too.
             apple_chance: Of an apple on a free cell in a step, with a clean river.
             waste_threshold: The dirty share of the river from which no apples grow.
             waste_chance: That anything may turn dirty in a step.
@@ -145,7 +147,7 @@ class Cleanup(Orchard):
             ValueError: If the map cannot be read or has no river or orchard, or a number is out of range.
         """
         super().__init__(
-            read_map(map, LETTERS),
+            read_map(map, LETTERS, random_starts),
             (CLEAN,),
             turning=turning,
             zapping=zapping,

@@ -111,22 +111,23 @@ class GridMap:
         return found.reshape(-1, self.count)
 
 
-def read_map(text: str, letters: Mapping[str, Letter]) -> GridMap:
+def read_map(text: str, letters: Mapping[str, Letter], random_starts: bool = False) -> GridMap:
     """Reads a map.
 
     Args:
         text: A line a row. Besides the given letters ``@`` is a wall, and a digit the cell where the agent of that
             number starts, on sand. What is beside the map is a wall too.
         letters: What the letters stand for.
+        random_starts: Whether any agent may start where a digit is too.
 
     Raises:
         ValueError: If a line is shorter than another, or a letter is not known.
     """
-    return _read_map(text, tuple(letters.items()))
+    return _read_map(text, tuple(letters.items()), random_starts)
 
 
 @lru_cache(maxsize=64)
-def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...]) -> GridMap:
+def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...], random_starts: bool) -> GridMap:
     lines = text.strip("\n").split("\n")
     width = max(map(len, lines))
     blocks = 1 + max(letter.block for _, letter in of_letters)
@@ -154,14 +155,15 @@ def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...]) -> GridMap:
     fixed = tuple(of_digit[name] for name in sorted(of_digit))
     if sorted(of_digit) != [str(k) for k in range(len(fixed))] or len(fixed) < sum(c[2] in of_digit for c in cells):
         raise ValueError("map: digits number the agents that start there, each once, from 0 on")
+    freed = fixed if random_starts else ()
     return GridMap(
         size=(len(lines), width),
         places=np.array([(row, column) for row, column, _ in cells]),
         numbers=numbers,
         ground=np.array([*(letters[name].ground for *_, name in cells), WALL, SAND], dtype=np.uint8),
         blocks=tuple(map(len, found)),
-        starts=tuple(k for k, (_, _, name) in enumerate(cells) if letters[name].starts),
-        fixed_starts=fixed,
+        starts=tuple(k for k, (_, _, name) in enumerate(cells) if letters[name].starts or k in freed),
+        fixed_starts=() if random_starts else fixed,
     )
 
 

@@ -43,9 +43,10 @@ class Harvest(Orchard):
     In each step agents return from where they were sent, turn and move; eat what they stand on; zap; and then apples
     grow, with a chance that ``growth`` gives by the number of apples near.
 
-    Presets, chosen by ``map``: ``full`` has the map and figures of SSD (Vinitsky et al., 2019; Hughes et al., 2018),
-    figures which are those of a map of your own too; ``melting_pot`` has those of Melting Pot 2.0 (Agapiou et al.,
-    2022), on a map with the same counts. What is set beside ``map`` goes before the preset.
+    Presets, chosen by ``map``: ``small`` is for two who face up for ever and do not zap, with four groups of five
+    apples that grow faster, on 9x9 cells; ``full`` has the map and figures of SSD (Vinitsky et al., 2019; Hughes et
+    al., 2018), figures which are those of a map of your own too; ``melting_pot`` has those of Melting Pot 2.0 (Agapiou
+    et al., 2022), on a map with the same counts. What is set beside ``map`` goes before the preset.
 
     Differs from the public versions as :class:`social_dilemmas.cleanup.Cleanup` does. In SSD's code the cells near are
     the eight around, as here by default, since its radius bounds the squared distance; Melting Pot's are twelve.
@@ -54,6 +55,15 @@ class Harvest(Orchard):
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "map": maps.HARVEST_SMALL,
+            "num_agents": 2,
+            "num_steps": 100,
+            "turning": False,
+            "zapping": False,
+            "view": 4,
+            "growth": (0.0, 0.01, 0.03, 0.06),
+        },
         "full": {"map": maps.HARVEST_FULL},
         "melting_pot": {
             "map": maps.HARVEST_MELTING_POT,
@@ -82,6 +92,7 @@ class Harvest(Orchard):
         zap_penalty: float = 50.0,
         zap_cooldown: int = 0,
         freeze_steps: int = 0,
+        random_starts: bool = False,
         neighbours: int = 8,
         growth: tuple[float, ...] = (0.0, 0.005, 0.02, 0.05),
         num_steps: int = 1000,
@@ -103,6 +114,7 @@ class Harvest(Orchard):
             zap_penalty: What it costs to be hit.
             zap_cooldown: Steps after zapping in which one cannot.
             freeze_steps: How many steps who was hit is away, to return to a free cell to start on.
+            random_starts: Whether any agent may start where a digit is too.
             neighbours: How many cells are near: 8 or 12.
             growth: Chances of an apple in a step by the number of apples near; the last is that of more too.
             num_steps: Steps of an episode.
@@ -113,7 +125,7 @@ class Harvest(Orchard):
             ValueError: If the map cannot be read or has no orchard, or a number is out of range.
         """
         super().__init__(
-            read_map(map, LETTERS),
+            read_map(map, LETTERS, random_starts),
             turning=turning,
             zapping=zapping,
             zap_cost=zap_cost,

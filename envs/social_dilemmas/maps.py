@@ -78,6 +78,20 @@ CLEANUP_MELTING_POT = """
 @BBBBBBBBBBBBBBBBBBBBBBBB    @
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"""
 
+# 20 apples in four groups, 8 cells to start on.
+HARVEST_SMALL = """
+@@@@@@@@@@@
+@P   P   P@
+@  A   A  @
+@ AAA AAA @
+@  A   A  @
+@P       P@
+@  A   A  @
+@ AAA AAA @
+@  A   A  @
+@P   P   P@
+@@@@@@@@@@@"""
+
 # The map of SSD: 155 apples, 20 cells to start on.
 HARVEST_FULL = """
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@

@@ -87,6 +87,7 @@ class MatrixGrid(GridWorld):
         beam_length: int = 3,
         cooldown: int = 2,
         freeze_steps: int = 21,
+        random_starts: bool = False,
         num_steps: int = 1000,
         num_games: int = 1,
         device: str | torch.device = "cpu",
@@ -108,6 +109,7 @@ class MatrixGrid(GridWorld):
             cooldown: Steps after a beam in which one cannot fire.
             freeze_steps: How many steps who interacted is away, to return to a free cell to start on; with 0 they stay
                 where they are.
+            random_starts: Whether any agent may start where a digit is too.
             num_steps: Steps of an episode.
             num_games: B, how many copies are stepped together.
             device: Where all tensors live.
@@ -121,7 +123,7 @@ class MatrixGrid(GridWorld):
         letters = {name: Letter(TOKEN + k, 0) for k, name in enumerate("abcdef"[:kinds])}
         letters |= {"?": Letter(TOKEN + kinds - 1, 0), "P": Letter(SAND, 1, starts=True), " ": Letter(SAND, 1)}
         super().__init__(
-            read_map(map, letters),
+            read_map(map, letters, random_starts),
             (*MOVES, STAY, *TURNS, INTERACT),
             view=view,
             beam_length=beam_length,

@@ -150,7 +150,7 @@ _GAMES = {
             "harvest_v0",
             "social_dilemmas.harvest:Harvest",
             "Harvest for N players: apples grow beside apples, and never where none is left.",
-            {"map": "full"},
+            {"map": "small"},
         ),
         GameSpec(
             "matrix_grid_v0",

@@ -267,6 +267,10 @@ def test_where_agents_start():
     assert {where(small, 0, copy) for copy in range(50)} == {(5, 2)}
     assert {where(small, 1, copy) for copy in range(50)} == {(1, 4)}
     assert (small._headings == UP).all()
+    either = social_dilemmas.make("cleanup_v0", 50, random_starts=True)
+    either.reset(seed=0)
+    for agent in (0, 1):
+        assert {where(either, agent, copy) for copy in range(50)} == {(5, 2), (1, 4)}
     full = social_dilemmas.make("cleanup_v0", 500, map="full", num_agents=10)
     full.reset(seed=0)
     assert set(full._cells.flatten().tolist()) == set(full.map.starts)
@@ -280,6 +284,7 @@ def test_where_agents_start():
         ("cleanup_v0", "medium", (12, 16, 8, 0)),
         ("cleanup_v0", "full", (103, 119, 56, 10)),
         ("cleanup_v0", "melting_pot", (122, 147, 79, 19)),
+        ("harvest_v0", "small", (20, 0, 0, 8)),
         ("harvest_v0", "full", (155, 0, 0, 20)),
         ("harvest_v0", "melting_pot", (64, 0, 0, 60)),
     ],
