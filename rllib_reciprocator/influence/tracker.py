@@ -59,7 +59,7 @@ class InfluenceTracker:
         modules: Mapping[str, Any],
         suffixes: Sequence[str],
     ) -> None:
-        """Starts with balances of zero.
+        """Starts with the agents' initial balances.
 
         Args:
             game: The games.
@@ -91,14 +91,17 @@ class InfluenceTracker:
         self.needs_probs = any(each.estimator.uses_behavior for each in self._measures)
         agents = torch.arange(n, device=game.device)
         self._of, self._others = agents[:, None], (agents[:, None] + agents[1:]) % n
-        self._balance = torch.zeros(game.num_games, n, n, device=game.device)
+        initial = [own.initial_balance if own else 0.0 for own in settings]
+        towards_others = ~torch.eye(n, dtype=torch.bool)
+        self._initial = (torch.tensor(initial) * towards_others).to(game.device)
+        self._balance = self._initial.repeat(game.num_games, 1, 1)
 
     def start(self, where: Tensor | None) -> None:
-        """Sets balances to zero, in the games ``[B]`` bool that start anew, or in all."""
+        """Sets balances to the initial ones, in the games ``[B]`` bool that start anew, or in all."""
         if where is None:
-            self._balance = torch.zeros_like(self._balance)
+            self._balance = self._initial.repeat(self._game.num_games, 1, 1)
         else:
-            self._balance = torch.where(where[:, None, None], 0.0, self._balance)
+            self._balance = torch.where(where[:, None, None], self._initial, self._balance)
 
     def inputs(self) -> dict[str, Tensor]:
         """The balance of each agent towards those after it, ``[B, N, N - 1]``."""

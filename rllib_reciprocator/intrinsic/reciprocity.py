@@ -188,6 +188,7 @@ class ReciprocitySettings(IntrinsicSettings):
     reward: Literal[tuple(REWARDS)] | None = None  # type: ignore[valid-type]
     weight: float | WeightSchedule | None = None
     balance_decay: Share | None = None
+    initial_balance: Annotated[float, Field(ge=0.0)] = 0.0
     normalize: bool = False
     observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0

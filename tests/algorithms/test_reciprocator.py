@@ -237,10 +237,7 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, setti
 def test_learned_estimators_play_every_game(build, env, sees, influence):
     if sees == "own" and (influence != "reward" or not social_dilemmas.make(env).fully_observed):
         pytest.skip("own goes with reward, in games in which agents know what others see")
-    a_config = config(env=env, games=8, influence=influence, estimator_sees=sees, balance_decay=0.9)
-    if env == "harvest_v0":
-        a_config.environment(env_config={"map": "AAPP\nAAPP", "num_agents": 2, "view": 1})
-    algo = build(a_config)
+    algo = build(config(env=env, games=8, influence=influence, estimator_sees=sees, balance_decay=0.9))
     for _ in range(2):
         result = algo.train()
     assert np.isfinite(float(result["learners"]["influence"]["loss"]))

@@ -52,6 +52,20 @@ def test_columns_are_those_of_the_game():
     assert not sample.joint["truncated"][:, :-1].any()
 
 
+def test_episodes_start_with_the_initial_balance():
+    """Of Reciprocators, towards each other; then it decays and moves as any. Naive learners have none."""
+    players = {"player_0": "reciprocator", "player_1": "ppo"}
+    built = config(players, env="coins_v0", reward="petty_payoff", balance_decay=0.5, initial_balance=3.0)
+    built.env_runners(rollout_fragment_length=12)
+    (sample,) = runner(built).sample()
+    before, influence = sample.joint["balance"], sample.joint["influence"]
+    initial = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    for first in (0, 6):
+        assert (before[:, first] == initial).all()
+        moved = 0.5 * initial + influence[:, first] - influence[:, first].transpose(1, 2)
+        torch.testing.assert_close(before[:, first + 1], moved)
+
+
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0", "cleanup_v0"])
 def test_a_sample_is_about_as_large_as_it_is_said_to_be(env):
     built = config(env=env, games=64)

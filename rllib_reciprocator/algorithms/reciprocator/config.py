@@ -41,6 +41,7 @@ class ReciprocatorConfig(BatchedConfig):
         reward: str | None = NotProvided,
         weight: float | dict[str, float] | None = NotProvided,
         balance_decay: float | None = NotProvided,
+        initial_balance: float = NotProvided,
         normalize: bool = NotProvided,
         observe_balance: bool | None = NotProvided,
         balance_scale: float = NotProvided,
@@ -78,6 +79,8 @@ class ReciprocatorConfig(BatchedConfig):
                 does to the others is shared among as many.
             balance_decay: Share of the influence balance that is kept from step to step (the paper's decay d), from 0
                 to 1. None for the paper's: 0 where the game has a payoff table, gamma elsewhere.
+            initial_balance: Towards each other player, with which an episode starts (the paper's: 0). With more a
+                Reciprocator is kind first, and as long as it has not given more than that without a return.
             normalize: Whether reciprocal rewards are standardised over the batch before they are weighted.
             observe_balance: Whether a Reciprocator sees its balance towards each other player; None for yes, unless
                 the game has a payoff table. (What is to be answered in a matrix game is seen in the last actions.)
