@@ -29,8 +29,23 @@ class RewardModelInfluence(RegressionInfluence):
     from: ``policy``, the probabilities with which j chose; ``modelled``, a second network that learns from what is seen
     what each agent does, for players who do not tell; ``uniform``, as if j chose each action alike; and
     ``uniform_share``, how much of the last is mixed into the others. Who always does the same has no influence by its
-    own choices, and some by what it might do.
+    own choices, and some by what it might do. With ``shared`` one network tells the worth to any agent from its place:
+    its own observation and action first, then those of the agents after it. Then all are measured alike; networks with
+    an output an agent err for each in another way, and what two owe each other is off by the difference.
     """
+
+    _after: Tensor
+
+    def setup(self) -> None:
+        """Builds the networks, and notes who is the k-th after whom."""
+        super().setup()
+        agents = torch.arange(self.num_agents)
+        self.register_buffer("_after", (agents[:, None] + agents) % self.num_agents, persistent=False)
+
+    @property
+    def shared(self) -> bool:
+        """Whether one network tells the worth to any agent."""
+        return self.model_config.get("shared", False)
 
     @property
     def uses_behavior(self) -> bool:
@@ -40,7 +55,8 @@ class RewardModelInfluence(RegressionInfluence):
     def build_networks(self) -> dict[str, nn.Module]:
         """A network for rewards, and one for behaviour if that is learned."""
         n = self.num_agents
-        networks: dict[str, nn.Module] = {"reward": self.joint_action_network(1, 2 * n if self.regresses_future else n)}
+        outputs = (1 if self.shared else n) * (2 if self.regresses_future else 1)
+        networks: dict[str, nn.Module] = {"reward": self.joint_action_network(1, outputs)}
         if self.model_config["counterfactual"] == MODELLED:
             networks["behavior"] = self.network(1, n * self.num_actions)
         return networks
@@ -70,16 +86,36 @@ class RewardModelInfluence(RegressionInfluence):
             return torch.full(shape, 1.0 / self.num_actions, device=flat.actions.device)
         return self.acting["behavior"](self.inputs(flat.state, flat.time_left))[0].view(shape).softmax(-1)
 
+    def rows_of_network(self, steps: Transition) -> tuple[Tensor, Tensor]:
+        """What goes into the network of rewards, inputs and actions: a row a step, or one for each agent's place."""
+        if not self.shared:
+            return self.inputs(steps.state, steps.time_left), steps.actions[None]
+        state, actions = (columns[:, self._after].flatten(0, 1) for columns in (steps.state, steps.actions))
+        return self.inputs(state, steps.time_left.repeat_interleave(self.num_agents)), actions[None]
+
+    def outputs(self, networks: nn.ModuleDict, steps: Transition) -> Tensor:
+        """What the network of rewards says of the joint actions, ``[rows, N or 2N]`` as :meth:`targets`."""
+        out = networks["reward"](*self.rows_of_network(steps))[0]
+        if not self.shared:
+            return out
+        return out.view(len(steps.actions), self.num_agents, -1).transpose(1, 2).flatten(1)
+
     def alternatives_worth(self, flat: Transition) -> Tensor:
         """What every alternative action of every agent would be worth to all, ``[rows, N, A, N]``."""
-        inputs = self.inputs(flat.state, flat.time_left)
-        return self.worth(self.alternatives("reward", inputs, flat.actions[None])[0])
+        worth = self.worth(self.alternatives("reward", *self.rows_of_network(flat))[0])
+        if not self.shared:
+            return worth
+        n = self.num_agents
+        # Of the k-th after i; agent j is the (j - i)-th.
+        of_places = worth.view(-1, n, n, self.num_actions)
+        agents = torch.arange(n, device=worth.device)
+        return of_places[:, agents, (agents[:, None] - agents) % n].transpose(2, 3)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         transition = Transition.of(batch)
-        inputs = self.inputs(transition.state, transition.time_left)
-        out = {"reward": self.online["reward"](inputs, transition.actions[None])[0]}
+        out = {"reward": self.outputs(self.online, transition)}
         if "behavior" in self.online:
+            inputs = self.inputs(transition.state, transition.time_left)
             out["behavior"] = self.online["behavior"](inputs)[0].unflatten(-1, (self.num_agents, self.num_actions))
         return out
 

@@ -13,7 +13,7 @@ from rllib_reciprocator.influence.reward_model import MODELLED, POLICY, RewardMo
 from rllib_reciprocator.influence.tabular import TabularInfluence
 from rllib_reciprocator.influence.transition_model import TransitionInfluence
 from rllib_reciprocator.influence.value_model import ValueInfluence
-from rllib_reciprocator.influence.view import OWN, STATE, view_space
+from rllib_reciprocator.influence.view import OBSERVATIONS, OWN, STATE, view_space
 from rllib_reciprocator.intrinsic import ReciprocitySettings
 from rllib_reciprocator.models import OBSERVES, PREDICTS
 from social_dilemmas.batched_game import BatchedGame
@@ -22,7 +22,7 @@ INFLUENCE_MODULE_ID = "influence"
 # Settings that only learned estimators, and only the table, have.
 LEARNED = (
     "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
-    "future_weight", "counterfactual", "uniform_share",
+    "future_weight", "counterfactual", "uniform_share", "estimator_shared",
 )  # fmt: skip
 TABLE = ("prior", "exploration")
 
@@ -77,6 +77,15 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             _check_idle(settings, ("counterfactual", "uniform_share"), "for reward, value and transition")
         if estimator in (OwnViewInfluence, TransitionInfluence) and settings.uniform_share:
             raise ValueError("reciprocity.uniform_share: for reward and value, with what all see")
+        if settings.estimator_shared and (
+            sees != OBSERVATIONS
+            or estimator not in (RewardModelInfluence, ValueInfluence)
+            or settings.counterfactual == MODELLED
+        ):
+            raise ValueError(
+                "reciprocity.estimator_shared: needs estimator_sees observations, influence reward or value, and"
+                " counterfactual policy or uniform"
+            )
         if estimator is ValueInfluence:
             _check_idle(settings, ("future_weight",), "value has the future in it")
         else:
@@ -87,6 +96,7 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             "horizon": game.horizon,
             "counterfactual": settings.counterfactual or (MODELLED if sees == OWN else POLICY),
             "uniform_share": settings.uniform_share,
+            "shared": settings.estimator_shared,
             "tau": settings.tau,
             "lambda": settings.estimator_lambda,
             "future_weight": settings.future_weight,

@@ -60,9 +60,7 @@ class ValueInfluence(RewardModelInfluence):
     @torch.no_grad()
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
         """Steps and their lambda-returns by the network as it is now."""
-        flat = steps.flattened()
-        inputs = self.inputs(flat.state, flat.time_left)
-        values = self.acting["reward"](inputs, flat.actions[None])[0].view_as(steps.rewards)
+        values = self.outputs(self.acting, steps.flattened()).view_as(steps.rewards)
         gamma, lambda_ = self.model_config["gamma"], self.model_config["lambda"]
         returns = lambda_returns(steps.rewards, values, ended, gamma, lambda_)
         return {**super().replay_rows(steps, ended), "returns": returns.flatten(0, 1)}

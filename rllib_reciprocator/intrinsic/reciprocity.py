@@ -180,9 +180,9 @@ class ReciprocitySettings(IntrinsicSettings):
     """
 
     common: ClassVar[tuple[str, ...]] = (
-        "influence", "future_weight", "estimator_sees", "counterfactual", "uniform_share", "estimator_hiddens",
-        "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau", "warmup_iterations",
-        "buffer_iterations", "update_period_iters", "prior", "exploration", "always_estimate",
+        "influence", "future_weight", "estimator_sees", "estimator_shared", "counterfactual", "uniform_share",
+        "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
+        "warmup_iterations", "buffer_iterations", "update_period_iters", "prior", "exploration", "always_estimate",
     )  # fmt: skip
 
     reward: Literal[tuple(REWARDS)] | None = None  # type: ignore[valid-type]
@@ -196,6 +196,7 @@ class ReciprocitySettings(IntrinsicSettings):
     influence: Literal["auto", "tabular", "reward", "counterfactual", "transition", "value"] = "auto"
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     estimator_sees: Literal["state", "observations", "own"] = "state"
+    estimator_shared: bool = False
     counterfactual: Literal["policy", "modelled", "uniform"] | None = None
     uniform_share: Share = 0.0
     estimator_hiddens: Annotated[list[Width], Field(default_factory=lambda: [64, 64], min_length=1, max_length=8)]

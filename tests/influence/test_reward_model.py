@@ -5,7 +5,8 @@ from torch.nn import functional
 import social_dilemmas
 from benchmarks.influence import correlation, error, estimator, fit, played
 from rllib_reciprocator.influence import RewardModelInfluence, Transition
-from rllib_reciprocator.influence.view import view
+from rllib_reciprocator.influence.value_model import ValueInfluence
+from rllib_reciprocator.influence.view import OBSERVATIONS, view
 
 
 def reward_of(model, transition):
@@ -167,3 +168,43 @@ def test_a_uniform_share_is_mixed_in():
     model.model_config |= {"uniform_share": 0.0, "counterfactual": "uniform"}
     torch.testing.assert_close(found[1.0], model.influence(seen).received, atol=1e-5, rtol=1e-4)
     assert (found[1.0] - found[0.0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [RewardModelInfluence, ValueInfluence])
+@pytest.mark.parametrize("num_agents", [2, 3])
+def test_one_network_measures_all_agents_alike(kind, num_agents):
+    """If agents change places, what each does to each changes places with them."""
+    data = played(8, sees=OBSERVATIONS, num_agents=num_agents, num_steps=3)
+    seen, behavior = data.steps.flattened(), data.behavior.flatten(0, 1)
+    model = estimator(kind, num_agents=num_agents, sees=OBSERVATIONS, shared=True, **{"lambda": 0.9})
+    found = model.influence(seen, behavior).received
+    turned = seen._replace(state=seen.state.roll(-1, 1), actions=seen.actions.roll(-1, 1))
+    after = model.influence(turned, behavior.roll(-1, 1)).received
+    torch.testing.assert_close(after, found.roll((-1, -1), (1, 2)), atol=1e-5, rtol=1e-4)
+    assert found.std() > 0
+
+
+@pytest.mark.parametrize("future_weight", [0.0, 1.0])
+def test_alternatives_of_one_network_are_other_joint_actions(future_weight):
+    seen = played(8, sees=OBSERVATIONS, num_agents=3, num_steps=3).steps.flattened()
+    settings = {"sees": OBSERVATIONS, "shared": True, "future_weight": future_weight}
+    model = estimator(RewardModelInfluence, num_agents=3, **settings)
+    worth = model.alternatives_worth(seen)
+    for agent in range(3):
+        for action in range(5):
+            joint = seen.actions.clone()
+            joint[:, agent] = action
+            told = model.worth(model.outputs(model.acting, seen._replace(actions=joint)))
+            torch.testing.assert_close(worth[:, agent, action], told)
+
+
+def test_one_network_learns_rewards():
+    data, fresh = (played(128, sees=OBSERVATIONS, seed=seed, num_agents=3) for seed in (1, 2))
+    model = estimator(RewardModelInfluence, num_agents=3, sees=OBSERVATIONS, shared=True)
+    seen, behavior = fresh.steps.flattened(), fresh.behavior.flatten(0, 1)
+    exact = fresh.exact.flatten(0, 1)
+    before = error(model.influence(seen, behavior).received, exact)
+    fit(model, data)
+    found = model.influence(seen, behavior).received
+    assert correlation(found, exact) > 0.5
+    assert error(found, exact) < before

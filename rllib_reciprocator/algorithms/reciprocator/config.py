@@ -49,6 +49,7 @@ class ReciprocatorConfig(BatchedConfig):
         influence: str = NotProvided,
         future_weight: float = NotProvided,
         estimator_sees: str = NotProvided,
+        estimator_shared: bool = NotProvided,
         counterfactual: str | None = NotProvided,
         uniform_share: float = NotProvided,
         estimator_hiddens: list[int] = NotProvided,
@@ -98,6 +99,9 @@ class ReciprocatorConfig(BatchedConfig):
             estimator_sees: ``state``, the joint state; ``observations``, those of all players; or ``own``: each
                 Reciprocator learns from its own observations and rewards, and the actions that it sees, and uses
                 nothing else of anybody's (:class:`rllib_reciprocator.influence.OwnViewInfluence`). Needs ``reward``.
+            estimator_shared: Whether one network, of ``reward`` or ``value``, tells what actions are worth to any agent
+                from its place, where ``estimator_sees`` is ``observations``: then all are measured alike. If not, each
+                has outputs of its own.
             counterfactual: What ``reward`` and ``transition`` put in the place of an action: ``policy``, the
                 probabilities with which the influencer chose; ``modelled``, what it is learned to do where it sees what
                 the estimator sees; or ``uniform``. None for policy, or modelled where each sees its own.
