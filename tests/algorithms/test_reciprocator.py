@@ -214,6 +214,7 @@ def test_the_estimator_learns_and_leaves_the_players_alone(build):
         {"influence": "reward"},
         {"influence": "reward", "counterfactual": "modelled", "tau": 0.5},
         {"influence": "reward", "estimator_sees": "observations"},
+        {"influence": "reward", "estimator_sees": "observations", "estimator_shared": True},
         {"influence": "reward", "estimator_sees": "own"},
         {"influence": "counterfactual", "tau": 0.1, "estimator_hiddens": [16]},
         {"influence": "transition"},
@@ -477,6 +478,8 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
             "model_config: RLlib cannot build it",
         ),
         (lambda c: c.reciprocity(estimator_sees="own"), "tabular looks states up"),
+        (lambda c: c.reciprocity(estimator_shared=True), "estimator_shared: not for tabular"),
+        (lambda c: c.reciprocity(influence="value", estimator_shared=True), "needs estimator_sees observations"),
         (lambda c: c.reciprocity(influence="counterfactual", estimator_sees="own"), "own goes with influence reward"),
         (
             lambda c: c.reciprocity(influence="reward", estimator_sees="own", counterfactual="policy"),

@@ -198,13 +198,13 @@ def test_alternatives_of_one_network_are_other_joint_actions(future_weight):
             torch.testing.assert_close(worth[:, agent, action], told)
 
 
-def test_one_network_learns_rewards():
-    data, fresh = (played(128, sees=OBSERVATIONS, seed=seed, num_agents=3) for seed in (1, 2))
-    model = estimator(RewardModelInfluence, num_agents=3, sees=OBSERVATIONS, shared=True)
+def test_one_network_learns_more_of_the_same_steps():
+    """It learns from the place of each agent what holds for all of them."""
+    data, fresh = (played(128, sees=OBSERVATIONS, seed=seed) for seed in (1, 2))
     seen, behavior = fresh.steps.flattened(), fresh.behavior.flatten(0, 1)
-    exact = fresh.exact.flatten(0, 1)
-    before = error(model.influence(seen, behavior).received, exact)
-    fit(model, data)
-    found = model.influence(seen, behavior).received
-    assert correlation(found, exact) > 0.5
-    assert error(found, exact) < before
+    correlations = []
+    for shared in (False, True):
+        model = estimator(RewardModelInfluence, sees=OBSERVATIONS, shared=shared)
+        fit(model, data)
+        correlations.append(correlation(model.influence(seen, behavior).received, fresh.exact.flatten(0, 1)))
+    assert correlations[1] > max(0.7, correlations[0] + 0.1)
