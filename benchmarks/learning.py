@@ -30,7 +30,8 @@ def main() -> None:
     """Parses and trains."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("example", help="name of a tuned example")
-    parser.add_argument("--seeds", type=int, default=10, help="seeds 1 to this")
+    parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--report", type=int, nargs="+", default=[25, 50, 100, 200, 300], help="iterations to print")
     parser.add_argument("--threshold", type=float, default=0.9, help="of the first iteration to look for")
@@ -53,7 +54,7 @@ def main() -> None:
     algorithm = check(experiment, options.example)
     firsts: list[float] = []
     not_finite = 0
-    for seed in range(1, options.seeds + 1):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         settings = {**merged(experiment.config, options.config), "seed": seed}
         algo = build_config(algorithm, experiment.env, settings).build_algo()
         first, reached, seconds, shown = None, None, 0.0, []
