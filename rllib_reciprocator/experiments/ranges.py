@@ -75,7 +75,7 @@ RANGES: dict[str, Range] = {
     "seed": Range(0, 2**31 - 1),
 }  # fmt: skip
 # Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.
-_SCHEDULED = ("lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule")
+SCHEDULED = ("lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule")
 
 
 def range_of(name: str) -> Range:
@@ -96,7 +96,7 @@ def check_range(path: str, name: str, value: Any) -> None:
     Raises:
         UserError: If a number is out of range or not a number.
     """
-    if name in _SCHEDULED and isinstance(value, list):
+    if name in SCHEDULED and isinstance(value, list):
         last = -1.0
         for point in value:
             if not isinstance(point, list | tuple) or len(point) != 2:

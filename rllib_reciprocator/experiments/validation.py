@@ -21,7 +21,7 @@ from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
 from rllib_reciprocator.episodes.reciprocate import SUPPORTED, check_modules
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
 from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
-from rllib_reciprocator.experiments.ranges import check_range
+from rllib_reciprocator.experiments.ranges import SCHEDULED, check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models.settings import model_settings_class
@@ -159,9 +159,11 @@ def _check_settings(settings: dict[str, Any], config: AlgorithmConfig, path: str
         default = vars(config).get(_ALIASES.get(key, key))
         if value is None and default is not None and key not in _MAY_BE_NONE:
             raise UserError(f"{path}.{key}: is null; leave it out for the default, {default!r}")
-        if key in types:
+        # The points of a schedule are looked at with the range. RLlib takes more schedules than its annotations say.
+        scheduled = key in SCHEDULED and isinstance(value, list)
+        if key in types and not scheduled:
             _check_type(f"{path}.{key}", value, types[key])
-        elif isinstance(default, bool | int | float | str):
+        elif isinstance(default, bool | int | float | str) and not scheduled:
             _check_type(f"{path}.{key}", value, float | int if isinstance(default, float) else type(default))
         check_range(f"{path}.{key}", key, value)
 

@@ -51,6 +51,7 @@ def test_every_number_has_a_range(name, key):
         ({"lr": [[5, 0.1]]}, "begin with 0 and rise"),
         ({"lr": [[0, 0.1], [0, 0.2]]}, "begin with 0 and rise"),
         ({"lr": []}, "a schedule has one"),
+        ({"entropy_coeff": [[0, "x"]]}, "config.entropy_coeff: 'x' is not a number"),
         ({"gamma": 2}, "config.gamma: 2 must be at least 0 and at most 1"),
         ({"lambda": 2}, "config.lambda: 2 must be at least 0 and at most 1"),
         ({"clip_param": -0.2}, "config.clip_param: -0.2 must be above 0"),

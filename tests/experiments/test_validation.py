@@ -89,6 +89,8 @@ def test_settings_that_are_wrong(settings, complaint):
         {"env": "public_goods_v0", "env_config": {"num_agents": 3, "multiplier": 2}},
         {"lr": [[0, 0.1], [1000, 0.01]], "num_env_runners": 2, "model_config": {"fcnet_activation": "tanh"}},
         {"run": "PPO", "env": "CartPole-v1", "model_config": {"fcnet_hiddens": [8]}, "lr": 1e-3},
+        {"entropy_coeff": [[0, 0.01], [1000, 0.001]]},
+        {"run": "PPO", "env": "CartPole-v1", "entropy_coeff": [[0, 0.01], [1000, 0.001]]},
         {"run": "APPO", "env": "CartPole-v1"},
     ],
 )
