@@ -21,7 +21,7 @@ from rllib_reciprocator.influence import (
     Transition,
 )
 from rllib_reciprocator.influence.regression import RegressionInfluence
-from rllib_reciprocator.influence.view import OWN, STATE, view, view_space
+from rllib_reciprocator.influence.view import OBSERVATIONS, OWN, STATE, view, view_space
 from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
 
 ESTIMATORS: dict[str, tuple[type[RegressionInfluence], dict[str, Any]]] = {
@@ -29,6 +29,8 @@ ESTIMATORS: dict[str, tuple[type[RegressionInfluence], dict[str, Any]]] = {
     "reward, modelled": (RewardModelInfluence, {"counterfactual": "modelled"}),
     "reward, uniform": (RewardModelInfluence, {"counterfactual": "uniform"}),
     "reward, own": (OwnViewInfluence, {"counterfactual": "modelled", "sees": OWN}),
+    "reward, observations": (RewardModelInfluence, {"sees": OBSERVATIONS}),
+    "reward, shared": (RewardModelInfluence, {"sees": OBSERVATIONS, "shared": True}),
     "counterfactual": (CounterfactualInfluence, {}),
 }
 GAMMA = 0.99
@@ -153,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     exact = played(512, seed=1000)
     print(f"exact: mean reciprocal reward {mean_reciprocal(exact.exact, exact.exact):+.4f}")
-    print(f"{'estimator':18} {'steps':>8}  correlation  error  mean reciprocal reward")
+    print(f"{'estimator':20} {'steps':>8}  correlation  error  mean reciprocal reward")
     for name, (kind, settings) in ESTIMATORS.items():
         fresh = played(512, seed=1000, sees=settings.get("sees", STATE))
         for games in options.games:
@@ -166,7 +168,7 @@ def main() -> None:
                 truth = fresh.exact.repeat(2, 1, 1, 1)
                 found.append((correlation(both, truth), error(both, truth), mean_reciprocal(*influence)))
             means = torch.tensor(found).mean(0).tolist()
-            print(f"{name:18} {games * 32:8,}  {means[0]:11.2f}  {means[1]:5.2f}  {means[2]:+.4f}", flush=True)
+            print(f"{name:20} {games * 32:8,}  {means[0]:11.2f}  {means[1]:5.2f}  {means[2]:+.4f}", flush=True)
 
 
 if __name__ == "__main__":
