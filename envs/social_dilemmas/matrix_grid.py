@@ -12,12 +12,13 @@ from torch import Tensor
 
 from social_dilemmas import maps
 from social_dilemmas.grid_map import MOVES, SAND, TURNS, Letter, read_map
-from social_dilemmas.grid_world import FIRE, GROUND_CLASSES, STAY, GridWorld, Rays, check_ranges
+from social_dilemmas.grid_world import FIRE, STAY, GridWorld, Rays, check_ranges
 from social_dilemmas.matrix_game import read_table
 from social_dilemmas.registry import did_you_mean
 
 TOKEN = 2
-MOST_KINDS = GROUND_CLASSES - TOKEN
+# Letters of the kinds of tokens in maps, as many as there are classes left for them.
+KINDS = "abcdef"
 INTERACT = "interact"
 # Rewards of who chooses the row and who chooses the column, in Melting Pot 2.0's figures.
 TABLES = {
@@ -120,10 +121,9 @@ class MatrixGrid(GridWorld):
         """
         table = _table(payoffs)
         kinds = len(table)
-        letters = {name: Letter(TOKEN + k, 0) for k, name in enumerate("abcdef"[:kinds])}
-        letters |= {"?": Letter(TOKEN + kinds - 1, 0), "P": Letter(SAND, 1, starts=True), " ": Letter(SAND, 1)}
+        tokens = {name: Letter(TOKEN + k, 0) for k, name in enumerate(KINDS[:kinds])} | {"?": Letter(TOKEN, 0)}
         super().__init__(
-            read_map(map, letters, random_starts),
+            read_map(map, {**tokens, "P": Letter(SAND, 1, starts=True), " ": Letter(SAND, 1)}, random_starts),
             (*MOVES, STAY, *TURNS, INTERACT),
             view=view,
             beam_length=beam_length,
@@ -138,9 +138,9 @@ class MatrixGrid(GridWorld):
         check_ranges({"regrowth": regrowth}, 0, 1)
         self._places = self.map.blocks[0]
         if not self._places:
-            raise ValueError(f"map: there are no tokens; give some of {', '.join(letters)[:-6]}")
+            raise ValueError(f"map: there are no tokens; give some of {', '.join(tokens)}")
         self.num_kinds = kinds
-        self.class_names = (*self.class_names, *(f"token {name}" for name in "abcdef"[:kinds]))
+        self.class_names = (*self.class_names, *(f"token {name}" for name in KINDS[:kinds]))
         self.beam_names[2] = INTERACT
         self.reward_range = (min(0.0, float(table.min())), max(0.0, float(table.max())))
         self._table, self._initial_tokens, self._regrowth = table.to(self.device), initial_tokens, regrowth
@@ -151,9 +151,8 @@ class MatrixGrid(GridWorld):
         rows, columns = self.map.size
         top = int(self.state_space.high.max())
         self.state_space = gymnasium.spaces.Box(0, top, (rows + kinds * num_agents, columns), np.uint8)
-        drawn = [text == "?" for text in map if text in letters and letters[text].block == 0]
         self._bars_seen, self._bars_of_map = self._bars(self.view_size[1]), self._bars(columns)
-        self._drawn = torch.tensor(drawn, device=self.device)[:, None]
+        self._drawn = torch.tensor([letter == "?" for letter in map if letter in tokens], device=self.device)[:, None]
         # What each agent has; and what it had, and the other, when it last interacted.
         self._tokens = torch.zeros(kinds, num_agents, num_games, dtype=torch.uint8, device=self.device)
         self._met = torch.zeros(2, *self._tokens.shape, dtype=torch.uint8, device=self.device)
@@ -230,9 +229,10 @@ class MatrixGrid(GridWorld):
         shares = counts / counts.sum(0).clamp(min=1.0)
         of_others = shares.gather(1, partner.expand_as(shares))
         # The earlier of two chooses the row.
-        by_row = torch.einsum("anb,acp,cnb->pnb", shares, self._table, of_others)
-        by_column = torch.einsum("anb,acp,cnb->pnb", of_others, self._table, shares)
-        rewards = torch.where(self._agents[:, None] < partner, by_row[0], by_column[1])
+        of_row, of_column = self._table.unbind(-1)
+        by_row = torch.einsum("anb,ac,cnb->nb", shares, of_row, of_others)
+        by_column = torch.einsum("anb,ac,cnb->nb", of_others, of_column, shares)
+        rewards = torch.where(self._agents[:, None] < partner, by_row, by_column)
         self._met = torch.where(met, torch.stack([self._tokens, of_other]), self._met)
         self._tokens = self._tokens.masked_fill(met, 0)
         return rewards * met, shares[0]
@@ -279,7 +279,7 @@ class MatrixGrid(GridWorld):
     def _caption(self, copy: int) -> str:
         held = self._tokens[..., copy].t().tolist()
         shown = (
-            f"{agent}: " + " ".join(f"{k}{name}" for k, name in zip(of, "abcdef", strict=False))
+            f"{agent}: " + " ".join(f"{k}{name}" for k, name in zip(of, KINDS, strict=False))
             for agent, of in enumerate(held)
         )
         return f"{super()._caption(copy)}   {'   '.join(shown)}"
@@ -293,7 +293,7 @@ def _table(payoffs: str | Sequence) -> Tensor:
         payoffs = TABLES[payoffs]
     table = read_table(payoffs)
     kinds = len(table) if table.dim() else 0
-    if not 2 <= kinds <= MOST_KINDS or table.shape != (kinds, kinds, 2):
+    if not 2 <= kinds <= len(KINDS) or table.shape != (kinds, kinds, 2):
         shape = "x".join(map(str, table.shape))
-        raise ValueError(f"payoffs has shape {shape}; it must be K x K x 2, with K from 2 to {MOST_KINDS}")
+        raise ValueError(f"payoffs has shape {shape}; it must be K x K x 2, with K from 2 to {len(KINDS)}")
     return table
