@@ -10,17 +10,22 @@ from rllib_reciprocator.experiments.validation import build_config, check
 pytestmark = pytest.mark.slow
 
 
-def cooperation(example, seed, iterations):
-    """Cooperation rates of both players at each iteration."""
+def outcomes(example, seed, iterations, name):
+    """An outcome of both players at each iteration."""
     (experiment,) = read_file(Path("tuned_examples", f"{example}.yaml"))
     algorithm = check(experiment, example)
     algo = build_config(algorithm, experiment.env, {**experiment.config, "seed": seed}).build_algo()
     rates = []
     for _ in range(iterations):
-        outcomes = algo.train()["env_runners"]["outcomes"]
-        rates.append([float(outcomes[agent]["cooperation_rate"]) for agent in ("player_0", "player_1")])
+        found = algo.train()["env_runners"]["outcomes"]
+        rates.append([float(found[agent][name]) for agent in ("player_0", "player_1")])
     algo.stop()
     return rates
+
+
+def cooperation(example, seed, iterations):
+    """Cooperation rates of both players at each iteration."""
+    return outcomes(example, seed, iterations, "cooperation_rate")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -42,3 +47,23 @@ def test_a_reciprocator_cooperates_with_tit_for_tat(ray_cluster, seed):
 
 def test_the_papers_settings_stay_finite(ray_cluster):
     assert all(rate == rate for rates in cooperation("reciprocator_ipd_paper", 1, 300) for rate in rates)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_cleans_for_another_with_whom_it_shares(ray_cluster, seed):
+    assert 50 * sum(outcomes("shared_reward_cleanup_small", seed, 60, "apples_per_step")[-1]) >= 35
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_naive_learners_clean_little(ray_cluster, seed):
+    assert 50 * sum(outcomes("ppo_cleanup_small", seed, 60, "apples_per_step")[-1]) <= 25
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_naive_learners_leave_no_apples_to_grow(ray_cluster, seed):
+    assert max(outcomes("ppo_harvest_small", seed, 60, "sustainability")[-1]) <= 25
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_two_reciprocators_leave_apples_to_grow(ray_cluster, seed):
+    assert min(outcomes("reciprocator_harvest_small", seed, 100, "sustainability")[-1]) >= 35
