@@ -47,6 +47,10 @@ class Rays(NamedTuple):
         """``[N, B]`` of who fires, ``[M]``."""
         return agents.view(-1).take(self.who)
 
+    def struck(self) -> Tensor:
+        """The agent that each ray reaches, counted from 1, and 0 for nobody, ``[3, M]`` int64."""
+        return ((self.seen >> 3) * self.lit).amax(1).long()
+
 
 def check_ranges(settings: Mapping[str, float], least: float, most: float) -> None:
     """Raises ValueError if a setting is out of a range."""
@@ -261,7 +265,7 @@ class GridWorld(BatchedGame):
             rays: The beams.
             by: ``[N, B]`` bool, whose beams hit.
         """
-        struck = ((rays.seen >> 3) * (rays.lit & rays.of(by))).amax(1).long()
+        struck = rays.struck() * rays.of(by)
         hits = torch.zeros((self.num_agents + 1) * self.num_games, device=self.device)
         at = (struck * self.num_games + rays.copies).view(-1)
         hits.scatter_add_(0, at, torch.ones_like(at, dtype=torch.float32))

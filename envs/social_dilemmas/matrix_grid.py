@@ -199,10 +199,9 @@ class MatrixGrid(GridWorld):
     def _partners(self, rays: Rays) -> Tensor:
         """With whom each agent interacts, ``[N, B]`` int64; oneself for nobody."""
         n, games = self.num_agents, self.num_games
-        struck = ((rays.seen >> 3) * rays.lit).amax(1).long()
         reached = torch.zeros(n * (n + 1) * games, dtype=torch.bool, device=self.device)
         shooter = torch.div(rays.who, games, rounding_mode="floor")
-        reached[((shooter * (n + 1) + struck) * games + rays.copies).view(-1)] = True
+        reached[((shooter * (n + 1) + rays.struck()) * games + rays.copies).view(-1)] = True
         reached = reached.view(n, n + 1, games)[:, 1:]
         ready = self._tokens.amax(0) > 0
         could = (reached | reached.transpose(0, 1)) & ready & ready[:, None]

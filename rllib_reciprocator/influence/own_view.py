@@ -29,14 +29,6 @@ class OwnViewInfluence(RegressionInfluence):
     what it gave by another standard than what it received: the harm that all do habitually would then be owed.
     """
 
-    _after: Tensor
-
-    def setup(self) -> None:
-        """Builds the networks, and notes who is the k-th after whom."""
-        super().setup()
-        agents = torch.arange(self.num_agents)
-        self.register_buffer("_after", (agents[:, None] + agents) % self.num_agents, persistent=False)
-
     def build_networks(self) -> dict[str, nn.Module]:
         """Reward models and, unless all are taken to act at random, models of behaviour; one an agent."""
         n = self.num_agents

@@ -33,9 +33,13 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     networks themselves.
     """
 
+    _after: Tensor
+
     def setup(self) -> None:
-        """Builds the networks, and their copies if there are any."""
+        """Builds the networks, and their copies if there are any; notes who is the k-th after whom."""
         self.num_agents, self.num_actions = self.model_config["num_agents"], int(self.action_space.n)
+        agents = torch.arange(self.num_agents)
+        self.register_buffer("_after", (agents[:, None] + agents) % self.num_agents, persistent=False)
         self.build_with_targets()
 
     def build_with_targets(self) -> None:

@@ -34,14 +34,6 @@ class RewardModelInfluence(RegressionInfluence):
     an output an agent err for each in another way, and what two owe each other is off by the difference.
     """
 
-    _after: Tensor
-
-    def setup(self) -> None:
-        """Builds the networks, and notes who is the k-th after whom."""
-        super().setup()
-        agents = torch.arange(self.num_agents)
-        self.register_buffer("_after", (agents[:, None] + agents) % self.num_agents, persistent=False)
-
     @property
     def shared(self) -> bool:
         """Whether one network tells the worth to any agent."""
