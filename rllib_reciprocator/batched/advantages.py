@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rllib_reciprocator.distributed import sum_over_learners
+
 
 def generalized_advantages(
     rewards: Tensor,
@@ -39,6 +41,18 @@ def generalized_advantages(
         running = errors[:, t] + keep[:, t] * running
         advantages[:, t] = running
     return advantages
+
+
+def less_mean(returns: Tensor, played: Tensor | None) -> Tensor:
+    """Returns less their mean over all episodes, and all learners, at the same step.
+
+    Args:
+        returns: ``[B, T, N]``.
+        played: ``[B, T]`` bool, which steps count in the mean; all of them if None.
+    """
+    counted = torch.ones_like(returns[..., :1]) if played is None else played[..., None].to(returns.dtype)
+    sums = sum_over_learners(torch.cat([returns * counted, counted], -1).sum(0))
+    return returns - sums[:, :-1] / sums[:, -1:].clamp(min=1.0)
 
 
 def returns_after(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -14,6 +14,7 @@ from ray.rllib.utils.annotations import override
 
 import social_dilemmas
 from rllib_reciprocator.batched.env_runner import BatchedEnvRunner
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC, ENTROPY, POLICY_GRADIENT, PPO_LOSS
 from rllib_reciprocator.batched.module_specs import ModuleSpecs, made_for
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.players import RECIPROCATOR, Player, assign
@@ -37,11 +38,16 @@ class BatchedConfig(PPOConfig):
     sizes. Both are derived when the configuration is validated.
 
     Attributes:
-        algorithms: Names of the players who learn without an intrinsic reward.
+        algorithms: Names of the players who learn without an intrinsic reward, and by which loss each does
+            (:mod:`rllib_reciprocator.batched.losses`).
         default_player: Who plays where the players are not given, or a team or a module alone is named.
     """
 
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo",)
+    algorithms: ClassVar[Mapping[str, str]] = {
+        PPO_LOSS: PPO_LOSS,
+        POLICY_GRADIENT: POLICY_GRADIENT,
+        ACTOR_CRITIC: ACTOR_CRITIC,
+    }
     default_player: ClassVar[str] = "ppo"
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -53,6 +59,10 @@ class BatchedConfig(PPOConfig):
         self.normalize_advantages = True
         self.normalize_returns = False
         self.bootstrap_at_horizon = False
+        self.epsilon: float | list[list[float]] = 0.0
+        self.entropy_form = ENTROPY
+        self.critic_lr = 3e-3
+        self.critic_epochs = 1
         self.local_runner_device = "auto"
         self._derived_overrides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
@@ -77,7 +87,7 @@ class BatchedConfig(PPOConfig):
         """Says who plays.
 
         Args:
-            players: Player by agent or pattern of agents: ``reciprocator``, ``ppo``, ``team/NAME``,
+            players: Player by agent or pattern of agents: ``reciprocator``, ``ppo``, ``pg``, ``ac``, ``team/NAME``,
                 ``scripted/STRATEGY``, or ``checkpoint/PATH`` for a frozen player of an earlier run; a mapping with
                 ``player`` and settings of its own, as ``{player: ppo, lr: 0.001}``; or a pool
                 (:func:`rllib_reciprocator.players.assign`).
@@ -113,6 +123,10 @@ class BatchedConfig(PPOConfig):
         normalize_advantages: bool = NotProvided,
         normalize_returns: bool = NotProvided,
         bootstrap_at_horizon: bool = NotProvided,
+        epsilon: float | list[list[int | float]] = NotProvided,
+        entropy_form: Literal["entropy", "uniform_kl"] = NotProvided,
+        critic_lr: float = NotProvided,
+        critic_epochs: int = NotProvided,
         **kwargs: Any,
     ) -> BatchedConfig:
         """Sets how players learn; see also :meth:`PPOConfig.training`.
@@ -123,6 +137,13 @@ class BatchedConfig(PPOConfig):
                 the paper's code. Needs whole episodes, ``lambda_=1`` and ``bootstrap_at_horizon=False``.
             bootstrap_at_horizon: Whether the value of the last observation stands for rewards after the horizon, as
                 in RLlib. The paper's code counts nothing after it.
+            epsilon: In how many cases players do anything at all while they learn, a share or a schedule of it,
+                ``[[step, share], ..]``; log-probabilities have it in them (:func:`with_exploration`).
+            entropy_form: What ``entropy_coeff`` is the weight of in the losses of ``pg`` and ``ac``: the entropy, or
+                ``uniform_kl``, the mean log-probability of all actions without exploration, whose pull does not fade
+                where a policy is sure of itself.
+            critic_lr: Learning rate of the critics of ``ac``, by Adam; ``lr`` is that of its policies, by SGD.
+            critic_epochs: Gradient steps of these critics in an iteration, each on all that was sampled.
             **kwargs: RLlib's own settings.
 
         Returns:
@@ -133,6 +154,10 @@ class BatchedConfig(PPOConfig):
             ("normalize_advantages", normalize_advantages),
             ("normalize_returns", normalize_returns),
             ("bootstrap_at_horizon", bootstrap_at_horizon),
+            ("epsilon", epsilon),
+            ("entropy_form", entropy_form),
+            ("critic_lr", critic_lr),
+            ("critic_epochs", critic_epochs),
         ):
             if value is not NotProvided:
                 setattr(self, name, value)
@@ -185,7 +210,7 @@ class BatchedConfig(PPOConfig):
         """
         game = self.make_game()
         self.assigned_players = assign(
-            self.player_mapping, game.agents, game.action_names, self.algorithms, self.default_player
+            self.player_mapping, game.agents, game.action_names, tuple(self.algorithms), self.default_player
         )
         self._check_sizes(game)
         specs = made_for(self, game)
@@ -309,9 +334,17 @@ class BatchedConfig(PPOConfig):
             return self.horizon()
         return self.rollout_fragment_length
 
+    def completes_episodes(self) -> bool:
+        """Whether a sample is the first, whole episode of every game, and what comes after it does not count."""
+        return self.batch_mode == "complete_episodes"
+
     def plays_whole_episodes(self, game: BatchedGame) -> bool:
-        """Whether each stream of a sample is one whole episode."""
-        return not game.terminates_early and self.rollout_steps() == game.horizon
+        """Whether each stream of a sample begins with an episode, and is it to the end if nothing ends early."""
+        return self.completes_episodes() or (not game.terminates_early and self.rollout_steps() == game.horizon)
+
+    def loss_of(self, player: Player) -> str:
+        """By which loss a player learns; an algorithm of which nothing is said changes something else of PPO."""
+        return self.algorithms[player.algorithm]
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
         """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
@@ -372,9 +405,19 @@ class BatchedConfig(PPOConfig):
             names = " or ".join(dict.fromkeys([RECIPROCATOR, *self.algorithms]))
             raise ValueError(f"players: nobody learns; at least one must be {names}")
         whole = self.plays_whole_episodes(game)
+        if self.completes_episodes() and self.rollout_steps() != game.horizon:
+            raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
+        for player in self.assigned_players:
+            for each, _ in player.alternatives:
+                if each.learns and self.loss_of(each) == POLICY_GRADIENT and not whole:
+                    raise ValueError(
+                        f"players.{player.agent}: {each.algorithm} learns from whole episodes; set batch_mode to"
+                        " complete_episodes"
+                    )
         if specs.with_memory:
             self._check_memory()
-        if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not whole):
+        one_length = whole and not game.terminates_early
+        if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not one_length):
             raise ValueError(
                 "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto, and a"
                 " game whose episodes are of one length"

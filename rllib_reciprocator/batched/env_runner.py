@@ -46,6 +46,9 @@ class BatchedRolloutConfig(Protocol):
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds."""
 
+    def completes_episodes(self) -> bool:
+        """Whether a sample is the first, whole episode of every game."""
+
     def alternatives(self) -> list[list[tuple[str, float]]]:
         """For each agent the ids of the modules that may play it, with their shares of the games."""
 
@@ -200,7 +203,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Plays on in all games.
 
         Args:
-            num_timesteps: At least so many joint steps; one fragment if neither this nor ``num_episodes`` is given.
+            num_timesteps: At least so many joint steps; one fragment if neither this nor ``num_episodes`` is given, or
+                where the configuration asks for complete episodes the first one of every game.
             num_episodes: At least so many whole episodes: the first one of every game, in samples of as many steps as
                 an episode can have. Games that end early start anew, but only first episodes are reported; whoever
                 counted all that end would count short ones too often.
@@ -219,16 +223,17 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             raise ValueError("BatchedEnvRunner has no random_actions; let scripted/random play")
         explore = self.config.explore if explore is None else explore
         length, count = self._fragment_steps, 1
+        whole = num_episodes is not None or (num_timesteps is None and self.config.completes_episodes())
         if num_episodes is not None:
             length, count = self.game.horizon, math.ceil(num_episodes / self.num_envs)
         elif num_timesteps is not None:
             count = math.ceil(num_timesteps / (length * self.num_envs))
         samples = []
         for number in range(count):
-            if num_episodes is not None or (force_reset and number == 0):
+            if whole or (force_reset and number == 0):
                 self.start_over()
-            samples.append(self.play(length, explore, only_first=num_episodes is not None))
-        if num_episodes is not None:
+            samples.append(self.play(length, explore, only_first=whole))
+        if whole:
             self.start_over()
         make_callback(
             "on_sample_end",

@@ -16,17 +16,20 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     MODULE_TRAIN_BATCH_SIZE_MEAN,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_TRAINED,
     NUM_ENV_STEPS_TRAINED_LIFETIME,
     NUM_MODULE_STEPS_TRAINED,
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
-from rllib_reciprocator.batched.advantages import generalized_advantages, returns_after
-from rllib_reciprocator.batched.losses import ppo_loss
-from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, state_in
+from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean, returns_after
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS, ppo_loss
+from rllib_reciprocator.batched.policy_gradients import PolicyGradientLearner
+from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, before_end, state_in
 from rllib_reciprocator.distributed import standardized
 from rllib_reciprocator.influence import Transition
 from rllib_reciprocator.influence.learner import InfluenceLearner
@@ -44,21 +47,28 @@ ROWS_AT_ONCE = 2**18
 Joint = dict[str, Tensor]
 
 
-class BatchedLearner(InfluenceLearner, PPOTorchLearner):
+class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     """Learns from streams (:meth:`Sample.to_batch`) instead of episodes.
 
     An update is :meth:`observe`, :meth:`shape_rewards`, :meth:`values`, :meth:`advantages`,
-    :meth:`transform_advantages`, and then epochs of PPO; an algorithm changes what it does otherwise. These methods see
-    the joint steps of all agents, ``[B, T, N]`` by column. Statistics are taken over all learners, so that their number
-    does not change what is learned.
+    :meth:`transform_advantages`, and then epochs of PPO, or a step of policy gradients; an algorithm changes what it
+    does otherwise. These methods see the joint steps of all agents, ``[B, T, N]`` by column. Statistics are taken over
+    all learners, so that their number does not change what is learned.
     """
 
     @override(PPOTorchLearner)
     def build(self) -> None:
         """Builds modules and optimizers, and notes who plays what."""
+        config = self.config
+        # By which loss each learning module learns.
+        self._losses = {
+            module_id: config.loss_of(player)
+            for index, of_agent in enumerate(config.assigned_players)
+            for (player, _), (module_id, _) in zip(of_agent.alternatives, config.alternatives()[index], strict=True)
+            if module_id in config.policies_to_train
+        }
         super().build()
         leave_new_memory()
-        config = self.config
         self._steps = config.rollout_steps()
         self._horizon = config.horizon()
         self._iteration = 0
@@ -72,9 +82,20 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
                 if module_id in config.policies_to_train:
                     self._agents.setdefault(module_id, []).append(index)
                     self._numbers.setdefault(module_id, []).append(number)
-        own = [self._config_of(each) for each in alternatives]
+        learning = [next((key for key, _ in each if key in self._losses), None) for each in alternatives]
+        own = [config if key is None else config.get_config_for_module(key) for key in learning]
+        losses = [self._losses.get(key) for key in learning]
         self._gamma = torch.tensor([each.gamma for each in own], device=self._device)
-        self._lambda = torch.tensor([each.lambda_ for each in own], device=self._device)
+        lambdas = [1.0 if loss == POLICY_GRADIENT else each.lambda_ for loss, each in zip(losses, own, strict=True)]
+        self._lambda = torch.tensor(lambdas, device=self._device)
+        self._centered = torch.tensor([loss == POLICY_GRADIENT for loss in losses], device=self._device)
+        self._exploration = {
+            key: Scheduler(fixed_value_or_schedule=config.get_config_for_module(key).epsilon)
+            for key in self._agents
+            if getattr(self.module[key].unwrapped(), "epsilon", None) is not None
+        }
+        for key, schedule in self._exploration.items():
+            self.module[key].unwrapped().epsilon.fill_(schedule.get_current_value())
         self._intrinsic = config.intrinsic_by_player()
         self._alternatives = alternatives
         self._warmup = config.warmup_iterations()
@@ -83,17 +104,13 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
             self.config.get_config_for_module(key).grad_clip is not None for key in (*self._agents, INFLUENCE_MODULE_ID)
         )
 
-    def _config_of(self, alternatives: list[tuple[str, float]]) -> Any:
-        """The settings of who plays an agent: of the first that learns, if any does."""
-        learning = [key for key, _ in alternatives if key in self.config.policies_to_train]
-        return self.config.get_config_for_module(learning[0]) if learning else self.config
-
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """An optimizer for every player that learns and for a learned estimator; nothing else changes by gradient."""
-        if module_id in self.config.policies_to_train or (
-            module_id == INFLUENCE_MODULE_ID and self._estimates_by_gradient
-        ):
+        """Optimizers for every player that learns and for a learned estimator; nothing else changes by gradient."""
+        loss = self._losses.get(module_id)
+        if loss in (POLICY_GRADIENT, ACTOR_CRITIC):
+            self.register_policy_gradient(module_id, config, loss)
+        elif loss is not None or (module_id == INFLUENCE_MODULE_ID and self._estimates_by_gradient):
             super().configure_optimizers_for_module(module_id, config)
 
     # --- what an algorithm may change -------------------------------------------------------------------------------
@@ -146,6 +163,8 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         after = torch.zeros_like(before)
         ended, cut_off = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
         for module_id, agents in self._agents.items():
+            if self._losses[module_id] == POLICY_GRADIENT:
+                continue
             values, last, final = self._values_of(module_id, parts)
             following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
             at_end = torch.zeros_like(values)
@@ -166,7 +185,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         return before, after
 
     def advantages(self, joint: Joint) -> tuple[Tensor, Tensor]:
-        """Advantages and value targets, of all agents.
+        """Advantages and value targets, of all agents; for who has no critic, returns less their mean at each step.
 
         Args:
             joint: Columns of joint steps, ``shaped_rewards``, ``values`` and ``next_values`` among them.
@@ -182,7 +201,10 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
             gamma=self._gamma,
             lambda_=self._lambda,
         )
-        return estimated, estimated + joint["values"]
+        targets = estimated + joint["values"]
+        if bool(self._centered.any()):
+            estimated = torch.where(self._centered, less_mean(estimated, joint.get("played")), estimated)
+        return estimated, targets
 
     def transform_advantages(self, joint: Joint, advantages: Tensor) -> Tensor:
         """What policies are trained on instead of their own advantages; value targets stay.
@@ -241,13 +263,55 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         self._weights_seq_no += 1
         batches = self.prepare(training_data)
         if self._iteration >= self._warmup and batches:
-            minibatches = list(self._minibatch_indices(batches, num_epochs, minibatch_size, shuffle_batch_per_epoch))
-            for number, of_modules in enumerate(minibatches):
-                self._told = {} if number == len(minibatches) - 1 else None
-                _, losses, _ = self._update({key: take(batches[key]) for key, take in of_modules.items()})
-            self._log_update(losses, batches, num_epochs, len(minibatches), training_data.batch.env_steps())
+            self.improve(batches, num_epochs, minibatch_size, shuffle_batch_per_epoch)
+            self._log_steps(batches, num_epochs, training_data.batch.env_steps())
             self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
+
+    def improve(
+        self, batches: dict[str, dict[str, Any]], num_epochs: int, minibatch_size: int | None, shuffle: bool
+    ) -> None:
+        """Changes the players: a step of who learns by policy gradients, epochs of all others.
+
+        Args:
+            batches: What :meth:`prepare` made of samples.
+            num_epochs: How often others go through their rows.
+            minibatch_size: Joint steps of a gradient step of theirs.
+            shuffle: Whether they go through in random order.
+        """
+        others = {key: columns for key, columns in batches.items() if self._losses[key] == PPO_LOSS}
+        for key, columns in batches.items():
+            if key not in others:
+                self._log_losses(key, self._gradient_step(key, columns))
+        if others:
+            minibatches = list(self._minibatch_indices(others, num_epochs, minibatch_size, shuffle))
+            for number, of_modules in enumerate(minibatches):
+                self._told = {} if number == len(minibatches) - 1 else None
+                _, losses, _ = self._update({key: take(others[key]) for key, take in of_modules.items()})
+            for key, loss in losses.items():
+                self._log_losses(key, {self.TOTAL_LOSS_KEY: loss.detach(), **(self._told or {}).get(key, {})})
+            for key, columns in others.items():
+                size = len(columns[Postprocessing.ADVANTAGES]) * num_epochs / len(minibatches)
+                self.metrics.log_value((key, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
+
+    def _gradient_step(self, module_id: str, columns: dict[str, Any]) -> dict[str, Tensor]:
+        """A policy-gradient step on all rows of a module, then those of its critic; the parts of its losses."""
+        config, batch = self.config.get_config_for_module(module_id), _with_state(columns)
+        rows = len(columns[Postprocessing.ADVANTAGES])
+        losses = self.policy_step(
+            module_id,
+            batch,
+            config,
+            episodes=rows // self._steps,
+            entropy_coeff=self.entropy_coeff_schedulers_per_module[module_id].get_current_value(),
+        )
+        if self._losses[module_id] == ACTOR_CRITIC:
+            losses |= self.critic_steps(module_id, batch, config)
+        self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), rows, reduce="mean")
+        return losses
+
+    def _log_losses(self, module_id: str, losses: dict[str, Tensor]) -> None:
+        self.metrics.log_dict({name: each.detach() for name, each in losses.items()}, key=module_id, window=1)
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -256,12 +320,23 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         self._iteration = int(timesteps[ITERATION])
         self._order = torch.Generator().manual_seed(self._seed_update())
 
+    @override(PPOTorchLearner)
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Moves schedules on, that of exploration too."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        for module_id, schedule in self._exploration.items():
+            epsilon = schedule.update(timestep=timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME])
+            self.module[module_id].unwrapped().epsilon.fill_(epsilon)
+            self.metrics.log_value((module_id, "epsilon"), epsilon, window=1)
+
     @torch.no_grad()
     def prepare(self, training_data: TrainingData) -> dict[str, dict[str, Any]]:
         """Turns samples into what losses take: the rows of each learning module, with advantages and value targets."""
         parts = self._on_device(training_data.batch)
         joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
         joint["ended"] = joint["terminated"] | joint["truncated"]
+        if self.config.completes_episodes():
+            joint["played"] = before_end(joint["ended"])
         with torch.enable_grad():
             self.observe(joint)
         shaped = self.shape_rewards(joint)
@@ -273,7 +348,7 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
             advantages = targets - before
         advantages = self.transform_advantages(joint, advantages)
         return {
-            module_id: self._with_advantages(module_id, parts, advantages, targets)
+            module_id: self._with_advantages(module_id, parts, advantages, targets, joint.get("played"))
             for module_id in self._agents
             if self.should_module_be_updated(module_id)
         }
@@ -362,12 +437,22 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
         }
 
     def _with_advantages(
-        self, module_id: str, parts: dict[str, Any], advantages: Tensor, targets: Tensor
+        self,
+        module_id: str,
+        parts: dict[str, Any],
+        advantages: Tensor,
+        targets: Tensor,
+        played: Tensor | None,
     ) -> dict[str, Tensor]:
-        """A module's columns with its agents' advantages and value targets."""
+        """A module's columns with its agents' advantages and value targets, and which rows count if not all do."""
         agents = self._agents[module_id]
         own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
         columns = self._sequences(module_id, parts) if module_id in self._with_memory else dict(parts[module_id])
+        if played is not None:
+            of_rows = played[:, None].expand(-1, len(agents), -1).flatten()
+            columns[Columns.LOSS_MASK] = (
+                columns[Columns.LOSS_MASK] & of_rows if Columns.LOSS_MASK in columns else of_rows
+            )
         if self.config.get_config_for_module(module_id).normalize_advantages:
             own = standardized(own, columns.get(Columns.LOSS_MASK))
         return {**columns, Postprocessing.ADVANTAGES: own, Postprocessing.VALUE_TARGETS: goals}
@@ -398,21 +483,13 @@ class BatchedLearner(InfluenceLearner, PPOTorchLearner):
                 takes[key] = [taken[k % len(taken)] for k in range(count)]
             yield from ({key: each[k] for key, each in takes.items()} for k in range(count))
 
-    def _log_update(
-        self, losses: dict[str, Tensor], batches: dict[str, Any], epochs: int, minibatches: int, env_steps: int
-    ) -> None:
-        """Logs the last minibatch's losses, and how much was trained on."""
+    def _log_steps(self, batches: dict[str, Any], epochs: int, env_steps: int) -> None:
+        """Logs how much was trained on."""
         metrics, steps_of_all = self.metrics, 0
-        for module_id, loss in losses.items():
-            metrics.log_value((module_id, self.TOTAL_LOSS_KEY), loss.detach(), window=1)
-            metrics.log_dict((self._told or {}).get(module_id, {}), key=module_id, window=1)
         for module_id, columns in batches.items():
-            rows = len(columns[Postprocessing.ADVANTAGES])
-            steps = epochs * rows
+            steps = len(columns[Postprocessing.ADVANTAGES]) * (epochs if self._losses[module_id] == PPO_LOSS else 1)
             steps_of_all += steps
             metrics.log_value((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
-            size = rows * epochs / minibatches
-            metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
             metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
             key = (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME)
             metrics.log_value(key, steps, reduce="lifetime_sum", with_throughput=True)

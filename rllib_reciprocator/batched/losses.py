@@ -16,6 +16,13 @@ from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
+from rllib_reciprocator.models import LOGITS, all_log_probs
+
+# Losses by name: the clipped surrogate of PPO, and policy gradients without and with a critic.
+PPO_LOSS, POLICY_GRADIENT, ACTOR_CRITIC = "ppo", "pg", "ac"
+# What policy gradients have beside them (``entropy_form``).
+ENTROPY, UNIFORM_KL = "entropy", "uniform_kl"
+
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of values ``[rows]``, or of those that a mask ``[rows]`` lets through; zero if it is none."""
@@ -88,6 +95,45 @@ def ppo_loss(
                 LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: _explained(batch[Postprocessing.VALUE_TARGETS], missed, mask),
             }
     return loss
+
+
+def policy_gradient_loss(
+    module: Any,
+    batch: dict[str, Tensor],
+    out: dict[str, Tensor],
+    *,
+    entropy_coeff: Tensor | float,
+    entropy_form: str,
+    told: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """The policy-gradient loss, summed over rows; those where ``loss_mask`` is false do not count.
+
+    Source: Williams (1992). Yang et al. (2020) sum it over the steps of an episode too.
+
+    Args:
+        module: The module.
+        batch: Rows with actions and advantages.
+        out: What the module's forward pass put out.
+        entropy_coeff: Weight of what keeps the policy from being sure.
+        entropy_form: Of what: the entropy, or the mean log-probability of all actions, without exploration.
+        told: Where the parts of the loss are put, by name, if they are asked for.
+
+    Returns:
+        A scalar.
+    """
+    mask = batch.get(Columns.LOSS_MASK)
+    distribution = module.get_train_action_dist_cls()
+    policy = distribution.from_logits(out[Columns.ACTION_DIST_INPUTS])
+    gains = policy.logp(batch[Columns.ACTIONS]) * batch[Postprocessing.ADVANTAGES]
+    if entropy_form == UNIFORM_KL:
+        logits = out.get(LOGITS, out[Columns.ACTION_DIST_INPUTS])
+        bonus = all_log_probs(distribution.from_logits(logits), logits).mean(-1)
+    else:
+        bonus = policy.entropy()
+    if told is not None:
+        told |= {POLICY_LOSS_KEY: -masked_mean(gains, mask), ENTROPY_KEY: masked_mean(policy.entropy(), mask)}
+    rows = -gains - entropy_coeff * bonus
+    return rows.sum() if mask is None else (rows * mask).sum()
 
 
 @torch.no_grad()

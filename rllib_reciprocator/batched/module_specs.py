@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
-from rllib_reciprocator.models import WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
+from rllib_reciprocator.models import EXPLORES, WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
 from rllib_reciprocator.models.class_encoder import num_classes
 from rllib_reciprocator.models.settings import model_settings_class
 from rllib_reciprocator.players import (
@@ -159,11 +160,17 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
         "balance_use": "observes",
         "balance_scale": 1.0,
         WHOLE_EPISODES: config.plays_whole_episodes(game),
+        EXPLORES: player.settings.get("epsilon", config.epsilon) != 0.0,
     }
     for name in player.intrinsic:
         extra = intrinsic_reward(name).part("model_settings")
         settings |= extra(game, config.intrinsic_of(player, name, game)) if extra else {}
     _check_convolutions(config.env, networks, game)
+    if (player.module or networks["model"] == "rllib") and (
+        settings[EXPLORES] or config.loss_of(player) == ACTOR_CRITIC
+    ):
+        what = f"{player.algorithm} needs" if not settings[EXPLORES] else "epsilon is for"
+        raise ValueError(f"players.{player.agent}: {what} the networks of model_config.model actor_critic")
     if player.module:
         module = module_class(player)
         settings |= player.settings.get("model_config", {})

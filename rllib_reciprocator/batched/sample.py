@@ -75,8 +75,7 @@ class Sample:
 
     def in_first_episode(self) -> Tensor:
         """``[B, T]`` bool, whether a step is of the first episode in its row."""
-        ended = self.ended.long()
-        return ended.cumsum(1) - ended == 0
+        return before_end(self.ended)
 
     def to(self, device: torch.device | str) -> Sample:
         """The same with all tensors on a device."""
@@ -114,6 +113,12 @@ class StepColumns:
     def stacked(self, axis: int) -> dict[str, Tensor]:
         """All steps along a new axis."""
         return {name: torch.stack(column, axis) for name, column in self.steps.items()}
+
+
+def before_end(ended: Tensor) -> Tensor:
+    """``[B, T]`` bool, whether no episode ended before that step, from whether one ended with it, ``[B, T]`` bool."""
+    ended = ended.long()
+    return ended.cumsum(1) - ended == 0
 
 
 def concatenate(samples: list[Sample]) -> Sample:

@@ -49,17 +49,18 @@ _PROCESSES = Range(0, 10_000)
 
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "_lr_vf", "actor_lr", "critic_lr", "alpha_lr"), _NOT_NEGATIVE),
-    **dict.fromkeys(("gamma", "lambda", "lambda_", "decay", "momentum", "replay_proportion"), _SHARE),
+    **dict.fromkeys(("gamma", "lambda", "lambda_", "decay", "momentum", "replay_proportion", "epsilon"), _SHARE),
     **dict.fromkeys(("entropy_coeff", "vf_loss_coeff", "kl_coeff", "kl_target"), _NOT_NEGATIVE),
-    **dict.fromkeys(("clip_param", "epsilon", "adam_epsilon", "initial_alpha"), _POSITIVE),
+    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha"), _POSITIVE),
     **dict.fromkeys(("vf_clip_param", "grad_clip", "clip_rewards", "training_intensity"), _LIMIT),
     "tau": Range(0.0, 1.0, open=True),
     **dict.fromkeys(("v_min", "v_max", "target_entropy"), _ANY),
     **dict.fromkeys(
         (
-            "num_epochs", "minibatch_size", "train_batch_size", "train_batch_size_per_learner", "n_step", "num_atoms",
-            "rollout_fragment_length", "evaluation_interval", "evaluation_duration", "num_envs_per_env_runner",
-            "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner", "broadcast_interval",
+            "num_epochs", "critic_epochs", "minibatch_size", "train_batch_size", "train_batch_size_per_learner",
+            "n_step", "num_atoms", "rollout_fragment_length", "evaluation_interval", "evaluation_duration",
+            "num_envs_per_env_runner", "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner",
+            "broadcast_interval",
         ),
         _AT_LEAST_ONE,
     ),
@@ -75,7 +76,9 @@ RANGES: dict[str, Range] = {
     "seed": Range(0, 2**31 - 1),
 }  # fmt: skip
 # Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.
-SCHEDULED = ("lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule")
+SCHEDULED = (
+    "lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule", "epsilon",
+)  # fmt: skip
 
 
 def range_of(name: str) -> Range:

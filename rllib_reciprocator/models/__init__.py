@@ -2,7 +2,9 @@
 
 from rllib_reciprocator.models.actor_critic import (
     BALANCE,
+    EXPLORES,
     IS_FIRST,
+    LOGITS,
     OBSERVES,
     PREDICTED_BALANCE,
     PREDICTS,
@@ -11,11 +13,13 @@ from rllib_reciprocator.models.actor_critic import (
     bounded,
 )
 from rllib_reciprocator.models.default_model import DefaultModelModule
-from rllib_reciprocator.models.distributions import Deterministic, probabilities
+from rllib_reciprocator.models.distributions import Deterministic, all_log_probs, probabilities, with_exploration
 
 __all__ = [
     "BALANCE",
+    "EXPLORES",
     "IS_FIRST",
+    "LOGITS",
     "OBSERVES",
     "PREDICTED_BALANCE",
     "PREDICTS",
@@ -23,6 +27,8 @@ __all__ = [
     "ActorCriticModule",
     "DefaultModelModule",
     "Deterministic",
+    "all_log_probs",
     "bounded",
     "probabilities",
+    "with_exploration",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.models.class_encoder import ClassEncoder, num_classes
-from rllib_reciprocator.models.distributions import distribution_for
+from rllib_reciprocator.models.distributions import distribution_for, with_exploration
 from rllib_reciprocator.models.encoder import Encoder
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
@@ -25,6 +25,9 @@ PREDICTED_BALANCE = "predicted_balance"
 IS_FIRST = "is_first"
 # Setting of modules: whether every stream is one whole episode, so that its memory is empty at the start and only then.
 WHOLE_EPISODES = "whole_episodes"
+# Setting of modules: whether their policy explores by doing anything at all in some cases (:func:`with_exploration`);
+# and what the forward pass of a training batch puts out beside these logits: those without exploration.
+EXPLORES, LOGITS = "explores", "logits"
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 BALANCE_LOSS = "balance_loss"
 OBSERVES, PREDICTS = "observes", "predicts"
@@ -99,8 +102,11 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     convolutions as ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own
     features with a loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance.
     With a memory, ``whole_episodes`` says whether streams are whole episodes; if not, the critic's memory is kept while
-    acting too.
+    acting too. ``explores`` is for a policy that does anything at all in some cases while it acts and learns; learners
+    set their share (``epsilon``), and it goes with the weights. Likeliest actions are those of the policy alone.
     """
+
+    epsilon: Tensor | None
 
     def setup(self) -> None:
         """Builds both networks."""
@@ -114,6 +120,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
         memories = (MEMORY,) if config.get(WHOLE_EPISODES, True) else (MEMORY, CRITIC_MEMORY)
         self.memories = memories if config["use_gru"] else ()
+        self.register_buffer("epsilon", torch.zeros(()) if config.get(EXPLORES) else None)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -145,9 +152,18 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
             after[CRITIC_MEMORY] = self.critic.step(self.critic.encode(batch), memories[CRITIC_MEMORY])[1]
         return {Columns.ACTION_DIST_INPUTS: self.actor.head(features), Columns.STATE_OUT: after}
 
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        with torch.no_grad():
+            out = self._forward(batch)
+            if self.epsilon is not None:
+                out[Columns.ACTION_DIST_INPUTS] = with_exploration(out[Columns.ACTION_DIST_INPUTS], self.epsilon)
+            return out
+
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         features = self.actor.sequences(batch, self._memory_before(batch, MEMORY))
-        out = {Columns.ACTION_DIST_INPUTS: self.actor.head(features)}
+        logits = self.actor.head(features)
+        explored = logits if self.epsilon is None else with_exploration(logits, self.epsilon)
+        out = {Columns.ACTION_DIST_INPUTS: explored, LOGITS: logits}
         if self.balance_head is not None:
             out[PREDICTED_BALANCE] = self.balance_head(features).tanh()
         return out

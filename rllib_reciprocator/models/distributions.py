@@ -6,6 +6,7 @@ axis take 40% of an iteration in matrix games.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -60,6 +61,10 @@ class Bernoulli(_LogitsDistribution):
         sign = torch.where(value > 0, 1.0, -1.0)
         return functional.logsigmoid(sign * self.logits.squeeze(-1))
 
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of both actions, ``[.., 2]``."""
+        return torch.cat([functional.logsigmoid(-self.logits), functional.logsigmoid(self.logits)], -1)
+
     def entropy(self) -> Tensor:
         """Entropies ``[..]`` in nats."""
         logit = self.logits.squeeze(-1)
@@ -104,6 +109,10 @@ class Categorical(_LogitsDistribution):
     def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
         """Log-probabilities ``[..]`` of actions."""
         return self._log_probs.gather(-1, value.unsqueeze(-1)).squeeze(-1)
+
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of all actions, ``[.., A]``."""
+        return self._log_probs
 
     def entropy(self) -> Tensor:
         """Entropies ``[..]`` in nats."""
@@ -165,9 +174,39 @@ class Deterministic(Distribution):
         return 1
 
 
+def with_exploration(logits: Tensor, epsilon: Tensor) -> Tensor:
+    """Logits of who does anything at all in some cases: ``(1 - epsilon) p + epsilon / A``.
+
+    Source: Yang et al. (2020), whose agents explore so; the log-probabilities that they learn by have it in them.
+
+    Args:
+        logits: ``[.., A]``, or ``[.., 1]``, the logit of the second of two actions.
+        epsilon: A scalar from 0 to 1.
+
+    Returns:
+        Of the same shape.
+    """
+    any_of, policy = epsilon.log(), (1.0 - epsilon).log()
+    if logits.shape[-1] == 1:
+        half = any_of - math.log(2.0)
+        second, first = functional.logsigmoid(logits) + policy, functional.logsigmoid(-logits) + policy
+        return torch.logaddexp(second, half) - torch.logaddexp(first, half)
+    return torch.logaddexp(log_softmax(logits) + policy, any_of - math.log(logits.shape[-1]))
+
+
 def distribution_for(space: gymnasium.spaces.Discrete) -> type[Bernoulli] | type[Categorical]:
     """The distribution that a policy over this action space uses."""
     return Bernoulli if space.n == 2 else Categorical
+
+
+def all_log_probs(distribution: Any, inputs: Tensor) -> Tensor:
+    """How likely each action is, ``[rows, A]``, as logarithms.
+
+    Args:
+        distribution: One of ours, or a categorical one of RLlib's, whose inputs are logits.
+        inputs: What it was made from, ``[rows, inputs]``.
+    """
+    return distribution.log_probs() if isinstance(distribution, Bernoulli | Categorical) else log_softmax(inputs)
 
 
 def probabilities(distribution: Any, inputs: Tensor, num_actions: int) -> Tensor:

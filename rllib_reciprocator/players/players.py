@@ -22,8 +22,8 @@ LEARNER, SCRIPTED, AXELROD, CHECKPOINT, POOL = "learner", "scripted", "axelrod",
 TEAM, MODULE, INTRINSIC = "team", "module", "intrinsic"
 # Settings of an algorithm that a player may have to itself.
 OWN_SETTINGS = (
-    "clip_param", "entropy_coeff", "gamma", "grad_clip", "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss",
-    "vf_clip_param", "vf_loss_coeff",
+    "clip_param", "critic_epochs", "critic_lr", "entropy_coeff", "entropy_form", "epsilon", "gamma", "grad_clip",
+    "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss", "vf_clip_param", "vf_loss_coeff",
 )  # fmt: skip
 _COOPERATE_OR_DEFECT = ("cooperate", "defect")
 # Keys of a player's mapping that are no settings of the algorithm.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.batched.config import BatchedConfig
+from rllib_reciprocator.batched.losses import PPO_LOSS
 
 ALIGNED = "advantage_alignment"
 
@@ -21,7 +23,7 @@ class AdvantageAlignmentConfig(BatchedConfig):
         algorithm = config.build_algo()
     """
 
-    algorithms = ("ppo", ALIGNED)
+    algorithms: ClassVar[Mapping[str, str]] = {**BatchedConfig.algorithms, ALIGNED: PPO_LOSS}
     default_player = ALIGNED
 
     def __init__(self, algo_class: type | None = None) -> None:
