@@ -1,7 +1,5 @@
 """What learners make of samples, for tests."""
 
-from ray.rllib.core.learner.training_data import TrainingData
-
 from rllib_reciprocator.batched.learner import ITERATION
 
 
@@ -9,7 +7,8 @@ def prepared(algo, sample, iteration=0):
     """The columns of each learning module as its loss takes them, at an iteration."""
     learner = algo.learner_group._learner
     learner.before_gradient_based_update(timesteps={ITERATION: iteration})
-    return learner.prepare(TrainingData(batch=sample.to_batch()))
+    parts = learner.on_device(sample.to_batch())
+    return learner.prepare(parts, learner.joint_columns(parts))
 
 
 def minibatches(algo, batches, size, shuffle=True):

@@ -40,6 +40,9 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
     An iteration samples every game once, in all env runners; the learners do the rest (:class:`BatchedLearner`).
     """
 
+    # Steps that were sampled since env runners last told of theirs.
+    _untold_steps: int = 0
+
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> BatchedConfig:
@@ -52,11 +55,14 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
         self.learn(self.sample())
         self.sync()
 
-    def sample(self) -> Sample:
+    def sample(self, *, report: bool = True) -> Sample:
         """One sample of every env runner, side by side.
 
         A runner that raised starts new episodes with its next sample; one that was lost is restarted where the
         configuration says so. Until then an iteration has fewer games.
+
+        Args:
+            report: Whether the local env runner tells what it has logged since it last did.
 
         Raises:
             RuntimeError: If no env runner brings any, several times.
@@ -64,7 +70,7 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             problem = "all are lost, or took longer than sample_timeout_s"
             for left in reversed(range(TRIES)):
-                brought, problems = self._brought()
+                brought, problems = self._brought(report)
                 for problem in problems:
                     logger.warning("an env runner raised: %s", problem)
                 if brought:
@@ -75,23 +81,28 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
                     self.restore_env_runners(self.env_runner_group)
             else:
                 raise RuntimeError(f"no env runner brought a sample in {TRIES} tries: {problem}")
-            self.metrics.aggregate([results for _, results in brought], key=ENV_RUNNER_RESULTS)
-        return self._for_learners(concatenate([sample for samples, _ in brought for sample in samples]))
+            sample = concatenate([sample for samples, _ in brought for sample in samples])
+            told = [results for _, results in brought if results is not None]
+            if told:
+                self.metrics.aggregate(told, key=ENV_RUNNER_RESULTS)
+            self._untold_steps = 0 if told else self._untold_steps + sample.env_steps()
+        return self._for_learners(sample)
 
-    def _brought(self) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
+    def _brought(self, report: bool) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
         """Samples and metrics of the env runners that brought any, and what the others raised."""
         group = self.env_runner_group
         if not group.num_remote_env_runners():
-            return [(self.env_runner.sample(), self.env_runner.get_metrics())], []
+            return [(self.env_runner.sample(), self.env_runner.get_metrics() if report else None)], []
         timeout = self.config.sample_timeout_s
         found = group.foreach_env_runner(_sampled, local_env_runner=False, timeout_seconds=timeout)
         return [each for each in found if not isinstance(each, str)], [each for each in found if isinstance(each, str)]
 
-    def learn(self, sample: Sample, **settings: Any) -> None:
+    def learn(self, sample: Sample, *, report: bool = True, **settings: Any) -> None:
         """Lets the learners learn from a sample.
 
         Args:
             sample: The sample.
+            report: Whether they tell what they have logged since they last did.
             **settings: Passed on to :meth:`BatchedLearner.update`.
         """
         config = self.config
@@ -99,18 +110,23 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
             lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
             results = self.learner_group.update(
                 training_data=TrainingData(batch=(sample.to("cpu") if config.num_learners else sample).to_batch()),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime, ITERATION: self.iteration},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime + self._untold_steps, ITERATION: self.iteration},
                 num_epochs=config.num_epochs,
                 minibatch_size=config.minibatch_size,
                 shuffle_batch_per_epoch=config.shuffle_batch_per_epoch,
+                report=report,
                 **settings,
             )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            if report:
+                self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def sync(self) -> None:
         """Sends weights, and what else the env runners use of the learners, to them."""
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group)
+            if self.env_runner_group.num_remote_env_runners() or self.config.num_learners:
+                self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group)
+            else:
+                self.env_runner.copy_weights(self.learner_group._learner)
 
     def _for_learners(self, sample: Sample) -> Sample:
         """As many games as the learners can share evenly; where a runner was lost there may be some over."""

@@ -214,6 +214,7 @@ class BatchedConfig(PPOConfig):
         )
         self._check_sizes(game)
         specs = made_for(self, game)
+        self.complete_specs(specs, game)
         self._check_learning(game, specs)
         # Lists: sets would order the modules, and with them the draws of their first weights, by hash seed.
         self.policies = list(specs.of_players)
@@ -224,6 +225,14 @@ class BatchedConfig(PPOConfig):
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
         self._derive_overrides(specs)
         super().validate()
+
+    def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
+        """Changes the specs of modules where they follow from who plays; an algorithm's own.
+
+        Args:
+            specs: Of all modules.
+            game: One copy of the game.
+        """
 
     def make_game(self, num_games: int = 1) -> BatchedGame:
         """Copies of the game.
@@ -272,20 +281,21 @@ class BatchedConfig(PPOConfig):
         """The settings of an intrinsic reward for who has none of its own, with what follows from the game."""
         return self._for_game(self._settings_of_all(name), game)
 
-    def intrinsic_of_module(self, module_id: str) -> dict[str, tuple[IntrinsicSettings, str]]:
+    def intrinsic_of_module(self, module_id: str) -> dict[str, tuple[IntrinsicSettings, str, int]]:
         """What a player of this run goes by, for whoever lets it play elsewhere.
 
         Args:
             module_id: Of its module.
 
         Returns:
-            By name of the intrinsic reward its settings, and what the ids of its modules end in.
+            By name of the intrinsic reward its settings, what the ids of its modules end in, and which agent it is
+            (the first of a team).
         """
         game = self.make_game()
         for index, player in enumerate(self.assigned_players):
             for (each, _), (own_id, _) in zip(player.alternatives, self._alternatives[index], strict=True):
                 if own_id == module_id:
-                    own = {name: (self.intrinsic_of(each, name, game), "") for name in each.intrinsic}
+                    own = {name: (self.intrinsic_of(each, name, game), "", index) for name in each.intrinsic}
                     return own if each.learns else self._brought.get(index, {})
         return {}
 
@@ -305,14 +315,14 @@ class BatchedConfig(PPOConfig):
             if make is None:
                 continue
             settings: list[IntrinsicSettings | None] = [None] * game.num_agents
-            suffixes = [""] * game.num_agents
+            suffixes, slots = [""] * game.num_agents, list(range(game.num_agents))
             for (agent, _), own in by_player.get(name, {}).items():
                 settings[agent] = own
             for agent, of_agent in self._brought.items():
                 if name in of_agent:
-                    settings[agent], suffixes[agent] = of_agent[name]
+                    settings[agent], suffixes[agent], slots[agent] = of_agent[name]
             default = self.intrinsic_of_all(name, game)
-            trackers.append(make(game, settings, default=default, modules=modules, suffixes=suffixes))
+            trackers.append(make(game, settings, default=default, modules=modules, suffixes=suffixes, slots=slots))
         return trackers
 
     def warmup_iterations(self) -> int:
@@ -409,6 +419,12 @@ class BatchedConfig(PPOConfig):
             raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
         for player in self.assigned_players:
             for each, _ in player.alternatives:
+                for name in each.intrinsic if each.learns else ():
+                    learned_by = intrinsic_reward(name).learned_by
+                    if learned_by and self.algo_class.__name__ not in learned_by:
+                        raise ValueError(
+                            f"players.{player.agent}: {name} are learned by run: {' or '.join(learned_by)} only"
+                        )
                 if each.learns and self.loss_of(each) == POLICY_GRADIENT and not whole:
                     raise ValueError(
                         f"players.{player.agent}: {each.algorithm} learns from whole episodes; set batch_mode to"

@@ -15,6 +15,7 @@ import tree
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils import force_list
@@ -32,6 +33,7 @@ from rllib_reciprocator.models import Deterministic
 from rllib_reciprocator.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
+    from ray.rllib.core.learner.learner import Learner
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 
     from social_dilemmas.batched_game import BatchedGame
@@ -514,9 +516,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if COMPONENT_RL_MODULE in state:
             weights = state[COMPONENT_RL_MODULE]
             self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
-        if state.get(WEIGHTS_SEQ_NO, self.weights_seq_no) != self.weights_seq_no:
-            self.weights_seq_no = state[WEIGHTS_SEQ_NO]
-            self._fragments_with_weights = 0
+        self._note_weights(state.get(WEIGHTS_SEQ_NO, self.weights_seq_no))
         self._fragments_with_weights = state.get(FRAGMENTS_WITH_WEIGHTS, self._fragments_with_weights)
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
@@ -531,6 +531,24 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             for tracker, kept in zip(self.trackers, rollout["trackers"], strict=True):
                 tracker.set_state(kept)
             self._logger.set_state(rollout["metrics"])
+
+    @torch.no_grad()
+    def copy_weights(self, learner: Learner) -> None:
+        """Takes over the weights of a learner in the same process."""
+        for module_id, module in self.module.items():
+            learned = learner.module[module_id].unwrapped()
+            if type(module).get_state is not TorchRLModule.get_state:
+                module.set_state(learned.get_state())
+            elif own := module.state_dict():
+                weights = learned.state_dict()
+                torch._foreach_copy_(list(own.values()), [weights[name] for name in own])
+        self._note_weights(learner._weights_seq_no)
+
+    def _note_weights(self, number: int) -> None:
+        """Notes the number of the weights that it plays with from now on."""
+        if number != self.weights_seq_no:
+            self.weights_seq_no = number
+            self._fragments_with_weights = 0
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:

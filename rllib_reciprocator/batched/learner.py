@@ -34,6 +34,7 @@ from rllib_reciprocator.distributed import standardized
 from rllib_reciprocator.influence import Transition
 from rllib_reciprocator.influence.learner import InfluenceLearner
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.intrinsic.incentives import RECEIVED
 from rllib_reciprocator.intrinsic.registry import IntrinsicReward, intrinsic_reward
 from rllib_reciprocator.models import IS_FIRST
 from rllib_reciprocator.quantiles import QUANTILES, quantiles
@@ -124,18 +125,19 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         if INFLUENCE_MODULE_ID not in self.module:
             return
         estimator = self._estimator
-        ended, rewards = joint["ended"], joint["rewards"]
+        ended, rewards = joint["ended"], joint["rewards"] + joint.get(RECEIVED, 0.0)
         future = torch.zeros_like(rewards)
         if estimator.uses_future:
             future = returns_after(rewards, ended, self.config.gamma)
-        steps = Transition(**{name: joint[name] for name in Transition._fields if name in joint}, future_returns=future)
+        seen = {name: joint[name] for name in Transition._fields if name in joint}
+        steps = Transition(**{**seen, "rewards": rewards}, future_returns=future)
         told = estimator.observe(steps.flattened(), self._iteration)
         self.metrics.log_dict(told, key=INFLUENCE_MODULE_ID, window=1)
         if self._estimates_by_gradient:
             self._fit_estimator(estimator.replay_rows(steps, ended), self._iteration)
 
     def shape_rewards(self, joint: Joint) -> Tensor:
-        """What agents learn to get more of: extrinsic rewards and their intrinsic ones.
+        """What agents learn to get more of: extrinsic rewards, what others give them, and their intrinsic rewards.
 
         Args:
             joint: Columns of joint steps.
@@ -143,7 +145,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         Returns:
             ``[B, T, N]``.
         """
-        shaped = joint["rewards"]
+        shaped = joint["rewards"] + joint.get(RECEIVED, 0.0)
         for name, by_player in self._intrinsic.items():
             shaped = shaped + self._intrinsic_rewards(name, by_player, joint)
         return shaped
@@ -254,6 +256,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         num_epochs: int = 1,
         minibatch_size: int | None = None,
         shuffle_batch_per_epoch: bool = False,
+        report: bool = True,
         **kwargs: Any,
     ) -> Any:
         """One iteration; while estimators warm up, they alone learn."""
@@ -261,12 +264,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self.before_gradient_based_update(timesteps=timesteps)
         training_data.solve_refs()
         self._weights_seq_no += 1
-        batches = self.prepare(training_data)
+        parts = self.on_device(training_data.batch)
+        batches = self.prepare(parts, self.joint_columns(parts))
         if self._iteration >= self._warmup and batches:
             self.improve(batches, num_epochs, minibatch_size, shuffle_batch_per_epoch)
             self._log_steps(batches, num_epochs, training_data.batch.env_steps())
             self.after_gradient_based_update(timesteps=timesteps)
-        return self.metrics.reduce()
+        return self.metrics.reduce() if report else {}
 
     def improve(
         self, batches: dict[str, dict[str, Any]], num_epochs: int, minibatch_size: int | None, shuffle: bool
@@ -296,7 +300,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
     def _gradient_step(self, module_id: str, columns: dict[str, Any]) -> dict[str, Tensor]:
         """A policy-gradient step on all rows of a module, then those of its critic; the parts of its losses."""
-        config, batch = self.config.get_config_for_module(module_id), _with_state(columns)
+        config, batch = self.config.get_config_for_module(module_id), with_state(columns)
         rows = len(columns[Postprocessing.ADVANTAGES])
         losses = self.policy_step(
             module_id,
@@ -329,14 +333,22 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             self.module[module_id].unwrapped().epsilon.fill_(epsilon)
             self.metrics.log_value((module_id, "epsilon"), epsilon, window=1)
 
-    @torch.no_grad()
-    def prepare(self, training_data: TrainingData) -> dict[str, dict[str, Any]]:
-        """Turns samples into what losses take: the rows of each learning module, with advantages and value targets."""
-        parts = self._on_device(training_data.batch)
+    def joint_columns(self, parts: dict[str, dict[str, Tensor]]) -> Joint:
+        """The columns of joint steps, ``[B, T, ..]``: as sampled, ``ended``, and ``played`` if not all steps count."""
         joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
         joint["ended"] = joint["terminated"] | joint["truncated"]
         if self.config.completes_episodes():
             joint["played"] = before_end(joint["ended"])
+        return joint
+
+    @torch.no_grad()
+    def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
+        """Turns samples into what losses take: the rows of each learning module, with advantages and value targets.
+
+        Args:
+            parts: The columns of each module, of its streams, and of the joint steps.
+            joint: Columns of joint steps; more are added.
+        """
         with torch.enable_grad():
             self.observe(joint)
         shaped = self.shape_rewards(joint)
@@ -348,12 +360,15 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             advantages = targets - before
         advantages = self.transform_advantages(joint, advantages)
         return {
-            module_id: self._with_advantages(module_id, parts, advantages, targets, joint.get("played"))
+            module_id: self._with_advantages(
+                module_id, self.rows_of(module_id, parts, joint.get("played")), advantages, targets
+            )
             for module_id in self._agents
             if self.should_module_be_updated(module_id)
         }
 
-    def _on_device(self, batch: Any) -> dict[str, dict[str, Tensor]]:
+    def on_device(self, batch: Any) -> dict[str, dict[str, Tensor]]:
+        """The columns of a batch, by part and name, where this learner is."""
         return {
             key: {name: torch.as_tensor(column, device=self._device) for name, column in part.items()}
             for key, part in batch.policy_batches.items()
@@ -436,23 +451,26 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             **_state(parts[STREAMS_PREFIX + module_id]),
         }
 
-    def _with_advantages(
-        self,
-        module_id: str,
-        parts: dict[str, Any],
-        advantages: Tensor,
-        targets: Tensor,
-        played: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """A module's columns with its agents' advantages and value targets, and which rows count if not all do."""
-        agents = self._agents[module_id]
-        own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
+    def rows_of(self, module_id: str, parts: dict[str, Any], played: Tensor | None) -> dict[str, Tensor]:
+        """A module's columns as losses take them, and which rows count if not all do.
+
+        Args:
+            module_id: The module.
+            parts: The columns of each module, and of its streams.
+            played: ``[B, T]`` bool, which steps count; all of them if None.
+        """
         columns = self._sequences(module_id, parts) if module_id in self._with_memory else dict(parts[module_id])
         if played is not None:
-            of_rows = played[:, None].expand(-1, len(agents), -1).flatten()
-            columns[Columns.LOSS_MASK] = (
-                columns[Columns.LOSS_MASK] & of_rows if Columns.LOSS_MASK in columns else of_rows
-            )
+            mask = played[:, None].expand(-1, len(self._agents[module_id]), -1).flatten()
+            columns[Columns.LOSS_MASK] = columns[Columns.LOSS_MASK] & mask if Columns.LOSS_MASK in columns else mask
+        return columns
+
+    def _with_advantages(
+        self, module_id: str, columns: dict[str, Tensor], advantages: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """A module's columns with its agents' advantages and value targets."""
+        agents = self._agents[module_id]
+        own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
         if self.config.get_config_for_module(module_id).normalize_advantages:
             own = standardized(own, columns.get(Columns.LOSS_MASK))
         return {**columns, Postprocessing.ADVANTAGES: own, Postprocessing.VALUE_TARGETS: goals}
@@ -470,7 +488,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         joint_steps = len(columns[Postprocessing.ADVANTAGES]) // len(self._agents[key])
         count = max(1, round(joint_steps / minibatch_size)) if minibatch_size else 1
         if count == 1:
-            yield from (dict.fromkeys(batches, _with_state) for _ in range(num_epochs))
+            yield from (dict.fromkeys(batches, with_state) for _ in range(num_epochs))
             return
         for _ in range(num_epochs):
             takes: dict[str, list[Any]] = {}
@@ -563,7 +581,7 @@ def _state(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in columns.items() if name.startswith(f"{Columns.STATE_IN}/")}
 
 
-def _with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
+def with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
     """Columns as modules take them: the memory as a dict of its own."""
     memory = state_in(columns)
     if not memory:
@@ -574,7 +592,7 @@ def _with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
 def _flat_streams(columns: dict[str, Tensor]) -> dict[str, Any]:
     """Columns ``[streams, T, ..]`` in rows, as modules take them."""
     per_stream = {IS_FIRST, *_state(columns)}
-    return _with_state({name: value if name in per_stream else value.flatten(0, 1) for name, value in columns.items()})
+    return with_state({name: value if name in per_stream else value.flatten(0, 1) for name, value in columns.items()})
 
 
 def _in_parts(compute: Any, columns: dict[str, Tensor], size: int) -> Tensor:

@@ -111,8 +111,11 @@ class SampleLogger:
         if "members" in sample.joint:
             self._log_members(metrics, sample, counted)
         self._log_episodes(metrics, rewards, ended if counted is None else ended & counted, fresh=only_first)
+        joint = sample.joint
+        if counted is not None and runner.trackers:
+            joint = {name: column[counted][None] for name, column in joint.items()}
         for tracker in runner.trackers:
-            tracker.log(metrics, agents, sample.joint)
+            tracker.log(metrics, agents, joint)
 
     def get_state(self) -> dict[str, Tensor]:
         """The sums of the episodes under way."""

@@ -42,7 +42,7 @@ class ModuleSpecs:
         with_memory: Whether one of these has a memory.
         overrides: Settings of the algorithm that modules have to themselves.
         brought: What frozen players go by beside their modules: by agent and name of the intrinsic reward its settings,
-            and what the ids of its modules end in here.
+            what the ids of its modules end in here, and which agent it was in its own run.
     """
 
     of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class ModuleSpecs:
     learning: list[str] = field(default_factory=list)
     with_memory: bool = False
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
-    brought: dict[int, dict[str, tuple[IntrinsicSettings, str]]] = field(default_factory=dict)
+    brought: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]] = field(default_factory=dict)
 
 
 def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
@@ -219,7 +219,7 @@ def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Play
     for name, brought in brought_by(player, spec, game).items():
         if name in specs.brought.get(index, {}):
             raise ValueError(f"players.{player.agent}.pool: more than one frozen member goes by {name}")
-        specs.brought.setdefault(index, {})[name] = (brought.settings, suffix)
+        specs.brought.setdefault(index, {})[name] = (brought.settings, suffix, brought.slot)
         for module_id, of_module in brought.modules.items():
             specs.shared[module_id + suffix] = of_module
 

@@ -1,74 +1,14 @@
-"""Networks of estimators: several of one shape as one batched computation, and cheap alternatives to an action."""
+"""Networks of estimators: cheap alternatives to an action."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-def _uniform(bound: float, *shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
-
-class StackedLinear(nn.Module):
-    """C linear layers side by side, each for rows of its own; initialised as ``torch.nn.Linear``."""
-
-    def __init__(self, copies: int, inputs: int, outputs: int) -> None:
-        """Builds the layers.
-
-        Args:
-            copies: C.
-            inputs: Width of what goes into each.
-            outputs: Width of what comes out of each.
-        """
-        super().__init__()
-        self.weight = _uniform(inputs**-0.5, copies, inputs, outputs)
-        self.bias = _uniform(inputs**-0.5, copies, 1, outputs)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """``[C, rows, inputs]`` -> ``[C, rows, outputs]``."""
-        return torch.baddbmm(self.bias, rows, self.weight)
-
-
-class StackedOneHotLinear(nn.Module):
-    """C linear layers side by side, on classes as if one-hot, which are never written out, and on further numbers."""
-
-    _offsets: Tensor
-
-    def __init__(self, copies: int, cells: int, classes: int, numbers: int, outputs: int) -> None:
-        """Initialises as ``torch.nn.Linear`` with as many inputs as are not zero.
-
-        Args:
-            copies: C.
-            cells: Places with a class each.
-            classes: Of each place.
-            numbers: How many there are beside the classes.
-            outputs: Width of what comes out of each.
-        """
-        super().__init__()
-        self.cells = cells
-        self.weight = _uniform((cells + numbers) ** -0.5, copies * cells * classes, outputs)
-        self.numbers = StackedLinear(copies, numbers, outputs)
-        offsets = torch.arange(copies * cells, dtype=torch.int32) * classes
-        self.register_buffer("_offsets", offsets.view(copies, 1, cells), persistent=False)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """``[C, rows, cells + numbers]``, classes first -> ``[C, rows, outputs]``."""
-        at = rows[..., : self.cells].int() + self._offsets
-        of_classes = functional.embedding_bag(at.flatten(0, 1), self.weight, mode="sum")
-        return of_classes.unflatten(0, at.shape[:2]) + self.numbers(rows[..., self.cells :])
-
-
-def stacked_mlp(copies: int, sizes: Sequence[int]) -> nn.Sequential:
-    """C networks of that many units a layer, inputs first, with ReLU between."""
-    layers: list[nn.Module] = []
-    for size, next_size in pairwise(sizes):
-        layers += [StackedLinear(copies, size, next_size), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+from rllib_reciprocator.models.stacked import stacked_mlp, uniform
 
 
 class JointActionNetwork(nn.Module):
@@ -99,7 +39,7 @@ class JointActionNetwork(nn.Module):
         """
         super().__init__()
         self.state_layer = state_layer
-        self.action_weight = _uniform((num_agents * num_actions) ** -0.5, copies, num_agents, num_actions, hiddens[0])
+        self.action_weight = uniform((num_agents * num_actions) ** -0.5, copies, num_agents, num_actions, hiddens[0])
         self.inner_layers = nn.Sequential(nn.ReLU(), *stacked_mlp(copies, [*hiddens, outputs]))
 
     def forward(self, inputs: Tensor, actions: Tensor) -> Tensor:
@@ -156,7 +96,7 @@ class MixedActionNetwork(nn.Module):
         """
         super().__init__()
         self.state_layer = nn.Linear(inputs, hiddens[0])
-        self.action_weight = _uniform((num_agents * action_width) ** -0.5, num_agents, action_width, hiddens[0])
+        self.action_weight = uniform((num_agents * action_width) ** -0.5, num_agents, action_width, hiddens[0])
         self.inner_layers = nn.Sequential(nn.ReLU(), *stacked_mlp(1, [*hiddens, outputs]))
 
     def forward(self, state: Tensor, actions: Tensor) -> Tensor:

@@ -15,13 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import InfluenceEstimator
-from rllib_reciprocator.influence.networks import (
-    JointActionNetwork,
-    StackedLinear,
-    StackedOneHotLinear,
-    stacked_mlp,
-)
+from rllib_reciprocator.influence.networks import JointActionNetwork
 from rllib_reciprocator.models.class_encoder import num_classes
+from rllib_reciprocator.models.stacked import StackedLinear, StackedOneHotLinear, stacked_mlp
 
 
 class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):

@@ -58,6 +58,7 @@ class InfluenceTracker:
         default: ReciprocitySettings,
         modules: Mapping[str, Any],
         suffixes: Sequence[str],
+        **kwargs: Any,
     ) -> None:
         """Starts with the agents' initial balances.
 
@@ -67,6 +68,7 @@ class InfluenceTracker:
             default: The settings of this run.
             modules: All RLModules, by id.
             suffixes: Of the id of the estimator that each agent brought with it; empty for this run's own.
+            **kwargs: What other trackers are told.
         """
         self._game, n = game, game.num_agents
         alike: dict[tuple[Any, ...], list[int]] = {}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.influence.influence_estimator import Transition
-from rllib_reciprocator.influence.networks import stacked_mlp
 from rllib_reciprocator.influence.reward_model import RewardModelInfluence
+from rllib_reciprocator.models.stacked import stacked_mlp
 from rllib_reciprocator.softmax import log_softmax
 
 MAX_STATES = 60_000

@@ -20,11 +20,12 @@ class IntrinsicReward:
         tracker: What the env runner asks in every step, if anything (:class:`rllib_reciprocator.batched.StepTracker`):
             ``(game, settings, **others)``, with the settings of each agent that has the reward, else None, and by name
             ``default`` (those of who does not have it), ``modules`` (all RLModules, by id) and ``suffixes`` (of the ids
-            of the modules that each agent brought with it).
+            of the modules that each agent brought with it) with ``slots`` (which agent it was in its own run).
         modules: RLModules that it needs beside the policies, if any: ``(game, settings, gamma) -> {id: RLModuleSpec}``.
         model_settings: What goes into the ``model_config`` of who has it, if anything: ``(game, settings) -> dict``.
         label: How its figures begin in results, if not with its name.
         weight_logged_with: Id of the module among whose figures its weight is, if not its player's.
+        learned_by: Names of the algorithms whose learners it needs for players that learn; empty for any.
     """
 
     settings: str
@@ -34,6 +35,7 @@ class IntrinsicReward:
     model_settings: str = ""
     label: str = ""
     weight_logged_with: str = ""
+    learned_by: tuple[str, ...] = ()
 
     def part(self, name: str) -> Callable[..., Any] | None:
         """One of the parts, imported; None if it has none of that name."""
@@ -67,6 +69,15 @@ _REWARDS = {
     "social_value_orientation": IntrinsicReward(
         settings=f"{_HERE}.social_value_orientation:SocialValueOrientationSettings",
         rewards=f"{_HERE}.social_value_orientation:rewards",
+    ),
+    "incentives": IntrinsicReward(
+        settings=f"{_HERE}.incentives:IncentiveSettings",
+        rewards=f"{_HERE}.incentives:rewards",
+        tracker="rllib_reciprocator.incentives.tracker:IncentiveTracker",
+        modules="rllib_reciprocator.incentives.specs:incentive_specs",
+        model_settings="rllib_reciprocator.incentives.specs:model_settings",
+        label="incentive_cost",
+        learned_by=("LIO",),
     ),
     "shared_reward": IntrinsicReward(
         settings=f"{_HERE}.shared_reward:SharedRewardSettings",

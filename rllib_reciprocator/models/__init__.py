@@ -3,6 +3,7 @@
 from rllib_reciprocator.models.actor_critic import (
     BALANCE,
     EXPLORES,
+    GIVEN,
     IS_FIRST,
     LOGITS,
     OBSERVES,
@@ -18,6 +19,7 @@ from rllib_reciprocator.models.distributions import Deterministic, all_log_probs
 __all__ = [
     "BALANCE",
     "EXPLORES",
+    "GIVEN",
     "IS_FIRST",
     "LOGITS",
     "OBSERVES",

@@ -18,7 +18,9 @@ from rllib_reciprocator.models.encoder import Encoder
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
 BALANCE = "influence_balance"
-# What the forward pass of a training batch puts out: the same as predicted, [rows, N - 1], in units of bounded().
+# Column of a batch: what the agent has given each other agent so far in the episode, [rows, N - 1].
+GIVEN = "incentives_given"
+# What the forward pass of a training batch puts out: the balance as predicted, [rows, N - 1], in units of bounded().
 PREDICTED_BALANCE = "predicted_balance"
 # Column of a training batch of a module with a memory, [streams, T] bool: whether an episode begins with that step. The
 # other columns are in rows ``stream * T + t``, and STATE_IN is that before the first step of each stream.
@@ -44,14 +46,16 @@ class _Network(nn.Module):
     def __init__(self, space: gymnasium.spaces.Box, outputs: int, config: dict[str, Any]) -> None:
         super().__init__()
         self.num_observed = config["num_balances"] if config["balance_use"] == OBSERVES else 0
+        self.num_given = config.get("num_given", 0)
+        beside = self.num_observed + self.num_given
         shape, classes = space.shape, num_classes(space)
         filters, hiddens, activation = config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
         self.encoder: Encoder | ClassEncoder
         if classes is None:
-            self.encoder = Encoder(shape, self.num_observed, filters, hiddens, activation)
+            self.encoder = Encoder(shape, beside, filters, hiddens, activation)
         else:
             embedding = config["embedding_size"]
-            self.encoder = ClassEncoder(shape, classes, self.num_observed, filters, embedding, hiddens, activation)
+            self.encoder = ClassEncoder(shape, classes, beside, filters, embedding, hiddens, activation)
         width = self.encoder.width
         self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
         self.width = config["gru_cell_size"] if config["use_gru"] else width
@@ -60,8 +64,9 @@ class _Network(nn.Module):
 
     def encode(self, batch: dict[str, Any]) -> Tensor:
         """Features of each row, ``[rows, width]``."""
-        observed = bounded(batch[BALANCE], self.balance_scale) if self.num_observed else None
-        return self.encoder(batch[Columns.OBS], observed)
+        beside = [bounded(batch[BALANCE], self.balance_scale)] if self.num_observed else []
+        beside += [batch[GIVEN]] if self.num_given else []
+        return self.encoder(batch[Columns.OBS], torch.cat(beside, -1) if beside else None)
 
     def sequences(self, batch: dict[str, Any], memory: Tensor | None) -> Tensor:
         """Features of the rows of a training batch, ``[rows, width]``.
@@ -101,6 +106,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     influence balance) with ``balance_scale`` and ``balance_use``: it ``observes`` the balance, which joins after the
     convolutions as ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own
     features with a loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance.
+    ``num_given`` (0, or N - 1) is for who sees what it has given the others so far; it joins as the balance does.
     With a memory, ``whole_episodes`` says whether streams are whole episodes; if not, the critic's memory is kept while
     acting too. ``explores`` is for a policy that does anything at all in some cases while it acts and learns; learners
     set their share (``epsilon``), and it goes with the weights. Likeliest actions are those of the policy alone.
@@ -125,7 +131,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Columns that it needs beside observations."""
-        return (BALANCE,) if self.num_balances else ()
+        return ((BALANCE,) if self.num_balances else ()) + ((GIVEN,) if self.actor.num_given else ())
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """Empty memories, if there are any."""

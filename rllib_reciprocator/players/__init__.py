@@ -4,6 +4,7 @@ from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
 from rllib_reciprocator.players.players import (
     AXELROD,
     CHECKPOINT,
+    INCENTIVES,
     LEARNER,
     POOL,
     RECIPROCATOR,
@@ -19,6 +20,7 @@ from rllib_reciprocator.players.scripted import STRATEGIES, ScriptedModule
 __all__ = [
     "AXELROD",
     "CHECKPOINT",
+    "INCENTIVES",
     "LEARNER",
     "POOL",
     "RECIPROCATOR",

@@ -32,10 +32,12 @@ class Brought:
     Attributes:
         settings: As in its own run.
         modules: RLModules of its own run, by their id there.
+        slot: Which agent it was there.
     """
 
     settings: IntrinsicSettings
     modules: Mapping[str, RLModuleSpec]
+    slot: int
 
 
 def frozen_module_spec(
@@ -63,7 +65,7 @@ def frozen_module_spec(
 
 
 def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, Brought]:
-    """What a frozen player sees beside observations, and from what: by name of the intrinsic reward that shows it.
+    """What a frozen player sees beside observations or pays, and from what: by name of the intrinsic reward.
 
     Args:
         player: The player.
@@ -73,7 +75,8 @@ def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[st
     Raises:
         ValueError: If its checkpoint lacks a part of it.
     """
-    if not _settings_of(spec).get("num_balances"):
+    told = _settings_of(spec)
+    if not (told.get("num_balances") or told.get("pays")):
         return {}
     folder = Path(player.source)
     checkpoint = folder.parents[len(MODULE_PATH.parts)]
@@ -82,10 +85,10 @@ def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[st
         if not hasattr(run, "intrinsic_of_module"):
             return {}
         found = {}
-        for name, (settings, suffix) in run.intrinsic_of_module(folder.name).items():
+        for name, (settings, suffix, slot) in run.intrinsic_of_module(folder.name).items():
             make = intrinsic_reward(name).part("modules")
             ids = make(game, settings, run.gamma) if make else {}
-            found[name] = Brought(settings, {each: _of_run(checkpoint, each + suffix) for each in ids})
+            found[name] = Brought(settings, {each: _of_run(checkpoint, each + suffix) for each in ids}, slot)
     except ValueError as error:
         raise ValueError(f"players.{player.agent}: {error}") from None
     return found
@@ -99,7 +102,7 @@ def _of_run(checkpoint: Path, module_id: str) -> RLModuleSpec:
     """
     folder = checkpoint / MODULE_PATH / module_id
     if not folder.is_dir():
-        raise ValueError(f"{checkpoint}: has no {module_id!r}, which its player sees its balance by")
+        raise ValueError(f"{checkpoint}: has no {module_id!r}, which its player goes by")
     return _checkpointed_spec(folder)
 
 

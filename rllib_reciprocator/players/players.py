@@ -18,8 +18,11 @@ from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
 from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, RECIPROCITY = "reciprocator", "reciprocity"
+INCENTIVES = "incentives"
+# What players of some names are moved by.
+MOVED_BY = {RECIPROCATOR: RECIPROCITY, "lio": INCENTIVES, "lio_ac": INCENTIVES}
 LEARNER, SCRIPTED, AXELROD, CHECKPOINT, POOL = "learner", "scripted", "axelrod", "checkpoint", "pool"
-TEAM, MODULE, INTRINSIC = "team", "module", "intrinsic"
+TEAM, MODULE, INTRINSIC, GIVES = "team", "module", "intrinsic", "gives"
 # Settings of an algorithm that a player may have to itself.
 OWN_SETTINGS = (
     "clip_param", "critic_epochs", "critic_lr", "entropy_coeff", "entropy_form", "epsilon", "gamma", "grad_clip",
@@ -27,7 +30,7 @@ OWN_SETTINGS = (
 )  # fmt: skip
 _COOPERATE_OR_DEFECT = ("cooperate", "defect")
 # Keys of a player's mapping that are no settings of the algorithm.
-PLAYER_KEYS = ("player", POOL, TEAM, MODULE, INTRINSIC, "model_config")
+PLAYER_KEYS = ("player", POOL, TEAM, MODULE, INTRINSIC, GIVES, "model_config")
 _OWN_KEYS = (*PLAYER_KEYS, "lambda", *OWN_SETTINGS)
 
 
@@ -111,7 +114,8 @@ def assign(
     - ``checkpoint/PATH`` for the player of the same agent in an earlier run, ``checkpoint/PATH#AGENT`` for another's;
       PATH is a checkpoint's folder, or that of a run with one trial, for its last checkpoint;
     - a mapping with ``player`` (one of these), and of those who learn ``team``, ``module``, ``intrinsic`` (settings by
-      name of an intrinsic reward), ``model_config`` and settings of the algorithm (``OWN_SETTINGS``);
+      name of an intrinsic reward), ``gives`` (false for a ``lio`` player without incentives to give), ``model_config``
+      and settings of the algorithm (``OWN_SETTINGS``);
     - a mapping with ``pool``: a mapping from players to their shares. Each game draws one of them for each episode.
 
     Args:
@@ -207,6 +211,11 @@ class _Reader:
             raise self._error(f": {player.written} does not learn, and has no settings")
         team, module = str(value.get(TEAM, player.team)), str(value.get(MODULE, player.module))
         intrinsic = {**player.intrinsic, **self._intrinsic(value.get(INTRINSIC, {}))}
+        gives = value.get(GIVES, True)
+        if not isinstance(gives, bool) or (GIVES in value and INCENTIVES not in intrinsic):
+            raise self._error(f".{GIVES}: is true or false, of who has incentives to give")
+        if not gives:
+            del intrinsic[INCENTIVES]
         return replace(player, team=team, module=module, settings=settings, intrinsic=intrinsic)
 
     def _intrinsic(self, value: Any) -> dict[str, Mapping[str, Any]]:
@@ -238,10 +247,10 @@ class _Reader:
 
     def _named(self, value: Any) -> Player:
         kind, _, source = str(value).partition("/")
-        if value == RECIPROCATOR:
-            return Player(self.agent, LEARNER, value, self.algorithms[0], intrinsic={RECIPROCITY: {}})
-        if value in self.algorithms:
-            return Player(self.agent, LEARNER, value, value)
+        if value == RECIPROCATOR or value in self.algorithms:
+            algorithm = self.algorithms[0] if value == RECIPROCATOR else value
+            intrinsic: dict[str, Any] = {MOVED_BY[value]: {}} if value in MOVED_BY else {}
+            return Player(self.agent, LEARNER, value, algorithm, intrinsic=intrinsic)
         if kind in (TEAM, MODULE) and source:
             player = replace(self._named(self.default), written=value)
             return replace(player, team=source) if kind == TEAM else replace(player, module=source)

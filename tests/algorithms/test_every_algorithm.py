@@ -14,10 +14,11 @@ pytestmark = pytest.mark.parametrize("name", BATCHED)
 
 
 def config(name, env="ipd_v0", seed=1, learners=0, fragment="auto", **training):
+    default = algorithm_class(name).get_default_config()
+    if default.completes_episodes():
+        fragment = "auto"
     return (
-        algorithm_class(name)
-        .get_default_config()
-        .environment(env, env_config={"num_steps": 4})
+        default.environment(env, env_config={"num_steps": 4})
         .training(num_epochs=2, **training)
         .rl_module(model_config={"fcnet_hiddens": [8]})
         .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=fragment)
@@ -94,6 +95,7 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name, learners, frag
 def test_has_a_tuned_example_and_a_dilemma_beside_it(name):
     """Somebody may run it at once, and compare it with naive learners in the same game."""
     tuned = [read_file(str(examples.path(each)))[0] for each in examples.names()]
-    is_naive = [all(player == "ppo" for player in each.config.get("players", {"": ""}).values()) for each in tuned]
+    naive = ("ppo", "pg", "ac")
+    is_naive = [all(player in naive for player in each.config.get("players", {"": ""}).values()) for each in tuned]
     games = {each.env for each, naive in zip(tuned, is_naive, strict=True) if each.run == name and not naive}
     assert games & {each.env for each, naive in zip(tuned, is_naive, strict=True) if naive}

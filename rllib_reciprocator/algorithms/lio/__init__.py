@@ -1,0 +1,6 @@
+"""Learning to Incentivize Others (Yang et al., NeurIPS 2020): agents that learn what to give each other."""
+
+from rllib_reciprocator.algorithms.lio.config import LIOConfig
+from rllib_reciprocator.algorithms.lio.lio import LIO
+
+__all__ = ["LIO", "LIOConfig"]

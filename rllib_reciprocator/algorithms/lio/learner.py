@@ -1,0 +1,334 @@
+"""The learner of LIO: policies that are given incentives, and incentive functions that look through their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils.annotations import override
+from torch import Tensor, nn
+
+from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
+from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean
+from rllib_reciprocator.batched.learner import BatchedLearner, Joint, with_state
+from rllib_reciprocator.batched.losses import PPO_LOSS
+from rllib_reciprocator.batched.policy_gradients import averaged_over_learners
+from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
+from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
+from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID
+from rllib_reciprocator.intrinsic.incentives import INCENTIVES, RECEIVED, IncentiveSettings, received
+from rllib_reciprocator.models import GIVEN
+
+POLICIES_PHASE, INCENTIVES_PHASE = "policies", "incentives"
+REWARD, COST, CRITIC = "reward", "cost", "critic"
+
+
+@dataclass
+class _Lesson:
+    """What policies have just learned from.
+
+    Attributes:
+        seen: ``[B * T, N, *obs_shape]``, what givers saw; zero for whoever gives nothing.
+        actions: ``[B * T, N]`` int64.
+        given: ``[B * T, N, N - 1]``, what each had given before, if that is seen.
+        played: ``[B, T]`` bool, which steps count.
+        columns: The rows of each learning module.
+        before: Its parameters, and how much it explored, before it learned, by name.
+    """
+
+    seen: Tensor
+    actions: Tensor
+    given: Tensor | None
+    played: Tensor
+    columns: dict[str, dict[str, Any]]
+    before: dict[str, dict[str, Tensor]]
+
+
+class _LogProbabilities(nn.Module):
+    """Log-probabilities of the actions in rows, as a function of a policy's parameters."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """``[rows]``."""
+        out = self.policy.forward_train(batch)
+        distribution = self.policy.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+        return distribution.logp(batch[Columns.ACTIONS])
+
+
+class LIOLearner(BatchedLearner):
+    """Learns in two phases: policies from a sample, then incentive functions from what comes of it."""
+
+    @override(BatchedLearner)
+    def build(self) -> None:
+        """Builds modules and optimizers, and notes who gives."""
+        self._givers = self.config.givers()
+        settings = self.config.intrinsic_of_all(INCENTIVES, self.config.make_game())
+        assert isinstance(settings, IncentiveSettings)
+        self._settings = settings
+        super().build()
+        self._lesson: _Lesson | None = None
+        if not settings.charge_giver:
+            self._intrinsic.pop(INCENTIVES, None)
+
+    @property
+    def _functions(self) -> IncentiveFunctions:
+        return self.module[INCENTIVES_MODULE_ID].unwrapped()
+
+    @override(BatchedLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Those of players, and those of incentive functions: what they bring, what they cost, and their critics."""
+        if module_id != INCENTIVES_MODULE_ID:
+            super().configure_optimizers_for_module(module_id, config)
+        elif self._givers:
+            settings, functions = self._settings, self._functions
+            rates: dict[str, tuple[nn.Module | None, float | None]] = {
+                REWARD: (functions.functions, settings.lr),
+                COST: (functions.functions, settings.cost_lr),
+                CRITIC: (functions.critics, settings.critic_lr),
+            }
+            for name, (networks, rate) in rates.items():
+                if networks is not None and rate is not None:
+                    parameters = list(networks.parameters())
+                    self.register_optimizer(
+                        module_id=module_id,
+                        optimizer_name=name,
+                        optimizer=torch.optim.Adam(parameters),
+                        params=parameters,
+                        lr_or_lr_schedule=rate,
+                    )
+
+    @override(BatchedLearner)
+    def update(
+        self,
+        *,
+        training_data: TrainingData,
+        timesteps: dict[str, Any],
+        phase: str = POLICIES_PHASE,
+        report: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """One phase of an update; incentive functions learn nothing while estimators warm up."""
+        if phase == POLICIES_PHASE:
+            return super().update(training_data=training_data, timesteps=timesteps, report=report, **kwargs)
+        if self._lesson is not None:
+            training_data.solve_refs()
+            parts = self.on_device(training_data.batch)
+            self._learn_incentives(self._lesson, parts, self.joint_columns(parts))
+            self._lesson = None
+        return self.metrics.reduce() if report else {}
+
+    # --- the first phase: policies ----------------------------------------------------------------------------------
+
+    @override(BatchedLearner)
+    @torch.no_grad()
+    def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
+        """As in other algorithms; what is given counts as incentive functions give it now.
+
+        They may have learned since it was sampled. What policies are about to learn from, and what they are, is kept
+        for the second phase.
+        """
+        if not self._givers:
+            return super().prepare(parts, joint)
+        inputs = self._inputs(parts, joint)
+        now = self._functions.incentives(*inputs).unflatten(0, joint["ended"].shape)
+        joint[INCENTIVES] = joint[INCENTIVES].clone()
+        joint[INCENTIVES][:, :, self._givers] = now[:, :, self._givers]
+        joint[RECEIVED] = received(joint[INCENTIVES])
+        batches = super().prepare(parts, joint)
+        before = {key: _state_of(self.module[key].unwrapped()) for key in batches}
+        self._lesson = _Lesson(*inputs, self._played(joint), batches, before)
+        return batches
+
+    def _inputs(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What incentive functions see: observations, actions and what was given before, of all joint steps."""
+        games, steps, n = joint["actions"].shape
+        seen = self._observed(parts, (games, steps, n)).flatten(0, 1)
+        given = joint[GIVEN].flatten(0, 1) if self._functions.observes_given else None
+        return seen, joint["actions"].flatten(0, 1), given
+
+    def _observed(self, parts: dict[str, dict[str, Tensor]], shape: Sequence[int]) -> Tensor:
+        """What learning agents saw, ``[B, T, N, *obs_shape]``; zero for the others."""
+        space = self._functions.observation_space
+        seen = torch.zeros(*shape, *space.shape, device=self._device)
+        for module_id, agents in self._agents.items():
+            rows = parts[module_id][Columns.OBS].unflatten(0, (shape[0], len(agents), shape[1]))
+            seen[:, :, agents] = rows.transpose(1, 2).to(seen.dtype)
+        return seen
+
+    @staticmethod
+    def _played(joint: Joint) -> Tensor:
+        return joint.get("played", torch.ones_like(joint["ended"]))
+
+    # --- the second phase: incentive functions ----------------------------------------------------------------------
+
+    def _learn_incentives(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint) -> None:
+        """Lets incentive functions learn from what came of what policies learned before."""
+        gains = self._gains(parts, joint)
+        worth = self._worth(lesson, parts, joint, gains)
+        functions, settings = self._functions, self._settings
+        shares = functions.shares(lesson.seen, lesson.actions, lesson.given).unflatten(0, lesson.played.shape)
+        shares = shares * lesson.played[..., None, None]
+        worth_of_giving = worth
+        if settings.charge_giver:
+            # What one gives is taken off what one's own policy learns from.
+            worth_of_giving = worth - worth.diagonal(dim1=-2, dim2=-1)[..., None]
+        brought = settings.max_incentive * (shares * worth_of_giving).sum()
+        discounts = self._gamma ** torch.arange(self._steps, device=self._device)[:, None]
+        cost = settings.cost_coeff * (shares.sum(-1) * discounts).sum() / self._episodes(lesson.played)
+        parameters = list(functions.functions.parameters())
+        found = [_gradient(each, parameters) for each in (brought, cost)]
+        if settings.cost_lr is None:
+            found = [[one + other for one, other in zip(*found, strict=True)]]
+        for name, gradient in zip((REWARD, COST), found, strict=False):
+            self._step(name, gradient)
+        metrics = {"incentive_loss": brought.detach(), "incentive_cost": cost.detach()}
+        self.metrics.log_dict(metrics, key=INCENTIVES_MODULE_ID, window=1)
+
+    def _step(self, name: str, gradient: list[Tensor]) -> None:
+        """One step of an optimizer of incentive functions, on gradients of sums over this learner's episodes."""
+        averaged_over_learners(gradient, 1)
+        optimizer = self.get_optimizer(INCENTIVES_MODULE_ID, name)
+        for parameter, each in zip(optimizer.param_groups[0]["params"], gradient, strict=True):
+            parameter.grad = each
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _episodes(self, played: Tensor) -> float:
+        """How many episodes all learners together have."""
+        return averaged_over_learners([torch.zeros(1)], len(played))
+
+    @torch.no_grad()
+    def _gains(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> Tensor:
+        """Every giver's advantages of extrinsic rewards, ``[B, T, N]``, zero for steps that do not count."""
+        played, rewards = self._played(joint), joint["rewards"]
+        before, after = torch.zeros_like(rewards), torch.zeros_like(rewards)
+        if self._functions.critics is not None:
+            has_critic = ~self._centered
+            before, after = self._extrinsic_values(parts, joint)
+            before, after = before * has_critic, after * has_critic
+        found = generalized_advantages(rewards, before, after, joint["ended"], gamma=self._gamma, lambda_=self._lambda)
+        if self._functions.critics is not None:
+            self._fit_critics(parts, joint, found + before, played)
+        return less_mean(found, played) * played[..., None]
+
+    def _extrinsic_values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
+        """What critics of extrinsic rewards expect before and after every step, each ``[B, T, N]``."""
+        games, steps, n = joint["actions"].shape
+        functions = self._functions
+        values = functions.values(self._observed(parts, (games, steps, n)).flatten(0, 1)).view(games, steps, n)
+        last_rows = {key: {Columns.OBS: parts[STREAMS_PREFIX + key][LAST + Columns.OBS]} for key in self._agents}
+        last = functions.values(self._observed(last_rows, (games, 1, n)).flatten(0, 1)).view(games, 1, n)
+        following = torch.cat([values[:, 1:], last], 1)
+        at_end = torch.zeros_like(values)
+        if self.config.bootstrap_at_horizon:
+            cut_off = joint["truncated"][:, -1] & ~joint["terminated"][:, -1]
+            at_end[:, -1] = last[:, 0] * cut_off[:, None]
+        return values, torch.where(joint["ended"][..., None], at_end, following)
+
+    @torch.enable_grad()
+    def _fit_critics(self, parts: dict[str, dict[str, Tensor]], joint: Joint, targets: Tensor, played: Tensor) -> None:
+        """Takes steps of the critics of extrinsic rewards towards their targets."""
+        functions = self._functions
+        assert functions.critics is not None
+        parameters = list(functions.critics.parameters())
+        seen = self._observed(parts, joint["actions"].shape).flatten(0, 1)
+        episodes = self._episodes(played) * self._steps
+        for _ in range(self._settings.critic_epochs):
+            missed = (functions.values(seen).view_as(targets) - targets).square() * played[..., None]
+            self._step(CRITIC, _gradient(missed.sum() / episodes, parameters))
+
+    def _worth(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor) -> Tensor:
+        """What a unit given in each step changes of its giver's loss, ``[B, T, N, N]`` by ``[i, j]``.
+
+        Of ``i`` itself, what a unit more of its own reward changes, if givers are charged.
+        """
+        n, played = gains.shape[-1], self._played(joint)
+        credit = torch.zeros(*lesson.played.shape, n, n, device=self._device)
+        for module_id, columns in lesson.columns.items():
+            agents = self._agents[module_id]
+            after = with_state(self.rows_of(module_id, parts, played))
+            directions = self._directions(module_id, after, gains, self._episodes(played))
+            changes = self._changes(module_id, with_state(columns), lesson.before[module_id], directions)
+            for giver, change in zip(self._givers, changes, strict=True):
+                by_agent = change.unflatten(0, (-1, len(agents), self._steps)).transpose(1, 2)
+                for slot, agent in enumerate(agents):
+                    if self._counts(giver, agent):
+                        credit[:, :, giver, agent] += by_agent[:, :, slot]
+        # Who has no critic learns from returns less their mean.
+        centered = less_mean(credit.flatten(2), lesson.played).view_as(credit)
+        credit = torch.where(self._centered, centered, credit) * lesson.played[..., None, None]
+        return worth_of_incentives(credit, self._gamma * self._lambda)
+
+    def _counts(self, giver: int, agent: int) -> bool:
+        """Whether a giver looks at what an agent learns: a recipient, or itself if giving is taken off its rewards."""
+        return agent != giver or self._settings.charge_giver
+
+    def _directions(self, module_id: str, batch: dict[str, Any], gains: Tensor, episodes: float) -> list[list[Tensor]]:
+        """For each giver the gradient of its loss with respect to a policy as it is now.
+
+        Args:
+            module_id: The policy.
+            batch: What it did since it learned.
+            gains: ``[B, T, N]``, what each giver gained by each step.
+            episodes: How many these are of, on all learners.
+        """
+        counted = [[self._counts(giver, agent) for agent in self._agents[module_id]] for giver in self._givers]
+        weights = (
+            torch.tensor(counted, device=self._device)[:, None, :, None]
+            * -gains[..., self._givers].permute(2, 0, 1)[:, :, None]
+        )
+        parameters = list(self._trained(module_id).values())
+        with torch.backends.cudnn.flags(enabled=False):
+            log_probabilities = _LogProbabilities(self.module[module_id].unwrapped())(batch)
+            found = gradients(log_probabilities, parameters, (weights / episodes).flatten(1))
+        for each in found:
+            averaged_over_learners(each, 1)
+        return found
+
+    def _changes(
+        self, module_id: str, batch: dict[str, Any], before: dict[str, Tensor], directions: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """For each giver how its loss changes with the advantages that a policy learned from, ``[rows]``.
+
+        Args:
+            module_id: The policy.
+            batch: The rows that it learned from.
+            before: What it was then, by name.
+            directions: For each giver the gradient of its loss with respect to the policy after it learned.
+        """
+        function = _LogProbabilities(self.module[module_id].unwrapped())
+        past = {f"policy.{name}": value for name, value in before.items()}
+        leaves = [past[f"policy.{name}"].requires_grad_() for name in self._trained(module_id)]
+        found = directional(lambda: torch.func.functional_call(function, past, (batch,)), leaves, directions)
+        mask, size = batch.get(Columns.LOSS_MASK), self._step_size(module_id, len(batch[Columns.ACTIONS]))
+        return [size * (each if mask is None else each * mask) for each in found]
+
+    def _trained(self, module_id: str) -> dict[str, Tensor]:
+        """The parameters of a policy by name, without those of its critic."""
+        module = self.module[module_id].unwrapped()
+        critic = set(module.critic.parameters()) if hasattr(module, "critic") else set()
+        return {name: each for name, each in module.named_parameters() if each not in critic}
+
+    def _step_size(self, module_id: str, rows: int) -> float | Tensor:
+        """By how much a policy's step follows an advantage; who learns by PPO is taken for one who takes such steps."""
+        if self._losses[module_id] == PPO_LOSS:
+            (optimizer,) = [each for _, each in self.get_optimizers_for_module(module_id)]
+            return self._get_optimizer_lr(optimizer) * self._steps / rows
+        return self.step_sizes[module_id]
+
+
+def _gradient(value: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if each is None else each for p, each in zip(parameters, found, strict=True)]
+
+
+def _state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of a module's parameters and of what goes with its weights, by name."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,76 @@
+"""Incentives: rewards that agents give each other, as pure functions of tensors.
+
+Source: Yang et al., "Learning to Incentivize Other Learning Agents", NeurIPS 2020. Pairs are always ``[giver,
+recipient]``: ``incentives[.., i, j]`` is what i gives j in a step, at once and whatever i owns; the diagonal is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rllib_reciprocator.typed_settings import IntrinsicSettings, Width
+
+# Columns of joint steps: what agents give each other, and what each is given.
+INCENTIVES, RECEIVED = "incentives", "received"
+
+
+class IncentiveSettings(IntrinsicSettings):
+    """How incentives are given, and learned; the defaults are the paper's for Escape Room.
+
+    Attributes:
+        max_incentive: The most that one gives another in a step (R_max).
+        hiddens: Widths of the hidden layers of incentive functions.
+        told_actions: Names of the others' actions that incentive functions tell apart, as ``[clean]``; all if None.
+        observe_given: Whether policies and incentive functions see what their agent has given each other agent so far.
+        charge_giver: Whether what one gives is taken off what one's own policy learns from.
+        lr: Learning rate of incentive functions, by Adam.
+        cost_coeff: Weight of what is given, as a share of the most that can be, in the loss of incentive functions.
+        cost_lr: Learning rate of an Adam of its own for that cost, whose weight then does not matter as long as it is
+            not 0; None for one Adam for both.
+        critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have critics.
+        critic_epochs: Their gradient steps in an iteration.
+    """
+
+    common: ClassVar[tuple[str, ...]] = (
+        "max_incentive", "hiddens", "told_actions", "observe_given", "charge_giver", "lr", "cost_coeff", "cost_lr",
+        "critic_lr", "critic_epochs",
+    )  # fmt: skip
+
+    max_incentive: Annotated[float, Field(gt=0.0, le=1e6)] = 2.0
+    hiddens: Annotated[list[Width], Field(default_factory=lambda: [64, 16], min_length=1, max_length=8)]
+    told_actions: Annotated[list[str], Field(min_length=1)] | None = None
+    observe_given: bool = False
+    charge_giver: bool = False
+    lr: Annotated[float, Field(ge=0.0, le=1e30)] = 1e-3
+    cost_coeff: Annotated[float, Field(ge=0.0, le=1e30)] = 1.0
+    cost_lr: Annotated[float, Field(ge=0.0, le=1e30)] | None = 1e-4
+    critic_lr: Annotated[float, Field(ge=0.0, le=1e30)] = 3e-3
+    critic_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+def received(incentives: Tensor) -> Tensor:
+    """What each agent is given by all others, ``[.., N]``.
+
+    Args:
+        incentives: ``[.., N, N]`` by ``[i, j]``, what i gives j.
+    """
+    return incentives.sum(-2)
+
+
+def rewards(joint: Mapping[str, Tensor], settings: IncentiveSettings) -> Tensor:
+    """What giving costs every agent's policy, as if all had these settings: nothing, unless givers are charged.
+
+    Args:
+        joint: ``incentives``, ``[B, T, N, N]`` by ``[i, j]``, what i gives j.
+        settings: The settings.
+
+    Returns:
+        ``[B, T, N]``, none above zero.
+    """
+    given = joint[INCENTIVES].sum(-1)
+    return -given if settings.charge_giver else torch.zeros_like(given)

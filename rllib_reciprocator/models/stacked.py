@@ -1,0 +1,73 @@
+"""Several networks of one shape as one batched computation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def uniform(bound: float, *shape: int) -> nn.Parameter:
+    """A parameter of that shape, drawn evenly up to a bound on either side of zero."""
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+class StackedLinear(nn.Module):
+    """C linear layers side by side, each for rows of its own; initialised as ``torch.nn.Linear``."""
+
+    def __init__(self, copies: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        """Builds the layers.
+
+        Args:
+            copies: C.
+            inputs: Width of what goes into each.
+            outputs: Width of what comes out of each.
+            bias: Whether a bias is added.
+        """
+        super().__init__()
+        self.weight = uniform(inputs**-0.5, copies, inputs, outputs)
+        self.bias = uniform(inputs**-0.5, copies, 1, outputs) if bias else None
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[C, rows, inputs]`` -> ``[C, rows, outputs]``."""
+        return torch.bmm(rows, self.weight) if self.bias is None else torch.baddbmm(self.bias, rows, self.weight)
+
+
+class StackedOneHotLinear(nn.Module):
+    """C linear layers side by side, on classes as if one-hot, which are never written out, and on further numbers."""
+
+    _offsets: Tensor
+
+    def __init__(self, copies: int, cells: int, classes: int, numbers: int, outputs: int) -> None:
+        """Initialises as ``torch.nn.Linear`` with as many inputs as are not zero.
+
+        Args:
+            copies: C.
+            cells: Places with a class each.
+            classes: Of each place.
+            numbers: How many there are beside the classes.
+            outputs: Width of what comes out of each.
+        """
+        super().__init__()
+        self.cells = cells
+        self.weight = uniform((cells + numbers) ** -0.5, copies * cells * classes, outputs)
+        self.numbers = StackedLinear(copies, numbers, outputs)
+        offsets = torch.arange(copies * cells, dtype=torch.int32) * classes
+        self.register_buffer("_offsets", offsets.view(copies, 1, cells), persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[C, rows, cells + numbers]``, classes first -> ``[C, rows, outputs]``."""
+        at = rows[..., : self.cells].int() + self._offsets
+        of_classes = functional.embedding_bag(at.flatten(0, 1), self.weight, mode="sum")
+        return of_classes.unflatten(0, at.shape[:2]) + self.numbers(rows[..., self.cells :])
+
+
+def stacked_mlp(copies: int, sizes: Sequence[int], *, last_bias: bool = True) -> nn.Sequential:
+    """C networks of that many units a layer, inputs first, with ReLU between; the last layer with a bias or without."""
+    layers: list[nn.Module] = []
+    for number, (size, next_size) in enumerate(pairwise(sizes), start=2):
+        layers += [StackedLinear(copies, size, next_size, bias=last_bias or number < len(sizes)), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

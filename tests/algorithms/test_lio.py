@@ -1,0 +1,459 @@
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.training_data import TrainingData
+
+from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.algorithms.lio import LIOConfig
+from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
+from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
+from rllib_reciprocator.batched.learner import ITERATION
+from rllib_reciprocator.batched.sample import concatenate
+from rllib_reciprocator.models import GIVEN
+from tests.weights import assert_same_weights, weights
+
+LIFETIME = "num_env_steps_sampled_lifetime"
+
+
+def config(players="lio", agents=2, games=16, learners=0, incentives=None, env="escape_room_v0", **training):
+    settings = {"num_levers": agents - 1} if env == "escape_room_v0" else {"num_steps": 5}
+    settings |= {"num_agents": agents} if env in ("escape_room_v0", "public_goods_v0") else {}
+    a_config = (
+        LIOConfig()
+        .environment(env, env_config=settings)
+        .players(players if isinstance(players, dict) else {"player_*": players})
+        .training(**{"lr": 0.3, "epsilon": 0.3, "updates_per_iteration": 2, **training})
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .env_runners(num_envs_per_env_runner=games)
+        .learners(num_learners=learners)
+        .debugging(seed=1)
+    )
+    return a_config.incentives(**{"hiddens": [8], "lr": 0.01, **(incentives or {})})
+
+
+def phase(algo, name, sample):
+    """One phase of an update, with a sample of one's own."""
+    algo.learner_group.update(
+        training_data=TrainingData(batch=sample.to_batch()),
+        timesteps={LIFETIME: 0, ITERATION: 0},
+        num_epochs=1,
+        phase=name,
+    )
+
+
+# --- the gradient ----------------------------------------------------------------------------------------------------
+
+
+def test_worth_by_hand():
+    credit = torch.zeros(1, 3, 2, 2)
+    credit[0, :, 0, 1] = torch.tensor([1.0, 2.0, 4.0])
+    found = worth_of_incentives(credit, torch.tensor([0.9, 0.5]))
+    # A reward in the last step adds to all three advantages: 4 + 0.5 * 2 + 0.25 * 1.
+    assert found[0, :, 0, 1].tolist() == [1.0, 2.5, 5.25]
+    assert not found[0, :, 1].any()
+
+
+def test_directions_are_those_of_forward_differentiation():
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    rows, parameters = torch.randn(6, 3), dict(layer.named_parameters())
+    direction = [torch.randn_like(each) for each in parameters.values()]
+    (found,) = directional(lambda: layer(rows)[:, 0], list(parameters.values()), [direction])
+    tangents = dict(zip(parameters, direction, strict=True))
+    _, expected = torch.func.jvp(
+        lambda p: torch.func.functional_call(layer, p, (rows,))[:, 0],
+        ({name: each.detach() for name, each in parameters.items()},),
+        (tangents,),
+    )
+    torch.testing.assert_close(found, expected)
+    (weighted,) = gradients(layer(rows)[:, 0], list(parameters.values()), torch.ones(1, 6))
+    assert float(weighted[-1]) == pytest.approx(6.0)
+
+
+def through_the_step(learner, before, tau, after, weight_of_self):
+    """The gradients of all givers' losses with respect to incentive functions, by a graph through the policies' step.
+
+    Everything is written out again: incentives, advantages, the policies' losses and their steps, and each giver's loss
+    on what is sampled afterwards. Only critics' values are taken from the learner.
+    """
+    functions = learner._functions
+    n = tau.rewards.shape[-1]
+    played = [sample.in_first_episode() for sample in (tau, after)]
+    obs = [torch.stack([each.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(n)], 2) for each in (tau, after)]
+    given = tau.joint[GIVEN].flatten(0, 1) if functions.observes_given else None
+    incentives = functions.incentives(obs[0].flatten(0, 1), tau.joint["actions"].flatten(0, 1), given)
+    incentives = incentives.unflatten(0, played[0].shape) * played[0][..., None, None]
+    rewards = tau.rewards * played[0][..., None] + incentives.sum(-2) - weight_of_self * incentives.sum(-1)
+    gamma, lambdas = learner._gamma, learner._lambda
+
+    def discounted(values, factor, mask):
+        sums, total = [], torch.zeros_like(values[:, 0])
+        for t in reversed(range(values.shape[1])):
+            total = values[:, t] * mask[:, t, None] + factor * total
+            sums.append(total)
+        return torch.stack(sums[::-1], 1)
+
+    def less_means(values, mask):
+        counts = mask.sum(0)[:, None].clamp(min=1)
+        return values - (values * mask[..., None]).sum(0) / counts
+
+    def log_probabilities(index, parameters, sample):
+        module = learner.module[f"player_{index}"].unwrapped()
+        batch = {name: column.flatten(0, 2) for name, column in sample.modules[f"player_{index}"].items()}
+        wrapped = Wrapped(module)
+        named = {f"module.{name}": each for name, each in parameters.items()}
+        return torch.func.functional_call(wrapped, named, (batch,)).unflatten(0, sample.rewards.shape[:2])
+
+    step = discounted(rewards, gamma * lambdas, played[0])
+    critics = [learner._losses[f"player_{i}"] == "ac" for i in range(n)]
+    for index in range(n):
+        if not critics[index]:
+            step = torch.cat(
+                [step[..., :index], less_means(step, played[0])[..., index : index + 1], step[..., index + 1 :]], -1
+            )
+    learned = []
+    for index in range(n):
+        point = {name: each.clone().requires_grad_() for name, each in before[index].items()}
+        gains = (log_probabilities(index, point, tau) * step[..., index] * played[0]).sum() / len(step)
+        names = [name for name in point if name.startswith("actor")]
+        found = torch.autograd.grad(gains, [point[name] for name in names], create_graph=True)
+        # The step that was taken went on from here; what does not depend on incentives is a constant of it.
+        now = dict(learner.module[f"player_{index}"].unwrapped().named_parameters())
+        size = learner.step_sizes[f"player_{index}"] * len(step)
+        learned.append(
+            {name: now[name].detach() + size * (g - g.detach()) for name, g in zip(names, found, strict=True)}
+        )
+    outer = learner._gains_for_test
+    found = []
+    for giver in range(n):
+        counted = [j for j in range(n) if j != giver or weight_of_self]
+        loss = -sum(
+            (log_probabilities(j, learned[j], after) * outer[..., giver] * played[1]).sum() / len(outer)
+            for j in counted
+        )
+        parameters = list(functions.functions.parameters())
+        found.append(torch.autograd.grad(loss, parameters, retain_graph=True))
+    # Each giver's own slice: another's loss does not change it.
+    return [torch.stack([found[giver][k][giver] for giver in range(n)]) for k in range(len(found[0]))]
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch):
+        out = self.module.forward_train(batch)
+        return (
+            self.module.get_train_action_dist_cls()
+            .from_logits(out[Columns.ACTION_DIST_INPUTS])
+            .logp(batch[Columns.ACTIONS])
+        )
+
+
+@pytest.mark.parametrize("charged", [False, True])
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize(("agents", "player"), [(2, "lio"), (3, "lio"), (2, "lio_ac"), (3, "lio_ac")])
+def test_the_gradient_is_that_through_the_policies_step(build, monkeypatch, agents, player, clip, charged):
+    """For two and three givers, with returns and with critics, episodes that end early, clipping, and totals seen."""
+    incentives = {"charge_giver": charged, "observe_given": True, "cost_coeff": 0.0}
+    algo = build(config(player, agents, incentives=incentives, grad_clip=clip, critic_epochs=3))
+    algo.train()
+    learner = algo.learner_group._learner
+    tau, captured = algo.sample(), {}
+    before = [
+        {name: each.detach().clone() for name, each in learner.module[f"player_{i}"].unwrapped().named_parameters()}
+        for i in range(agents)
+    ]
+    phase(algo, POLICIES_PHASE, tau)
+    algo.sync()
+    after = algo.sample()
+    assert not bool(tau.in_first_episode().all())  # some ended early
+    take = type(learner)._gains
+
+    def kept(self, parts, joint):
+        self._gains_for_test = take(self, parts, joint)
+        return self._gains_for_test
+
+    monkeypatch.setattr(type(learner), "_gains", kept)
+    monkeypatch.setattr(type(learner), "_step", lambda self, name, gradient: captured.setdefault(name, gradient))
+    phase(algo, INCENTIVES_PHASE, after)
+    expected = through_the_step(learner, before, tau, after, float(charged))
+    scale = max(float(each.abs().max()) for each in expected)
+    assert scale > 1e-6
+    for found, other in zip(captured["reward"], expected, strict=True):
+        torch.testing.assert_close(found, other, atol=1e-3 * scale, rtol=1e-3)
+
+
+def test_what_givers_gain_is_extrinsic_and_by_hand_without_critics(build):
+    algo = build(config(gamma=0.9))
+    sample = algo.sample()
+    learner = algo.learner_group._learner
+    parts = learner.on_device(sample.to_batch())
+    found = learner._gains(parts, learner.joint_columns(parts))
+    lengths = sample.in_first_episode().sum(1).tolist()
+    to_go = [
+        [sum(0.9 ** (k - t) * float(sample.rewards[b, k, 1]) for k in range(t, length)) for t in range(length)]
+        for b, length in enumerate(lengths)
+    ]
+    for t in range(5):
+        mean = np.mean([each[t] for each in to_go if len(each) > t] or [0.0])
+        for b, each in enumerate(to_go):
+            expected = each[t] - mean if len(each) > t else 0.0
+            assert float(found[b, t, 1]) == pytest.approx(expected, abs=1e-4)
+
+
+# --- who gives and who is given to -----------------------------------------------------------------------------------
+
+
+def test_incentives_are_between_zero_and_the_most_to_others_who_learn(build):
+    players = {"player_0": "lio", "player_1": "scripted/random", "player_2": {"player": "lio", "gives": False}}
+    algo = build(config(players, 3, incentives={"max_incentive": 3.0}))
+    sample = algo.sample()
+    incentives = sample.joint["incentives"]
+    pays = incentives.amax((0, 1)) > 0
+    assert pays.tolist() == [[False, False, True], [False, False, False], [False, False, False]]
+    assert 0.0 < float(incentives[..., 0, 2].min()) <= float(incentives.max()) < 3.0
+    torch.testing.assert_close(sample.joint["received"], incentives.sum(-2))
+    before = weights(algo)
+    algo.train()
+    changed = {key.split("/")[0] for key, value in weights(algo).items() if not np.array_equal(value, before[key])}
+    assert changed == {"player_0", "player_2", "incentives"}
+
+
+def test_what_was_given_is_what_the_function_says_and_adds_up(build):
+    algo = build(config(agents=3, incentives={"observe_given": True}, env="public_goods_v0"))
+    sample = algo.sample()
+    functions = algo.env_runner.module["incentives"].unwrapped()
+    obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(3)], 2)
+    given = sample.joint[GIVEN]
+    found = functions.incentives(obs.flatten(0, 1), sample.joint["actions"].flatten(0, 1), given.flatten(0, 1))
+    torch.testing.assert_close(found.view_as(sample.joint["incentives"]), sample.joint["incentives"])
+    totals = sample.joint["incentives"].cumsum(1)
+    assert not given[:, 0].any()
+    for i in range(3):
+        for k in range(2):
+            torch.testing.assert_close(given[:, 1:, i, k], totals[:, :-1, i, (i + k + 1) % 3])
+    seen = sample.modules["player_1"][GIVEN][:, 0]
+    torch.testing.assert_close(seen, given[:, :, 1])
+
+
+def test_policies_learn_from_what_they_are_given(build):
+    algo = build(config(players={"player_0": "lio", "player_1": "pg"}, gamma=1.0, env="ipd_v0"))
+    sample = algo.sample()
+    learner = algo.learner_group._learner
+    parts = learner.on_device(sample.to_batch())
+    joint = learner.joint_columns(parts)
+    learner.prepare(parts, joint)
+    paid = sample.joint["incentives"][..., 0, 1]
+    torch.testing.assert_close(joint["shaped_rewards"][..., 1], sample.rewards[..., 1] + paid)
+    torch.testing.assert_close(joint["shaped_rewards"][..., 0], sample.rewards[..., 0])
+
+
+def test_givers_may_be_charged(build):
+    algo = build(config(incentives={"charge_giver": True}, env="ipd_v0"))
+    sample = algo.sample()
+    learner = algo.learner_group._learner
+    parts = learner.on_device(sample.to_batch())
+    joint = learner.joint_columns(parts)
+    learner.prepare(parts, joint)
+    incentives = sample.joint["incentives"]
+    net = incentives.sum(-2) - incentives.sum(-1)
+    torch.testing.assert_close(joint["shaped_rewards"], sample.rewards + net)
+
+
+def test_actions_that_are_not_told_apart_are_paid_alike(build):
+    algo = build(config(incentives={"told_actions": ["door"]}))
+    functions = algo.env_runner.module["incentives"].unwrapped()
+    obs = torch.rand(1, 2, 6)
+    paid = [float(functions.incentives(obs, torch.tensor([[0, action]]))[0, 0, 1]) for action in range(3)]
+    assert paid[0] == paid[1] != paid[2]
+
+
+@pytest.mark.parametrize(
+    "player", ["ppo", "reciprocator", "ac", {"player": "ppo", "intrinsic": {"inequity_aversion": {}}}]
+)
+def test_others_can_be_given_to(build, player):
+    algo = build(config({"player_0": "lio_ac", "player_1": player}, num_epochs=2, env="coins_v0", lr=0.01))
+    before = weights(algo)
+    result = algo.train()
+    assert result["env_runners"]["incentives"].keys() == {"player_0_to_player_1"}
+    changed = {key.split("/")[0] for key, value in weights(algo).items() if not np.array_equal(value, before[key])}
+    assert {"player_0", "player_1", "incentives"} <= changed
+
+
+def test_influence_counts_what_is_given(build):
+    """A Reciprocator's rewards are those of the game and what it is given."""
+    algo = build(config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01))
+    sample, seen = algo.sample(), {}
+    learner = algo.learner_group._learner
+    learner._fit_estimator = lambda rows, iteration: seen.update(rows)
+    parts = learner.on_device(sample.to_batch())
+    learner.prepare(parts, learner.joint_columns(parts))
+    expected = (sample.rewards + sample.joint["received"]).flatten(0, 1)
+    torch.testing.assert_close(seen["rewards"], expected)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_two_learners_learn_as_one(build):
+    one, two = (build(config(agents=3, learners=learners, entropy_coeff=0.1)) for learners in (0, 2))
+    state = one.learner_group.get_weights()
+    two.learner_group.set_weights(state)
+    tau, after = one.sample(), one.sample()
+    for algo in (one, two):
+        phase(algo, POLICIES_PHASE, tau)
+        phase(algo, INCENTIVES_PHASE, after)
+    assert_same_weights(one, two, atol=2e-5)
+    start = {f"{key}/{name}": value for key, of in state.items() for name, value in of.items()}
+    moved = [key for key, value in weights(one).items() if np.abs(value - start[key]).max() > 1e-3]
+    assert any(key.startswith("incentives") for key in moved)
+    assert any(key.startswith("player_2") for key in moved)
+
+
+@pytest.mark.parametrize("learners", [0, 2])
+def test_a_run_that_reuses_samples_goes_on_bit_by_bit(build, tmp_path, learners):
+    def fresh():
+        return build(config(reuse_samples=True, learners=learners))
+
+    whole = fresh()
+    whole.train()
+    whole.save_to_path(tmp_path)
+    expected = whole.train()
+    resumed = fresh()
+    resumed.restore_from_path(tmp_path)
+    again = resumed.train()
+    assert again["env_runners"]["incentives"] == expected["env_runners"]["incentives"]
+    assert_same_weights(whole, resumed)
+
+
+def test_samples_that_are_reused_halve_what_is_sampled(build):
+    steps = [
+        build(config(reuse_samples=reuse)).train()["env_runners"]["num_env_steps_sampled"] for reuse in (False, True)
+    ]
+    assert steps == [4 * 16 * 5, 3 * 16 * 5]  # two updates; the first needs two samples of its own
+
+
+def test_a_sample_that_is_reused_is_paid_as_functions_pay_now(build):
+    algo = build(config())
+    sample = algo.sample()
+    learner = algo.learner_group._learner
+    with torch.no_grad():
+        for each in learner._functions.functions.parameters():
+            each.mul_(3.0)
+    parts = learner.on_device(sample.to_batch())
+    joint = learner.joint_columns(parts)
+    learner.prepare(parts, joint)
+    assert not torch.allclose(joint["incentives"], sample.joint["incentives"])
+
+
+def test_results_tell_who_gives_whom_what_for_what(build):
+    algo = build(config())
+    sample = algo.sample(report=False)
+    result = algo.env_runner.get_metrics()
+    played = sample.in_first_episode()
+    paid = sample.joint["incentives"][..., 0, 1][played]
+    taken = sample.joint["actions"][..., 1][played]
+    assert float(result["incentives"]["player_0_to_player_1"].peek()) == pytest.approx(float(paid.mean()), rel=1e-4)
+    for number, name in enumerate(("lever", "start", "door")):
+        found = result["incentives_by_action"]["player_0_to_player_1"][name].peek()
+        assert float(found) == pytest.approx(float(paid[taken == number].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"incentives": {"told_actions": ["dor"]}}, "there is no action 'dor'.* 'door'"),
+        ({"incentives": {"max_incentive": -1.0}}, "max_incentive"),
+        ({"players": {"player_*": {"player": "pg", "gives": False}}}, "of who has incentives to give"),
+        ({"players": {"player_*": {"player": "lio", "gives": 2}}}, "is true or false"),
+        ({"grad_clip": 1.0, "grad_clip_by": "value"}, "grad_clip_by: only global_norm"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes).validate()
+
+
+def test_incentives_are_learned_by_lio_alone():
+    a_config = (
+        ReciprocatorConfig().environment("ipd_v0").players({"*": {"player": "ppo", "intrinsic": {"incentives": {}}}})
+    )
+    with pytest.raises(ValueError, match="incentives are learned by run: LIO only"):
+        a_config.validate()
+
+
+# --- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster, tmp_path_factory):
+    algo = config(agents=3, incentives={"observe_given": True}, env="public_goods_v0").build_algo()
+    algo.train()
+    path = algo.save_to_path(tmp_path_factory.mktemp("lio") / "checkpoint")
+    algo.stop()
+    return path
+
+
+def reciprocators(players):
+    return (
+        ReciprocatorConfig()
+        .environment("public_goods_v0", env_config={"num_steps": 5, "num_agents": 3})
+        .players(players)
+        .env_runners(num_envs_per_env_runner=8)
+        .debugging(seed=1)
+    )
+
+
+def test_who_was_trained_to_give_gives_in_other_runs_too(build, trained):
+    algo = build(reciprocators({"player_0": f"checkpoint/{trained}#player_0", "*": "reciprocator"}))
+    sample = algo.sample()
+    assert (sample.joint["incentives"][..., 0, 1:] > 0).all()
+    assert not sample.joint["incentives"][..., 1:, :].any()
+    learner = algo.learner_group._learner
+    parts = learner.on_device(sample.to_batch())
+    joint = learner.joint_columns(parts)
+    shaped = learner.shape_rewards(joint)
+    plain = learner.shape_rewards({**joint, "received": torch.zeros_like(joint["received"])})
+    torch.testing.assert_close(shaped - plain, sample.joint["received"])
+
+
+def test_an_incentive_function_plays_any_agent(build, trained):
+    """Agent 2's function in the place of agent 0 gives as it would there, turned on with all that it sees."""
+    players = {"player_0": f"checkpoint/{trained}#player_2", "player_1": "scripted/random", "player_2": "ppo"}
+    algo = build(reciprocators(players))
+    sample = algo.sample()
+    functions = algo.env_runner.module["incentives+player_0"].unwrapped()
+    given, actions = sample.joint[GIVEN], sample.joint["actions"]
+    turned = torch.tensor([1, 2, 0])  # agent 0 where agent 2 was, agent 1 where agent 0 was
+    seen = _observed_by_agent_0(algo)
+    everybody = seen[:, :, None].expand(-1, -1, 3, *[-1] * (seen.dim() - 2))  # the giver's own is all that counts
+    rows = [each.flatten(0, 1) for each in (everybody, actions[..., turned], given[:, :, turned])]
+    found = functions.incentives(*rows).unflatten(0, actions.shape[:2])[:, :, 2]
+    torch.testing.assert_close(sample.joint["incentives"][:, :, 0][..., turned], found)
+
+
+def _observed_by_agent_0(algo):
+    """Plays the same fragment again and keeps what agent 0 saw."""
+    runner, seen = algo.env_runner, []
+    runner._fragments_with_weights = 0
+    act = runner._act
+
+    def watching(*args):
+        seen.append(runner._obs[:, 0].clone())
+        return act(*args)
+
+    runner._act = watching
+    runner.start_over()
+    runner.sample()
+    return torch.stack(seen, 1)
+
+
+def test_samples_of_several_runners_are_one(build):
+    algo = build(config(games=8, reuse_samples=True).env_runners(num_env_runners=2))
+    result = algo.train()
+    assert result["env_runners"]["num_env_steps_sampled"] == 3 * 2 * 8 * 5
+    sample = concatenate([algo.sample()])
+    assert len(sample.rewards) == 16
