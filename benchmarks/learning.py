@@ -9,7 +9,6 @@ import argparse
 import logging
 import math
 import statistics
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,9 @@ def main() -> None:
     parser.add_argument("--report", type=int, nargs="+", default=[25, 50, 100, 200, 300], help="iterations to print")
     parser.add_argument("--threshold", type=float, default=0.9, help="of the first iteration to look for")
     parser.add_argument("--outcome", default="cooperation_rate")
+    parser.add_argument(
+        "--greedy", type=int, metavar="EPISODES", help="look at the return of all in such episodes of greedy play"
+    )
     parser.add_argument("--config", type=yaml.safe_load, default={}, help="settings that differ, as '{lr: 0.01}'")
     options = parser.parse_args()
 
@@ -53,31 +55,43 @@ def main() -> None:
     (experiment,) = read_file(Path("tuned_examples", f"{options.example}.yaml"))
     algorithm = check(experiment, options.example)
     firsts: list[float] = []
+    lasts: list[float] = []
     not_finite = 0
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         settings = {**merged(experiment.config, options.config), "seed": seed}
+        if options.greedy:
+            evaluation = {"evaluation_interval": 1, "evaluation_duration": options.greedy}
+            settings |= {**evaluation, "evaluation_config": {"explore": False}}
         algo = build_config(algorithm, experiment.env, settings).build_algo()
-        first, reached, seconds, shown = None, None, 0.0, []
+        first, reached, episodes, seconds, shown = None, None, 0, 0.0, []
         for iteration in range(1, options.iterations + 1):
-            start = time.perf_counter()
             result = algo.train()
-            seconds += time.perf_counter() - start
+            seconds += result["timers"]["training_step"]
             not_finite += sum(not math.isfinite(value) for _, _, value in figures(result))
-            outcomes = result["env_runners"]["outcomes"]
-            rates = [float(outcomes[agent][options.outcome]) for agent in sorted(outcomes)]
+            seen = result["evaluation" if options.greedy else "env_runners"]
+            seen = seen.get("env_runners", seen)
+            rates = [float(seen["outcomes"][agent][options.outcome]) for agent in sorted(seen["outcomes"])]
+            if options.greedy:
+                rates = [float(seen["episode_return_mean"])]
             if first is None and min(rates) >= options.threshold:
                 first, reached = iteration, seconds
+                episodes = int(result["env_runners"]["num_episodes_lifetime"])
             if iteration in options.report:
-                returns = result["env_runners"]["agent_episode_returns_mean"]
+                returns = seen["agent_episode_returns_mean"]
                 mean = " ".join(f"{float(returns[agent]):.1f}" for agent in sorted(returns))
                 shown.append(f"{iteration}: " + " ".join(f"{rate:.3f}" for rate in rates) + f" ({mean})")
         algo.stop()
         firsts.append(first if first is not None else float("inf"))
         when = (
-            f"{options.threshold} at {first} ({reached:.1f} s)" if first is not None else f"{options.threshold} never"
+            f"{options.threshold} at {first} ({reached:.1f} s, {episodes} episodes)"
+            if first is not None
+            else f"{options.threshold} never"
         )
         print(f"seed {seed:2}  {when}  {seconds / options.iterations:.3f} s/iteration  " + "  ".join(shown), flush=True)
+        lasts.append(min(rates))
     print(f"median first iteration at {options.threshold}: {statistics.median(firsts)}")
+    at_the_end = sum(last >= options.threshold for last in lasts)
+    print(f"of {options.seeds} seeds {sum(map(math.isfinite, firsts))} reached it, {at_the_end} at the end")
     print(f"figures that are not finite: {not_finite}")
 
 

@@ -154,6 +154,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         self.module = spec.build()
         self.module.foreach_module(lambda _, module: module.to(self.device))
+        # A learner in the same process, with tensors of this runner and the learner's that they are copied from.
+        self._shared_with: Learner | None = None
+        self._copies: tuple[list[Tensor], list[Tensor]] = ([], [])
         alternatives = self._alternatives = self.config.alternatives()
         self._logger = SampleLogger(self.game, alternatives)
         shares = {k: [share for _, share in each] for k, each in enumerate(alternatives) if len(each) > 1}
@@ -256,7 +259,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         Args:
             length: So many steps in every game.
             explore: Whether players draw their actions; if not, they take the likeliest.
-            only_first: Whether only the first episode of each game is reported.
+            only_first: Whether only the first episode of each game counts; games then do not start anew.
 
         Returns:
             These steps.
@@ -292,7 +295,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._obs = step.obs
             if self._keeps_final:
                 self._keep_final(final, t, length, step.truncated)
-            self._to_start = self._ends(step.terminated | step.truncated)
+            # What comes after the first episode does not count, so that nothing has to start anew for it.
+            self._to_start = False if only_first else self._ends(step.terminated | step.truncated)
         streams = self._streams(memories, final)
         sample = Sample(
             modules={module_id: columns.stacked(2) for module_id, columns in modules.items()},
@@ -535,13 +539,19 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     @torch.no_grad()
     def copy_weights(self, learner: Learner) -> None:
         """Takes over the weights of a learner in the same process."""
+        if self._shared_with is not learner:
+            self._shared_with, self._copies = learner, ([], [])
+            for module_id, module in self.module.items():
+                if not _keeps_more_than_weights(module):
+                    learned = learner.module[module_id].unwrapped().state_dict()
+                    for name, own in module.state_dict().items():
+                        self._copies[0].append(own)
+                        self._copies[1].append(learned[name])
         for module_id, module in self.module.items():
-            learned = learner.module[module_id].unwrapped()
-            if type(module).get_state is not TorchRLModule.get_state:
-                module.set_state(learned.get_state())
-            elif own := module.state_dict():
-                weights = learned.state_dict()
-                torch._foreach_copy_(list(own.values()), [weights[name] for name in own])
+            if _keeps_more_than_weights(module):
+                module.set_state(learner.module[module_id].unwrapped().get_state())
+        if self._copies[0]:
+            torch._foreach_copy_(*self._copies)
         self._note_weights(learner._weights_seq_no)
 
     def _note_weights(self, number: int) -> None:
@@ -559,6 +569,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
         """The players' modules."""
         return [(COMPONENT_RL_MODULE, self.module)]
+
+
+def _keeps_more_than_weights(module: Any) -> bool:
+    """Whether a module's class says itself what its state is."""
+    return type(module).get_state is not TorchRLModule.get_state
 
 
 def _on(device: torch.device | str, nested: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import cast
 
@@ -139,4 +139,6 @@ class Encoder(nn.Module):
         first, seen = cast(nn.Linear, self.connected[0]), rows.shape[1]
         hidden = functional.linear(rows, first.weight[:, :seen], first.bias)
         hidden = hidden + functional.linear(extra, first.weight[:, seen:])
-        return self.connected[1:](hidden)
+        for layer in islice(self.connected, 1, None):  # a slice would build a new module
+            hidden = layer(hidden)
+        return hidden

@@ -76,6 +76,12 @@ class LIOLearner(BatchedLearner):
         self._lesson: _Lesson | None = None
         if not settings.charge_giver:
             self._intrinsic.pop(INCENTIVES, None)
+        # The parameters of policies, without those of their critics, by module and name.
+        self._trained: dict[str, dict[str, Tensor]] = {}
+        for module_id in self._agents:
+            module = self.module[module_id].unwrapped()
+            critic = set(module.critic.parameters()) if hasattr(module, "critic") else set()
+            self._trained[module_id] = {name: each for name, each in module.named_parameters() if each not in critic}
 
     @property
     def _functions(self) -> IncentiveFunctions:
@@ -142,7 +148,7 @@ class LIOLearner(BatchedLearner):
         joint[INCENTIVES][:, :, self._givers] = now[:, :, self._givers]
         joint[RECEIVED] = received(joint[INCENTIVES])
         batches = super().prepare(parts, joint)
-        before = {key: _state_of(self.module[key].unwrapped()) for key in batches}
+        before = {key: {name: each.detach().clone() for name, each in self._acts_by(key).items()} for key in batches}
         self._lesson = _Lesson(*inputs, self._played(joint), batches, before)
         return batches
 
@@ -253,10 +259,13 @@ class LIOLearner(BatchedLearner):
         credit = torch.zeros(*lesson.played.shape, n, n, device=self._device)
         for module_id, columns in lesson.columns.items():
             agents = self._agents[module_id]
+            givers = [giver for giver in self._givers if any(self._counts(giver, agent) for agent in agents)]
+            if not givers:
+                continue
             after = with_state(self.rows_of(module_id, parts, played))
-            directions = self._directions(module_id, after, gains, self._episodes(played))
+            directions = self._directions(module_id, givers, after, gains, self._episodes(played))
             changes = self._changes(module_id, with_state(columns), lesson.before[module_id], directions)
-            for giver, change in zip(self._givers, changes, strict=True):
+            for giver, change in zip(givers, changes, strict=True):
                 by_agent = change.unflatten(0, (-1, len(agents), self._steps)).transpose(1, 2)
                 for slot, agent in enumerate(agents):
                     if self._counts(giver, agent):
@@ -270,21 +279,24 @@ class LIOLearner(BatchedLearner):
         """Whether a giver looks at what an agent learns: a recipient, or itself if giving is taken off its rewards."""
         return agent != giver or self._settings.charge_giver
 
-    def _directions(self, module_id: str, batch: dict[str, Any], gains: Tensor, episodes: float) -> list[list[Tensor]]:
+    def _directions(
+        self, module_id: str, givers: list[int], batch: dict[str, Any], gains: Tensor, episodes: float
+    ) -> list[list[Tensor]]:
         """For each giver the gradient of its loss with respect to a policy as it is now.
 
         Args:
             module_id: The policy.
+            givers: Whose losses.
             batch: What it did since it learned.
             gains: ``[B, T, N]``, what each giver gained by each step.
             episodes: How many these are of, on all learners.
         """
-        counted = [[self._counts(giver, agent) for agent in self._agents[module_id]] for giver in self._givers]
+        counted = [[self._counts(giver, agent) for agent in self._agents[module_id]] for giver in givers]
         weights = (
             torch.tensor(counted, device=self._device)[:, None, :, None]
-            * -gains[..., self._givers].permute(2, 0, 1)[:, :, None]
+            * -gains[..., givers].permute(2, 0, 1)[:, :, None]
         )
-        parameters = list(self._trained(module_id).values())
+        parameters = list(self._trained[module_id].values())
         with torch.backends.cudnn.flags(enabled=False):
             log_probabilities = _LogProbabilities(self.module[module_id].unwrapped())(batch)
             found = gradients(log_probabilities, parameters, (weights / episodes).flatten(1))
@@ -305,16 +317,15 @@ class LIOLearner(BatchedLearner):
         """
         function = _LogProbabilities(self.module[module_id].unwrapped())
         past = {f"policy.{name}": value for name, value in before.items()}
-        leaves = [past[f"policy.{name}"].requires_grad_() for name in self._trained(module_id)]
+        leaves = [past[f"policy.{name}"].requires_grad_() for name in self._trained[module_id]]
         found = directional(lambda: torch.func.functional_call(function, past, (batch,)), leaves, directions)
         mask, size = batch.get(Columns.LOSS_MASK), self._step_size(module_id, len(batch[Columns.ACTIONS]))
         return [size * (each if mask is None else each * mask) for each in found]
 
-    def _trained(self, module_id: str) -> dict[str, Tensor]:
-        """The parameters of a policy by name, without those of its critic."""
-        module = self.module[module_id].unwrapped()
-        critic = set(module.critic.parameters()) if hasattr(module, "critic") else set()
-        return {name: each for name, each in module.named_parameters() if each not in critic}
+    def _acts_by(self, module_id: str) -> dict[str, Tensor]:
+        """What a policy acts by, by name: its parameters, and how much it explores."""
+        epsilon = getattr(self.module[module_id].unwrapped(), "epsilon", None)
+        return self._trained[module_id] if epsilon is None else {**self._trained[module_id], "epsilon": epsilon}
 
     def _step_size(self, module_id: str, rows: int) -> float | Tensor:
         """By how much a policy's step follows an advantage; who learns by PPO is taken for one who takes such steps."""
@@ -327,8 +338,3 @@ class LIOLearner(BatchedLearner):
 def _gradient(value: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(p) if each is None else each for p, each in zip(parameters, found, strict=True)]
-
-
-def _state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of a module's parameters and of what goes with its weights, by name."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
