@@ -9,6 +9,7 @@ import argparse
 import logging
 import math
 import statistics
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ def main() -> None:
         algo = build_config(algorithm, experiment.env, settings).build_algo()
         first, reached, episodes, seconds, shown = None, None, 0, 0.0, []
         for iteration in range(1, options.iterations + 1):
+            start = time.perf_counter()
             result = algo.train()
-            seconds += result["timers"]["training_step"]
+            seconds += time.perf_counter() - start
             not_finite += sum(not math.isfinite(value) for _, _, value in figures(result))
             seen = result["evaluation" if options.greedy else "env_runners"]
             seen = seen.get("env_runners", seen)
@@ -82,12 +84,12 @@ def main() -> None:
                 shown.append(f"{iteration}: " + " ".join(f"{rate:.3f}" for rate in rates) + f" ({mean})")
         algo.stop()
         firsts.append(first if first is not None else float("inf"))
-        when = (
-            f"{options.threshold} at {first} ({reached:.1f} s, {episodes} episodes)"
-            if first is not None
-            else f"{options.threshold} never"
+        when = "never" if first is None else f"at {first} ({reached:.1f} s, {episodes} episodes)"
+        print(
+            f"seed {seed:2}  {options.threshold} {when}  {seconds / options.iterations:.3f} s/iteration  "
+            + "  ".join(shown),
+            flush=True,
         )
-        print(f"seed {seed:2}  {when}  {seconds / options.iterations:.3f} s/iteration  " + "  ".join(shown), flush=True)
         lasts.append(min(rates))
     print(f"median first iteration at {options.threshold}: {statistics.median(firsts)}")
     at_the_end = sum(last >= options.threshold for last in lasts)
