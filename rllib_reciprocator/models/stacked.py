@@ -48,13 +48,14 @@ class StackedOneHotLinear(nn.Module):
             copies: C.
             cells: Places with a class each.
             classes: Of each place.
-            numbers: How many there are beside the classes.
+            numbers: How many there are beside the classes; a bias if there are none.
             outputs: Width of what comes out of each.
         """
         super().__init__()
         self.cells = cells
         self.weight = uniform((cells + numbers) ** -0.5, copies * cells * classes, outputs)
-        self.numbers = StackedLinear(copies, numbers, outputs)
+        self.numbers = StackedLinear(copies, numbers, outputs) if numbers else None
+        self.bias = None if numbers else uniform(cells**-0.5, copies, 1, outputs)
         offsets = torch.arange(copies * cells, dtype=torch.int32) * classes
         self.register_buffer("_offsets", offsets.view(copies, 1, cells), persistent=False)
 
@@ -62,7 +63,8 @@ class StackedOneHotLinear(nn.Module):
         """``[C, rows, cells + numbers]``, classes first -> ``[C, rows, outputs]``."""
         at = rows[..., : self.cells].int() + self._offsets
         of_classes = functional.embedding_bag(at.flatten(0, 1), self.weight, mode="sum")
-        return of_classes.unflatten(0, at.shape[:2]) + self.numbers(rows[..., self.cells :])
+        others = self.bias if self.numbers is None else self.numbers(rows[..., self.cells :])
+        return of_classes.unflatten(0, at.shape[:2]) + others
 
 
 def stacked_mlp(copies: int, sizes: Sequence[int], *, last_bias: bool = True) -> nn.Sequential:
