@@ -5,9 +5,25 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+LARGEST_RATE = 1e30
+
+
+def _rising(points: float | list[list[float]]) -> float | list[list[float]]:
+    """Checks the points of a schedule; see :data:`Rate`."""
+    if isinstance(points, list):
+        if not points or any(len(each) != 2 or not 0 <= each[1] <= LARGEST_RATE for each in points):
+            raise ValueError("a schedule is a list of [step, rate], with rates that are not negative")
+        steps = [each[0] for each in points]
+        if steps[0] != 0 or any(int(step) != step for step in steps) or sorted(set(steps)) != steps:
+            raise ValueError("the steps of a schedule begin with 0 and rise")
+    return points
+
+
+# A learning rate, or a schedule of it by joint steps sampled, as RLlib's: ``[[0, 0.01], [100000, 0.001]]``.
+Rate = Annotated[Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] | list[list[float]], AfterValidator(_rising)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 WIDEST, MOST_PARAMETERS = 65_536, 2**28
 Width = Annotated[int, Field(ge=1, le=WIDEST)]

@@ -298,10 +298,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             # What comes after the first episode does not count, so that nothing has to start anew for it.
             self._to_start = False if only_first else self._ends(step.terminated | step.truncated)
         streams = self._streams(memories, final)
+        finished = {name: column for tracker in self.trackers for name, column in tracker.finish().items()}
         sample = Sample(
             modules={module_id: columns.stacked(2) for module_id, columns in modules.items()},
             streams=streams,
-            joint=joint.stacked(1),
+            joint={**joint.stacked(1), **finished},
             outcomes=outcomes.stacked(1),
         )
         self._logger.log(self, sample, only_first=only_first)

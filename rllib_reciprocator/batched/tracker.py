@@ -47,6 +47,12 @@ class StepTracker(Protocol):
     def after(self, step: JointStep) -> dict[str, Tensor]:
         """Called after each step; what is recorded of it, ``[B, ..]`` by column."""
 
+    def finish(self) -> dict[str, Tensor]:
+        """Called after the last step of a sample; what is recorded of all its steps, ``[B, T, ..]`` by column.
+
+        For what nobody needs to know before, and is told faster of many steps at once.
+        """
+
     def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
         """Logs what there is to say of a sample.
 

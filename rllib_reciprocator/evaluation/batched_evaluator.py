@@ -19,6 +19,7 @@ from rllib_reciprocator.evaluation.trace import step_rows
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
 from rllib_reciprocator.intrinsic import ReciprocitySettings, reciprocal_reward
+from rllib_reciprocator.intrinsic.incentives import INCENTIVES
 from rllib_reciprocator.players import CHECKPOINT, LEARNER, POOL, RECIPROCITY, AxelrodModule, keys_by_agent
 from social_dilemmas.batched_game import BatchedGame
 
@@ -106,6 +107,7 @@ class BatchedEvaluator:
             influence=joint["influence"] if known else None,
             balance=joint["balance"] if known else None,
             reciprocal=self._reciprocal(game, joint) if known else {},
+            incentives=joint.get(INCENTIVES),
             played=sample.in_first_episode(),
             first_episode=first_episode,
         )
@@ -134,6 +136,8 @@ class BatchedEvaluator:
                 film.pictures.append(game.render_rgb(copy))
                 film.actions.append([game.action_names[k] for k in sample.joint["actions"][copy, 0].tolist()])
                 film.rewards.append(sample.rewards[copy, 0].tolist())
+                if INCENTIVES in sample.joint:
+                    film.incentives.append(sample.joint[INCENTIVES][copy, 0].tolist())
                 if bool(sample.ended[copy, 0]):
                     del going_on[copy]
             if not going_on:
@@ -156,7 +160,7 @@ class BatchedEvaluator:
 
 
 def episode_figures(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
-    """Return and outcomes of the first episode of every game of a sample, ``[B, N]`` by name.
+    """Return, what was received and given, and outcomes of the first episode of every game, ``[B, N]`` by name.
 
     Games that end early start anew within a sample; what comes after the first end is of another episode.
 
@@ -165,8 +169,12 @@ def episode_figures(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
         sample: As many steps as an episode can have, from the start.
     """
     played = sample.in_first_episode()[..., None]
+    paid = {}
+    if INCENTIVES in sample.joint:
+        incentives = sample.joint[INCENTIVES]
+        paid = {"received": (incentives.sum(-2) * played).sum(1), "given": (incentives.sum(-1) * played).sum(1)}
     totals = {name: (values * played).sum(1) for name, values in sample.outcomes.items()}
-    return {RETURN: (sample.rewards * played).sum(1), **game.summarize(totals, played.sum(1))}
+    return {RETURN: (sample.rewards * played).sum(1), **paid, **game.summarize(totals, played.sum(1))}
 
 
 def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], pooled: bool) -> Any:

@@ -18,7 +18,7 @@ from social_dilemmas.rendering import COLOURS
 FORMATS = (".gif", ".mp4", ".png")
 _WIDTH, _LINE, _MARGIN, _TICKS = 480, 46, 12, 18
 _INK, _FAINT, _PAPER = (40, 40, 40), (205, 205, 205), (255, 255, 255)
-_GAIN, _LOSS = (46, 139, 87), (214, 69, 65)
+_GAIN, _LOSS, _COIN = (46, 139, 87), (214, 69, 65), (214, 170, 40)
 # A picture of a whole game shows at most so many of its steps.
 _SHEET_COLUMNS, _SHEET_ROWS = 4, 3
 
@@ -32,6 +32,7 @@ class Film:
         pictures: Of the game before the first step and after each step, ``[H, W, 3]`` uint8.
         actions: What each player did in each step, as it is called.
         rewards: What each got in each step.
+        incentives: What each gave each other in each step, by giver and recipient, if anybody gives.
         frames_per_second: How fast it is shown.
     """
 
@@ -39,6 +40,7 @@ class Film:
     pictures: list[np.ndarray] = field(default_factory=list, repr=False)
     actions: list[Sequence[str]] = field(default_factory=list, repr=False)
     rewards: list[Sequence[float]] = field(default_factory=list, repr=False)
+    incentives: list[Sequence[Sequence[float]]] = field(default_factory=list, repr=False)
     frames_per_second: float = 4.0
 
     def frames(self) -> list[Image.Image]:
@@ -61,7 +63,26 @@ class Film:
         draw.text((_MARGIN, top), f"step {step} of {len(self.pictures) - 1}", _INK, small)
         for index, name in enumerate(self.players):
             self._player(draw, index, name, step, top + 24 + index * _LINE, large, largest)
+        if self.incentives and step:
+            self._coins(draw, self.incentives[step - 1], top + 24, small)
         return frame
+
+    def _coins(self, draw: ImageDraw.ImageDraw, given: Sequence[Sequence[float]], top: int, font: Any) -> None:
+        """A coin on each recipient's line for every giver, as large as what was given, in the giver's colour."""
+        most = max((value for step in self.incentives for row in step for value in row), default=0.0) or 1.0
+        for recipient in range(len(self.players)):
+            right = _WIDTH - _MARGIN - 170
+            for giver, row in enumerate(given):
+                value = row[recipient]
+                if giver == recipient or value < 0.005 * most:
+                    continue
+                radius, middle = 2 + round(6 * value / most), top + recipient * _LINE + 9
+                fill, edge = COLOURS[giver % len(COLOURS)], _COIN
+                draw.text((right, middle), f"+{value:.2f}", _INK, font, anchor="rm")
+                draw.ellipse(
+                    (right - 50 - radius, middle - radius, right - 50 + radius, middle + radius), fill, edge, 2
+                )
+                right -= 68
 
     def _player(
         self, draw: ImageDraw.ImageDraw, index: int, name: str, step: int, top: int, font: Any, largest: float

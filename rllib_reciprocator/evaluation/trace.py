@@ -1,4 +1,4 @@
-"""Every step of games as a table: actions, rewards, influence, balance, reciprocal rewards."""
+"""Every step of games as a table: actions, rewards, influence, balance, reciprocal rewards, incentives."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def step_rows(
     influence: Tensor | None = None,
     balance: Tensor | None = None,
     reciprocal: Mapping[Any, Tensor] | None = None,
+    incentives: Tensor | None = None,
     played: Tensor | None = None,
     first_episode: int = 0,
 ) -> pd.DataFrame:
@@ -34,12 +35,13 @@ def step_rows(
         influence: ``[B, T, N, N]`` by ``[j, i]``, of j on i in each step, if it was computed.
         balance: The same shape, that of i towards j before each step.
         reciprocal: ``[B, T]``, the reciprocal rewards of those who reciprocate, before they are weighted.
+        incentives: ``[B, T, N, N]`` by ``[i, j]``, what i gives j in each step, if anybody gives.
         played: ``[B, T]`` bool, which steps are of the episode; all of them if None.
         first_episode: Number of the first of these episodes.
 
     Returns:
         A row a step with ``episode``, ``step``, and by agent or ordered pair ``action/A``, ``reward/A``,
-        ``reciprocal_reward/A``, ``influence/J_on_I`` and ``balance/I_towards_J``.
+        ``reciprocal_reward/A``, ``influence/J_on_I``, ``balance/I_towards_J`` and ``incentive/I_to_J``.
     """
     episodes, steps = rewards.shape[:2]
     columns: dict[str, Any] = {
@@ -52,6 +54,9 @@ def step_rows(
         for (j, influencer), (i, influenced) in permutations(enumerate(agents), 2):
             columns[f"influence/{influencer}_on_{influenced}"] = influence[..., j, i].flatten().numpy()
             columns[f"balance/{influenced}_towards_{influencer}"] = balance[..., j, i].flatten().numpy()
+    if incentives is not None:
+        for (i, giver), (j, recipient) in permutations(enumerate(agents), 2):
+            columns[f"incentive/{giver}_to_{recipient}"] = incentives[..., i, j].flatten().numpy()
     for agent, values in (reciprocal or {}).items():
         columns[f"reciprocal_reward/{agent}"] = values.flatten().numpy()
     rows = pd.DataFrame(columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rllib_reciprocator.metric_names import REWARD_PER_STEP
+from rllib_reciprocator.metric_names import INCENTIVES, INCENTIVES_BY_ACTION, REWARD_PER_STEP
 from rllib_reciprocator.quantiles import QUANTILES
 
 # Colours of lines and bars, in their order.
@@ -17,8 +17,12 @@ LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
 RECIPROCAL_REWARD = "reciprocal_reward"
 RETURN, RETURN_OF_ALL = "return", "return_of_all"
 BY_PAIR = ("influence", "influence_std", "balance")
+# What agents give each other, by pair, and by pair and what the recipient did.
+OF_INCENTIVES = (INCENTIVES, INCENTIVES_BY_ACTION)
 SOCIAL = ("efficiency", "equality", "reward_gap")
-NOT_OUTCOMES = (RETURN, RETURN_OF_ALL, REWARD_PER_STEP, RECIPROCAL_REWARD, *BY_PAIR, *SOCIAL, *LOSSES)
+NOT_OUTCOMES = (
+    RETURN, RETURN_OF_ALL, REWARD_PER_STEP, RECIPROCAL_REWARD, *BY_PAIR, *OF_INCENTIVES, *SOCIAL, *LOSSES,
+)  # fmt: skip
 
 
 def outcome_rates(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -48,6 +52,9 @@ def _all(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     yield from ((name, "", sampled.get("social", {}).get(name)) for name in SOCIAL)
     for name in BY_PAIR:
         yield from ((name, pair, value) for pair, value in sampled.get(name, {}).items())
+    yield from ((INCENTIVES, pair, value) for pair, value in sampled.get(INCENTIVES, {}).items())
+    for pair, by_action in sampled.get(INCENTIVES_BY_ACTION, {}).items():
+        yield from ((INCENTIVES_BY_ACTION, f"{pair} for {action}", value) for action, value in by_action.items())
     yield from ((RECIPROCAL_REWARD, agent, value) for agent, value in sampled.get(RECIPROCAL_REWARD, {}).items())
     for module_id, of_module in result.get("learners", {}).items():
         yield RECIPROCAL_REWARD, module_id, of_module.get(f"{RECIPROCAL_REWARD}_mean")

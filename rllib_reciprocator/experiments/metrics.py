@@ -15,7 +15,7 @@ import social_dilemmas
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, SOCIAL
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
-from rllib_reciprocator.metric_names import OUTCOMES, REWARD_PER_STEP
+from rllib_reciprocator.metric_names import INCENTIVES, INCENTIVES_BY_ACTION, OUTCOMES, REWARD_PER_STEP
 from rllib_reciprocator.ray_internals import flatten_dict
 from social_dilemmas.batched_game import BatchedGame
 from social_dilemmas.registry import did_you_mean
@@ -155,6 +155,8 @@ def _of_env_runners(config: AlgorithmConfig) -> Iterable[str]:
     for first, second in permutations(agents, 2):
         yield from (f"{name}/{first}_on_{second}" for name in BY_PAIR[:2])
         yield f"{BY_PAIR[2]}/{first}_towards_{second}"
+        yield f"{INCENTIVES}/{first}_to_{second}"
+        yield from (f"{INCENTIVES_BY_ACTION}/{first}_to_{second}/{action}" for action in game.action_names)
 
 
 def _game(config: AlgorithmConfig) -> BatchedGame | None:

@@ -13,6 +13,7 @@ from rllib_reciprocator.experiments.figures import (
     BY_PAIR,
     LOSSES,
     NOT_OUTCOMES,
+    OF_INCENTIVES,
     RECIPROCAL_REWARD,
     SOCIAL,
     distributions,
@@ -71,6 +72,7 @@ def _layout(names: list[str]) -> dict[str, dict[str, list[Any]]]:
         "cooperation": [name for name in there if name not in NOT_OUTCOMES or name in SOCIAL],
         "returns": [name for name in there if name.startswith("return")],
         "influence": [n for n in there if n in (*BY_PAIR, RECIPROCAL_REWARD)],
+        "incentives": [name for name in there if name in OF_INCENTIVES],
         "learning": [name for name in there if name in LOSSES],
     }
     return {part: {name: ["Multiline", [f"^{name}/.*"]] for name in charts} for part, charts in parts.items() if charts}

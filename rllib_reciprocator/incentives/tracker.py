@@ -64,8 +64,12 @@ class IncentiveTracker:
                 _, agents, own_slots = self._functions.setdefault(key, (module, [], []))
                 agents.append(index)
                 own_slots.append(slots[index])
-        self._after = (torch.arange(n, device=game.device)[:, None] + 1 + torch.arange(n - 1, device=game.device)) % n
+        self._agents = torch.arange(n, device=game.device)
+        self._after = (self._agents[:, None] + self._agents[1:]) % n
         self._given = torch.zeros(game.num_games, n, n - 1, device=game.device)
+        # Whether somebody sees what was given so far; if not, what is given is told of all steps at once.
+        self._seen = any(module.observes_given for module, _, _ in self._functions.values())
+        self._steps: list[tuple[Tensor, Tensor]] = []
 
     def start(self, where: Tensor | None) -> None:
         """Forgets what was given, in the games ``[B]`` bool that start anew, or in all."""
@@ -80,31 +84,41 @@ class IncentiveTracker:
         """Lets givers give for a step.
 
         Returns:
-            ``incentives [B, N, N]`` by ``[i, j]``, what i gives j, ``received [B, N]``, what each is given, and
-            ``incentives_given [B, N, N - 1]``, what each had given before the step.
+            If anybody sees what was given so far, ``incentives [B, N, N]`` by ``[i, j]``, what i gives j, ``received [B,
+            N]``, what each is given, and ``incentives_given [B, N, N - 1]``, what each had given before the step.
         """
+        if not self._seen:
+            self._steps.append((step.obs, step.actions))
+            return {}
         before = self._given
-        found = before.new_zeros(*step.actions.shape, self._game.num_agents)
-        for module, agents, slots in self._functions.values():
-            found[:, agents] = self._of(module, agents, slots, step, before)
+        found = self._incentives(step.obs, step.actions, before)
         self._given = before + found.gather(2, self._after.expand_as(before))
         return {INCENTIVES: found, RECEIVED: received(found), GIVEN: before}
 
-    def _of(
-        self, module: IncentiveFunctions, agents: list[int], slots: list[int], step: JointStep, before: Tensor
-    ) -> Tensor:
-        """What some agents give, ``[B, agents, N]``."""
-        given = before if module.observes_given else None
-        if agents == slots:
-            return module.incentives(step.obs, step.actions, given)[:, agents]
-        found = []
-        for agent, slot in zip(agents, slots, strict=True):
-            # All agents are turned on, so that the giver is where its function is.
-            turned = (torch.arange(self._game.num_agents, device=before.device) + agent - slot) % self._game.num_agents
-            seen = None if given is None else given[:, turned]
-            of_slot = module.incentives(step.obs[:, turned], step.actions[:, turned], seen)[:, slot]
-            found.append(torch.empty_like(of_slot).index_copy_(1, turned, of_slot))
-        return torch.stack(found, 1)
+    def finish(self) -> dict[str, Tensor]:
+        """What was given in all steps of the sample, and received, if nobody had to see it before."""
+        if not self._steps:
+            return {}
+        obs, actions = (torch.stack(each, 1) for each in zip(*self._steps, strict=True))
+        self._steps = []
+        found = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None).unflatten(0, actions.shape[:2])
+        return {INCENTIVES: found, RECEIVED: received(found)}
+
+    @torch.no_grad()
+    def _incentives(self, obs: Tensor, actions: Tensor, before: Tensor | None) -> Tensor:
+        """What everybody gives everybody, ``[rows, N, N]``."""
+        found = torch.zeros(*actions.shape, self._game.num_agents, device=actions.device)
+        for module, agents, slots in self._functions.values():
+            given = before if module.observes_given else None
+            if agents == slots:
+                found[:, agents] = module.incentives(obs, actions, given)[:, agents]
+                continue
+            for agent, slot in zip(agents, slots, strict=True):
+                # All agents are turned on, so that the giver is where its function is.
+                turned = (self._agents + agent - slot) % self._game.num_agents
+                seen = None if given is None else given[:, turned]
+                found[:, agent, turned] = module.incentives(obs[:, turned], actions[:, turned], seen)[:, slot]
+        return found
 
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
         """Logs what is given in a step: ``incentives/I_to_J``, and the same by what J did, for each action of J's."""

@@ -148,6 +148,10 @@ class InfluenceTracker:
             columns["state"] = view(self._game, step.obs, self._sees, step.state)
         return {**columns, "balance": before}
 
+    def finish(self) -> dict[str, Tensor]:
+        """Nothing: policies see balances in the next step."""
+        return {}
+
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
         """Logs who influenced whom (:func:`rllib_reciprocator.influence.metrics.log_by_pair`)."""
         if "influence" in joint:

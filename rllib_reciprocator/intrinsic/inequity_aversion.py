@@ -68,6 +68,10 @@ class SmoothedRewardsTracker:
         self._smoothed = self._decay * self._smoothed + step.rewards[:, None]
         return {SMOOTHED_REWARDS: self._smoothed}
 
+    def finish(self) -> dict[str, Tensor]:
+        """Nothing: a step is remembered when it was played."""
+        return {}
+
     def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
         """Nothing: what agents mind is told where it is paid."""
 

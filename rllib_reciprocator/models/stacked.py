@@ -15,6 +15,10 @@ def uniform(bound: float, *shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
+# So many one-hot classes are written out where a gradient is wanted: with 16 of them, 64 MB.
+CELLS_WRITTEN_OUT = 2**20
+
+
 class StackedLinear(nn.Module):
     """C linear layers side by side, each for rows of its own; initialised as ``torch.nn.Linear``."""
 
@@ -37,9 +41,10 @@ class StackedLinear(nn.Module):
 
 
 class StackedOneHotLinear(nn.Module):
-    """C linear layers side by side, on classes as if one-hot, which are never written out, and on further numbers."""
+    """C linear layers side by side, on classes as if one-hot, which are seldom written out, and on further numbers."""
 
     _offsets: Tensor
+    _one_hot: Tensor
 
     def __init__(self, copies: int, cells: int, classes: int, numbers: int, outputs: int) -> None:
         """Initialises as ``torch.nn.Linear`` with as many inputs as are not zero.
@@ -52,18 +57,25 @@ class StackedOneHotLinear(nn.Module):
             outputs: Width of what comes out of each.
         """
         super().__init__()
-        self.cells = cells
+        self.copies, self.cells = copies, cells
         self.weight = uniform((cells + numbers) ** -0.5, copies * cells * classes, outputs)
         self.numbers = StackedLinear(copies, numbers, outputs) if numbers else None
-        self.bias = None if numbers else uniform(cells**-0.5, copies, 1, outputs)
+        if not numbers:
+            self.bias = uniform(cells**-0.5, copies, 1, outputs)
         offsets = torch.arange(copies * cells, dtype=torch.int32) * classes
         self.register_buffer("_offsets", offsets.view(copies, 1, cells), persistent=False)
+        self.register_buffer("_one_hot", torch.eye(classes), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """``[C, rows, cells + numbers]``, classes first -> ``[C, rows, outputs]``."""
-        at = rows[..., : self.cells].int() + self._offsets
-        of_classes = functional.embedding_bag(at.flatten(0, 1), self.weight, mode="sum")
         others = self.bias if self.numbers is None else self.numbers(rows[..., self.cells :])
+        classes = rows[..., : self.cells].int()
+        if torch.is_grad_enabled() and self.weight.requires_grad and classes.numel() <= CELLS_WRITTEN_OUT:
+            # The gradient of the sum below is many small additions; that of a product is one large product.
+            one_hot = self._one_hot.index_select(0, classes.flatten()).view(*classes.shape[:2], -1)
+            return torch.bmm(one_hot, self.weight.view(self.copies, -1, self.weight.shape[1])) + others
+        at = classes + self._offsets
+        of_classes = functional.embedding_bag(at.flatten(0, 1), self.weight, mode="sum")
         return of_classes.unflatten(0, at.shape[:2]) + others
 
 

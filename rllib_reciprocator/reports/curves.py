@@ -17,7 +17,7 @@ ALL = "#444444"
 AXES = {"iteration": "iteration", "steps": "joint steps", "seconds": "seconds of training"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # Of these the mean over all pairs says little: one's gain is often the other's loss.
-SHOWN_BY_PAIR = ("influence", "balance")
+SHOWN_BY_PAIR = ("influence", "balance", "incentives", "incentives_by_action")
 MOST_LINES = 12
 _COLUMNS = 3
 

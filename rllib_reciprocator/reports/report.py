@@ -26,6 +26,7 @@ from rllib_reciprocator.experiments.figures import (
     BY_PAIR,
     LOSSES,
     NOT_OUTCOMES,
+    OF_INCENTIVES,
     PALETTE,
     RECIPROCAL_REWARD,
     RETURN,
@@ -106,6 +107,11 @@ def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
             "Influence of j on i: what j's action in a step did to i's reward, against what j could have done instead;"
             " its mean and its standard deviation over all steps. Balance of i towards j: influence of j on i so far,"
             " less what the form of the reward debits. Reciprocal rewards are before their weight.",
+        ),
+        (
+            "Who gives whom",
+            list(OF_INCENTIVES),
+            "Mean of what i gives j in a step, in units of reward; the same in steps in which j took each of its actions.",
         ),
         ("Learning", list(LOSSES), "Losses and entropy of each learner; loss is that of the influence estimator."),
     ]

@@ -69,10 +69,10 @@ class LIOConfig(BatchedConfig):
         told_actions: list[str] | None = NotProvided,
         observe_given: bool = NotProvided,
         charge_giver: bool = NotProvided,
-        lr: float = NotProvided,
+        lr: float | list[list[float]] = NotProvided,
         cost_coeff: float = NotProvided,
-        cost_lr: float | None = NotProvided,
-        critic_lr: float = NotProvided,
+        cost_lr: float | list[list[float]] | None = NotProvided,
+        critic_lr: float | list[list[float]] = NotProvided,
         critic_epochs: int = NotProvided,
     ) -> LIOConfig:
         """Sets how incentives are given and learned. Unset settings keep their values.
@@ -86,10 +86,12 @@ class LIOConfig(BatchedConfig):
                 far in the episode, as the paper's do in Escape Room.
             charge_giver: Whether what one gives is taken off what one's own policy learns from. The paper's text says
                 so; its code charges incentive functions alone, by ``cost_coeff``.
-            lr: Learning rate of incentive functions, by Adam.
+            lr: Learning rate of incentive functions, by Adam; a number, or a schedule as RLlib's, ``[[step, rate], ..]``.
             cost_coeff: Weight of what is given, as a share of ``max_incentive`` and discounted, in their loss.
-            cost_lr: Learning rate of an Adam of its own for that cost, as in the paper's code for Escape Room; its
-                weight then does not matter, unless it is 0. None for one Adam for both.
+            cost_lr: Learning rate, or schedule, of an Adam of its own for that cost, as in the paper's code for Escape
+                Room; its weight then does not matter, unless it is 0. At such a rate pay goes on falling where nothing
+                else moves it, until cooperation ends; a schedule that ends with 0 keeps what was found. None for one
+                Adam for both.
             critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have
                 critics.
             critic_epochs: Their gradient steps in an update.

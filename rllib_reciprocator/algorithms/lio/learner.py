@@ -94,7 +94,7 @@ class LIOLearner(BatchedLearner):
             super().configure_optimizers_for_module(module_id, config)
         elif self._givers:
             settings, functions = self._settings, self._functions
-            rates: dict[str, tuple[nn.Module | None, float | None]] = {
+            rates: dict[str, tuple[nn.Module | None, Any]] = {
                 REWARD: (functions.functions, settings.lr),
                 COST: (functions.functions, settings.cost_lr),
                 CRITIC: (functions.critics, settings.critic_lr),
