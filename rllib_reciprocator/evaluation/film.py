@@ -77,11 +77,9 @@ class Film:
                 if giver == recipient or value < 0.005 * most:
                     continue
                 radius, middle = 2 + round(6 * value / most), top + recipient * _LINE + 9
-                fill, edge = COLOURS[giver % len(COLOURS)], _COIN
+                centre, colour = right - 50, COLOURS[giver % len(COLOURS)]
                 draw.text((right, middle), f"+{value:.2f}", _INK, font, anchor="rm")
-                draw.ellipse(
-                    (right - 50 - radius, middle - radius, right - 50 + radius, middle + radius), fill, edge, 2
-                )
+                draw.ellipse((centre - radius, middle - radius, centre + radius, middle + radius), colour, _COIN, 2)
                 right -= 68
 
     def _player(

@@ -84,8 +84,8 @@ class IncentiveTracker:
         """Lets givers give for a step.
 
         Returns:
-            If anybody sees what was given so far, ``incentives [B, N, N]`` by ``[i, j]``, what i gives j, ``received [B,
-            N]``, what each is given, and ``incentives_given [B, N, N - 1]``, what each had given before the step.
+            If anybody sees what was given so far, ``incentives [B, N, N]`` by ``[i, j]``, what i gives j, ``received``,
+            what each is given, ``[B, N]``, and ``incentives_given``, what each had given before, ``[B, N, N - 1]``.
         """
         if not self._seen:
             self._steps.append((step.obs, step.actions))

@@ -111,7 +111,7 @@ def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
         (
             "Who gives whom",
             list(OF_INCENTIVES),
-            "Mean of what i gives j in a step, in units of reward; the same in steps in which j took each of its actions.",
+            "Mean of what i gives j in a step, in units of reward; the same by the action that j took in it.",
         ),
         ("Learning", list(LOSSES), "Losses and entropy of each learner; loss is that of the influence estimator."),
     ]
