@@ -13,6 +13,7 @@ from social_dilemmas import rendering
 from social_dilemmas.batched_game import BatchedGame
 
 LEVER, START, DOOR = range(3)
+PLACES = ("lever", "start", "door")
 
 
 class EscapeRoom(BatchedGame):
@@ -67,7 +68,7 @@ class EscapeRoom(BatchedGame):
         if not 1 <= num_levers < num_agents:
             raise ValueError(f"num_levers is {num_levers}; it must be from 1 to {num_agents - 1}")
         self.num_levers, self.random_starts = num_levers, random_starts
-        self.action_names = ("lever", "start", "door")
+        self.action_names = PLACES
         self.action_space = gymnasium.spaces.Discrete(3)
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (3 * num_agents,), np.float32)
         self.state_space = gymnasium.spaces.Box(0.0, 1.0, (num_agents, 3), np.float32)
@@ -112,11 +113,11 @@ class EscapeRoom(BatchedGame):
         positions = self._positions[:, copy].tolist()
         places = [
             " ".join([name, *(str(k) for k, at in enumerate(positions) if at == index)])
-            for index, name in enumerate(self.action_names)
+            for index, name in enumerate(PLACES)
         ]
         return " | ".join(places) + (" open" if positions.count(LEVER) >= self.num_levers else "")
 
     def render_rgb(self, copy: int = 0) -> np.ndarray:
         """Three places side by side, agents in them; the door is green while it is open."""
         positions = self._positions[:, copy].tolist()
-        return rendering.draw_places(self.action_names, positions, positions.count(LEVER) >= self.num_levers)
+        return rendering.draw_places(PLACES, positions, positions.count(LEVER) >= self.num_levers)

@@ -125,6 +125,7 @@ class GridWorld(BatchedGame):
         self.beam_length, self.freeze_steps = beam_length, freeze_steps
         self.action_names = tuple(actions)
         self.action_space = gymnasium.spaces.Discrete(len(actions))
+        self._num_actions = len(actions)
         self.view_size = grid_map.size if self.view is None else self.view.shape
         self.num_classes = OTHERS + num_agents - 1
         self.observation_space = gymnasium.spaces.Box(0, self.num_classes - 1, self.view_size, np.uint8)
@@ -210,7 +211,7 @@ class GridWorld(BatchedGame):
     def _move(self, actions: Tensor) -> None:
         """Turns and moves all agents, ``[N, B]`` int64; see the class for who gets which cell."""
         n = self.num_agents
-        led_to = self._led_to.take((self._cells * 4 + self._headings) * len(self.action_names) + actions)
+        led_to = self._led_to.take((self._cells * 4 + self._headings) * self._num_actions + actions)
         target = led_to >> 2
         if self._can_turn:
             self._headings = led_to & 3

@@ -147,6 +147,11 @@ _GAMES = {
             "Escape Room for N players: the door is open while enough of them pay to pull levers.",
         ),
         GameSpec(
+            "giving_v0",
+            "social_dilemmas.giving:giving",
+            "Any game with gifts: beside what it does in the game, an agent may give others a fixed reward.",
+        ),
+        GameSpec(
             "harvest_v0",
             "social_dilemmas.harvest:Harvest",
             "Harvest for N players: apples grow beside apples, and never where none is left.",

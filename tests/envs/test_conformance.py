@@ -18,6 +18,9 @@ VARIANTS = [(game_id, {"num_steps": 32}) for game_id in social_dilemmas.game_ids
     ("harvest_v0", {"map": "melting_pot", "num_steps": 30}),
     ("matrix_grid_v0", {"map": "melting_pot", "num_agents": 5, "num_steps": 30, "freeze_steps": 4}),
     ("escape_room_v0", {"num_agents": 5, "num_levers": 3, "random_starts": True}),
+    ("giving_v0", {"settings": {"num_agents": 3, "num_levers": 2}, "observe_given": True}),
+    ("giving_v0", {"game": "cleanup_v0", "settings": {"map": "small"}, "num_steps": 8, "cost": 0.0}),
+    ("giving_v0", {"game": "ipd_v0", "amount": 0.0, "num_steps": 4, "observe_given": True}),
 ]
 
 
