@@ -28,8 +28,8 @@ class Giving(BatchedGame):
 
     Bit k - 1 of ``action // A`` says whether there is a gift to the k-th agent after oneself.
 
-    Source: the baselines with discrete give-reward actions of Yang et al. (2020), section 5.2. By their text a gift costs
-    as much as it brings; in their configurations it costs 0.0001.
+    Source: the baselines with discrete give-reward actions of Yang et al. (2020), section 5.2. By their text a gift
+    costs as much as it brings; in their configurations it costs 0.0001.
 
     Version history: v0, first.
     """

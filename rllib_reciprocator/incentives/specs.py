@@ -8,11 +8,12 @@ from typing import Any
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
+from rllib_reciprocator.incentives.opponent_models import OpponentModels
 from rllib_reciprocator.intrinsic.incentives import IncentiveSettings
 from social_dilemmas.batched_game import BatchedGame
 from social_dilemmas.registry import did_you_mean
 
-INCENTIVES_MODULE_ID = "incentives"
+INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID = "incentives", "opponents"
 
 
 def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float) -> dict[str, RLModuleSpec]:
@@ -46,7 +47,17 @@ def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float
         action_space=game.action_space,
         model_config=model_config,
     )
-    return {INCENTIVES_MODULE_ID: spec}
+    if settings.opponents == "known":
+        return {INCENTIVES_MODULE_ID: spec}
+    if not game.fully_observed:
+        raise ValueError("incentives.opponents: modelled needs a game in which agents know what others see")
+    models = RLModuleSpec(
+        OpponentModels,
+        observation_space=game.observation_space,
+        action_space=game.action_space,
+        model_config={"num_agents": n, "hiddens": settings.opponent_hiddens},
+    )
+    return {INCENTIVES_MODULE_ID: spec, OPPONENTS_MODULE_ID: models}
 
 
 def pays(givers: Collection[int], recipients: Collection[int], num_agents: int) -> list[list[bool]]:

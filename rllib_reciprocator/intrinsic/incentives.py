@@ -7,7 +7,7 @@ recipient]``: ``incentives[.., i, j]`` is what i gives j in a step, at once and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,12 +33,16 @@ class IncentiveSettings(IntrinsicSettings):
         cost_lr: Learning rate of an Adam of its own for that cost, whose weight then does not matter as long as it is
             not 0; None for one Adam for both.
         critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have critics.
-        critic_epochs: Their gradient steps in an iteration.
+        critic_epochs: Their gradient steps in an update.
+        opponents: Whether givers know the others' policies, or model them by what they see them do.
+        opponent_hiddens: Widths of the hidden layers of these models.
+        opponent_lr: Their learning rate, by Adam.
+        opponent_epochs: Their gradient steps on each sample.
     """
 
     common: ClassVar[tuple[str, ...]] = (
         "max_incentive", "hiddens", "told_actions", "observe_given", "charge_giver", "lr", "cost_coeff", "cost_lr",
-        "critic_lr", "critic_epochs",
+        "critic_lr", "critic_epochs", "opponents", "opponent_hiddens", "opponent_lr", "opponent_epochs",
     )  # fmt: skip
 
     max_incentive: Annotated[float, Field(gt=0.0, le=1e6)] = 2.0
@@ -51,6 +55,10 @@ class IncentiveSettings(IntrinsicSettings):
     cost_lr: Rate | None = 1e-4
     critic_lr: Rate = 3e-3
     critic_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    opponents: Literal["known", "modelled"] = "known"
+    opponent_hiddens: Annotated[list[Width], Field(default_factory=lambda: [64, 32], min_length=1, max_length=8)]
+    opponent_lr: Rate = 0.01
+    opponent_epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
 
 
 def received(incentives: Tensor) -> Tensor:

@@ -457,3 +457,55 @@ def test_samples_of_several_runners_are_one(build):
     assert result["env_runners"]["num_env_steps_sampled"] == 3 * 2 * 8 * 5
     sample = concatenate([algo.sample()])
     assert len(sample.rewards) == 16
+
+
+# --- models of others ------------------------------------------------------------------------------------------------
+
+
+def test_models_that_are_right_give_the_same_credit(build):
+    """Where a giver's model of the other is its policy, it sees through its step as if it knew it."""
+    incentives = {"opponents": "modelled", "opponent_hiddens": [8], "opponent_lr": 0.0}
+    algo = build(config(incentives=incentives, epsilon=0.0, entropy_coeff=0.0))
+    learner = algo.learner_group._learner
+    models = learner._models.networks
+    assert learner._models.others.tolist() == [1, 0]
+    with torch.no_grad():
+        for row, agent in enumerate((1, 0)):
+            actor = learner.module[f"player_{agent}"].unwrapped().actor
+            for stacked, layer in ((models[0], actor.encoder.connected[0]), (models[2], actor.head)):
+                stacked.weight[row] = layer.weight.t()
+                stacked.bias[row] = layer.bias
+    tau = algo.sample()
+    phase(algo, POLICIES_PHASE, tau)
+    algo.sync()
+    after, lesson = algo.sample(), learner._lesson
+    parts = learner.on_device(after.to_batch())
+    joint = learner.joint_columns(parts)
+    gains = learner._gains(parts, joint)
+    known = learner._credit(lesson, parts, joint, gains)
+    modelled = learner._credit_by_models(lesson, parts, joint, gains)
+    assert float(known.abs().max()) > 1e-6
+    torch.testing.assert_close(modelled, known, atol=1e-3 * float(known.abs().max()), rtol=1e-3)
+
+
+def test_models_learn_what_others_do(build):
+    incentives = {"opponents": "modelled", "opponent_hiddens": [16], "opponent_epochs": 20}
+    players = {"player_0": "lio", "player_1": {"player": "pg", "lr": 0.0}, "player_2": {"player": "pg", "lr": 0.0}}
+    algo = build(config(players, 3, games=64, incentives=incentives, epsilon=0.0))
+    losses = [float(algo.train()["learners"]["opponents"]["opponents_loss"]) for _ in range(6)]
+    assert losses[-1] < losses[0]
+    sample = algo.sample()
+    module = algo.learner_group._learner.module["player_2"].unwrapped()
+    rows = {name: column.flatten(0, 2) for name, column in sample.modules["player_2"].items()}
+    policy = module.get_train_action_dist_cls().from_logits(module.forward_train(rows)[Columns.ACTION_DIST_INPUTS])
+    obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(3)], 2).flatten(0, 1)
+    found = algo.learner_group._learner._models(obs, sample.joint["actions"].flatten(0, 1))
+    assert algo.learner_group._learner._models.others.tolist() == [1, 2, 2, 0, 0, 1]
+    of_two = policy.logp(rows[Columns.ACTIONS])
+    for row in (1, 2):
+        assert float((found[row].exp() - of_two.exp()).abs().mean()) < 0.1
+
+
+def test_models_need_a_game_in_which_agents_know_what_others_see():
+    with pytest.raises(ValueError, match="opponents: modelled needs a game in which agents know what others see"):
+        LIOConfig().environment("cleanup_v0").incentives(opponents="modelled").validate()

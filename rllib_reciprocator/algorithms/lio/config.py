@@ -74,6 +74,10 @@ class LIOConfig(BatchedConfig):
         cost_lr: float | list[list[float]] | None = NotProvided,
         critic_lr: float | list[list[float]] = NotProvided,
         critic_epochs: int = NotProvided,
+        opponents: str = NotProvided,
+        opponent_hiddens: list[int] = NotProvided,
+        opponent_lr: float | list[list[float]] = NotProvided,
+        opponent_epochs: int = NotProvided,
     ) -> LIOConfig:
         """Sets how incentives are given and learned. Unset settings keep their values.
 
@@ -95,6 +99,12 @@ class LIOConfig(BatchedConfig):
             critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have
                 critics.
             critic_epochs: Their gradient steps in an update.
+            opponents: ``known``, the others' policies; or ``modelled``, for givers who go by what they see others do,
+                the paper's decentralised form: they see the others' observations, actions and rewards, and take them to
+                learn by policy gradients at the rate at which they do. Needs a fully observed game.
+            opponent_hiddens: Widths of the hidden layers of models of others.
+            opponent_lr: Their learning rate, by Adam.
+            opponent_epochs: Their gradient steps on each sample.
 
         Returns:
             This configuration.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ from rllib_reciprocator.batched.losses import PPO_LOSS
 from rllib_reciprocator.batched.policy_gradients import averaged_over_learners
 from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
-from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID
+from rllib_reciprocator.incentives.opponent_models import OpponentModels
+from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES, RECEIVED, IncentiveSettings, received
 from rllib_reciprocator.models import GIVEN
 
 POLICIES_PHASE, INCENTIVES_PHASE = "policies", "incentives"
-REWARD, COST, CRITIC = "reward", "cost", "critic"
+REWARD, COST, CRITIC, OPPONENTS = "reward", "cost", "critic", "opponents"
 
 
 @dataclass
@@ -36,6 +37,8 @@ class _Lesson:
         actions: ``[B * T, N]`` int64.
         given: ``[B * T, N, N - 1]``, what each had given before, if that is seen.
         played: ``[B, T]`` bool, which steps count.
+        rewards: ``[B, T, N]``, extrinsic.
+        incentives: ``[B, T, N, N]`` by ``[i, j]``, what i gave j.
         columns: The rows of each learning module.
         before: Its parameters, and how much it explored, before it learned, by name.
     """
@@ -44,6 +47,8 @@ class _Lesson:
     actions: Tensor
     given: Tensor | None
     played: Tensor
+    rewards: Tensor
+    incentives: Tensor
     columns: dict[str, dict[str, Any]]
     before: dict[str, dict[str, Tensor]]
 
@@ -87,18 +92,24 @@ class LIOLearner(BatchedLearner):
     def _functions(self) -> IncentiveFunctions:
         return self.module[INCENTIVES_MODULE_ID].unwrapped()
 
+    @property
+    def _models(self) -> OpponentModels:
+        return self.module[OPPONENTS_MODULE_ID].unwrapped()
+
     @override(BatchedLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Those of players, and those of incentive functions: what they bring, what they cost, and their critics."""
-        if module_id != INCENTIVES_MODULE_ID:
+        if module_id not in (INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID):
             super().configure_optimizers_for_module(module_id, config)
-        elif self._givers:
+        elif self._givers and module_id == INCENTIVES_MODULE_ID:
             settings, functions = self._settings, self._functions
             rates: dict[str, tuple[nn.Module | None, Any]] = {
                 REWARD: (functions.functions, settings.lr),
                 COST: (functions.functions, settings.cost_lr),
                 CRITIC: (functions.critics, settings.critic_lr),
             }
+            if settings.opponents == "modelled":
+                rates[OPPONENTS] = (self._models.networks, settings.opponent_lr)
             for name, (networks, rate) in rates.items():
                 if networks is not None and rate is not None:
                     parameters = list(networks.parameters())
@@ -149,7 +160,7 @@ class LIOLearner(BatchedLearner):
         joint[RECEIVED] = received(joint[INCENTIVES])
         batches = super().prepare(parts, joint)
         before = {key: {name: each.detach().clone() for name, each in self._acts_by(key).items()} for key in batches}
-        self._lesson = _Lesson(*inputs, self._played(joint), batches, before)
+        self._lesson = _Lesson(*inputs, self._played(joint), joint["rewards"], joint[INCENTIVES], batches, before)
         return batches
 
     def _inputs(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -177,7 +188,11 @@ class LIOLearner(BatchedLearner):
     def _learn_incentives(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint) -> None:
         """Lets incentive functions learn from what came of what policies learned before."""
         gains = self._gains(parts, joint)
-        worth = self._worth(lesson, parts, joint, gains)
+        if self._settings.opponents == "known":
+            credit = self._credit(lesson, parts, joint, gains)
+        else:
+            credit = self._credit_by_models(lesson, parts, joint, gains)
+        worth = worth_of_incentives(credit, self._gamma * self._lambda)
         functions, settings = self._functions, self._settings
         shares = functions.shares(lesson.seen, lesson.actions, lesson.given).unflatten(0, lesson.played.shape)
         shares = shares * lesson.played[..., None, None]
@@ -250,10 +265,10 @@ class LIOLearner(BatchedLearner):
             missed = (functions.values(seen).view_as(targets) - targets).square() * played[..., None]
             self._step(CRITIC, _gradient(missed.sum() / episodes, parameters))
 
-    def _worth(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor) -> Tensor:
-        """What a unit given in each step changes of its giver's loss, ``[B, T, N, N]`` by ``[i, j]``.
+    def _credit(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor) -> Tensor:
+        """What an advantage in each step changes of a giver's loss, ``[B, T, N, N]`` by ``[giver, who learned by it]``.
 
-        Of ``i`` itself, what a unit more of its own reward changes, if givers are charged.
+        Of a giver itself if givers are charged.
         """
         n, played = gains.shape[-1], self._played(joint)
         credit = torch.zeros(*lesson.played.shape, n, n, device=self._device)
@@ -272,8 +287,76 @@ class LIOLearner(BatchedLearner):
                         credit[:, :, giver, agent] += by_agent[:, :, slot]
         # Who has no critic learns from returns less their mean.
         centered = less_mean(credit.flatten(2), lesson.played).view_as(credit)
-        credit = torch.where(self._centered, centered, credit) * lesson.played[..., None, None]
-        return worth_of_incentives(credit, self._gamma * self._lambda)
+        return torch.where(self._centered, centered, credit) * lesson.played[..., None, None]
+
+    def _credit_by_models(
+        self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor
+    ) -> Tensor:
+        """As :meth:`_credit`, by what givers take the others' policies to be.
+
+        A giver sees what others were paid by the game and by itself, takes them to learn from their returns, and lets
+        its models of them take that step. The models are fitted to what was done before and after it.
+        """
+        models, others = self._models, self._models.others
+        n, played = gains.shape[-1], self._played(joint)
+        givers = torch.arange(n, device=self._device).repeat_interleave(n - 1)
+        seen, actions = lesson.seen, lesson.actions
+        self._fit_models(seen, actions, lesson.played)
+        parameters = dict(models.networks.named_parameters(prefix="networks"))
+        lesson_rows = lesson.played.flatten()
+
+        def log_probabilities(of: Mapping[str, Tensor], *rows: Tensor) -> Tensor:
+            return torch.func.functional_call(models, dict(of), rows)
+
+        # The step that recipients are taken to have made, each with its own rate.
+        counted, none = lesson.played[..., None, None], torch.zeros_like(lesson.incentives)
+        rewards = (lesson.rewards[..., None, :] + lesson.incentives) * counted
+        returns = generalized_advantages(rewards, none, none, ~lesson.played, gamma=self._gamma, lambda_=1.0)
+        advantages = less_mean(returns.flatten(2), lesson.played).unflatten(2, (n, n)) * counted
+        learned_by = advantages.flatten(0, 1)[:, givers, others].t()
+        gained = _gradient((log_probabilities(parameters, seen, actions) * learned_by).sum(), list(parameters.values()))
+        episodes = averaged_over_learners(gained, len(lesson.played))
+        sizes = (self._rates()[others] / episodes)[:, None, None]
+        hat = {
+            name: (each + sizes * step).detach().requires_grad_()
+            for (name, each), step in zip(parameters.items(), gained, strict=True)
+        }
+        # What they would do after it, weighted with what givers gain by it.
+        rows = (self._observed(parts, joint["actions"].shape).flatten(0, 1), joint["actions"].flatten(0, 1))
+        weights = -gains.flatten(0, 1)[:, givers].t() / self._episodes(played)
+        direction = _gradient((log_probabilities(hat, *rows) * weights).sum(), list(hat.values()))
+        averaged_over_learners(direction, 1)
+        leaves = {name: each.detach().requires_grad_() for name, each in parameters.items()}
+        (change,) = directional(
+            lambda: log_probabilities(leaves, seen, actions).flatten(), list(leaves.values()), [direction]
+        )
+        change = change.view(n * (n - 1), -1) * sizes[:, :, 0] * lesson_rows
+        credit = torch.zeros(len(lesson_rows), n, n, device=self._device)
+        credit[:, givers, others] = change.t()
+        credit = credit.unflatten(0, lesson.played.shape)
+        self._fit_models(*rows, played)
+        centered = less_mean(credit.flatten(2), lesson.played).view_as(credit)
+        return centered * counted
+
+    def _fit_models(self, seen: Tensor, actions: Tensor, played: Tensor) -> None:
+        """Takes steps of all models of others towards what these did, ``[rows, ..]``."""
+        models, rows = self._models, played.flatten()
+        parameters, count = list(models.networks.parameters()), self._episodes(played) * self._steps
+        for epoch in range(self._settings.opponent_epochs):
+            loss = -(models(seen, actions) * rows).sum() / count
+            if epoch == 0:
+                self.metrics.log_value((OPPONENTS_MODULE_ID, "opponents_loss"), loss.detach(), window=1)
+            self._step(OPPONENTS, _gradient(loss, parameters))
+
+    def _rates(self) -> Tensor:
+        """The learning rate of each agent's policy, zero for who does not learn, ``[N]``."""
+        rates = torch.zeros(len(self._gamma), device=self._device)
+        for module_id, agents in self._agents.items():
+            optimizers = dict(self.get_optimizers_for_module(module_id))
+            optimizers.pop(CRITIC, None)
+            (optimizer,) = optimizers.values()
+            rates[agents] = float(self._get_optimizer_lr(optimizer))
+        return rates
 
     def _counts(self, giver: int, agent: int) -> bool:
         """Whether a giver looks at what an agent learns: a recipient, or itself if giving is taken off its rewards."""
