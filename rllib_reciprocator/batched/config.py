@@ -61,6 +61,7 @@ class BatchedConfig(PPOConfig):
         self.bootstrap_at_horizon = False
         self.epsilon: float | list[list[float]] = 0.0
         self.entropy_form = ENTROPY
+        self.use_baseline = True
         self.critic_lr = 3e-3
         self.critic_epochs = 1
         self.local_runner_device = "auto"
@@ -125,6 +126,7 @@ class BatchedConfig(PPOConfig):
         bootstrap_at_horizon: bool = NotProvided,
         epsilon: float | list[list[int | float]] = NotProvided,
         entropy_form: Literal["entropy", "uniform_kl"] = NotProvided,
+        use_baseline: bool = NotProvided,
         critic_lr: float = NotProvided,
         critic_epochs: int = NotProvided,
         **kwargs: Any,
@@ -142,6 +144,8 @@ class BatchedConfig(PPOConfig):
             entropy_form: What ``entropy_coeff`` is the weight of in the losses of ``pg`` and ``ac``: the entropy, or
                 ``uniform_kl``, the mean log-probability of all actions without exploration, whose pull does not fade
                 where a policy is sure of itself.
+            use_baseline: Whether ``pg`` learns from returns less their mean over all episodes at the same step. Needs more
+                than one episode a sample.
             critic_lr: Learning rate of the critics of ``ac``, by Adam; ``lr`` is that of its policies, by SGD.
             critic_epochs: Gradient steps of these critics in an iteration, each on all that was sampled.
             **kwargs: RLlib's own settings.
@@ -156,6 +160,7 @@ class BatchedConfig(PPOConfig):
             ("bootstrap_at_horizon", bootstrap_at_horizon),
             ("epsilon", epsilon),
             ("entropy_form", entropy_form),
+            ("use_baseline", use_baseline),
             ("critic_lr", critic_lr),
             ("critic_epochs", critic_epochs),
         ):

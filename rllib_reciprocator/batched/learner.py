@@ -89,7 +89,9 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._gamma = torch.tensor([each.gamma for each in own], device=self._device)
         lambdas = [1.0 if loss == POLICY_GRADIENT else each.lambda_ for loss, each in zip(losses, own, strict=True)]
         self._lambda = torch.tensor(lambdas, device=self._device)
-        self._centered = torch.tensor([loss == POLICY_GRADIENT for loss in losses], device=self._device)
+        self._has_critic = torch.tensor([loss not in (None, POLICY_GRADIENT) for loss in losses], device=self._device)
+        centered = [loss == POLICY_GRADIENT and config.use_baseline for loss in losses]
+        self._centered = torch.tensor(centered, device=self._device)
         self._exploration = {
             key: Scheduler(fixed_value_or_schedule=config.get_config_for_module(key).epsilon)
             for key in self._agents

@@ -108,7 +108,7 @@ def through_the_step(learner, before, tau, after, weight_of_self):
     step = discounted(rewards, gamma * lambdas, played[0])
     critics = [learner._losses[f"player_{i}"] == "ac" for i in range(n)]
     for index in range(n):
-        if not critics[index]:
+        if not critics[index] and learner.config.use_baseline:
             step = torch.cat(
                 [step[..., :index], less_means(step, played[0])[..., index : index + 1], step[..., index + 1 :]], -1
             )
@@ -152,13 +152,22 @@ class Wrapped(torch.nn.Module):
         )
 
 
-@pytest.mark.parametrize("charged", [False, True])
-@pytest.mark.parametrize("clip", [None, 0.1])
-@pytest.mark.parametrize(("agents", "player"), [(2, "lio"), (3, "lio"), (2, "lio_ac"), (3, "lio_ac")])
-def test_the_gradient_is_that_through_the_policies_step(build, monkeypatch, agents, player, clip, charged):
+@pytest.mark.parametrize(
+    ("agents", "player", "clip", "charged", "baseline"),
+    [
+        (2, "lio", None, False, True),
+        (2, "lio", 0.1, True, False),
+        (3, "lio", None, True, True),
+        (3, "lio", 0.1, False, True),
+        (2, "lio_ac", 0.1, False, True),
+        (3, "lio_ac", None, True, True),
+    ],
+)
+def test_the_gradient_is_that_through_the_policies_step(build, monkeypatch, agents, player, clip, charged, baseline):
     """For two and three givers, with returns and with critics, episodes that end early, clipping, and totals seen."""
     incentives = {"charge_giver": charged, "observe_given": True, "cost_coeff": 0.0}
-    algo = build(config(player, agents, incentives=incentives, grad_clip=clip, critic_epochs=3))
+    learning = {"grad_clip": clip, "critic_epochs": 3, "use_baseline": baseline}
+    algo = build(config(player, agents, incentives=incentives, **learning))
     algo.train()
     learner = algo.learner_group._learner
     tau, captured = algo.sample(), {}

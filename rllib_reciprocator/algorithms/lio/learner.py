@@ -231,13 +231,11 @@ class LIOLearner(BatchedLearner):
         played, rewards = self._played(joint), joint["rewards"]
         before, after = torch.zeros_like(rewards), torch.zeros_like(rewards)
         if self._functions.critics is not None:
-            has_critic = ~self._centered
-            before, after = self._extrinsic_values(parts, joint)
-            before, after = before * has_critic, after * has_critic
+            before, after = (values * self._has_critic for values in self._extrinsic_values(parts, joint))
         found = generalized_advantages(rewards, before, after, joint["ended"], gamma=self._gamma, lambda_=self._lambda)
         if self._functions.critics is not None:
             self._fit_critics(parts, joint, found + before, played)
-        return less_mean(found, played) * played[..., None]
+        return (less_mean(found, played) if self.config.use_baseline else found) * played[..., None]
 
     def _extrinsic_values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
         """What critics of extrinsic rewards expect before and after every step, each ``[B, T, N]``."""
@@ -312,7 +310,7 @@ class LIOLearner(BatchedLearner):
         counted, none = lesson.played[..., None, None], torch.zeros_like(lesson.incentives)
         rewards = (lesson.rewards[..., None, :] + lesson.incentives) * counted
         returns = generalized_advantages(rewards, none, none, ~lesson.played, gamma=self._gamma, lambda_=1.0)
-        advantages = less_mean(returns.flatten(2), lesson.played).unflatten(2, (n, n)) * counted
+        advantages = self._less_mean(returns, lesson.played) * counted
         learned_by = advantages.flatten(0, 1)[:, givers, others].t()
         gained = _gradient((log_probabilities(parameters, seen, actions) * learned_by).sum(), list(parameters.values()))
         episodes = averaged_over_learners(gained, len(lesson.played))
@@ -335,8 +333,11 @@ class LIOLearner(BatchedLearner):
         credit[:, givers, others] = change.t()
         credit = credit.unflatten(0, lesson.played.shape)
         self._fit_models(*rows, played)
-        centered = less_mean(credit.flatten(2), lesson.played).view_as(credit)
-        return centered * counted
+        return self._less_mean(credit, lesson.played) * counted
+
+    def _less_mean(self, of_pairs: Tensor, played: Tensor) -> Tensor:
+        """``[B, T, N, N]`` less the mean at each step, if policies learn from returns less theirs."""
+        return less_mean(of_pairs.flatten(2), played).view_as(of_pairs) if self.config.use_baseline else of_pairs
 
     def _fit_models(self, seen: Tensor, actions: Tensor, played: Tensor) -> None:
         """Takes steps of all models of others towards what these did, ``[rows, ..]``."""
