@@ -144,8 +144,8 @@ class BatchedConfig(PPOConfig):
             entropy_form: What ``entropy_coeff`` is the weight of in the losses of ``pg`` and ``ac``: the entropy, or
                 ``uniform_kl``, the mean log-probability of all actions without exploration, whose pull does not fade
                 where a policy is sure of itself.
-            use_baseline: Whether ``pg`` learns from returns less their mean over all episodes at the same step. Needs more
-                than one episode a sample.
+            use_baseline: Whether ``pg`` learns from returns less their mean over all episodes at the same step, which
+                needs more than one episode a sample.
             critic_lr: Learning rate of the critics of ``ac``, by Adam; ``lr`` is that of its policies, by SGD.
             critic_epochs: Gradient steps of these critics in an iteration, each on all that was sampled.
             **kwargs: RLlib's own settings.

@@ -9,6 +9,7 @@ from typing import Any
 
 import social_dilemmas
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
+from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.batched import BatchedConfig
 from rllib_reciprocator.episodes.reciprocate import SETTINGS
 from rllib_reciprocator.experiments.schema import Experiment
@@ -60,6 +61,8 @@ def settings_page() -> str:
         "Of the algorithms on the batched engine, `model: actor_critic`; `model: rllib` takes RLlib's"
         " `DefaultModelConfig` instead. " + _markdown(_paragraphs(ActorCriticModule)[1]),
         _table((name, _default(field), "") for name, field in _fields(ModelSettings)),
+        "## Of single algorithms",
+        *_of_algorithms(),
         "## `config.env_config`",
     ]
     for game in social_dilemmas.game_ids():
@@ -70,6 +73,17 @@ def settings_page() -> str:
             _table((name, _value(default), about.get(name, "")) for name, (_, default) in spec.settings().items())
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _of_algorithms() -> Iterable[str]:
+    """For each algorithm on the engine the settings that it alone has."""
+    of_all = described(BatchedConfig.training)
+    for name in BATCHED:
+        config = algorithm_class(name).get_default_config()
+        own = {key: about for key, about in described(type(config).training).items() if key not in of_all}
+        if own:
+            yield f"`run: {name}`:"
+            yield _table((key, repr(getattr(config, key)), about) for key, about in own.items() if hasattr(config, key))
 
 
 def _intrinsic_rewards() -> Iterable[str]:
