@@ -110,7 +110,7 @@ def test_every_entrant_goes_by_its_own_estimator_and_rule(coins, tmp_path):
 def test_an_entrant_without_its_estimator_is_refused(coins, tmp_path):
     shutil.copytree(coins, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "learner_group" / "learner" / "rl_module" / "influence")
-    with pytest.raises(UserError, match=r"#player_0: .*half: has no 'influence', which its player sees its balance by"):
+    with pytest.raises(UserError, match=r"#player_0: .*half: has no 'influence', which its player goes by"):
         tournament(enter([str(tmp_path / "half"), "scripted/random"]))
 
 

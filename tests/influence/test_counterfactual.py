@@ -6,7 +6,7 @@ from torch.nn import functional
 from benchmarks.influence import correlation, estimator, fit, played
 from rllib_reciprocator.batched.advantages import returns_after
 from rllib_reciprocator.influence import CounterfactualInfluence, RewardModelInfluence
-from rllib_reciprocator.influence.networks import StackedLinear
+from rllib_reciprocator.models.stacked import StackedLinear
 
 
 @pytest.mark.parametrize("num_agents", [2, 3])

@@ -1,13 +1,18 @@
 """Layers of estimators' networks."""
 
+import pytest
 import torch
 from torch.nn import functional
 
-from rllib_reciprocator.influence.networks import JointActionNetwork, StackedOneHotLinear
+from rllib_reciprocator.influence.networks import JointActionNetwork
+from rllib_reciprocator.models import stacked
+from rllib_reciprocator.models.stacked import StackedOneHotLinear
 
 
-def test_classes_are_as_if_one_hot():
-    """Values and gradients of a layer that writes no one-hot classes are those of one that does."""
+@pytest.mark.parametrize("written_out", [0, 2**20])
+def test_classes_are_as_if_one_hot(monkeypatch, written_out):
+    """Values and gradients are those of a layer on one-hot classes, whether it writes them out or not."""
+    monkeypatch.setattr(stacked, "CELLS_WRITTEN_OUT", written_out)
     torch.manual_seed(0)
     copies, rows, cells, classes, outputs = 3, 5, 4, 7, 6
     layer = StackedOneHotLinear(copies, cells, classes, 2, outputs)
@@ -33,3 +38,13 @@ def test_alternatives_are_what_other_joint_actions_give():
             other = actions.clone()
             other[..., agent] = action
             torch.testing.assert_close(found[:, :, agent, action], network(inputs, other))
+
+
+def test_classes_alone_have_a_bias():
+    torch.manual_seed(0)
+    layer = StackedOneHotLinear(2, 3, 4, 0, 5)
+    seen = torch.randint(4, (2, 6, 3)).float()
+    with torch.no_grad():
+        found = layer(seen)
+        layer.bias += 1.0
+        torch.testing.assert_close(layer(seen), found + 1.0)
