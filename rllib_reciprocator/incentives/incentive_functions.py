@@ -23,11 +23,13 @@ class IncentiveFunctions(TorchRLModule):
 
     Settings in ``model_config``: ``num_agents``, ``max_incentive``, ``hiddens``, ``pays`` (``[N][N - 1]``, whether a
     giver pays the k-th agent after it), ``told`` (``[A]``, the number of the class of each action, from 0),
-    ``observe_given``, and ``critic``: whether each giver has a critic of its own extrinsic rewards.
+    ``observe_given``, ``critic``: whether each giver has a critic of its own extrinsic rewards, and ``drawn``: whether
+    giving is a continuous action, drawn around what the networks put out.
     """
 
     _after: Tensor
-    _pays: Tensor
+    # Whether a giver pays the k-th agent after it, [N, N - 1] float32.
+    paid_to: Tensor
     _told: Tensor
 
     def setup(self) -> None:
@@ -36,7 +38,7 @@ class IncentiveFunctions(TorchRLModule):
         n = self.num_agents = config["num_agents"]
         agents = torch.arange(n)
         self.register_buffer("_after", (agents[:, None] + 1 + torch.arange(n - 1)) % n, persistent=False)
-        self.register_buffer("_pays", torch.tensor(config["pays"], dtype=torch.float32), persistent=False)
+        self.register_buffer("paid_to", torch.tensor(config["pays"], dtype=torch.float32), persistent=False)
         told = torch.tensor(config["told"])
         self.register_buffer("_told", nn.functional.one_hot(told).float(), persistent=False)
         beside = (n - 1) * self._told.shape[1] + (n - 1) * config["observe_given"]
@@ -55,32 +57,42 @@ class IncentiveFunctions(TorchRLModule):
         return nn.Sequential(first, nn.ReLU(), *stacked_mlp(self.num_agents, [*hiddens, outputs], last_bias=last_bias))
 
     @property
+    def drawn(self) -> bool:
+        """Whether what is given is drawn."""
+        return self.model_config["drawn"]
+
+    @property
     def observes_given(self) -> bool:
         """Whether incentive functions see what has been given so far."""
         return self.model_config["observe_given"]
 
-    def shares(self, obs: Tensor, actions: Tensor, given: Tensor | None = None) -> Tensor:
+    def outputs(self, obs: Tensor, actions: Tensor, given: Tensor | None = None) -> Tensor:
+        """What networks put out, ``[rows, N, N - 1]``, for the k-th agent after the giver; see :meth:`shares`."""
+        others = self._told[actions[:, self._after]].flatten(2)
+        beside = others if given is None else torch.cat([others, given], -1)
+        seen = obs.flatten(2).to(beside.dtype)
+        return self.functions(torch.cat([seen, beside], -1).transpose(0, 1)).transpose(0, 1)
+
+    def shares(self, obs: Tensor, actions: Tensor, given: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """What everybody gives everybody, as shares of the most that can be given.
 
         Args:
             obs: ``[rows, N, *obs_shape]``.
             actions: ``[rows, N]`` int64.
             given: ``[rows, N, N - 1]``, what was given so far to the k-th agent after oneself, if that is seen.
+            noise: ``[rows, N, N - 1]``, added before the sigmoid where giving is a continuous action.
 
         Returns:
             ``[rows, N, N]`` by ``[i, j]``, what i gives j; zero for who does not give or is not given to.
         """
         rows, n = actions.shape
-        others = self._told[actions[:, self._after]].flatten(2)
-        beside = others if given is None else torch.cat([others, given], -1)
-        seen = obs.flatten(2).to(beside.dtype)
-        outputs = self.functions(torch.cat([seen, beside], -1).transpose(0, 1))
-        paid = outputs.transpose(0, 1).sigmoid() * self._pays
+        outputs = self.outputs(obs, actions, given)
+        paid = (outputs if noise is None else outputs + noise).sigmoid() * self.paid_to
         return paid.new_zeros(rows, n, n).scatter(2, self._after.expand(rows, -1, -1), paid)
 
-    def incentives(self, obs: Tensor, actions: Tensor, given: Tensor | None = None) -> Tensor:
+    def incentives(self, *inputs: Tensor | None) -> Tensor:
         """What everybody gives everybody, ``[rows, N, N]`` by ``[i, j]``; see :meth:`shares`."""
-        return self.model_config["max_incentive"] * self.shares(obs, actions, given)
+        return self.model_config["max_incentive"] * self.shares(*inputs)  # type: ignore[arg-type]
 
     def values(self, obs: Tensor) -> Tensor:
         """What each giver expects of its extrinsic rewards, ``[rows, N]``, from ``[rows, N, *obs_shape]``."""

@@ -40,6 +40,7 @@ def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float
         "told": list(range(len(names))) if told is None else [1 + told.index(x) if x in told else 0 for x in names],
         "observe_given": settings.observe_given,
         "critic": False,
+        "drawn": settings.learned_by == "policy_gradient",
     }
     spec = RLModuleSpec(
         IncentiveFunctions,

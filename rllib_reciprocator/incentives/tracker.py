@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
 from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID
-from rllib_reciprocator.intrinsic.incentives import INCENTIVES, RECEIVED, IncentiveSettings, received
+from rllib_reciprocator.intrinsic.incentives import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
 from rllib_reciprocator.metric_names import INCENTIVES_BY_ACTION
 from rllib_reciprocator.models import GIVEN
 
@@ -91,9 +91,9 @@ class IncentiveTracker:
             self._steps.append((step.obs, step.actions))
             return {}
         before = self._given
-        found = self._incentives(step.obs, step.actions, before)
+        found, noise = self._incentives(step.obs, step.actions, before)
         self._given = before + found.gather(2, self._after.expand_as(before))
-        return {INCENTIVES: found, RECEIVED: received(found), GIVEN: before}
+        return {INCENTIVES: found, RECEIVED: received(found), GIVEN: before, **noise}
 
     def finish(self) -> dict[str, Tensor]:
         """What was given in all steps of the sample, and received, if nobody had to see it before."""
@@ -101,24 +101,30 @@ class IncentiveTracker:
             return {}
         obs, actions = (torch.stack(each, 1) for each in zip(*self._steps, strict=True))
         self._steps = []
-        found = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None).unflatten(0, actions.shape[:2])
-        return {INCENTIVES: found, RECEIVED: received(found)}
+        found, noise = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None)
+        columns = {INCENTIVES: found, RECEIVED: received(found), **noise}
+        return {name: column.unflatten(0, actions.shape[:2]) for name, column in columns.items()}
 
     @torch.no_grad()
-    def _incentives(self, obs: Tensor, actions: Tensor, before: Tensor | None) -> Tensor:
-        """What everybody gives everybody, ``[rows, N, N]``."""
-        found = torch.zeros(*actions.shape, self._game.num_agents, device=actions.device)
+    def _incentives(self, obs: Tensor, actions: Tensor, before: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """What everybody gives everybody, ``[rows, N, N]``, and by column what it was drawn with, if it was."""
+        n = self._game.num_agents
+        found = torch.zeros(*actions.shape, n, device=actions.device)
+        noise = None
+        if any(module.drawn for module, _, _ in self._functions.values()):
+            # From the game's own generator, which is seeded for every sample.
+            noise = torch.randn(*actions.shape, n - 1, generator=self._game.generator, device=actions.device)
         for module, agents, slots in self._functions.values():
-            given = before if module.observes_given else None
+            given, drawn_with = before if module.observes_given else None, noise if module.drawn else None
             if agents == slots:
-                found[:, agents] = module.incentives(obs, actions, given)[:, agents]
+                found[:, agents] = module.incentives(obs, actions, given, drawn_with)[:, agents]
                 continue
             for agent, slot in zip(agents, slots, strict=True):
                 # All agents are turned on, so that the giver is where its function is.
-                turned = (self._agents + agent - slot) % self._game.num_agents
-                seen = None if given is None else given[:, turned]
-                found[:, agent, turned] = module.incentives(obs[:, turned], actions[:, turned], seen)[:, slot]
-        return found
+                turned = (self._agents + agent - slot) % n
+                rows = [None if each is None else each[:, turned] for each in (obs, actions, given, drawn_with)]
+                found[:, agent, turned] = module.incentives(*rows)[:, slot]
+        return found, {} if noise is None else {NOISE: noise}
 
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
         """Logs what is given in a step: ``incentives/I_to_J``, and the same by what J did, for each action of J's."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rllib_reciprocator.typed_settings import LARGEST_RATE, IntrinsicSettings, Rate, Width
 
-# Columns of joint steps: what agents give each other, and what each is given.
-INCENTIVES, RECEIVED = "incentives", "received"
+# Columns of joint steps: what agents give each other, what each is given, and what giving was drawn with.
+INCENTIVES, RECEIVED, NOISE = "incentives", "received", "incentive_noise"
 
 
 class IncentiveSettings(IntrinsicSettings):
@@ -34,6 +34,8 @@ class IncentiveSettings(IntrinsicSettings):
             not 0; None for one Adam for both.
         critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have critics.
         critic_epochs: Their gradient steps in an update.
+        learned_by: Looking through the recipients' steps, or as a continuous action: what is given is then drawn around
+            what incentive functions say, and these learn from their givers' own advantages.
         opponents: Whether givers know the others' policies, or model them by what they see them do.
         opponent_hiddens: Widths of the hidden layers of these models.
         opponent_lr: Their learning rate, by Adam.
@@ -42,7 +44,7 @@ class IncentiveSettings(IntrinsicSettings):
 
     common: ClassVar[tuple[str, ...]] = (
         "max_incentive", "hiddens", "told_actions", "observe_given", "charge_giver", "lr", "cost_coeff", "cost_lr",
-        "critic_lr", "critic_epochs", "opponents", "opponent_hiddens", "opponent_lr", "opponent_epochs",
+        "critic_lr", "critic_epochs", "learned_by", "opponents", "opponent_hiddens", "opponent_lr", "opponent_epochs",
     )  # fmt: skip
 
     max_incentive: Annotated[float, Field(gt=0.0, le=1e6)] = 2.0
@@ -55,6 +57,7 @@ class IncentiveSettings(IntrinsicSettings):
     cost_lr: Rate | None = 1e-4
     critic_lr: Rate = 3e-3
     critic_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    learned_by: Literal["look_ahead", "policy_gradient"] = "look_ahead"
     opponents: Literal["known", "modelled"] = "known"
     opponent_hiddens: Annotated[list[Width], Field(default_factory=lambda: [64, 32], min_length=1, max_length=8)]
     opponent_lr: Rate = 0.01

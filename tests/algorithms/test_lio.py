@@ -518,3 +518,50 @@ def test_models_learn_what_others_do(build):
 def test_models_need_a_game_in_which_agents_know_what_others_see():
     with pytest.raises(ValueError, match="opponents: modelled needs a game in which agents know what others see"):
         LIOConfig().environment("cleanup_v0").incentives(opponents="modelled").validate()
+
+
+# --- giving as a continuous action -----------------------------------------------------------------------------------
+
+DRAWN = {"learned_by": "policy_gradient", "charge_giver": True, "lr": 0.5}
+
+
+def test_what_is_drawn_is_around_what_functions_say(build):
+    algo = build(config(incentives=DRAWN, env="ipd_v0"))
+    sample = algo.sample()
+    functions, noise = algo.env_runner.module["incentives"].unwrapped(), sample.joint["incentive_noise"]
+    obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(2)], 2)
+    outputs = functions.outputs(obs.flatten(0, 1), sample.joint["actions"].flatten(0, 1)).unflatten(0, noise.shape[:2])
+    paid = 2.0 * (outputs + noise).sigmoid()
+    torch.testing.assert_close(sample.joint["incentives"][..., 0, 1], paid[..., 0, 0])
+    torch.testing.assert_close(sample.joint["incentives"][..., 1, 0], paid[..., 1, 0])
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.2)
+    again = build(config(incentives=DRAWN, env="ipd_v0")).sample()
+    assert torch.equal(again.joint["incentive_noise"], noise)
+
+
+def test_functions_step_towards_what_was_drawn_by_their_givers_advantages(build):
+    """The gradient of the log-density of a normal distribution, written out: ``(drawn - mean) * d mean * advantage``."""
+    algo = build(config(incentives=DRAWN))
+    sample = algo.sample()
+    learner = algo.learner_group._learner
+    functions = learner._functions
+    parts = learner.on_device(sample.to_batch())
+    batches = learner.prepare(parts, learner.joint_columns(parts))
+    obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(2)], 2).flatten(0, 1)
+    mean = functions.outputs(obs, sample.joint["actions"].flatten(0, 1))[..., 0]
+    drawn = (mean + sample.joint["incentive_noise"].flatten(0, 1)[..., 0]).detach()
+    density = torch.distributions.Normal(mean, 1.0).log_prob(drawn)
+    advantages = torch.stack(
+        [batches[f"player_{i}"]["advantages"] * batches[f"player_{i}"][Columns.LOSS_MASK] for i in range(2)], -1
+    )
+    parameters = list(functions.functions.parameters())
+    gradient = torch.autograd.grad((density * advantages).sum() / 16, parameters)
+    expected = [p.detach() + 0.5 * g for p, g in zip(parameters, gradient, strict=True)]
+    assert max(float(g.abs().max()) for g in gradient) > 1e-3
+    learner.improve(batches, 1, None, False)
+    for parameter, value in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter, value, atol=1e-6, rtol=1e-4)
+
+
+def test_nobody_samples_twice_where_giving_is_an_action(build):
+    assert build(config(incentives=DRAWN)).train()["env_runners"]["num_env_steps_sampled"] == 2 * 16 * 5

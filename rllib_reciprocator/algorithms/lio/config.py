@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from social_dilemmas.batched_game import BatchedGame
 
 LIO_PLAYER, LIO_ACTOR_CRITIC = "lio", "lio_ac"
+LOOK_AHEAD = "look_ahead"
 
 
 class LIOConfig(BatchedConfig):
@@ -74,6 +75,7 @@ class LIOConfig(BatchedConfig):
         cost_lr: float | list[list[float]] | None = NotProvided,
         critic_lr: float | list[list[float]] = NotProvided,
         critic_epochs: int = NotProvided,
+        learned_by: str = NotProvided,
         opponents: str = NotProvided,
         opponent_hiddens: list[int] = NotProvided,
         opponent_lr: float | list[list[float]] = NotProvided,
@@ -99,6 +101,9 @@ class LIOConfig(BatchedConfig):
             critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have
                 critics.
             critic_epochs: Their gradient steps in an update.
+            learned_by: ``look_ahead``, as LIO; or ``policy_gradient``, the paper's baselines PG-c and AC-c: giving is a
+                continuous action, drawn with a standard deviation of 1 before the sigmoid and learned as others are,
+                by gradient descent at ``lr``. Nobody looks at what others learn from it. ``charge_giver`` goes with it.
             opponents: ``known``, the others' policies; or ``modelled``, for givers who go by what they see others do,
                 the paper's decentralised form: they see the others' observations, actions and rewards, and take them to
                 learn by policy gradients at the rate at which they do. Needs a fully observed game.
@@ -149,6 +154,11 @@ class LIOConfig(BatchedConfig):
         """The agents whose incentive functions learn."""
         return self._learning(lambda player: INCENTIVES in player.intrinsic)
 
+    def looks_ahead(self) -> bool:
+        """Whether somebody learns to give by looking through the others' steps."""
+        settings = self.intrinsic_of_all(INCENTIVES, self.make_game())
+        return bool(self.givers()) and getattr(settings, "learned_by", "") == LOOK_AHEAD
+
     def _learning(self, wanted: Any) -> list[int]:
         """The agents that some player of a kind may play who learns."""
         return [
@@ -164,7 +174,8 @@ class LIOConfig(BatchedConfig):
             givers, recipients = self.givers(), self._learning(lambda player: True)
             specs.shared[INCENTIVES_MODULE_ID].model_config |= {
                 "pays": pays(givers, recipients, game.num_agents),
-                "critic": any(
+                "critic": self.looks_ahead()
+                and any(
                     self.loss_of(each) != POLICY_GRADIENT
                     for index in givers
                     for each, _ in self.assigned_players[index].alternatives

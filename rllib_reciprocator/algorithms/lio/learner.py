@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
 from rllib_reciprocator.incentives.opponent_models import OpponentModels
 from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID
-from rllib_reciprocator.intrinsic.incentives import INCENTIVES, RECEIVED, IncentiveSettings, received
+from rllib_reciprocator.intrinsic.incentives import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
 from rllib_reciprocator.models import GIVEN
 
 POLICIES_PHASE, INCENTIVES_PHASE = "policies", "incentives"
@@ -79,6 +80,8 @@ class LIOLearner(BatchedLearner):
         self._settings = settings
         super().build()
         self._lesson: _Lesson | None = None
+        # Where giving is a continuous action: what functions saw, what was drawn, and what givers learn from.
+        self._drawn: tuple[tuple[Tensor, Tensor, Tensor | None], Tensor, Tensor] | None = None
         if not settings.charge_giver:
             self._intrinsic.pop(INCENTIVES, None)
         # The parameters of policies, without those of their critics, by module and name.
@@ -113,10 +116,11 @@ class LIOLearner(BatchedLearner):
             for name, (networks, rate) in rates.items():
                 if networks is not None and rate is not None:
                     parameters = list(networks.parameters())
+                    descends = name == REWARD and functions.drawn
                     self.register_optimizer(
                         module_id=module_id,
                         optimizer_name=name,
-                        optimizer=torch.optim.Adam(parameters),
+                        optimizer=torch.optim.SGD(parameters) if descends else torch.optim.Adam(parameters),
                         params=parameters,
                         lr_or_lr_schedule=rate,
                     )
@@ -153,6 +157,10 @@ class LIOLearner(BatchedLearner):
         """
         if not self._givers:
             return super().prepare(parts, joint)
+        if self._functions.drawn:
+            batches = super().prepare(parts, joint)
+            self._drawn = (self._inputs(parts, joint), joint[NOISE], self._advantages_in(batches, joint))
+            return batches
         inputs = self._inputs(parts, joint)
         now = self._functions.incentives(*inputs).unflatten(0, joint["ended"].shape)
         joint[INCENTIVES] = joint[INCENTIVES].clone()
@@ -162,6 +170,30 @@ class LIOLearner(BatchedLearner):
         before = {key: {name: each.detach().clone() for name, each in self._acts_by(key).items()} for key in batches}
         self._lesson = _Lesson(*inputs, self._played(joint), joint["rewards"], joint[INCENTIVES], batches, before)
         return batches
+
+    @override(BatchedLearner)
+    def improve(self, batches: dict[str, dict[str, Any]], *args: Any) -> None:
+        """As in other algorithms; where giving is a continuous action incentive functions learn with policies."""
+        super().improve(batches, *args)
+        if self._drawn is not None:
+            inputs, noise, advantages = self._drawn
+            outputs = self._functions.outputs(*inputs).unflatten(0, advantages.shape[:2])
+            # The gradient of the log-density of what was drawn, with a standard deviation of 1, is the noise.
+            gained = (outputs * noise * self._functions.paid_to * advantages[..., None]).sum()
+            loss = -gained / averaged_over_learners([torch.zeros(1, device=self._device)], len(noise))
+            self._step(REWARD, _gradient(loss, list(self._functions.functions.parameters())))
+            self.metrics.log_value((INCENTIVES_MODULE_ID, "incentive_loss"), loss.detach(), window=1)
+            self._drawn = None
+
+    def _advantages_in(self, batches: dict[str, dict[str, Any]], joint: Joint) -> Tensor:
+        """What policies are about to learn from, ``[B, T, N]``; zero for steps and agents that do not count."""
+        found = torch.zeros_like(joint["rewards"])
+        for module_id, columns in batches.items():
+            agents, mask = self._agents[module_id], columns.get(Columns.LOSS_MASK)
+            own = columns[Postprocessing.ADVANTAGES]
+            own = own if mask is None else own * mask
+            found[..., agents] = own.view(len(found), len(agents), -1).transpose(1, 2)
+        return found
 
     def _inputs(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor, Tensor | None]:
         """What incentive functions see: observations, actions and what was given before, of all joint steps."""
@@ -223,7 +255,7 @@ class LIOLearner(BatchedLearner):
 
     def _episodes(self, played: Tensor) -> float:
         """How many episodes all learners together have."""
-        return averaged_over_learners([torch.zeros(1)], len(played))
+        return averaged_over_learners([torch.zeros(1, device=self._device)], len(played))
 
     @torch.no_grad()
     def _gains(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> Tensor:

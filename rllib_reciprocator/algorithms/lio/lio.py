@@ -44,7 +44,7 @@ class LIO(BatchedAlgorithm):
     def training_step(self) -> None:
         """Policies learn from a sample, incentive functions from what comes of it; several times."""
         config = self.config
-        gives, reuses = bool(config.givers()), config.reuse_samples
+        gives, reuses = config.looks_ahead(), config.reuse_samples
         for number in range(config.updates_per_iteration):
             is_last = number == config.updates_per_iteration - 1
             sample, self._pending = self._pending or self.sample(report=is_last and not gives), None
