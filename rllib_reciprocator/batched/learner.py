@@ -29,7 +29,8 @@ from torch import Tensor
 from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean, returns_after
 from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS, ppo_loss
 from rllib_reciprocator.batched.policy_gradients import PolicyGradientLearner
-from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, before_end, state_in
+from rllib_reciprocator.batched.rows import TakeRows, TakeStreams, flat_streams, in_parts, memory_columns, with_state
+from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, before_end
 from rllib_reciprocator.distributed import standardized
 from rllib_reciprocator.influence import Transition
 from rllib_reciprocator.influence.learner import InfluenceLearner
@@ -417,13 +418,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             values = self._values_with_memory(module, self._sequences(module_id, parts), last)
             values = values.view(-1, agents, steps + 1)
             return values[..., :-1], values[..., -1], None
-        values = _in_parts(module.compute_values, rows, ROWS_AT_ONCE).view(-1, agents, steps)
-        at_last = _in_parts(module.compute_values, last, ROWS_AT_ONCE).view(-1, agents)
+        values = in_parts(module.compute_values, rows, ROWS_AT_ONCE).view(-1, agents, steps)
+        at_last = in_parts(module.compute_values, last, ROWS_AT_ONCE).view(-1, agents)
         if not final:
             return values, at_last, None
         count = next(iter(final.values())).shape[1]
         flat = {name: value.flatten(0, 1) for name, value in final.items()}
-        at_ends = _in_parts(module.compute_values, flat, ROWS_AT_ONCE).view(-1, agents, count)
+        at_ends = in_parts(module.compute_values, flat, ROWS_AT_ONCE).view(-1, agents, count)
         return values, at_last, at_ends
 
     def _values_with_memory(self, module: Any, batch: dict[str, Any], last: dict[str, Tensor]) -> Tensor:
@@ -434,13 +435,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             for name, value in last.items()
         }
         longer[IS_FIRST] = torch.cat([batch[IS_FIRST], going_on], 1)
-        longer |= _state(batch)
+        longer |= memory_columns(batch)
         streams = len(longer[IS_FIRST])
         size = max(1, ROWS_AT_ONCE // (self._steps + 1))
         values = []
         for start in range(0, streams, size):
             part = {name: value[start : start + size] for name, value in longer.items()}
-            values.append(module.compute_values(_flat_streams(part)).view(-1, self._steps + 1))
+            values.append(module.compute_values(flat_streams(part)).view(-1, self._steps + 1))
         return torch.cat(values)
 
     def _sequences(self, module_id: str, parts: dict[str, Any]) -> dict[str, Any]:
@@ -450,7 +451,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         return {
             **parts[module_id],
             IS_FIRST: is_first.repeat_interleave(agents, 0),
-            **_state(parts[STREAMS_PREFIX + module_id]),
+            **memory_columns(parts[STREAMS_PREFIX + module_id]),
         }
 
     def rows_of(self, module_id: str, parts: dict[str, Any], played: Tensor | None) -> dict[str, Tensor]:
@@ -499,7 +500,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
                 units = len(columns[IS_FIRST]) if with_memory else len(columns[Postprocessing.ADVANTAGES])
                 order = torch.randperm(units, generator=self._order) if shuffle else torch.arange(units)
                 chunks = order.to(self._device).tensor_split(min(count, units))
-                taken = [_Streams(chunk) if with_memory else _Rows(chunk) for chunk in chunks]
+                taken = [TakeStreams(chunk) if with_memory else TakeRows(chunk) for chunk in chunks]
                 takes[key] = [taken[k % len(taken)] for k in range(count)]
             yield from ({key: each[k] for key, each in takes.items()} for k in range(count))
 
@@ -552,55 +553,3 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         for module_id, names in self._module_optimizers.items():
             for name in names:
                 self.get_optimizer(module_id, name).step()
-
-
-class _Rows:
-    """Takes rows."""
-
-    def __init__(self, index: Tensor) -> None:
-        self.index = index
-
-    def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
-        return {name: value[self.index] for name, value in columns.items()}
-
-
-class _Streams:
-    """Takes whole streams of a module with memory."""
-
-    def __init__(self, index: Tensor) -> None:
-        self.index = index
-
-    def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
-        streams, per_stream = len(columns[IS_FIRST]), {IS_FIRST, *_state(columns)}
-        split = {
-            name: value if name in per_stream else value.unflatten(0, (streams, -1)) for name, value in columns.items()
-        }
-        return _flat_streams({name: value[self.index] for name, value in split.items()})
-
-
-def _state(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The columns of a memory."""
-    return {name: value for name, value in columns.items() if name.startswith(f"{Columns.STATE_IN}/")}
-
-
-def with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
-    """Columns as modules take them: the memory as a dict of its own."""
-    memory = state_in(columns)
-    if not memory:
-        return columns
-    return {**{name: value for name, value in columns.items() if name not in _state(columns)}, Columns.STATE_IN: memory}
-
-
-def _flat_streams(columns: dict[str, Tensor]) -> dict[str, Any]:
-    """Columns ``[streams, T, ..]`` in rows, as modules take them."""
-    per_stream = {IS_FIRST, *_state(columns)}
-    return with_state({name: value if name in per_stream else value.flatten(0, 1) for name, value in columns.items()})
-
-
-def _in_parts(compute: Any, columns: dict[str, Tensor], size: int) -> Tensor:
-    """Values of rows, of so many at once."""
-    rows = len(columns[Columns.OBS])
-    if rows <= size:
-        return compute(columns)
-    parts = [{name: value[start : start + size] for name, value in columns.items()} for start in range(0, rows, size)]
-    return torch.cat([compute(part) for part in parts])

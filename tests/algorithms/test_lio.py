@@ -540,7 +540,7 @@ def test_what_is_drawn_is_around_what_functions_say(build):
 
 
 def test_functions_step_towards_what_was_drawn_by_their_givers_advantages(build):
-    """The gradient of the log-density of a normal distribution, written out: ``(drawn - mean) * d mean * advantage``."""
+    """Along the gradient of a normal log-density, weighted with advantages and averaged over episodes."""
     algo = build(config(incentives=DRAWN))
     sample = algo.sample()
     learner = algo.learner_group._learner

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
 from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean
-from rllib_reciprocator.batched.learner import BatchedLearner, Joint, with_state
+from rllib_reciprocator.batched.learner import BatchedLearner, Joint
 from rllib_reciprocator.batched.losses import PPO_LOSS
 from rllib_reciprocator.batched.policy_gradients import averaged_over_learners
+from rllib_reciprocator.batched.rows import with_state
 from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
 from rllib_reciprocator.incentives.opponent_models import OpponentModels
