@@ -149,7 +149,9 @@ def test_figures_that_the_page_on_results_names_are_there(run):
         for name in re.findall(r"`((?:env_runners|learners)/[^`]*)`", named):
             name = name.replace("AGENT", "player_0").replace("MODULE", "player_0")
             name = name.replace("J_on_I", "player_0_on_player_1").replace("I_towards_J", "player_0_towards_player_1")
-            entry = {"run": run, "env": "ipd_v0", "stop": {name: 1.0}, "config": config}
+            name = name.replace("I_to_J", "player_0_to_player_1").replace("ACTION", "cooperate")
+            learner = "LIO" if name.startswith("learners/incentives") else run
+            entry = {"run": learner, "env": "ipd_v0", "stop": {name: 1.0}, "config": config}
             check(typed("x", entry, "page"), "page")
 
 

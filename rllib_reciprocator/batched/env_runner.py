@@ -154,9 +154,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         self.module = spec.build()
         self.module.foreach_module(lambda _, module: module.to(self.device))
-        # A learner in the same process, with tensors of this runner and the learner's that they are copied from.
+        # A learner in the same process, parameters of this runner and the learner's that they are copied from, and
+        # buffers by name, with their modules here and there.
         self._shared_with: Learner | None = None
-        self._copies: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._parameters: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._buffers: list[tuple[Any, Any, str]] = []
         alternatives = self._alternatives = self.config.alternatives()
         self._logger = SampleLogger(self.game, alternatives)
         shares = {k: [share for _, share in each] for k, each in enumerate(alternatives) if len(each) > 1}
@@ -541,18 +543,22 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def copy_weights(self, learner: Learner) -> None:
         """Takes over the weights of a learner in the same process."""
         if self._shared_with is not learner:
-            self._shared_with, self._copies = learner, ([], [])
+            self._shared_with, self._parameters, self._buffers = learner, ([], []), []
             for module_id, module in self.module.items():
                 if not _keeps_more_than_weights(module):
-                    learned = learner.module[module_id].unwrapped().state_dict()
-                    for name, own in module.state_dict().items():
-                        self._copies[0].append(own)
-                        self._copies[1].append(learned[name])
+                    learned = learner.module[module_id].unwrapped()
+                    self._parameters[0].extend(module.parameters())
+                    self._parameters[1].extend(learned.parameters())
+                    buffers = set(module.state_dict()) - {name for name, _ in module.named_parameters()}
+                    self._buffers += [(module, learned, name) for name in sorted(buffers)]
         for module_id, module in self.module.items():
             if _keeps_more_than_weights(module):
                 module.set_state(learner.module[module_id].unwrapped().get_state())
-        if self._copies[0]:
-            torch._foreach_copy_(*self._copies)
+        if self._parameters[0]:
+            torch._foreach_copy_(*self._parameters)
+        # Modules may put new tensors in the place of their buffers, which are looked up each time.
+        for module, learned, name in self._buffers:
+            module.get_buffer(name).copy_(learned.get_buffer(name))
         self._note_weights(learner._weights_seq_no)
 
     def _note_weights(self, number: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 import social_dilemmas
+from rllib_reciprocator.batched import BatchedConfig
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, SOCIAL
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
@@ -130,7 +131,8 @@ def check_metric(metric: str, config: AlgorithmConfig, where: str) -> None:
         if name not in known and not any(name.startswith(each) and name != each for each in prefixes):
             raise UserError(f"{where}: not known{did_you_mean(metric, (f'{ENV_RUNNERS}/{each}' for each in known))}")
     elif group == LEARNERS:
-        modules = [ALL_MODULES, INFLUENCE_MODULE_ID, *config.policies]
+        specs = config._rl_module_spec.rl_module_specs if isinstance(config, BatchedConfig) else {}
+        modules = list(dict.fromkeys([ALL_MODULES, INFLUENCE_MODULE_ID, *config.policies, *specs]))
         if name.partition("/")[0] not in modules:
             raise UserError(f"{where}: there is no such module{did_you_mean(name.partition('/')[0], modules)}")
 

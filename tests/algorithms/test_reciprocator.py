@@ -310,7 +310,7 @@ def test_a_frozen_reciprocator_without_its_estimator_is_refused(build, tmp_path)
     first = build(config(env="coins_v0", **COINS))
     path = first.save_to_path(tmp_path / "first")
     shutil.rmtree(tmp_path / "first" / "learner_group" / "learner" / "rl_module" / "influence")
-    with pytest.raises(ValueError, match=r"players.player_1: .* has no 'influence', which its player sees its balance"):
+    with pytest.raises(ValueError, match=r"players.player_1: .* has no 'influence', which its player goes by"):
         config({"player_0": "ppo", "player_1": f"checkpoint/{path}"}, env="coins_v0").validate()
 
 

@@ -310,3 +310,15 @@ def test_the_reward_of_a_step_does_not_depend_on_where_samples_end():
         told = one.get_metrics()["reward_per_step"]
         for index, agent in enumerate(("player_0", "player_1")):
             assert told[agent].peek() == pytest.approx(float(sample.rewards[..., index].mean()), abs=1e-5)
+
+
+def test_what_a_learner_puts_in_the_place_of_buffers_is_copied_too(build):
+    """The table of influence is a new tensor after each update."""
+    algo = build(ReciprocatorConfig().environment("ipd_v0").env_runners(num_envs_per_env_runner=8).debugging(seed=1))
+    for _ in range(3):
+        algo.train()
+        learner = algo.learner_group._learner
+        for module_id, module in algo.env_runner.module.items():
+            learned = learner.module[module_id].unwrapped().state_dict()
+            for name, value in module.state_dict().items():
+                assert torch.equal(value, learned[name]), f"{module_id}/{name}"
