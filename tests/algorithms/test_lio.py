@@ -292,6 +292,18 @@ def test_others_can_be_given_to(build, player):
     assert {"player_0", "player_1", "incentives"} <= changed
 
 
+def test_nobody_learns_while_estimators_warm_up(build):
+    a_config = config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01, updates_per_iteration=1)
+    algo = build(a_config.intrinsic("reciprocity", warmup_iterations=1))
+    before = weights(algo)
+    algo.train()
+    changed = {key.split("/")[0] for key, value in weights(algo).items() if not np.array_equal(value, before[key])}
+    assert changed == {"influence"}
+    algo.train()
+    changed = {key.split("/")[0] for key, value in weights(algo).items() if not np.array_equal(value, before[key])}
+    assert changed == {"influence", "incentives", "player_0", "player_1"}
+
+
 def test_influence_counts_what_is_given(build):
     """A Reciprocator's rewards are those of the game and what it is given."""
     algo = build(config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01))

@@ -138,7 +138,10 @@ class LIOLearner(BatchedLearner):
     ) -> Any:
         """One phase of an update; incentive functions learn nothing while estimators warm up."""
         if phase == POLICIES_PHASE:
-            return super().update(training_data=training_data, timesteps=timesteps, report=report, **kwargs)
+            results = super().update(training_data=training_data, timesteps=timesteps, report=report, **kwargs)
+            if self._iteration < self._warmup:
+                self._lesson = self._drawn = None
+            return results
         if self._lesson is not None:
             training_data.solve_refs()
             parts = self.on_device(training_data.batch)
