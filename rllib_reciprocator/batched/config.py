@@ -424,6 +424,9 @@ class BatchedConfig(PPOConfig):
             raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
         for player in self.assigned_players:
             for each, _ in player.alternatives:
+                clips = each.settings.get("grad_clip", self.grad_clip) is not None
+                if each.learns and self.loss_of(each) != PPO_LOSS and clips and self.grad_clip_by != "global_norm":
+                    raise ValueError("grad_clip_by: only global_norm, for players that learn by policy gradients")
                 for name in each.intrinsic if each.learns else ():
                     learned_by = intrinsic_reward(name).learned_by
                     if learned_by and self.algo_class.__name__ not in learned_by:

@@ -147,12 +147,16 @@ def test_learns_with_memories_and_in_teams_and_pools(build, player, networks):
     [
         ({"player": "pg", "batch_mode": "truncate_episodes"}, "pg learns from whole episodes"),
         ({"player": "pg", "rollout_fragment_length": 4}, "only auto"),
+        ({"player": "ac", "clips_by": "value"}, "grad_clip_by: only global_norm"),
         ({"player": "ac", "model": "rllib"}, "ac needs the networks of model_config.model actor_critic"),
         ({"player": "pg", "model": "rllib", "epsilon": 0.1}, "epsilon is for the networks"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):
+    settings = dict(settings)
     a_config = config(settings.pop("player"), epsilon=settings.pop("epsilon", 0.0))
+    if "clips_by" in settings:
+        a_config.training(grad_clip=1.0, grad_clip_by=settings.pop("clips_by"))
     if "model" in settings:
         a_config.rl_module(model_config={"model": settings.pop("model"), "fcnet_hiddens": [8]})
     with pytest.raises(ValueError, match=message):

@@ -156,8 +156,7 @@ class LIOConfig(BatchedConfig):
 
     def looks_ahead(self) -> bool:
         """Whether somebody learns to give by looking through the others' steps."""
-        settings = self.intrinsic_of_all(INCENTIVES, self.make_game())
-        return bool(self.givers()) and getattr(settings, "learned_by", "") == LOOK_AHEAD
+        return bool(self.givers()) and getattr(self._settings_of_all(INCENTIVES), "learned_by", "") == LOOK_AHEAD
 
     def _learning(self, wanted: Any) -> list[int]:
         """The agents that some player of a kind may play who learns."""
@@ -193,5 +192,3 @@ class LIOConfig(BatchedConfig):
         super().validate()
         if self.givers() and not self.plays_whole_episodes(self.make_game()):
             raise ValueError("batch_mode: incentives are learned from whole episodes; set it to complete_episodes")
-        if self.grad_clip is not None and self.grad_clip_by != "global_norm":
-            raise ValueError("grad_clip_by: only global_norm, for players that learn by policy gradients")
