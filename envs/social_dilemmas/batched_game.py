@@ -55,6 +55,7 @@ class BatchedGame(ABC):
         payoffs: The payoff table ``[A] * N + [N]`` of a game in which rewards follow from the joint action alone.
         terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
             end together.
+        least_agents: How few may play.
         state_names: Attributes that hold the state, each a tensor ``[.., B]``.
         presets: Settings that go together, by the name that may stand for them in the setting ``map``.
     """
@@ -66,7 +67,8 @@ class BatchedGame(ABC):
     reward_range: tuple[float, float]
     action_names: tuple[str, ...]
     payoffs: Tensor | None = None
-    terminates_early: ClassVar[bool] = False
+    terminates_early: bool = False
+    least_agents: ClassVar[int] = 2
     fully_observed: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -84,7 +86,7 @@ class BatchedGame(ABC):
             ValueError: If a count is out of range.
         """
         for name, value, least, most in (
-            ("num_agents", num_agents, 2, MOST_AGENTS),
+            ("num_agents", num_agents, self.least_agents, MOST_AGENTS),
             ("num_steps", num_steps, 1, MOST_STEPS),
             ("num_games", num_games, 1, MOST_GAMES),
         ):
@@ -184,9 +186,8 @@ class BatchedGame(ABC):
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Moves the state on by one joint action; returns rewards, terminated and outcomes as in :class:`Step`."""
 
-    @staticmethod
     @abstractmethod
-    def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
+    def summarize(self, totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
         """Turns outcomes summed over steps into rates, element by element.
 
         Args:

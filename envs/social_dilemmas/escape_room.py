@@ -37,7 +37,7 @@ class EscapeRoom(BatchedGame):
     Version history: v0, first.
     """
 
-    terminates_early: ClassVar[bool] = True
+    terminates_early = True
     fully_observed: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("_positions",)
 

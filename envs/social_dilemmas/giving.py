@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, cast
 
 import gymnasium
@@ -80,6 +80,13 @@ class Giving(BatchedGame):
         self._recipients = (agents[:, None] + agents[1:]) % n
         self._given = torch.zeros(n, n - 1, self.num_games, device=self.device)
 
+    def summarize(self, totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
+        """The game's own rates, and those of gifts."""
+        rates = {"gifts_per_step": totals["gifts"], "game_reward_per_step": totals["game_rewards"]}
+        others = {name: values for name, values in totals.items() if name not in ("gifts", "game_rewards")}
+        of_game = super().summarize(others, num_steps)  # type: ignore[safe-super]
+        return {**of_game, **{name: total / num_steps for name, total in rates.items()}}
+
     def _initial_state(self) -> dict[str, Tensor]:
         return {**super()._initial_state(), "_given": torch.zeros_like(self._given)}  # type: ignore[safe-super]
 
@@ -98,12 +105,6 @@ class Giving(BatchedGame):
         return rewards + received - self.cost * total, terminated, {**outcomes, **gifts}
 
 
-def _summarize(game: type[BatchedGame], totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-    gifts = {"gifts_per_step": totals["gifts"] / num_steps, "game_reward_per_step": totals["game_rewards"] / num_steps}
-    others = {name: values for name, values in totals.items() if name not in ("gifts", "game_rewards")}
-    return {**game.summarize(others, num_steps), **gifts}
-
-
 @cache
 def _with_gifts(game: type[BatchedGame]) -> type[Giving]:
     """The class of a game with gifts."""
@@ -113,7 +114,6 @@ def _with_gifts(game: type[BatchedGame]) -> type[Giving]:
         "__reduce__": _reduced,
         "state_names": (*game.state_names, "_given"),
         "fully_observed": False,
-        "summarize": staticmethod(partial(_summarize, game)),
     }
     return cast(type[Giving], type(f"Giving{game.__name__}", (Giving, game), members))
 

@@ -136,6 +136,11 @@ _GAMES = {
             "Public goods for N players: contribute to a pot that is multiplied and shared, or keep it.",
         ),
         GameSpec(
+            "centralized_v0",
+            "social_dilemmas.centralized:Centralized",
+            "Any game for one agent that acts for all, and is rewarded with what they get together.",
+        ),
+        GameSpec(
             "cleanup_v0",
             "social_dilemmas.cleanup:Cleanup",
             "Cleanup for N players: apples grow only while somebody cleans the river.",

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rllib_reciprocator.typed_settings import LARGEST_RATE, IntrinsicSettings, Rate, Width
+from rllib_reciprocator.typed_settings import IntrinsicSettings, Rate, Width
 
 # Columns of joint steps: what agents give each other, what each is given, and what giving was drawn with.
 INCENTIVES, RECEIVED, NOISE = "incentives", "received", "incentive_noise"
@@ -29,7 +29,8 @@ class IncentiveSettings(IntrinsicSettings):
         observe_given: Whether policies and incentive functions see what their agent has given each other agent so far.
         charge_giver: Whether what one gives is taken off what one's own policy learns from.
         lr: Learning rate of incentive functions, by Adam; a number, or a schedule by joint steps.
-        cost_coeff: Weight of what is given, as a share of the most that can be, in the loss of incentive functions.
+        cost_coeff: Weight of what is given, as a share of the most that can be, in the loss of incentive functions; a
+            number, or a schedule by joint steps.
         cost_lr: Learning rate of an Adam of its own for that cost, whose weight then does not matter as long as it is
             not 0; None for one Adam for both.
         critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have critics.
@@ -53,7 +54,7 @@ class IncentiveSettings(IntrinsicSettings):
     observe_given: bool = False
     charge_giver: bool = False
     lr: Rate = 1e-3
-    cost_coeff: Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] = 1.0
+    cost_coeff: Rate = 1.0
     cost_lr: Rate | None = 1e-4
     critic_lr: Rate = 3e-3
     critic_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1

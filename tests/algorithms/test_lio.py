@@ -32,11 +32,11 @@ def config(players="lio", agents=2, games=16, learners=0, incentives=None, env="
     return a_config.incentives(**{"hiddens": [8], "lr": 0.01, **(incentives or {})})
 
 
-def phase(algo, name, sample):
+def phase(algo, name, sample, lifetime=0):
     """One phase of an update, with a sample of one's own."""
     algo.learner_group.update(
         training_data=TrainingData(batch=sample.to_batch()),
-        timesteps={LIFETIME: 0, ITERATION: 0},
+        timesteps={LIFETIME: lifetime, ITERATION: 0},
         num_epochs=1,
         phase=name,
     )
@@ -211,6 +211,18 @@ def test_what_givers_gain_is_extrinsic_and_by_hand_without_critics(build):
         for b, each in enumerate(to_go):
             expected = each[t] - mean if len(each) > t else 0.0
             assert float(found[b, t, 1]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_weight_of_what_is_given_follows_its_schedule(build):
+    """Half way through, one that falls from 2 to 0 is what 1 is."""
+    trained = []
+    for coeff in (1.0, [[0, 2.0], [1000, 0.0]]):
+        algo = build(config(incentives={"cost_coeff": coeff, "cost_lr": None}))
+        sample = algo.sample()
+        for name, lifetime in ((POLICIES_PHASE, 0), (INCENTIVES_PHASE, 500)):
+            phase(algo, name, sample, lifetime=lifetime)
+        trained.append(algo)
+    assert_same_weights(*trained)
 
 
 # --- who gives and who is given to -----------------------------------------------------------------------------------

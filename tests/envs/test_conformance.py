@@ -21,6 +21,9 @@ VARIANTS = [(game_id, {"num_steps": 32}) for game_id in social_dilemmas.game_ids
     ("giving_v0", {"settings": {"num_agents": 3, "num_levers": 2}, "observe_given": True}),
     ("giving_v0", {"game": "cleanup_v0", "settings": {"map": "small"}, "num_steps": 8, "cost": 0.0}),
     ("giving_v0", {"game": "ipd_v0", "amount": 0.0, "num_steps": 4, "observe_given": True}),
+    ("centralized_v0", {"settings": {"num_agents": 3, "num_levers": 2, "random_starts": True}}),
+    ("centralized_v0", {"game": "cleanup_v0", "settings": {"map": "small"}, "num_steps": 8}),
+    ("centralized_v0", {"game": "coins_v0", "num_steps": 8}),
 ]
 
 

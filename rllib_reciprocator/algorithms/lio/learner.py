@@ -11,6 +11,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
 
 from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
@@ -80,6 +82,7 @@ class LIOLearner(BatchedLearner):
         assert isinstance(settings, IncentiveSettings)
         self._settings = settings
         super().build()
+        self._cost_coeff = Scheduler(fixed_value_or_schedule=settings.cost_coeff)
         self._lesson: _Lesson | None = None
         # Where giving is a continuous action: what functions saw, what was drawn, and what givers learn from.
         self._drawn: tuple[tuple[Tensor, Tensor, Tensor | None], Tensor, Tensor] | None = None
@@ -145,6 +148,7 @@ class LIOLearner(BatchedLearner):
         if self._lesson is not None:
             training_data.solve_refs()
             parts = self.on_device(training_data.batch)
+            self._cost_coeff.update(timestep=timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME])
             self._learn_incentives(self._lesson, parts, self.joint_columns(parts))
             self._lesson = None
         return self.metrics.reduce() if report else {}
@@ -238,7 +242,7 @@ class LIOLearner(BatchedLearner):
             worth_of_giving = worth - worth.diagonal(dim1=-2, dim2=-1)[..., None]
         brought = settings.max_incentive * (shares * worth_of_giving).sum()
         discounts = self._gamma ** torch.arange(self._steps, device=self._device)[:, None]
-        cost = settings.cost_coeff * (shares.sum(-1) * discounts).sum() / self._episodes(lesson.played)
+        cost = self._cost_coeff.get_current_value() * (shares.sum(-1) * discounts).sum() / self._episodes(lesson.played)
         parameters = list(functions.functions.parameters())
         found = [_gradient(each, parameters) for each in (brought, cost)]
         if settings.cost_lr is None:

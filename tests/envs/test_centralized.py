@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+import social_dilemmas
+
+
+def game(num_games=1, **settings):
+    return social_dilemmas.make("centralized_v0", num_games, **settings)
+
+
+def test_one_agent_acts_for_both_by_hand():
+    """Escape Room (2, 1): agent 0 pulls the lever, agent 1 leaves."""
+    played = game()
+    assert played.num_agents == 1
+    assert played.action_names[:4] == ("lever+lever", "start+lever", "door+lever", "lever+start")
+    assert played.reset(seed=0).shape == (1, 1, 12)
+    step = played.step(torch.tensor([[played.action_names.index("lever+door")]]))
+    assert step.rewards.tolist() == [[9.0]]
+    assert bool(step.terminated[0])
+    assert step.outcomes["levers"].tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize("name", ["cleanup_v0", "coins_v0", "escape_room_v0", "harvest_v0"])
+def test_it_is_the_game_itself(name):
+    plain, one = social_dilemmas.make(name, 8, num_steps=20), game(8, game=name, num_steps=20)
+    n, actions = plain.num_agents, int(plain.action_space.n)
+    seen, together = plain.reset(seed=3), one.reset(seed=3)
+    axis = -1 if seen.dim() == 4 else 1
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        for agent, own in enumerate(together[:, 0].chunk(n, axis)):
+            assert torch.equal(own, seen[:, agent])
+        joint = torch.randint(actions, (8, n), generator=generator)
+        index = sum(joint[:, agent] * actions**agent for agent in range(n))
+        step, other = plain.step(joint), one.step(index[:, None])
+        torch.testing.assert_close(other.rewards[:, 0], step.rewards.sum(1))
+        assert torch.equal(other.terminated, step.terminated)
+        for key, rate in one.summarize(other.outcomes, 1).items():
+            assert torch.equal(rate[:, 0], plain.summarize({k: v.mean(1) for k, v in step.outcomes.items()}, 1)[key])
+        seen, together = step.obs, other.obs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"game": "escape_rom_v0"}, "there is no game 'escape_rom_v0'; did you mean 'escape_room_v0'"),
+        ({"game": "cleanup_v0", "settings": {"map": "full"}}, "joint actions; 10000 at most"),
+        ({"settings": {"levers": 1}}, "has no setting 'levers'"),
+        ({"game": "centralized_v0"}, "one agent acts for all already"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        game(**settings)
