@@ -52,6 +52,7 @@ class BatchedGame(ABC):
         horizon: Every copy is truncated this many steps after its last reset.
         reward_range: Lowest and highest reward that one agent can get in one step.
         action_names: Name of each action.
+        observations: All observations that an agent can have, ``[S, *obs_shape]``, where these are few.
         payoffs: The payoff table ``[A] * N + [N]`` of a game in which rewards follow from the joint action alone.
         terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
             end together.
@@ -66,6 +67,7 @@ class BatchedGame(ABC):
     state_space: gymnasium.Space
     reward_range: tuple[float, float]
     action_names: tuple[str, ...]
+    observations: Tensor | None = None
     payoffs: Tensor | None = None
     terminates_early: bool = False
     least_agents: ClassVar[int] = 2

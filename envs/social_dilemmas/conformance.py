@@ -68,6 +68,9 @@ def check_spaces_and_shapes(make: MakeGame) -> None:
     low, high = game.reward_range
     obs = game.reset(seed=0)
     for t in range(game.horizon):
+        if game.observations is not None:
+            listed = (obs[:, :, None] == game.observations).flatten(3).all(-1).sum(-1)
+            assert bool((listed == 1).all()), f"step {t}: an observation is not once among game.observations"
         assert obs.shape == (b, n, *game.observation_space.shape), (
             f"step {t}: observations have shape {tuple(obs.shape)}"
         )

@@ -70,6 +70,7 @@ class Giving(BatchedGame):
         self.reward_range = (low - cost * most, high + most)
         self.payoffs = None
         if observe_given:
+            self.observations = None
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or space.dtype != np.float32:
                 raise ValueError("observe_given: this game's observations are no row of numbers")
             beside = np.full(n - 1, max(1.0, amount * self.horizon), np.float32)

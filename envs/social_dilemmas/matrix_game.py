@@ -72,6 +72,7 @@ class MatrixGame(BatchedGame):
         self.reward_range = (float(table.min()), float(table.max()))
         self._rewards_of = self.payoffs.reshape(-1, num_agents)
         self._observations_of = self._observation_table().to(self.device)
+        self.observations = self._observations_of[:, 0]
         self._digits = 2 ** torch.arange(num_agents - 1, -1, -1, device=self.device)
         self._state = torch.zeros(num_games, dtype=torch.int64, device=self.device)
 

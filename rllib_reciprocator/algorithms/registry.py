@@ -11,6 +11,7 @@ from ray.tune.registry import get_trainable_cls
 # Those on the batched engine, and those of RLlib's that take players.
 BATCHED = {
     "AdvantageAlignment": "rllib_reciprocator.algorithms.advantage_alignment",
+    "COALA": "rllib_reciprocator.algorithms.coala",
     "LIO": "rllib_reciprocator.algorithms.lio",
     "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
 }

@@ -15,9 +15,19 @@ from ray.rllib.utils.annotations import override
 import social_dilemmas
 from rllib_reciprocator.batched.env_runner import BatchedEnvRunner
 from rllib_reciprocator.batched.losses import ACTOR_CRITIC, ENTROPY, POLICY_GRADIENT, PPO_LOSS
+from rllib_reciprocator.batched.meta_episodes import MetaSettings
 from rllib_reciprocator.batched.module_specs import ModuleSpecs, made_for
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
-from rllib_reciprocator.players import RECIPROCATOR, Player, assign
+from rllib_reciprocator.players import (
+    KNOWN_LEARNERS,
+    LEARNING,
+    RECIPROCATOR,
+    LearningSettings,
+    LearningTracker,
+    Player,
+    assign,
+    described_learner,
+)
 from rllib_reciprocator.ray_internals import drop_warnings
 from rllib_reciprocator.typed_settings import IntrinsicSettings
 
@@ -49,6 +59,9 @@ class BatchedConfig(PPOConfig):
         ACTOR_CRITIC: ACTOR_CRITIC,
     }
     default_player: ClassVar[str] = "ppo"
+    meta_settings_class: ClassVar[type[MetaSettings]] = MetaSettings
+    # Whether memories of the algorithm's players live as long as a meta-episode, of which a sample is a whole one.
+    remembers_inner_episodes: ClassVar[bool] = False
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults."""
@@ -56,6 +69,8 @@ class BatchedConfig(PPOConfig):
         super().__init__(algo_class=algo_class)
         self.player_mapping: dict[str, Any] = {"player_*": self.default_player}
         self.intrinsic_settings: dict[str, IntrinsicSettings] = {}
+        self.meta_settings = self.meta_settings_class()
+        self.own_learning_settings: dict[str, LearningSettings] = {}
         self.normalize_advantages = True
         self.normalize_returns = False
         self.bootstrap_at_horizon = False
@@ -116,6 +131,44 @@ class BatchedConfig(PPOConfig):
         made = intrinsic_reward(name).settings_class().model_validate({**current, **settings})
         self.intrinsic_settings = {**self.intrinsic_settings, name: made}
         return self
+
+    def meta(self, **settings: Any) -> BatchedConfig:
+        """Sets what meta-episodes are made up of. Unset settings keep their values.
+
+        Args:
+            **settings: Those of :class:`MetaSettings`.
+
+        Returns:
+            This configuration.
+
+        Raises:
+            pydantic.ValidationError: If a value has the wrong type or is out of range.
+        """
+        current = self.meta_settings.model_dump(exclude_unset=True)
+        self.meta_settings = self.meta_settings_class.model_validate({**current, **settings})
+        return self
+
+    def learning_player(self, name: str, **settings: Any) -> BatchedConfig:
+        """Describes a player ``learner/NAME``, who learns inside the environment.
+
+        Args:
+            name: ``pg`` or ``a2c``, of which what is not set stays as it is; or another, which then has the settings of
+                its ``algorithm``.
+            **settings: Those of :class:`LearningSettings`.
+
+        Returns:
+            This configuration.
+
+        Raises:
+            pydantic.ValidationError: If a value has the wrong type or is out of range.
+        """
+        made = described_learner(name, self.own_learning_settings, settings)
+        self.own_learning_settings = {**self.own_learning_settings, name: made}
+        return self
+
+    def learning_settings(self) -> dict[str, LearningSettings]:
+        """How each player ``learner/NAME`` learns, by name."""
+        return {**KNOWN_LEARNERS, **self.own_learning_settings}
 
     @override(PPOConfig)
     def training(
@@ -202,6 +255,10 @@ class BatchedConfig(PPOConfig):
         for name in intrinsic_names():
             if name in rest:
                 self.intrinsic(name, **rest.pop(name))
+        if "meta" in rest:
+            self.meta(**rest.pop("meta"))
+        for name, settings in rest.pop("learning_players", {}).items():
+            self.learning_player(name, **settings)
         if "model_config" in rest:
             self.rl_module(model_config=rest.pop("model_config"))
         return super().update_from_dict(rest)
@@ -215,7 +272,12 @@ class BatchedConfig(PPOConfig):
         """
         game = self.make_game()
         self.assigned_players = assign(
-            self.player_mapping, game.agents, game.action_names, tuple(self.algorithms), self.default_player
+            self.player_mapping,
+            game.agents,
+            game.action_names,
+            tuple(self.algorithms),
+            self.default_player,
+            tuple(self.learning_settings()),
         )
         self._check_sizes(game)
         specs = made_for(self, game)
@@ -311,10 +373,15 @@ class BatchedConfig(PPOConfig):
             game: The games.
             modules: All RLModules, by id.
         """
+        trackers: list[StepTracker] = [
+            LearningTracker(game, modules[module_id].unwrapped(), index)
+            for index, player in enumerate(self.assigned_players)
+            for (each, _), (module_id, _) in zip(player.alternatives, self._alternatives[index], strict=True)
+            if each.kind == LEARNING
+        ]
         by_player = self.intrinsic_by_player()
         names = list(dict.fromkeys([*by_player, *(name for each in self._brought.values() for name in each)]))
         names += [name for name, each in self.intrinsic_settings.items() if each.always and name not in names]
-        trackers = []
         for name in names:
             make = intrinsic_reward(name).part("tracker")
             if make is None:
@@ -340,13 +407,28 @@ class BatchedConfig(PPOConfig):
         """Steps of an episode that does not end early."""
         return self.make_game().horizon
 
+    def plays_meta_episodes(self) -> bool:
+        """Whether episodes are inner episodes of meta-episodes: if somebody learns between them, or remembers them."""
+        return self.remembers_inner_episodes or any(
+            each.kind == LEARNING for player in self.assigned_players for each, _ in player.alternatives
+        )
+
+    def inner_episodes(self) -> int:
+        """M, inner episodes of a meta-episode; 1 where there are none."""
+        return self.meta_settings.inner_episodes if self.plays_meta_episodes() else 1
+
+    def group_size(self) -> int:
+        """Copies of a game that go together, in runners and learners; 1 if each is for itself."""
+        return self.meta_settings.copies if self.plays_meta_episodes() else 1
+
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds: the horizon, or ``rollout_fragment_length`` if that is set.
 
-        RLlib sets that to 1 in its evaluation copy of a configuration; evaluation plays whole episodes.
+        Where players remember inner episodes it is a whole meta-episode. RLlib sets that to 1 in its evaluation copy of
+        a configuration; evaluation plays whole episodes.
         """
         if self.rollout_fragment_length == "auto" or self.in_evaluation:
-            return self.horizon()
+            return self._whole_steps(self.make_game())
         return self.rollout_fragment_length
 
     def completes_episodes(self) -> bool:
@@ -355,7 +437,12 @@ class BatchedConfig(PPOConfig):
 
     def plays_whole_episodes(self, game: BatchedGame) -> bool:
         """Whether each stream of a sample begins with an episode, and is it to the end if nothing ends early."""
-        return self.completes_episodes() or (not game.terminates_early and self.rollout_steps() == game.horizon)
+        whole = not game.terminates_early and self.rollout_steps() == self._whole_steps(game)
+        return self.completes_episodes() or whole
+
+    def _whole_steps(self, game: BatchedGame) -> int:
+        """Steps of an episode that does not end early; of a meta-episode where players remember one."""
+        return game.horizon * (self.inner_episodes() if self.remembers_inner_episodes else 1)
 
     def loss_of(self, player: Player) -> str:
         """By which loss a player learns; an algorithm of which nothing is said changes something else of PPO."""
@@ -420,7 +507,7 @@ class BatchedConfig(PPOConfig):
             names = " or ".join(dict.fromkeys([RECIPROCATOR, *self.algorithms]))
             raise ValueError(f"players: nobody learns; at least one must be {names}")
         whole = self.plays_whole_episodes(game)
-        if self.completes_episodes() and self.rollout_steps() != game.horizon:
+        if self.completes_episodes() and self.rollout_steps() != self._whole_steps(game):
             raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
         for player in self.assigned_players:
             for each, _ in player.alternatives:
@@ -466,6 +553,8 @@ class BatchedConfig(PPOConfig):
         runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
         if not isinstance(games, int) or games < 1:
             raise ValueError(f"num_envs_per_env_runner: {games} is not a number of games")
+        if self.plays_meta_episodes():
+            self._check_meta_episodes(game)
         if steps < 1:
             raise ValueError(f"rollout_fragment_length: {steps} is not a number of steps")
         if runners * games % learners:
@@ -483,6 +572,25 @@ class BatchedConfig(PPOConfig):
             )
         if self.minibatch_size is not None and not 1 <= self.minibatch_size <= rows:
             raise ValueError(f"minibatch_size: {self.minibatch_size} is not between 1 and the {rows} rows of a learner")
+
+    def _check_meta_episodes(self, game: BatchedGame) -> None:
+        games, copies = self.num_envs_per_env_runner, self.meta_settings.copies
+        runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
+        if game.terminates_early:
+            raise ValueError(f"env: inner episodes are of one length, and those of {self.env} may end early")
+        if games % copies:
+            raise ValueError(
+                f"num_envs_per_env_runner: {games} games are not whole groups of {copies} copies (meta.copies)"
+            )
+        if runners * games // copies % learners:
+            raise ValueError(
+                f"num_learners: {runners * games // copies} groups of copies cannot be shared evenly by {learners}"
+                " learners"
+            )
+        if self.rollout_steps() != self._whole_steps(game):
+            raise ValueError("rollout_fragment_length: only auto, where players learn between inner episodes")
+        if self.remembers_inner_episodes and self.completes_episodes() and not self.in_evaluation:
+            raise ValueError("batch_mode: a sample is a whole meta-episode already; leave it out")
 
     def _check_memory(self) -> None:
         """Memories learn from streams of steps in their order."""

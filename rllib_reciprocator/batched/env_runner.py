@@ -43,7 +43,13 @@ FRAGMENTS_WITH_WEIGHTS = "fragments_with_weights"
 
 
 class BatchedRolloutConfig(Protocol):
-    """What the runner asks of an algorithm's configuration, beside what RLlib's have."""
+    """What the runner asks of an algorithm's configuration, beside what RLlib's have.
+
+    Attributes:
+        remembers_inner_episodes: Whether memories live as long as a meta-episode.
+    """
+
+    remembers_inner_episodes: bool
 
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds."""
@@ -56,6 +62,12 @@ class BatchedRolloutConfig(Protocol):
 
     def trackers(self, game: BatchedGame, modules: Mapping[str, Any]) -> list[StepTracker]:
         """What follows the steps of the games."""
+
+    def inner_episodes(self) -> int:
+        """Inner episodes of a meta-episode, for which pools are drawn; 1 where there are none."""
+
+    def group_size(self) -> int:
+        """Copies of a game that go together."""
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
         """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
@@ -110,6 +122,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     _members: Tensor | None
     # Steps since all games began, where they begin together.
     _clock: int
+    # Which inner episode of the meta-episode that is: where there are several, all games begin them together.
+    _number: int
     # The games whose next step begins an episode: [B] bool, or all or none of them.
     _to_start: Tensor | bool
 
@@ -144,7 +158,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._generator = torch.Generator(device=self.device)
         self._fragment_steps = config.rollout_steps()
         self._keeps_final = config.keeps_final_observations(self.game)
-        self._to_start = True
+        self._to_start, self._number = True, 0
         self._none = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self._all = ~self._none
 
@@ -176,6 +190,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.trackers = self.config.trackers(self.game, self.module)
         self._needs_state = any(each.needs_state for each in self.trackers)
         self._needs_probs = any(each.needs_probs for each in self.trackers)
+        self._inner_episodes, self._group = self.config.inner_episodes(), self.config.group_size()
+        # Players that learn inside the environment.
+        self._inside = [each.module for each in self._playing if hasattr(each.module, "restart")]
         self._sees_inputs = any(playing.inputs for playing in self._playing)
 
     def _made_playing(self, module_id: str, agents: list[int]) -> _Playing:
@@ -232,14 +249,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         length, count = self._fragment_steps, 1
         whole = num_episodes is not None or (num_timesteps is None and self.config.completes_episodes())
         if num_episodes is not None:
-            length, count = self.game.horizon, math.ceil(num_episodes / self.num_envs)
+            # Of meta-episodes all that make up one.
+            inner = self._inner_episodes
+            length, count = inner * self.game.horizon, math.ceil(num_episodes / (inner * self.num_envs))
         elif num_timesteps is not None:
             count = math.ceil(num_timesteps / (length * self.num_envs))
         samples = []
         for number in range(count):
             if whole or (force_reset and number == 0):
                 self.start_over()
-            samples.append(self.play(length, explore, only_first=whole))
+            samples.append(self.play(length, explore, only_first=whole and self._inner_episodes == 1))
         if whole:
             self.start_over()
         make_callback(
@@ -251,8 +270,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return samples
 
     def start_over(self) -> None:
-        """Starts new episodes in all games with the next sample."""
-        self._to_start = True
+        """Starts new episodes, and meta-episodes, in all games with the next sample."""
+        self._to_start, self._number = True, 0
 
     @torch.no_grad()
     def play(self, length: int, explore: bool, *, only_first: bool = False) -> Sample:
@@ -272,6 +291,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         modules: dict[str, StepColumns] = defaultdict(StepColumns)
         memories: dict[str, dict[str, Tensor]] = {}
         final: dict[str, dict[str, Tensor]] = {}
+        first_number = self._number
         for t in range(length):
             is_first = self._start_episodes()
             if t == 0:
@@ -308,6 +328,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             outcomes=outcomes.stacked(1),
         )
         self._logger.log(self, sample, only_first=only_first)
+        if self._inner_episodes > 1:
+            self._logger.log_inner_episodes(self, sample, first_number)
         return sample if not self.worker_index else sample.to("cpu")
 
     def _seed_fragment(self) -> None:
@@ -322,6 +344,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if not self.game.terminates_early:
             # All games of this kind end together; their own clock says when, without looking at the device.
             self._clock = (self._clock + 1) % self.game.horizon
+            if self._clock == 0:
+                self._number = (self._number + 1) % self._inner_episodes
             return self._clock == 0
         if ended.is_cuda:
             return ended
@@ -335,9 +359,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if where is True:
             self._clock = 0
             self._obs = self.game.reset()
-            for playing in self._playing:
-                playing.memory = self._fresh_memory(playing)
-            self._members = self._drawn_members()
+            begins = self._number == 0
+            if begins or not self.config.remembers_inner_episodes:
+                for playing in self._playing:
+                    playing.memory = self._fresh_memory(playing)
+            if begins:
+                self._members = self._drawn_members()
+                for module in self._inside:
+                    module.restart(self.num_envs, self._generator)
         else:
             self._obs = self.game.reset(where=where)
             for playing in self._playing:
@@ -357,11 +386,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Which of its alternatives plays each agent in new episodes, ``[B, N]``; None if there is no choice."""
         if not self._pools:
             return None
-        drawn = torch.zeros(self.num_envs, self.game.num_agents, dtype=torch.int64, device=self.device)
+        groups = self.num_envs // self._group
+        drawn = torch.zeros(groups, self.game.num_agents, dtype=torch.int64, device=self.device)
         for index, up_to in self._pools.items():
-            at = torch.rand(self.num_envs, 1, generator=self._generator, device=self.device)
+            at = torch.rand(groups, 1, generator=self._generator, device=self.device)
             drawn[:, index] = (at >= up_to).sum(1)
-        return drawn
+        return drawn.repeat_interleave(self._group, 0)
 
     def _fresh_memory(self, playing: _Playing) -> dict[str, Tensor]:
         """A module's initial recurrent state for all games and agents; empty if it has none."""
@@ -417,6 +447,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     Columns.ACTION_DIST_INPUTS: out[Columns.ACTION_DIST_INPUTS],
                 }
                 recorded = {name: playing.as_streams(column) for name, column in columns.items()}
+                if Columns.VF_PREDS in out:
+                    recorded[Columns.VF_PREDS] = playing.as_streams(out[Columns.VF_PREDS])
                 if playing.pooled:
                     recorded[Columns.LOSS_MASK] = self._is_played_by(playing)
                 modules[playing.module_id].add(**recorded)
@@ -503,10 +535,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
                 **kwargs,
             )
-        if self._check_component(ROLLOUT_STATE, components, not_components) and self._to_start is not True:
+        if self._check_component(ROLLOUT_STATE, components, not_components) and not self._begins_afresh():
             rollout = {
                 "to_start": self._to_start,
                 "clock": self._clock,
+                "number": self._number,
                 "game": self.game.get_state(),
                 "obs": self._obs,
                 "members": self._members,
@@ -532,6 +565,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             rollout = _on(self.device, state[ROLLOUT_STATE])
             self.game.set_state({**rollout["game"], "generator": generator})
             self._to_start, self._clock = rollout["to_start"], rollout["clock"]
+            self._number = rollout.get("number", 0)
             self._obs, self._members = rollout["obs"], rollout["members"]
             for playing in self._playing:
                 playing.memory = rollout["memory"][playing.module_id]
@@ -560,6 +594,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         for module, learned, name in self._buffers:
             module.get_buffer(name).copy_(learned.get_buffer(name))
         self._note_weights(learner._weights_seq_no)
+
+    def _begins_afresh(self) -> bool:
+        """Whether nothing of what was played before counts for the next step."""
+        return self._to_start is True and self._number == 0
 
     def _note_weights(self, number: int) -> None:
         """Notes the number of the weights that it plays with from now on."""

@@ -73,6 +73,8 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         leave_new_memory()
         self._steps = config.rollout_steps()
         self._horizon = config.horizon()
+        # Whether no value after the last step of a stream counts.
+        self._ends_with_streams = config.plays_whole_episodes(config.make_game()) and not config.bootstrap_at_horizon
         self._iteration = 0
         self._told: dict[str, dict[str, Tensor]] | None = None
         alternatives = config.alternatives()
@@ -414,6 +416,9 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         agents, steps = len(self._agents[module_id]), self._steps
         last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
         final = {name.removeprefix(FINAL): value for name, value in streams.items() if name.startswith(FINAL)}
+        if Columns.VF_PREDS in rows and self._ends_with_streams:
+            values = rows[Columns.VF_PREDS].view(-1, agents, steps)
+            return values, torch.zeros_like(values[..., 0]), None
         if module_id in self._with_memory:
             values = self._values_with_memory(module, self._sequences(module_id, parts), last)
             values = values.view(-1, agents, steps + 1)
@@ -490,19 +495,33 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         key, columns = next(iter(batches.items()))
         joint_steps = len(columns[Postprocessing.ADVANTAGES]) // len(self._agents[key])
         count = max(1, round(joint_steps / minibatch_size)) if minibatch_size else 1
+        counted = {key: self._streams_that_count(batches[key]) for key in batches if key in self._with_memory}
+        kept = {key: streams for key, streams in counted.items() if streams is not None}
         if count == 1:
-            yield from (dict.fromkeys(batches, with_state) for _ in range(num_epochs))
+            takes_all = {key: TakeStreams(kept[key].to(self._device)) if key in kept else with_state for key in batches}
+            yield from (takes_all for _ in range(num_epochs))
             return
         for _ in range(num_epochs):
             takes: dict[str, list[Any]] = {}
             for key, columns in batches.items():
                 with_memory = key in self._with_memory
                 units = len(columns[IS_FIRST]) if with_memory else len(columns[Postprocessing.ADVANTAGES])
+                units = len(kept[key]) if key in kept else units
                 order = torch.randperm(units, generator=self._order) if shuffle else torch.arange(units)
+                order = kept[key][order] if key in kept else order
                 chunks = order.to(self._device).tensor_split(min(count, units))
                 taken = [TakeStreams(chunk) if with_memory else TakeRows(chunk) for chunk in chunks]
                 takes[key] = [taken[k % len(taken)] for k in range(count)]
             yield from ({key: each[k] for key, each in takes.items()} for k in range(count))
+
+    @staticmethod
+    def _streams_that_count(columns: dict[str, Any]) -> Tensor | None:
+        """The streams of a module's columns in which a step counts; None if these are all, or none is."""
+        mask = columns.get(Columns.LOSS_MASK)
+        if mask is None:
+            return None
+        counted = mask.view(len(columns[IS_FIRST]), -1).any(1).nonzero()[:, 0].cpu()
+        return counted if 0 < len(counted) < len(columns[IS_FIRST]) else None
 
     def _log_steps(self, batches: dict[str, Any], epochs: int, env_steps: int) -> None:
         """Logs how much was trained on."""

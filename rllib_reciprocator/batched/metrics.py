@@ -24,7 +24,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from rllib_reciprocator.metric_names import OUTCOMES, REWARD_PER_STEP
+from rllib_reciprocator.metric_names import INNER_EPISODES, OUTCOMES, REWARD_PER_STEP
 
 if TYPE_CHECKING:
     from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
@@ -116,6 +116,23 @@ class SampleLogger:
             joint = {name: column[counted][None] for name, column in joint.items()}
         for tracker in runner.trackers:
             tracker.log(metrics, agents, joint)
+
+    def log_inner_episodes(self, runner: BatchedEnvRunner, sample: Sample, first: int) -> None:
+        """Logs what agents get a step, and do, in each inner episode of a meta-episode, by its number.
+
+        Args:
+            runner: Whose metrics these are.
+            sample: Of whole inner episodes.
+            first: The number of the first of them.
+        """
+        horizon = self.game.horizon
+        rewards = sample.rewards.unflatten(1, (-1, horizon)).mean((0, 2))
+        totals = {name: values.unflatten(1, (-1, horizon)).sum((0, 2)) for name, values in sample.outcomes.items()}
+        rates = self.game.summarize(totals, float(horizon * len(sample.rewards)))
+        for name, values in {REWARD_PER_STEP: rewards, **rates}.items():
+            for number, of_agents in enumerate(values.tolist(), start=first):
+                for agent, value in zip(self.game.agents, of_agents, strict=True):
+                    runner.metrics.log_value((INNER_EPISODES, agent, name, str(number)), value, reduce="mean")
 
     def get_state(self) -> dict[str, Tensor]:
         """The sums of the episodes under way."""

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rllib_reciprocator.batched.losses import ACTOR_CRITIC
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC, PPO_LOSS
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
-from rllib_reciprocator.models import EXPLORES, WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
+from rllib_reciprocator.models import EXPLORES, OBSERVATIONS, WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
 from rllib_reciprocator.models.class_encoder import num_classes
 from rllib_reciprocator.models.settings import model_settings_class
 from rllib_reciprocator.players import (
     AXELROD,
     CHECKPOINT,
+    LEARNING,
     POOL,
     SCRIPTED,
     AxelrodModule,
+    LearningModule,
     Player,
     ScriptedModule,
     module_class,
@@ -91,7 +93,7 @@ def _module_id(player: Player, member: Player, specs: ModuleSpecs) -> str:
     taken = [module_id for module_id, _ in specs.alternatives[-1]]
     if member.learns and player.agent not in taken:
         return player.agent
-    short = member.written.partition("/")[2] if member.kind in (SCRIPTED, AXELROD) else member.written
+    short = member.written.partition("/")[2] if member.kind in (SCRIPTED, AXELROD, LEARNING) else member.written
     return f"{player.agent}+{f'{CHECKPOINT}_{len(taken)}' if member.kind == CHECKPOINT else short}"
 
 
@@ -101,6 +103,8 @@ def _add(
     spaces = {"observation_space": game.observation_space, "action_space": game.action_space}
     if player.kind == SCRIPTED:
         spec = RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
+    elif player.kind == LEARNING:
+        spec = RLModuleSpec(LearningModule, model_config=_learning_settings(config, game, player), **spaces)
     elif player.kind == AXELROD:
         spec = _axelrod_spec(config, game, player)
     elif player.kind == CHECKPOINT:
@@ -151,6 +155,20 @@ def _axelrod_spec(config: BatchedConfig, game: BatchedGame, player: Player) -> R
     )
 
 
+def _learning_settings(config: BatchedConfig, game: BatchedGame, player: Player) -> dict[str, Any]:
+    """The settings of the module of a player that learns inside the environment."""
+    settings = config.learning_settings()[player.source]
+    few = None if game.observations is None else game.observations.tolist()
+    at = f"learning_players.{player.source}.model_config"
+    if settings.networks is None and few is None:
+        raise ValueError(f"{at}: missing; {config.env} has too many observations for a table")
+    if settings.networks is not None:
+        if settings.networks.use_gru or settings.networks.vf_share_layers:
+            raise ValueError(f"{at}: use_gru and vf_share_layers are for players that the algorithm trains")
+        _check_networks(config.env, settings.networks.model_dump(), game, at)
+    return {"learning": settings.model_dump(), "copies": config.group_size(), OBSERVATIONS: few}
+
+
 def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
     """The module of a player that learns."""
     networks = _networks(config, player)
@@ -165,7 +183,13 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     for name in player.intrinsic:
         extra = intrinsic_reward(name).part("model_settings")
         settings |= extra(game, config.intrinsic_of(player, name, game)) if extra else {}
-    _check_convolutions(config.env, networks, game)
+    _check_networks(config.env, networks, game, "model_config")
+    if networks.get("one_hot"):
+        assert game.observations is not None
+        settings[OBSERVATIONS] = game.observations.tolist()
+    own_networks = not player.module and networks["model"] != "rllib"
+    if own_networks and networks["vf_share_layers"] and config.loss_of(player) != PPO_LOSS:
+        raise ValueError(f"model_config.vf_share_layers: {player.algorithm} needs a critic of its own")
     if (player.module or networks["model"] == "rllib") and (
         settings[EXPLORES] or config.loss_of(player) == ACTOR_CRITIC
     ):
@@ -192,16 +216,18 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     return spec
 
 
-def _check_convolutions(env: Any, networks: dict[str, Any], game: BatchedGame) -> None:
-    """Raises ValueError if observations are not what convolutions are for."""
+def _check_networks(env: Any, networks: dict[str, Any], game: BatchedGame, at: str) -> None:
+    """Raises ValueError if observations are not what networks are for; ``at`` is where these are set."""
+    if networks.get("one_hot") and game.observations is None:
+        raise ValueError(f"{at}.one_hot: {env} has too many observations")
     filters, shape = networks.get("conv_filters"), game.observation_space.shape
     if not filters:
         return
     axes = 3 if num_classes(game.observation_space) is None else 2
     if shape is None or len(shape) != axes:
-        raise ValueError(f"model_config.conv_filters: {env} shows {shape}, not planes x height x width, or a map")
+        raise ValueError(f"{at}.conv_filters: {env} shows {shape}, not planes x height x width, or a map")
     if axes == 3 and networks["model"] != "rllib" and not all(isinstance(each, int) for each in filters):
-        raise ValueError("model_config.conv_filters: strides are for maps of classes; give output planes alone")
+        raise ValueError(f"{at}.conv_filters: strides are for maps of classes; give output planes alone")
 
 
 def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:

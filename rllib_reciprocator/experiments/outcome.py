@@ -81,10 +81,14 @@ def _text(storage: FileSystem, file: PurePosixPath) -> str:
         return ""
 
 
+# Settings that say who plays.
+_WHO_PLAYS = ("players", "env_config", "learning_players", "meta", "num_envs_per_env_runner")
+
+
 def _players(
     experiment: Experiment, algorithm: type[Algorithm], settings: dict[str, Any], results: list[dict[str, Any]]
 ) -> dict[str, str]:
-    players: dict[str, Any] = {key: settings[key] for key in ("players", "env_config") if key in settings}
+    players: dict[str, Any] = {key: settings[key] for key in _WHO_PLAYS if key in settings}
     if not issubclass(algorithm, BatchedAlgorithm):
         agents = sorted(results[-1].get("env_runners", {}).get("agent_episode_returns_mean", {})) if results else []
         if "players" not in players or not agents:

@@ -25,7 +25,7 @@ from rllib_reciprocator.experiments.ranges import SCHEDULED, check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models.settings import model_settings_class
-from rllib_reciprocator.players import RECIPROCITY
+from rllib_reciprocator.players import RECIPROCITY, LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
 from rllib_reciprocator.ray_internals import DEPRECATED_VALUE, env_creator
 from social_dilemmas.registry import did_you_mean
@@ -39,6 +39,8 @@ _SETTERS = (
 )  # fmt: skip
 # Names in files -> parameters of setters, where RLlib has two for one setting.
 _ALIASES = {"lambda": "lambda_", "callbacks": "callbacks_class", "input": "input_"}
+# Attributes of configurations that are written by other names.
+_NOT_WRITTEN = {"player_mapping", "intrinsic_settings", "assigned_players", "meta_settings", "own_learning_settings"}
 # Settings that have a default and may be switched off.
 _MAY_BE_NONE = ("grad_clip", "min_time_s_per_iteration", "target_worker_clipping", "train_batch_size")
 
@@ -123,7 +125,7 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
             )
         if not ours and key not in ("players", RECIPROCITY):
             raise UserError(f"config.{key}: not for {algorithm.__name__}; run one of {', '.join(BATCHED)}")
-    for key in ("players", *intrinsic_names(), "model_config", "env_config"):
+    for key in ("players", *intrinsic_names(), "meta", "learning_players", "model_config", "env_config"):
         if not isinstance(settings.get(key, {}), dict):
             raise UserError(f"config.{key}: {settings[key]!r} is not a mapping")
     _check_settings(settings, config, "config")
@@ -131,7 +133,7 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
         _check_game(algorithm.__name__, env, settings.get("env_config", {}))
     else:
         _check_stock_environment(env, settings)
-    _check_own(settings, ours=ours)
+    _check_own(settings, config)
     _check_parts(settings, config)
     try:
         config.environment(env)
@@ -215,10 +217,10 @@ def _known_keys(config: AlgorithmConfig, types: dict[str, Any]) -> set[str]:
     gone = {key for key in own if getattr(config, key, None) is DEPRECATED_VALUE and key not in types}
     known = (own - gone) | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
     if isinstance(config, BatchedConfig):
-        known |= {"players", *intrinsic_names()}
+        known |= {"players", "meta", "learning_players", *intrinsic_names()}
     elif isinstance(config, SUPPORTED):
         known |= {"players", RECIPROCITY}
-    return known - {"player_mapping", "intrinsic_settings", "assigned_players"}
+    return known - _NOT_WRITTEN
 
 
 def _check_type(path: str, value: Any, annotation: Any) -> None:
@@ -280,8 +282,9 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
         raise UserError(f"env: {env!r}: {module} has no {name!r}{did_you_mean(name, vars(imported))}")
 
 
-def _check_own(settings: dict[str, Any], *, ours: bool) -> None:
+def _check_own(settings: dict[str, Any], config: AlgorithmConfig) -> None:
     """Checks the settings that are this package's, and those of networks."""
+    ours = isinstance(config, BatchedConfig)
     networks: dict[str, Any] = settings.get("model_config", {})
     models: dict[str, type[BaseModel]] = {
         **{name: intrinsic_reward(name).settings_class() for name in intrinsic_names()},
@@ -289,9 +292,16 @@ def _check_own(settings: dict[str, Any], *, ours: bool) -> None:
     }
     if not ours and any("module" in str(player) for player in settings.get("players", {}).values()):
         del models["model_config"]  # a module class of the user's own has settings of its own
+    if isinstance(config, BatchedConfig):
+        models["meta"] = type(config.meta_settings)
+    given = {key: settings.get(key, {}) for key in models}
+    for name, player in settings.get("learning_players", {}).items():
+        key = f"learning_players.{name}"
+        models[key], given[key] = LearningSettings, player
     for key, model in models.items():
         try:
-            model.model_validate(settings.get(key, {}), strict=True)
+            model.model_validate(given[key], strict=True)
         except ValidationError as error:
-            path, problem = explain(error, set(model.model_fields) - ({"model"} if not ours else set()))
+            names = {field.alias or name for name, field in model.model_fields.items()}
+            path, problem = explain(error, names - ({"model"} if not ours else set()))
             raise UserError(f"config.{key}.{path}: {problem}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -30,6 +31,8 @@ WHOLE_EPISODES = "whole_episodes"
 # Setting of modules: whether their policy explores by doing anything at all in some cases (:func:`with_exploration`);
 # and what the forward pass of a training batch puts out beside these logits: those without exploration.
 EXPLORES, LOGITS = "explores", "logits"
+# Setting of modules: all observations that their game has, where these are few.
+OBSERVATIONS = "observations"
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 BALANCE_LOSS = "balance_loss"
 OBSERVES, PREDICTS = "observes", "predicts"
@@ -40,15 +43,42 @@ def bounded(balance: Tensor, scale: float) -> Tensor:
     return torch.tanh(balance / scale)
 
 
-class _Network(nn.Module):
+def is_which(obs: Tensor, observations: Tensor) -> Tensor:
+    """Which of a few observations each row is, ``[rows, S]`` bool.
+
+    Args:
+        obs: ``[rows, *obs_shape]``.
+        observations: ``[S, *obs_shape]``.
+    """
+    # Number by number: they are few, and to look along a short last axis costs more.
+    which = None
+    for seen, known in zip(obs.flatten(1).unbind(1), observations.flatten(1).unbind(1), strict=True):
+        same = seen[:, None] == known
+        which = same if which is None else which & same
+    assert which is not None
+    return which
+
+
+class Network(nn.Module):
     """Encoder, memory if there is one, and a linear head."""
 
-    def __init__(self, space: gymnasium.spaces.Box, outputs: int, config: dict[str, Any]) -> None:
+    observations: Tensor | None
+
+    def __init__(self, space: gymnasium.spaces.Box, outputs: int, config: Mapping[str, Any]) -> None:
+        """Builds the layers.
+
+        Args:
+            space: Of observations.
+            outputs: Width of what comes out.
+            config: Settings of :class:`ActorCriticModule`.
+        """
         super().__init__()
-        self.num_observed = config["num_balances"] if config["balance_use"] == OBSERVES else 0
+        self.num_observed = config.get("num_balances", 0) if config.get("balance_use") == OBSERVES else 0
         self.num_given = config.get("num_given", 0)
         beside = self.num_observed + self.num_given
-        shape, classes = space.shape, num_classes(space)
+        few = torch.tensor(config[OBSERVATIONS]) if config.get("one_hot") else None
+        self.register_buffer("observations", few, persistent=False)
+        shape, classes = (space.shape, num_classes(space)) if few is None else ((len(few),), None)
         filters, hiddens, activation = config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
         self.encoder: Encoder | ClassEncoder
         if classes is None:
@@ -60,13 +90,17 @@ class _Network(nn.Module):
         self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
         self.width = config["gru_cell_size"] if config["use_gru"] else width
         self.head = nn.Linear(self.width, outputs)
-        self.balance_scale = config["balance_scale"]
+        initialize_head(self.head, config)
+        self.balance_scale = config.get("balance_scale", 1.0)
 
     def encode(self, batch: dict[str, Any]) -> Tensor:
         """Features of each row, ``[rows, width]``."""
         beside = [bounded(batch[BALANCE], self.balance_scale)] if self.num_observed else []
         beside += [batch[GIVEN]] if self.num_given else []
-        return self.encoder(batch[Columns.OBS], torch.cat(beside, -1) if beside else None)
+        obs = batch[Columns.OBS]
+        if self.observations is not None:
+            obs = is_which(obs, self.observations).to(self.head.weight.dtype)
+        return self.encoder(obs, torch.cat(beside, -1) if beside else None)
 
     def sequences(self, batch: dict[str, Any], memory: Tensor | None) -> Tensor:
         """Features of the rows of a training batch, ``[rows, width]``.
@@ -92,17 +126,28 @@ class _Network(nn.Module):
     def step(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One step of each row: features ``[rows, width]`` and memory ``[rows, cell]`` to the same of the next."""
         assert self.memory is not None
-        features, memory = self.memory(features[:, None], memory[None].contiguous())
-        return features[:, 0], memory[0]
+        memory = torch.gru_cell(features, memory, *self.memory.all_weights[0])
+        return memory, memory
+
+
+def initialize_head(head: nn.Linear, config: Mapping[str, Any]) -> None:
+    """Sets a head's weights, and bias, to what ``model_config`` says; to torch's own if it says nothing."""
+    for name, parameter in (("kernel", head.weight), ("bias", head.bias)):
+        chosen = config.get(f"head_fcnet_{name}_initializer")
+        if chosen is not None:
+            getattr(nn.init, chosen)(parameter)
 
 
 class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
-    """Two networks on the observation, one for logits and one for the value.
+    """Two networks on the observation, one for logits and one for the value; or one with two heads.
 
     Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of 3x3
     convolutions: circular ones on planes; plain ones, which may be pairs with a stride, on maps of classes, which
     ``embedding_size`` numbers stand for), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and
-    ``gru_cell_size`` (a memory after them), ``num_balances`` (0, or N - 1 for a policy that has to do with its
+    ``gru_cell_size`` (a memory after them), ``vf_share_layers`` (one network with two heads),
+    ``head_fcnet_kernel_initializer`` and ``head_fcnet_bias_initializer`` (``zeros_`` for policies that begin even, and
+    values of zero), ``one_hot`` (in games with a few observations: which of them it is, as a row of one-hot numbers),
+    ``num_balances`` (0, or N - 1 for a policy that has to do with its
     influence balance) with ``balance_scale`` and ``balance_use``: it ``observes`` the balance, which joins after the
     convolutions as ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own
     features with a loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance.
@@ -120,11 +165,16 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         self.action_dist_cls = distribution_for(self.action_space)
         self.num_balances = int(config["num_balances"])
         space = self.observation_space
-        self.actor = _Network(space, self.action_dist_cls.required_input_dim(self.action_space), config)
-        self.critic = _Network(space, 1, config)
+        self.actor = Network(space, self.action_dist_cls.required_input_dim(self.action_space), config)
+        shared = config.get("vf_share_layers", False)
+        self.critic = None if shared else Network(space, 1, config)
+        self.value_head = nn.Linear(self.actor.width, 1) if shared else None
+        if self.value_head is not None:
+            initialize_head(self.value_head, config)
         predicts = self.num_balances if config["balance_use"] == PREDICTS else 0
         self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
-        memories = (MEMORY,) if config.get(WHOLE_EPISODES, True) else (MEMORY, CRITIC_MEMORY)
+        self.plays_whole_episodes = config.get(WHOLE_EPISODES, True)
+        memories = (MEMORY,) if shared or self.plays_whole_episodes else (MEMORY, CRITIC_MEMORY)
         self.memories = memories if config["use_gru"] else ()
         self.register_buffer("epsilon", torch.zeros(()) if config.get(EXPLORES) else None)
 
@@ -148,15 +198,17 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """One step of each row."""
-        features = self.actor.encode(batch)
-        if not self.memories:
-            return {Columns.ACTION_DIST_INPUTS: self.actor.head(features)}
-        memories = batch[Columns.STATE_IN]
-        features, memory = self.actor.step(features, memories[MEMORY])
-        after = {MEMORY: memory}
-        if CRITIC_MEMORY in self.memories:
-            after[CRITIC_MEMORY] = self.critic.step(self.critic.encode(batch), memories[CRITIC_MEMORY])[1]
-        return {Columns.ACTION_DIST_INPUTS: self.actor.head(features), Columns.STATE_OUT: after}
+        features, out = self.actor.encode(batch), {}
+        if self.memories:
+            memories = batch[Columns.STATE_IN]
+            features, memory = self.actor.step(features, memories[MEMORY])
+            after = {MEMORY: memory}
+            if self.critic is not None and CRITIC_MEMORY in self.memories:
+                after[CRITIC_MEMORY] = self.critic.step(self.critic.encode(batch), memories[CRITIC_MEMORY])[1]
+            out[Columns.STATE_OUT] = after
+        if self.value_head is not None:
+            out[Columns.VF_PREDS] = self.value_head(features).squeeze(-1)
+        return {Columns.ACTION_DIST_INPUTS: self.actor.head(features), **out}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         with torch.no_grad():
@@ -170,18 +222,26 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         logits = self.actor.head(features)
         explored = logits if self.epsilon is None else with_exploration(logits, self.epsilon)
         out = {Columns.ACTION_DIST_INPUTS: explored, LOGITS: logits}
+        if self.value_head is not None:
+            out[Columns.EMBEDDINGS] = features
         if self.balance_head is not None:
             out[PREDICTED_BALANCE] = self.balance_head(features).tanh()
         return out
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """The value of each row, ``[rows]``."""
+        if self.value_head is not None:
+            features = embeddings
+            if features is None:
+                features = self.actor.sequences(batch, self._memory_before(batch, MEMORY))
+            return self.value_head(features).squeeze(-1)
+        assert self.critic is not None
         features = self.critic.sequences(batch, self._memory_before(batch, CRITIC_MEMORY))
         return self.critic.head(features).squeeze(-1)
 
     def _memory_before(self, batch: dict[str, Any], name: str) -> Tensor | None:
         """A memory before the first step of each stream; None if there is none, or streams are whole episodes."""
-        return batch[Columns.STATE_IN][name] if CRITIC_MEMORY in self.memories else None
+        return batch[Columns.STATE_IN][name] if self.memories and not self.plays_whole_episodes else None
 
     def auxiliary_losses(self, batch: dict[str, Any], out: dict[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
         """Losses of its own beside that of its algorithm, by name, each with its weight: how far predictions are off.

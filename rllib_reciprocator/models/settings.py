@@ -33,6 +33,10 @@ class ModelSettings(Settings):
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
     use_gru: bool = False
     gru_cell_size: Annotated[int, Field(ge=1, le=8192)] = 32
+    vf_share_layers: bool = False
+    head_fcnet_kernel_initializer: Literal["zeros_"] | None = None
+    head_fcnet_bias_initializer: Literal["zeros_"] | None = None
+    one_hot: bool = False
 
 
 def _settings_of_rllib() -> dict[str, Any]:

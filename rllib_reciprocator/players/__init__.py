@@ -1,11 +1,19 @@
-"""Who plays: the players mapping, and scripted players."""
+"""Who plays: the players mapping, and players that are no policies of the algorithm."""
 
 from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
+from rllib_reciprocator.players.learning import (
+    KNOWN_LEARNERS,
+    LearningModule,
+    LearningSettings,
+    LearningTracker,
+    described_learner,
+)
 from rllib_reciprocator.players.players import (
     AXELROD,
     CHECKPOINT,
     INCENTIVES,
     LEARNER,
+    LEARNING,
     POOL,
     RECIPROCATOR,
     RECIPROCITY,
@@ -21,16 +29,22 @@ __all__ = [
     "AXELROD",
     "CHECKPOINT",
     "INCENTIVES",
+    "KNOWN_LEARNERS",
     "LEARNER",
+    "LEARNING",
     "POOL",
     "RECIPROCATOR",
     "RECIPROCITY",
     "SCRIPTED",
     "STRATEGIES",
     "AxelrodModule",
+    "LearningModule",
+    "LearningSettings",
+    "LearningTracker",
     "Player",
     "ScriptedModule",
     "assign",
+    "described_learner",
     "keys_by_agent",
     "module_class",
 ]

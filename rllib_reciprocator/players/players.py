@@ -22,6 +22,8 @@ INCENTIVES = "incentives"
 # What players of some names are moved by.
 MOVED_BY = {RECIPROCATOR: RECIPROCITY, "lio": INCENTIVES, "lio_ac": INCENTIVES}
 LEARNER, SCRIPTED, AXELROD, CHECKPOINT, POOL = "learner", "scripted", "axelrod", "checkpoint", "pool"
+# Who learns inside the environment, and is no learner of the algorithm; written learner/NAME.
+LEARNING = "learning"
 TEAM, MODULE, INTRINSIC, GIVES = "team", "module", "intrinsic", "gives"
 # Settings of an algorithm that a player may have to itself.
 OWN_SETTINGS = (
@@ -40,11 +42,11 @@ class Player:
 
     Attributes:
         agent: The agent's name in the game.
-        kind: ``learner``, ``scripted``, ``axelrod``, ``checkpoint`` or ``pool``.
+        kind: ``learner``, ``learning``, ``scripted``, ``axelrod``, ``checkpoint`` or ``pool``.
         written: The player as written in the mapping.
         algorithm: Of who learns: how, as ``ppo``; another of the algorithm's players is named as that.
-        source: The strategy of a scripted player or of the Axelrod library; the module's folder of a frozen one; else
-            empty.
+        source: The strategy of a scripted player or of the Axelrod library; the module's folder of a frozen one; the
+            name of one that learns inside the environment; else empty.
         team: Whose parameters it shares, if anybody's.
         module: Import path of its RLModule class, if it has one of its own.
         intrinsic: What it is moved by beside the environment's reward: settings by name of the intrinsic reward.
@@ -100,6 +102,7 @@ def assign(
     action_names: Sequence[str] | None,
     algorithms: Sequence[str] = ("ppo",),
     default: str = RECIPROCATOR,
+    learning: Sequence[str] = (),
 ) -> tuple[Player, ...]:
     """Gives every agent its player.
 
@@ -111,6 +114,8 @@ def assign(
     - ``team/NAME``: who shares its parameters with all others of that team;
     - ``module/PACKAGE.MODULE:CLASS``: who has an RLModule class of your own;
     - ``scripted/STRATEGY``; ``axelrod/STRATEGY`` for one of the Axelrod library, in games of two;
+    - ``learner/NAME``: who learns inside the environment, between the inner episodes of a meta-episode, ``pg``, ``a2c``
+      or one of ``learning_players``;
     - ``checkpoint/PATH`` for the player of the same agent in an earlier run, ``checkpoint/PATH#AGENT`` for another's;
       PATH is a checkpoint's folder, or that of a run with one trial, for its last checkpoint;
     - a mapping with ``player`` (one of these), and of those who learn ``team``, ``module``, ``intrinsic`` (settings by
@@ -125,6 +130,7 @@ def assign(
             that has been looked at before.
         algorithms: Names of those who learn without an intrinsic reward.
         default: How those learn of whom a team or a module alone is named.
+        learning: Names of those who learn inside the environment, where they can.
 
     Raises:
         ValueError: If a key matches no agent, an agent has no player, or a player is not known; the message names the
@@ -136,7 +142,7 @@ def assign(
         if agent not in key_of:
             raise ValueError(f"players: nobody plays {agent}")
         key = key_of[agent]
-        reader = _Reader(key, agent, action_names, tuple(algorithms), default)
+        reader = _Reader(key, agent, action_names, tuple(algorithms), default, tuple(learning))
         assigned.append(reader.read(players[key]))
     return tuple(assigned)
 
@@ -188,6 +194,7 @@ class _Reader:
     action_names: Sequence[str] | None
     algorithms: tuple[str, ...]
     default: str
+    learning: tuple[str, ...]
 
     def read(self, value: Any) -> Player:
         if not isinstance(value, Mapping):
@@ -270,9 +277,16 @@ class _Reader:
             except ValueError as error:
                 raise self._error(f": {error}") from None
             return Player(self.agent, kind, value, source=source)
+        if kind == LEARNER and source:
+            if self.action_names is not None and source not in self.learning:
+                if not self.learning:
+                    raise self._error(f": {value} plays on the batched engine only (run: Reciprocator, COALA, ..)")
+                raise self._error(f": nobody learns by the name {source!r}{did_you_mean(source, self.learning)}")
+            return Player(self.agent, LEARNING, value, source=source)
         if kind == CHECKPOINT:
             return Player(self.agent, kind, value, source=str(self._checkpointed_module(source)))
         forms = [f"{AXELROD}/STRATEGY", f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS", f"{CHECKPOINT}/PATH"]
+        forms += [f"{LEARNER}/{name}" for name in self.learning]
         known = [RECIPROCATOR, *self.algorithms, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), *forms]
         raise self._error(f": there is no player {value!r}{did_you_mean(str(value), known)}")
 

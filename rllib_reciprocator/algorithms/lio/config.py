@@ -93,7 +93,7 @@ class LIOConfig(BatchedConfig):
             charge_giver: Whether what one gives is taken off what one's own policy learns from. The paper's text says
                 so; its code charges incentive functions alone, by ``cost_coeff``.
             lr: Learning rate of incentive functions, by Adam; a number, or a schedule by joint steps.
-            cost_coeff: Weight of what is given, as a share of ``max_incentive`` and discounted, in their loss; a number,
+            cost_coeff: Weight of what is given, as a share of ``max_incentive`` and discounted, in their loss; a number
                 or a schedule by joint steps.
             cost_lr: Learning rate, or schedule, of an Adam of its own for that cost, as in the paper's code for Escape
                 Room; its weight then does not matter, unless it is 0. At such a rate pay goes on falling where nothing

@@ -1,0 +1,107 @@
+"""The configuration of COALA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ray.rllib.algorithms.algorithm_config import NotProvided
+from ray.rllib.utils.annotations import override
+
+from rllib_reciprocator.algorithms.coala.credit import Credit
+from rllib_reciprocator.batched.config import BatchedConfig
+from rllib_reciprocator.batched.losses import PPO_LOSS
+from rllib_reciprocator.batched.meta_episodes import MetaSettings
+
+COALA_PLAYER = "coala"
+
+
+class COALASettings(MetaSettings):
+    """How meta-episodes are made up, and what is learned from them.
+
+    Attributes:
+        inner_episodes: Inner episodes of a meta-episode, after each of which learning players learn.
+        copies: Copies of a game in a group, in all of which the same learning players play.
+        credit: What of later inner episodes an action is credited with: ``coala`` the sum over all copies of its
+            group, ``mfos`` their mean, ``unaware`` the own copy's, ``myopic`` nothing.
+        center: Whether credits have their mean over the other groups at the same step taken off, where others learn.
+    """
+
+    credit: Credit = "coala"
+    center: bool = True
+
+
+class COALAConfig(BatchedConfig):
+    """Players ``coala``, and learning players and others beside them, in one of the batched games.
+
+    .. code-block:: python
+
+        config = (
+            COALAConfig()
+            .environment("ipd_v0", env_config={"num_steps": 10})
+            .players({"player_0": "coala", "player_1": "learner/pg"})
+            .meta(inner_episodes=10, copies=8)
+        )
+        algorithm = config.build_algo()
+    """
+
+    algorithms: ClassVar[Mapping[str, str]] = {**BatchedConfig.algorithms, COALA_PLAYER: PPO_LOSS}
+    default_player = COALA_PLAYER
+    meta_settings_class = COALASettings
+    remembers_inner_episodes = True
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        """Sets the defaults: those that learn in the iterated prisoner's dilemma."""
+        from rllib_reciprocator.algorithms.coala.coala import COALA
+
+        super().__init__(algo_class=algo_class or COALA)
+        self.reward_scale = 0.05
+        self.scale_advantages = True
+        self.normalize_advantages = False
+        self.num_envs_per_env_runner = 1024
+        self.gamma = 1.0
+        self.lambda_ = 1.0
+        self.clip_param = 0.2
+        self.entropy_coeff = 0.0
+        self.grad_clip = 1.0
+        self.num_epochs = 2
+
+    @override(BatchedConfig)
+    def training(
+        self, *, reward_scale: float = NotProvided, scale_advantages: bool = NotProvided, **kwargs: Any
+    ) -> COALAConfig:
+        """Sets how players learn; see also :meth:`BatchedConfig.training`.
+
+        Args:
+            reward_scale: What rewards are multiplied with before critics and policies learn from them.
+            scale_advantages: Whether what policies learn from is divided by its standard deviation, one for all players
+                and kinds of co-players: by one for each, how much each kind counts would change.
+            **kwargs: Other settings.
+
+        Returns:
+            This configuration.
+        """
+        super().training(**kwargs)
+        if reward_scale is not NotProvided:
+            self.reward_scale = reward_scale
+        if scale_advantages is not NotProvided:
+            self.scale_advantages = scale_advantages
+        return self
+
+    @override(BatchedConfig)
+    def get_default_learner_class(self) -> type:
+        """The learner that credits actions with what comes later in all copies."""
+        from rllib_reciprocator.algorithms.coala.learner import COALALearner
+
+        return COALALearner
+
+    @override(BatchedConfig)
+    def validate(self) -> None:
+        """Derives what follows from players, games and runners, and checks everything.
+
+        Raises:
+            ValueError: With the setting at fault and how to mend it.
+        """
+        super().validate()
+        if self.normalize_returns or self.bootstrap_at_horizon:
+            raise ValueError("normalize_returns and bootstrap_at_horizon: not where a sample is a whole meta-episode")

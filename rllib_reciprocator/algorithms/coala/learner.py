@@ -1,0 +1,111 @@
+"""The learner of COALA: PPO on what actions are credited with in meta-episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from ray.rllib.utils.annotations import override
+from torch import Tensor
+
+from rllib_reciprocator.algorithms.coala.config import COALA_PLAYER
+from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
+from rllib_reciprocator.batched.advantages import generalized_advantages
+from rllib_reciprocator.batched.learner import BatchedLearner, Joint
+from rllib_reciprocator.distributed import deviation
+from rllib_reciprocator.players import LEARNING, Player
+
+
+class COALALearner(BatchedLearner):
+    """Learns from whole meta-episodes, in which inner episodes end neither values nor credit."""
+
+    @override(BatchedLearner)
+    def build(self) -> None:
+        """Notes who learns inside the environment, who is trained, and whose credit spans meta-episodes."""
+        super().build()
+        self._learns_inside = self._flags(lambda player: player.kind == LEARNING)
+        self._trained_players = self._flags(lambda player: player.learns)
+        self._meta_players = self._flags(lambda player: player.algorithm == COALA_PLAYER)
+        # Whether others are trained too.
+        self._trains_others = any(
+            bool((trained & ~meta).any())
+            for trained, meta in zip(self._trained_players, self._meta_players, strict=True)
+        )
+
+    def _flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
+        """By agent, of which of its alternatives something holds, bool."""
+        return [
+            torch.tensor([holds(each) for each, _ in player.alternatives], device=self._device)
+            for player in self.config.assigned_players
+        ]
+
+    @override(BatchedLearner)
+    def joint_columns(self, parts: dict[str, dict[str, Tensor]]) -> Joint:
+        """As in other algorithms, but that only meta-episodes end; where inner episodes do is ``inner_ended``."""
+        joint = super().joint_columns(parts)
+        joint["inner_ended"] = joint["ended"]
+        joint["ended"] = torch.zeros_like(joint["ended"])
+        joint["ended"][:, -1] = True
+        return joint
+
+    @override(BatchedLearner)
+    def observe(self, joint: Joint) -> None:
+        """What learns beside the policies learns from inner episodes."""
+        super().observe({**joint, "ended": joint["inner_ended"]})
+
+    @override(BatchedLearner)
+    def shape_rewards(self, joint: Joint) -> Tensor:
+        """What agents get, in the scale of their critics."""
+        return self.config.reward_scale * super().shape_rewards(joint)
+
+    @override(BatchedLearner)
+    def advantages(self, joint: Joint) -> tuple[Tensor, Tensor]:
+        """What actions are credited with, and value targets, of the own copy alone; of others, of inner episodes."""
+        rewards, before, after = joint["shaped_rewards"], joint["values"], joint["next_values"]
+        own = generalized_advantages(rewards, before, after, joint["ended"], gamma=self._gamma, lambda_=self._lambda)
+        meta, beside = self.config.meta_settings, self._learns_beside(joint)
+        credit = credited(
+            rewards + self._gamma * after - before,
+            beside,
+            inner_steps=self._horizon,
+            copies=meta.copies,
+            decay=self._gamma * self._lambda,
+            credit=meta.credit,
+        )
+        if meta.center:
+            credit = less_other_groups(credit, beside, meta.copies)
+        targets = own + before
+        if self._trains_others:
+            ends = joint["inner_ended"]
+            of_inner = {"ended": ends, "next_values": torch.where(ends[..., None], 0.0, after)}
+            is_meta = self._which(self._meta_players, joint)[:, None]
+            credit, targets = (
+                torch.where(is_meta, *each)
+                for each in zip((credit, targets), super().advantages({**joint, **of_inner}), strict=True)
+            )
+        return credit, targets
+
+    @override(BatchedLearner)
+    def transform_advantages(self, joint: Joint, advantages: Tensor) -> Tensor:
+        """In units of their deviation, of all that policies learn from together."""
+        if not self.config.scale_advantages:
+            return advantages
+        learned_from = advantages.transpose(1, 2)[self._which(self._trained_players, joint)]
+        return advantages / deviation(learned_from, (0, 1))
+
+    def _learns_beside(self, joint: Joint) -> Tensor:
+        """``[B, N]`` bool, whether anybody beside an agent learns inside the environment."""
+        learns = self._which(self._learns_inside, joint).long()
+        return learns.sum(1, keepdim=True) - learns > 0
+
+    @staticmethod
+    def _which(of_alternatives: list[Tensor], joint: Joint) -> Tensor:
+        """``[B, N]`` bool, whether something holds for who plays an agent, from whether it does for alternatives."""
+        games = len(joint["rewards"])
+        return torch.stack(
+            [
+                each.expand(games) if len(each) == 1 else each[joint["members"][:, 0, agent]]
+                for agent, each in enumerate(of_alternatives)
+            ],
+            1,
+        )
