@@ -60,8 +60,8 @@ class BatchedConfig(PPOConfig):
     }
     default_player: ClassVar[str] = "ppo"
     meta_settings_class: ClassVar[type[MetaSettings]] = MetaSettings
-    # Whether memories of the algorithm's players live as long as a meta-episode, of which a sample is a whole one.
-    remembers_inner_episodes: ClassVar[bool] = False
+    # Names of the players whose memory lives as long as a meta-episode; if there are any, a sample is a whole one.
+    remembering: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults."""
@@ -407,9 +407,14 @@ class BatchedConfig(PPOConfig):
         """Steps of an episode that does not end early."""
         return self.make_game().horizon
 
+    @property
+    def samples_meta_episodes(self) -> bool:
+        """Whether a sample is a whole meta-episode of every game."""
+        return bool(self.remembering)
+
     def plays_meta_episodes(self) -> bool:
         """Whether episodes are inner episodes of meta-episodes: if somebody learns between them, or remembers them."""
-        return self.remembers_inner_episodes or any(
+        return self.samples_meta_episodes or any(
             each.kind == LEARNING for player in self.assigned_players for each, _ in player.alternatives
         )
 
@@ -442,7 +447,7 @@ class BatchedConfig(PPOConfig):
 
     def _whole_steps(self, game: BatchedGame) -> int:
         """Steps of an episode that does not end early; of a meta-episode where players remember one."""
-        return game.horizon * (self.inner_episodes() if self.remembers_inner_episodes else 1)
+        return game.horizon * (self.inner_episodes() if self.samples_meta_episodes else 1)
 
     def loss_of(self, player: Player) -> str:
         """By which loss a player learns; an algorithm of which nothing is said changes something else of PPO."""
@@ -589,7 +594,7 @@ class BatchedConfig(PPOConfig):
             )
         if self.rollout_steps() != self._whole_steps(game):
             raise ValueError("rollout_fragment_length: only auto, where players learn between inner episodes")
-        if self.remembers_inner_episodes and self.completes_episodes() and not self.in_evaluation:
+        if self.samples_meta_episodes and self.completes_episodes() and not self.in_evaluation:
             raise ValueError("batch_mode: a sample is a whole meta-episode already; leave it out")
 
     def _check_memory(self) -> None:

@@ -29,7 +29,7 @@ import social_dilemmas
 from rllib_reciprocator.batched.metrics import SampleLogger
 from rllib_reciprocator.batched.sample import FINAL, LAST, Sample, StepColumns
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
-from rllib_reciprocator.models import Deterministic
+from rllib_reciprocator.models import REMEMBERS, Deterministic
 from rllib_reciprocator.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
@@ -43,13 +43,7 @@ FRAGMENTS_WITH_WEIGHTS = "fragments_with_weights"
 
 
 class BatchedRolloutConfig(Protocol):
-    """What the runner asks of an algorithm's configuration, beside what RLlib's have.
-
-    Attributes:
-        remembers_inner_episodes: Whether memories live as long as a meta-episode.
-    """
-
-    remembers_inner_episodes: bool
+    """What the runner asks of an algorithm's configuration, beside what RLlib's have."""
 
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds."""
@@ -87,6 +81,7 @@ class _Playing:
         inputs: Columns of trackers that it sees.
         learns: Whether it is trained.
         pooled: Whether it plays in some games only.
+        remembers: Whether its memory lives as long as a meta-episode.
         memory: Its memory of each game and agent, ``[B * S, ..]`` by name.
     """
 
@@ -96,6 +91,7 @@ class _Playing:
     inputs: tuple[str, ...]
     learns: bool
     pooled: bool
+    remembers: bool
     memory: dict[str, Tensor]
 
     def of_agents(self, values: Tensor) -> Tensor:
@@ -199,7 +195,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         module = self.module[module_id]
         learns = module_id in self.config.policies_to_train
         pooled = any(k in self._pools for k in agents)
-        return _Playing(module_id, module, agents, tuple(getattr(module, "inputs", ())), learns, pooled, {})
+        remembers = bool((module.model_config or {}).get(REMEMBERS))
+        inputs = tuple(getattr(module, "inputs", ()))
+        return _Playing(module_id, module, agents, inputs, learns, pooled, remembers, {})
 
     @override(EnvRunner)
     def get_spaces(self) -> dict[str, Any]:
@@ -328,7 +326,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             outcomes=outcomes.stacked(1),
         )
         self._logger.log(self, sample, only_first=only_first)
-        if self._inner_episodes > 1:
+        if self._inner_episodes > 1 and length % self.game.horizon == 0:
             self._logger.log_inner_episodes(self, sample, first_number)
         return sample if not self.worker_index else sample.to("cpu")
 
@@ -360,8 +358,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._clock = 0
             self._obs = self.game.reset()
             begins = self._number == 0
-            if begins or not self.config.remembers_inner_episodes:
-                for playing in self._playing:
+            for playing in self._playing:
+                if begins or not playing.remembers:
                     playing.memory = self._fresh_memory(playing)
             if begins:
                 self._members = self._drawn_members()

@@ -9,7 +9,14 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_reciprocator.batched.losses import ACTOR_CRITIC, PPO_LOSS
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
-from rllib_reciprocator.models import EXPLORES, OBSERVATIONS, WHOLE_EPISODES, ActorCriticModule, DefaultModelModule
+from rllib_reciprocator.models import (
+    EXPLORES,
+    OBSERVATIONS,
+    REMEMBERS,
+    WHOLE_EPISODES,
+    ActorCriticModule,
+    DefaultModelModule,
+)
 from rllib_reciprocator.models.class_encoder import num_classes
 from rllib_reciprocator.models.settings import model_settings_class
 from rllib_reciprocator.players import (
@@ -173,11 +180,13 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     """The module of a player that learns."""
     networks = _networks(config, player)
     specs.with_memory |= bool(networks.get("use_gru") or networks.get("use_lstm"))
+    remembers = player.algorithm in config.remembering
     settings: dict[str, Any] = {
         "num_balances": 0,
         "balance_use": "observes",
         "balance_scale": 1.0,
-        WHOLE_EPISODES: config.plays_whole_episodes(game),
+        WHOLE_EPISODES: config.plays_whole_episodes(game) and remembers == config.samples_meta_episodes,
+        REMEMBERS: remembers,
         EXPLORES: player.settings.get("epsilon", config.epsilon) != 0.0,
     }
     for name in player.intrinsic:

@@ -85,6 +85,23 @@ class Sample:
         """That many games of it."""
         return _mapped(lambda column: column[:count], self)
 
+    def split(self, parts: int) -> Sample:
+        """The steps of each game in so many parts, as games of their own: part m of game b in row ``b * parts + m``.
+
+        Without the columns of whole streams.
+        """
+        joint, outcomes = (
+            {name: column.unflatten(1, (parts, -1)).flatten(0, 1) for name, column in columns.items()}
+            for columns in (self.joint, self.outcomes)
+        )
+        modules = {
+            module_id: {
+                name: column.unflatten(2, (parts, -1)).transpose(1, 2).flatten(0, 1) for name, column in columns.items()
+            }
+            for module_id, columns in self.modules.items()
+        }
+        return Sample(modules=modules, streams={}, joint=joint, outcomes=outcomes)
+
     def to_batch(self) -> MultiAgentBatch:
         """As rows ``(b * S + s) * T + t``: contiguous shards of learners whose number divides B are whole games.
 

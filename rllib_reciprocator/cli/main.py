@@ -263,7 +263,8 @@ def evaluate(
         film.check_format(picture)
     evaluator = open_evaluator(checkpoint, others, seed=seed, explore=explore)
     report = evaluator.evaluate(episodes)
-    print_table(Console(), printing.table(report))
+    for drawn in printing.tables(report):
+        print_table(Console(), drawn)
     if figures:
         printing.write(report, figures)
         typer.echo(f"written to {out}")

@@ -20,10 +20,18 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
 from rllib_reciprocator.intrinsic import ReciprocitySettings, reciprocal_reward
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES
-from rllib_reciprocator.players import CHECKPOINT, LEARNER, POOL, RECIPROCITY, AxelrodModule, keys_by_agent
+from rllib_reciprocator.metric_names import INNER_EPISODES
+from rllib_reciprocator.players import (
+    CHECKPOINT,
+    LEARNER,
+    POOL,
+    RECIPROCITY,
+    AxelrodModule,
+    LearningModule,
+    keys_by_agent,
+)
 from social_dilemmas.batched_game import BatchedGame
 
-MOST_GAMES = 4096
 RETURN = "return"
 
 
@@ -47,14 +55,14 @@ class BatchedEvaluator:
         # What reciprocal rewards are shown by: of agents whose own players reciprocated.
         self._shown = {name: player for name, player in trained.items() if player.reciprocates and name not in players}
         self.checkpoint, self.config, self.seed, self.explore = checkpoint, config, seed, explore
-        self._runner(games=1)
+        self._runner(episodes=1)
 
-    def _runner(self, games: int, *, watched: bool = False, runner_class: Any = BatchedEnvRunner) -> Any:
+    def _runner(self, episodes: int, *, watched: bool = False, runner_class: Any = BatchedEnvRunner) -> Any:
         try:
             return frozen_runner(
                 self.config,
                 self.mapping,
-                games=games,
+                episodes=episodes,
                 seed=self.seed,
                 watched_by=self.checkpoint if watched else None,
                 runner_class=runner_class,
@@ -63,12 +71,23 @@ class BatchedEvaluator:
             raise UserError(f"--{error}" if str(error).startswith("players") else str(error)) from None
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Plays episodes; see :meth:`Evaluator.evaluate`."""
-        runner = self._runner(min(episodes, MOST_GAMES))
-        samples = runner.sample(num_episodes=episodes, explore=self.explore)
+        """Plays episodes; see :meth:`Evaluator.evaluate`.
+
+        Where somebody learns between inner episodes these are played to the end of a meta-episode, and told by their
+        number too; what is uncertain is then so between groups of copies.
+        """
+        runner = self._runner(episodes)
+        inner, copies = runner.config.inner_episodes(), runner.config.group_size()
+        samples = [sample.split(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
         found = [episode_figures(runner.game, sample) for sample in samples]
-        figures = {name: torch.cat([each[name] for each in found])[:episodes] for name in found[0]}
-        lengths = torch.cat([sample.in_first_episode().sum(1) for sample in samples])[:episodes].float()
+        figures = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+        lengths = torch.cat([sample.in_first_episode().sum(1) for sample in samples]).float()
+        by_number = {}
+        if inner > 1:
+            by_number = {name: values.unflatten(0, (-1, inner)).mean(0).t() for name, values in figures.items()}
+            figures = {name: values.unflatten(0, (-1, inner * copies)).mean(1) for name, values in figures.items()}
+        else:
+            figures, lengths = {name: values[:episodes] for name, values in figures.items()}, lengths[:episodes]
         return {
             "checkpoint": str(self.checkpoint),
             "env": self.config.env,
@@ -79,6 +98,11 @@ class BatchedEvaluator:
                 agent: {
                     "player": self.names[agent],
                     **{name: mean_with_interval(values[:, index]) for name, values in figures.items()},
+                    **(
+                        {INNER_EPISODES: {name: values[index].tolist() for name, values in by_number.items()}}
+                        if by_number
+                        else {}
+                    ),
                 }
                 for index, agent in enumerate(runner.game.agents)
             },
@@ -89,9 +113,10 @@ class BatchedEvaluator:
 
         Influence is told where the checkpoint has an estimator.
         """
-        runner = self._runner(min(episodes, MOST_GAMES), watched=True)
-        samples = runner.sample(num_episodes=episodes, explore=self.explore)
-        games = runner.num_envs
+        runner = self._runner(episodes, watched=True)
+        inner = runner.config.inner_episodes()
+        samples = [sample.split(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
+        games = runner.num_envs * inner
         rows = [self._rows(runner, sample, number * games) for number, sample in enumerate(samples)]
         whole = pd.concat(rows, ignore_index=True)
         return whole[whole["episode"] < episodes].reset_index(drop=True)
@@ -127,8 +152,8 @@ class BatchedEvaluator:
         runner = self._runner(episodes, runner_class=_FilmingRunner)
         game = runner.game
         films = [Film([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
-        going_on = dict(enumerate(films))
-        for _ in range(game.horizon):
+        going_on, inner = dict(enumerate(films)), runner.config.inner_episodes()
+        for _ in range(game.horizon * inner):
             sample = runner.play(1, self.explore)
             for copy, film in list(going_on.items()):
                 film.pictures += [] if film.pictures else [runner.first_pictures[copy]]
@@ -138,7 +163,7 @@ class BatchedEvaluator:
                 film.rewards.append(sample.rewards[copy, 0].tolist())
                 if INCENTIVES in sample.joint:
                     film.incentives.append(sample.joint[INCENTIVES][copy, 0].tolist())
-                if bool(sample.ended[copy, 0]):
+                if inner == 1 and bool(sample.ended[copy, 0]):
                     del going_on[copy]
             if not going_on:
                 break
@@ -147,7 +172,7 @@ class BatchedEvaluator:
     def policy(self) -> pd.DataFrame | None:
         """P(cooperate | last joint action); see :meth:`Evaluator.policy`.
 
-        The Axelrod library's players and pools are left out.
+        The Axelrod library's players, those that learn inside the environment, and pools are left out.
         """
         runner = self._runner(1)
         if runner.game.payoffs is None or runner.game.num_agents != 2:
@@ -155,7 +180,11 @@ class BatchedEvaluator:
         alternatives = zip(runner.game.agents, runner.config.alternatives(), strict=True)
         modules = {agent: runner.module[each[0][0]] for agent, each in alternatives if len(each) == 1}
         return cooperation_by_last_actions(
-            {agent: module for agent, module in modules.items() if not isinstance(module, AxelrodModule)}
+            {
+                agent: module
+                for agent, module in modules.items()
+                if not isinstance(module.unwrapped(), AxelrodModule | LearningModule)
+            }
         )
 
 

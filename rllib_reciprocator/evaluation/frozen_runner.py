@@ -12,12 +12,14 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.players import RECIPROCITY
 
+MOST_GAMES = 4096
+
 
 def frozen_runner(
     config: BatchedConfig,
     players: Mapping[str, str],
     *,
-    games: int,
+    episodes: int,
     seed: int | None = None,
     watched_by: Path | None = None,
     runner_class: type[BatchedEnvRunner] = BatchedEnvRunner,
@@ -27,7 +29,8 @@ def frozen_runner(
     Args:
         config: Of the run that says which game is played.
         players: Player by agent; none that learns.
-        games: How many games are played at once.
+        episodes: How many are to be played, of all games together; as many games are played at once, up to a limit,
+            and whole groups where somebody learns between inner episodes.
         seed: Seeds the games and the players.
         watched_by: A checkpoint whose influence estimator tells of those who bring none, if there is one in it.
         runner_class: Class of the runner.
@@ -36,15 +39,18 @@ def frozen_runner(
         UserError: If a player is not known, learns, is of another game, or lacks what it goes by.
     """
     play = config.copy(copy_frozen=False)
-    play.players(players).env_runners(num_envs_per_env_runner=games, num_env_runners=0, rollout_fragment_length="auto")
+    play.players(players).env_runners(num_env_runners=0, rollout_fragment_length="auto")
     play.learners(num_learners=0).training(minibatch_size=None, bootstrap_at_horizon=False).debugging(seed=seed)
     play.in_evaluation = True
     estimator = watched_by / MODULE_PATH / INFLUENCE_MODULE_ID if watched_by else None
     watched = estimator is not None and estimator.is_dir()
     if watched or RECIPROCITY in play.intrinsic_settings:
         play.intrinsic(RECIPROCITY, always_estimate=watched)
+    groups = -(-min(episodes, MOST_GAMES) // (play.meta_settings.inner_episodes * play.meta_settings.copies))
     try:
-        play.validate()
+        play.env_runners(num_envs_per_env_runner=groups * play.meta_settings.copies).validate()
+        if not play.plays_meta_episodes():
+            play.env_runners(num_envs_per_env_runner=min(episodes, MOST_GAMES)).validate()
     except ValueError as error:
         raise UserError(str(error)) from None
     for player in play.assigned_players:

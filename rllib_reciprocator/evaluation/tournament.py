@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.table import Table
 
 import social_dilemmas
@@ -86,9 +87,11 @@ class Tournament:
         playing = [self.entrants[index] for index in order]
         seed = int(np.random.SeedSequence([self.seed, turn, *order]).generate_state(1)[0])
         players = {agent: entrant.player for agent, entrant in zip(self.agents, playing, strict=True)}
-        runner = frozen_runner(self.config, players, games=games, seed=seed)
-        (sample,) = runner.sample(num_episodes=games, explore=self.explore)
-        figures = episode_figures(runner.game, sample)
+        runner = frozen_runner(self.config, players, episodes=games, seed=seed)
+        found = [
+            episode_figures(runner.game, sample) for sample in runner.sample(num_episodes=games, explore=self.explore)
+        ]
+        figures = {name: torch.cat([each[name] for each in found])[:games] for name in found[0]}
         rows = []
         for place, entrant in enumerate(playing):
             own = {name: values[:, place].numpy() for name, values in figures.items()}
@@ -179,7 +182,7 @@ def tournament(
     made = Tournament(config, tuple(entrants), games, seed, explore)
     for each in entrants:
         try:
-            frozen_runner(config, dict.fromkeys(agents, each.player), games=1)
+            frozen_runner(config, dict.fromkeys(agents, each.player), episodes=1)
         except UserError as error:
             raise UserError(f"{each.name}: {error}") from None
     return made

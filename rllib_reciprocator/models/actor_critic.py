@@ -28,6 +28,8 @@ PREDICTED_BALANCE = "predicted_balance"
 IS_FIRST = "is_first"
 # Setting of modules: whether every stream is one whole episode, so that its memory is empty at the start and only then.
 WHOLE_EPISODES = "whole_episodes"
+# Setting of modules: whether their memory lives through all inner episodes of a meta-episode.
+REMEMBERS = "remembers_inner_episodes"
 # Setting of modules: whether their policy explores by doing anything at all in some cases (:func:`with_exploration`);
 # and what the forward pass of a training batch puts out beside these logits: those without exploration.
 EXPLORES, LOGITS = "explores", "logits"

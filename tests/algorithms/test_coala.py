@@ -31,7 +31,7 @@ class Enumerated:
         actions = torch.tensor(list(product((0, 1), repeat=2 * copies * length))).view(-1, length, copies, 2)
         outcomes = len(actions)
         game = MatrixGame(PAYOFFS, num_steps=steps, num_games=outcomes * copies)
-        learning = {"lr": 1.5, "gamma": 1.0, "normalize_advantages": False, "use_baseline": False}
+        learning = {"lr": 3.0, "gamma": 1.0, "normalize_advantages": False, "use_baseline": False}
         module = LearningModule(
             observation_space=game.observation_space,
             action_space=game.action_space,
@@ -99,7 +99,8 @@ def test_other_rules_are_exact_for_one_copy_only():
     alone, two = Enumerated(1, 2, 2), Enumerated(2, 2, 2)
     for credit in ("mfos", "unaware"):
         assert alone.missed(alone.rewards, credit) < 1e-9
-        assert two.missed(two.rewards, credit) > 0.05
+        assert two.missed(two.rewards, credit) > 0.03
+    assert two.missed(two.errors, "mfos") > 0.1
 
 
 def test_credit_by_hand():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("name", BATCHED)
 
 def config(name, env="ipd_v0", seed=1, learners=0, fragment="auto", **training):
     default = algorithm_class(name).get_default_config()
-    if default.completes_episodes() or default.remembers_inner_episodes:
+    if default.completes_episodes() or default.samples_meta_episodes:
         fragment = "auto"
     return (
         default.environment(env, env_config={"num_steps": 4})

@@ -92,7 +92,7 @@ def test_every_entrant_goes_by_its_own_estimator_and_rule(coins, tmp_path):
     other = trained_in_coins(tmp_path / "other", 2, reward="petty", balance_decay=0.5, balance_scale=1.0)
     made = tournament(enter([f"a={coins}#player_0", f"b={other}#player_1"]), games=8)
     players = {"player_0": made.entrants[1].player, "player_1": made.entrants[0].player}
-    runner = frozen_runner(made.config, players, games=8, seed=1)
+    runner = frozen_runner(made.config, players, episodes=8, seed=1)
     (sample,) = runner.sample(num_episodes=8)
     for agent, run, decay, debit in ((0, other, 0.5, 0.0), (1, coins, 0.9, 1.0)):
         own = f"influence+player_{agent}"

@@ -48,7 +48,7 @@ class COALAConfig(BatchedConfig):
     algorithms: ClassVar[Mapping[str, str]] = {**BatchedConfig.algorithms, COALA_PLAYER: PPO_LOSS}
     default_player = COALA_PLAYER
     meta_settings_class = COALASettings
-    remembers_inner_episodes = True
+    remembering = (COALA_PLAYER,)
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults: those that learn in the iterated prisoner's dilemma."""
