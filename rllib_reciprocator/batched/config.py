@@ -272,7 +272,7 @@ class BatchedConfig(PPOConfig):
         """
         game = self.make_game()
         self.assigned_players = assign(
-            self.player_mapping,
+            self.written_players(),
             game.agents,
             game.action_names,
             tuple(self.algorithms),
@@ -292,6 +292,14 @@ class BatchedConfig(PPOConfig):
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
         self._derive_overrides(specs)
         super().validate()
+
+    def written_players(self) -> Mapping[str, Any]:
+        """The ``players`` mapping; an algorithm may write short forms out."""
+        return self.player_mapping
+
+    def draws_distinct_members(self) -> bool:
+        """Whether no member of pools plays two agents of a game."""
+        return False
 
     def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
         """Changes the specs of modules where they follow from who plays; an algorithm's own.

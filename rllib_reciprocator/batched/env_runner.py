@@ -29,7 +29,7 @@ import social_dilemmas
 from rllib_reciprocator.batched.metrics import SampleLogger
 from rllib_reciprocator.batched.sample import FINAL, LAST, Sample, StepColumns
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
-from rllib_reciprocator.models import REMEMBERS, Deterministic
+from rllib_reciprocator.models import REMEMBERS, ActorCriticModule, Deterministic
 from rllib_reciprocator.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class BatchedRolloutConfig(Protocol):
     def group_size(self) -> int:
         """Copies of a game that go together."""
 
+    def draws_distinct_members(self) -> bool:
+        """Whether no member of pools plays two agents of a game."""
+
     def keeps_final_observations(self, game: BatchedGame) -> bool:
         """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
 
@@ -77,26 +80,47 @@ class _Playing:
     Attributes:
         module_id: Its id.
         module: The module.
-        agents: Their indices.
+        agents: Their indices, of whom there are S.
+        num_rows: B * S.
         inputs: Columns of trackers that it sees.
         learns: Whether it is trained.
         pooled: Whether it plays in some games only.
         remembers: Whether its memory lives as long as a meta-episode.
         memory: Its memory of each game and agent, ``[B * S, ..]`` by name.
+        rows: The rows that it plays in now, where these are not all and its rows have nothing to do with each other.
     """
 
     module_id: str
     module: Any
     agents: list[int]
+    num_rows: int
     inputs: tuple[str, ...]
     learns: bool
     pooled: bool
     remembers: bool
     memory: dict[str, Tensor]
+    rows: Tensor | None = None
 
     def of_agents(self, values: Tensor) -> Tensor:
         """``[B, N, ..]`` to the rows of its agents, ``[B * S, ..]``."""
         return values[:, self.agents[0]] if len(self.agents) == 1 else values[:, self.agents].flatten(0, 1)
+
+    def taken(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Columns ``[B * S, ..]`` of the rows that it plays in."""
+        rows = self.rows
+        return columns if rows is None else {name: column[rows] for name, column in columns.items()}
+
+    def put(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+        """From values of the rows that it plays in to ``[B * S, ..]``, the others as they are in another tensor.
+
+        Args:
+            values: ``[rows, ..]``.
+            into: ``[B * S, ..]``; zeros if None.
+        """
+        if self.rows is None:
+            return values
+        into = values.new_zeros(self.num_rows, *values.shape[1:]) if into is None else into
+        return into.index_copy(0, self.rows, values)
 
     def as_streams(self, rows: Tensor) -> Tensor:
         """Rows ``[B * S, ..]`` to ``[B, S, ..]``."""
@@ -172,12 +196,20 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         alternatives = self._alternatives = self.config.alternatives()
         self._logger = SampleLogger(self.game, alternatives)
         shares = {k: [share for _, share in each] for k, each in enumerate(alternatives) if len(each) > 1}
-        self._pools = {k: torch.tensor(each, device=self.device).cumsum(0)[:-1] for k, each in shares.items()}
+        self._pools = {k: torch.tensor(each, device=self.device) for k, each in shares.items()}
         played: dict[str, list[int]] = defaultdict(list)
         for index, each in enumerate(alternatives):
             for module_id, _ in each:
                 played[module_id].append(index)
         self._playing = [self._made_playing(module_id, agents) for module_id, agents in played.items()]
+        # Where none may play two agents of a game: which modules an agent's alternatives are, and which several share.
+        self._distinct = self.config.draws_distinct_members()
+        ids = [playing.module_id for playing in self._playing]
+        self._modules_of = {
+            k: torch.tensor([ids.index(module_id) for module_id, _ in alternatives[k]], device=self.device)
+            for k in self._pools
+        }
+        self._shared = torch.tensor([len(playing.agents) > 1 for playing in self._playing], device=self.device)
         # Where in the choices of each module an agent's is, for each of its alternatives.
         slots = [(playing.module_id, agent) for playing in self._playing for agent in playing.agents]
         self._slots = [[slots.index((module_id, k)) for module_id, _ in each] for k, each in enumerate(alternatives)]
@@ -197,7 +229,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         pooled = any(k in self._pools for k in agents)
         remembers = bool((module.model_config or {}).get(REMEMBERS))
         inputs = tuple(getattr(module, "inputs", ()))
-        return _Playing(module_id, module, agents, inputs, learns, pooled, remembers, {})
+        num_rows = self.num_envs * len(agents)
+        return _Playing(module_id, module, agents, num_rows, inputs, learns, pooled, remembers, {})
 
     @override(EnvRunner)
     def get_spaces(self) -> dict[str, Any]:
@@ -375,10 +408,17 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             drawn = self._drawn_members()
             if drawn is not None and self._members is not None:
                 self._members = torch.where(where[:, None], drawn, self._members)
+        self._note_rows()
         for tracker in self.trackers:
             tracker.start(None if where is True else where)
         self._to_start = False
         return self._all if where is True else where
+
+    def _note_rows(self) -> None:
+        """Notes in which rows those play who play in some games only."""
+        for playing in self._playing:
+            if playing.pooled and isinstance(playing.module.unwrapped(), ActorCriticModule):
+                playing.rows = self._is_played_by(playing).flatten().nonzero()[:, 0]
 
     def _drawn_members(self) -> Tensor | None:
         """Which of its alternatives plays each agent in new episodes, ``[B, N]``; None if there is no choice."""
@@ -386,9 +426,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             return None
         groups = self.num_envs // self._group
         drawn = torch.zeros(groups, self.game.num_agents, dtype=torch.int64, device=self.device)
-        for index, up_to in self._pools.items():
+        # Which modules play in each group so far, if none may play two of its agents.
+        taken = torch.zeros(groups, len(self._playing), dtype=torch.bool, device=self.device)
+        for index, shares in self._pools.items():
+            if self._distinct:
+                modules = self._modules_of[index]
+                shares = passed_on(shares.expand(groups, -1), taken[:, modules], self._shared[modules])
             at = torch.rand(groups, 1, generator=self._generator, device=self.device)
-            drawn[:, index] = (at >= up_to).sum(1)
+            drawn[:, index] = (at >= shares.cumsum(-1)[..., :-1]).sum(1)
+            if self._distinct:
+                taken.scatter_(1, modules[drawn[:, index, None]], True)
         return drawn.repeat_interleave(self._group, 0)
 
     def _fresh_memory(self, playing: _Playing) -> dict[str, Tensor]:
@@ -424,10 +471,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         actions, behavior = [], []
         for playing in self._playing:
             module, columns = playing.module, self._sees(playing, inputs)
-            batch = {**columns, Columns.STATE_IN: playing.memory} if playing.memory else columns
+            batch: dict[str, Any] = {**playing.taken(columns)}
+            if playing.memory:
+                batch[Columns.STATE_IN] = playing.taken(playing.memory)
             out = module.forward_exploration(batch) if explore else module.forward_inference(batch)
             if Columns.STATE_OUT in out:
-                playing.memory = out[Columns.STATE_OUT]
+                after = out[Columns.STATE_OUT]
+                playing.memory = {name: playing.put(value, playing.memory[name]) for name, value in after.items()}
             if Columns.ACTIONS in out:
                 distribution = Deterministic(out[Columns.ACTIONS])
             else:
@@ -435,18 +485,20 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 if not explore:
                     distribution = distribution.to_deterministic()
             action = distribution.sample(generator=self._generator)
-            actions.append(playing.as_streams(action))
+            actions.append(playing.as_streams(playing.put(action)))
             if self._needs_probs:
-                behavior.append(playing.as_streams(distribution.probs(int(self.game.action_space.n))))
+                probs = playing.put(distribution.probs(int(self.game.action_space.n)))
+                behavior.append(playing.as_streams(probs))
             if playing.learns:
-                columns |= {
+                chosen = {
                     Columns.ACTIONS: action,
                     Columns.ACTION_LOGP: distribution.logp(action),
                     Columns.ACTION_DIST_INPUTS: out[Columns.ACTION_DIST_INPUTS],
                 }
-                recorded = {name: playing.as_streams(column) for name, column in columns.items()}
                 if Columns.VF_PREDS in out:
-                    recorded[Columns.VF_PREDS] = playing.as_streams(out[Columns.VF_PREDS])
+                    chosen[Columns.VF_PREDS] = out[Columns.VF_PREDS]
+                columns |= {name: playing.put(column) for name, column in chosen.items()}
+                recorded = {name: playing.as_streams(column) for name, column in columns.items()}
                 if playing.pooled:
                     recorded[Columns.LOSS_MASK] = self._is_played_by(playing)
                 modules[playing.module_id].add(**recorded)
@@ -567,6 +619,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._obs, self._members = rollout["obs"], rollout["members"]
             for playing in self._playing:
                 playing.memory = rollout["memory"][playing.module_id]
+            self._note_rows()
             for tracker, kept in zip(self.trackers, rollout["trackers"], strict=True):
                 tracker.set_state(kept)
             self._logger.set_state(rollout["metrics"])
@@ -612,6 +665,24 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
         """The players' modules."""
         return [(COMPONENT_RL_MODULE, self.module)]
+
+
+def passed_on(shares: Tensor, taken: Tensor, shared: Tensor) -> Tensor:
+    """Shares of a pool's members, of which those that are taken leave theirs to the others of their population.
+
+    Args:
+        shares: ``[groups, members]``.
+        taken: ``[groups, members]`` bool, who plays another agent of the group already.
+        shared: ``[members]`` bool, who may play several agents: the population.
+
+    Returns:
+        ``[groups, members]``; as they were where the whole population is taken.
+    """
+    free = shares * ~taken
+    heirs = free * shared
+    left = (shares * taken).sum(-1, keepdim=True)
+    total = heirs.sum(-1, keepdim=True)
+    return torch.where(total > 0, free + left * heirs / total.clamp(min=1e-12), shares)
 
 
 def _keeps_more_than_weights(module: Any) -> bool:

@@ -6,6 +6,7 @@ from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.coala import COALAConfig
 from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
+from rllib_reciprocator.batched.env_runner import passed_on
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS, is_which
 from rllib_reciprocator.models.distributions import Bernoulli
 from rllib_reciprocator.players import LearningModule
@@ -220,6 +221,30 @@ def test_a_pool_is_drawn_for_whole_groups_and_meta_episodes(build):
     assert not bool(beside[:, 1].any())
     result = algo.train()["env_runners"]
     assert set(result["pool"]["player_1"]) == {"player_1+pg", "coala"}
+
+
+def test_members_of_a_population_meet_each_other_and_never_themselves(build):
+    players = {"player_0": "coala", "player_1": {"pool": {"learner/pg": 0.4, "coala": 0.6}}}
+    algo = build(config(players, games=2048, inner=1, steps=1).meta(population=3))
+    ids = [[module_id for module_id, _ in each] for each in algo.config.alternatives()]
+    assert ids == [["coala_0", "coala_1", "coala_2"], ["player_1+pg", "coala_0", "coala_1", "coala_2"]]
+    (sample,) = algo.env_runner.sample()
+    first, second = sample.joint["members"][::4, 0].unbind(-1)
+    assert not bool((first + 1 == second).any())
+    naive = second == 0
+    assert float(naive.float().mean()) == pytest.approx(0.4, abs=0.08)
+    for member in range(3):
+        others = second[(first == member) & ~naive]
+        assert len(others.unique()) == 2
+        assert float((others == others.unique()[0]).float().mean()) == pytest.approx(0.5, abs=0.15)
+    assert {"coala_0", "coala_1", "coala_2"} <= set(algo.train()["learners"])
+
+
+def test_what_is_taken_goes_to_others_of_the_population():
+    shares, shared = torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([False, True, True, True])
+    taken = torch.tensor([[False, True, False, False]])
+    torch.testing.assert_close(passed_on(shares, taken, shared), torch.tensor([[0.4, 0.0, 0.4, 0.2]]))
+    assert torch.equal(passed_on(shares, shared[None], shared), shares)
 
 
 def test_streams_that_nobody_plays_are_left_out(build):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
@@ -12,6 +13,7 @@ from rllib_reciprocator.algorithms.coala.credit import Credit
 from rllib_reciprocator.batched.config import BatchedConfig
 from rllib_reciprocator.batched.losses import PPO_LOSS
 from rllib_reciprocator.batched.meta_episodes import MetaSettings
+from rllib_reciprocator.players import POOL
 
 COALA_PLAYER = "coala"
 
@@ -24,10 +26,13 @@ class COALASettings(MetaSettings):
         copies: Copies of a game in a group, in all of which the same learning players play.
         credit: What of later inner episodes an action is credited with: ``coala`` the sum over all copies of its
             group, ``mfos`` their mean, ``unaware`` the own copy's, ``myopic`` nothing.
+        population: How many players, with parameters of their own, ``coala`` stands for. With more than one none plays
+            two agents of a game: each meets the others, never itself.
         center: Whether credits have their mean over the other groups at the same step taken off, where others learn.
     """
 
     credit: Credit = "coala"
+    population: Annotated[int, Field(ge=1, le=64)] = 1
     center: bool = True
 
 
@@ -48,6 +53,7 @@ class COALAConfig(BatchedConfig):
     algorithms: ClassVar[Mapping[str, str]] = {**BatchedConfig.algorithms, COALA_PLAYER: PPO_LOSS}
     default_player = COALA_PLAYER
     meta_settings_class = COALASettings
+    meta_settings: COALASettings
     remembering = (COALA_PLAYER,)
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -87,6 +93,29 @@ class COALAConfig(BatchedConfig):
         if scale_advantages is not NotProvided:
             self.scale_advantages = scale_advantages
         return self
+
+    @override(BatchedConfig)
+    def written_players(self) -> Mapping[str, Any]:
+        """With a population, ``coala`` as its members: teams ``coala_0``, ``coala_1``, ..."""
+        size = self.meta_settings.population
+        if size == 1:
+            return self.player_mapping
+        teams = [f"team/{COALA_PLAYER}_{number}" for number in range(size)]
+
+        def written(player: Any) -> Any:
+            pool = player.get(POOL) if isinstance(player, Mapping) else {player: 1.0}
+            if not isinstance(pool, Mapping) or COALA_PLAYER not in pool:
+                return player
+            share = pool[COALA_PLAYER] / size
+            others = {name: each for name, each in pool.items() if name != COALA_PLAYER}
+            return {POOL: {**others, **dict.fromkeys(teams, share)}}
+
+        return {key: written(player) for key, player in self.player_mapping.items()}
+
+    @override(BatchedConfig)
+    def draws_distinct_members(self) -> bool:
+        """Whether there is a population, whose members meet each other and never themselves."""
+        return self.meta_settings.population > 1
 
     @override(BatchedConfig)
     def get_default_learner_class(self) -> type:
