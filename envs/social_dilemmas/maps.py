@@ -26,6 +26,13 @@ CLEANUP_MEDIUM = """
 @RR0   BB@
 @@@@@@@@@@"""
 
+# The grid of Meulemans et al. (2025): the river, room to start in, the orchard.
+CLEANUP_LITE = """
+RPPPB
+RPPPB
+RPPPB
+RPPPB"""
+
 # The map of SSD: 119 river cells, 56 of them dirty, 12 of a stream, 103 of the orchard, 10 to start on.
 CLEANUP_FULL = """
 @@@@@@@@@@@@@@@@@@

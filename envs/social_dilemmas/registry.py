@@ -147,6 +147,11 @@ _GAMES = {
             {"map": "small"},
         ),
         GameSpec(
+            "cleanup_lite_v0",
+            "social_dilemmas.cleanup_lite:CleanupLite",
+            "CleanUp-lite for two players on 5x4 cells: apples grow only while somebody walks over the waste.",
+        ),
+        GameSpec(
             "escape_room_v0",
             "social_dilemmas.escape_room:EscapeRoom",
             "Escape Room for N players: the door is open while enough of them pay to pull levers.",

@@ -33,6 +33,8 @@ class OneHotLinear(nn.Module):
 
     _offsets: Tensor
     _one_hot: Tensor
+    # Whether classes are written out always: networks that are computed side by side have no sum over rows of a table.
+    writes_out = False
 
     def __init__(self, cells: int, classes: int, outputs: int) -> None:
         """Initialises as ``torch.nn.Linear`` with an input a cell, as many as are not zero.
@@ -52,7 +54,7 @@ class OneHotLinear(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """``[rows, *shape]`` integers -> ``[rows, outputs]``."""
         classes = obs.flatten(1).int()
-        if torch.is_grad_enabled() and self.weight.requires_grad:
+        if self.writes_out or (torch.is_grad_enabled() and self.weight.requires_grad):
             # The gradient of the sum below is many small additions; that of a product is one large product.
             one_hot = self._one_hot.index_select(0, classes.flatten())
             return torch.addmm(self.bias, one_hot.view(len(classes), -1), self.weight)

@@ -19,6 +19,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS, Network, is_which
+from rllib_reciprocator.models.class_encoder import OneHotLinear
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.models.settings import ModelSettings
 from rllib_reciprocator.typed_settings import LARGEST_RATE, Settings, Share
@@ -112,10 +113,18 @@ class _Tables:
 
     def __call__(self, parameters: Parameters, obs: Tensor) -> tuple[Tensor, Tensor]:
         """``[groups, rows, *obs_shape]`` -> logits ``[groups, rows, outputs]`` and values ``[groups, rows]``."""
-        logits = parameters["logits"]
-        which = is_which(obs.flatten(0, 1), self.observations).to(logits.dtype).unflatten(0, obs.shape[:2])
+        which = self._which(parameters, obs)
         values = which @ parameters["values"] if self.critic else which.new_zeros(*which.shape[:2], 1)
-        return which @ logits, values[..., 0]
+        return which @ parameters["logits"], values[..., 0]
+
+    def logits(self, parameters: Parameters, obs: Tensor) -> Tensor:
+        """The logits alone."""
+        return self._which(parameters, obs) @ parameters["logits"]
+
+    def _which(self, parameters: Parameters, obs: Tensor) -> Tensor:
+        """Which observation each row is, one-hot, ``[groups, rows, S]``."""
+        which = is_which(obs.flatten(0, 1), self.observations)
+        return which.to(parameters["logits"].dtype).unflatten(0, obs.shape[:2])
 
 
 class _Networks:
@@ -125,6 +134,9 @@ class _Networks:
         self.build = build
         # Into which each group's parameters are put.
         self.template = build()
+        for module in self.template.modules():
+            if isinstance(module, OneHotLinear):
+                module.writes_out = True
 
     def begin(self, groups: int, generator: torch.Generator) -> Parameters:
         """Networks of that many groups."""
@@ -138,13 +150,17 @@ class _Networks:
 
     def __call__(self, parameters: Parameters, obs: Tensor) -> tuple[Tensor, Tensor]:
         """``[groups, rows, *obs_shape]`` -> logits ``[groups, rows, outputs]`` and values ``[groups, rows]``."""
+        return self._side_by_side(parameters, obs, of="logits_and_values")
 
-        def of_one(own: Parameters, rows: Tensor) -> tuple[Tensor, Tensor]:
-            return functional_call(self.template, own, (rows,))
+    def logits(self, parameters: Parameters, obs: Tensor) -> Tensor:
+        """The logits alone."""
+        return self._side_by_side(parameters, obs, of="logits")
 
-        # Seen by autograd even where nothing is learned: layers have another way then that cannot be stacked.
-        with torch.enable_grad():
-            return vmap(of_one)(parameters, obs)
+    def _side_by_side(self, parameters: Parameters, obs: Tensor, of: str) -> Any:
+        def of_one(own: Parameters, rows: Tensor) -> Any:
+            return functional_call(self.template, own, (rows, of))
+
+        return vmap(of_one)(parameters, obs)
 
 
 class _ActorCritic(nn.Module):
@@ -155,10 +171,15 @@ class _ActorCritic(nn.Module):
         self.actor = Network(space, outputs, settings)
         self.critic = Network(space, 1, settings) if critic else None
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """``[rows, *obs_shape]`` -> logits ``[rows, outputs]`` and values ``[rows]``, zero without a critic."""
+    def forward(self, obs: Tensor, of: str) -> Any:
+        """``[rows, *obs_shape]`` -> ``logits``, or ``logits_and_values``.
+
+        Logits are ``[rows, outputs]``, values ``[rows]`` and zero without a critic.
+        """
         batch = {Columns.OBS: obs}
         logits = self.actor.head(self.actor.encode(batch))
+        if of == "logits":
+            return logits
         if self.critic is None:
             return logits, torch.zeros_like(logits[:, 0])
         return logits, self.critic.head(self.critic.encode(batch))[:, 0]
@@ -211,7 +232,7 @@ class LearningModule(NothingToAverage, TorchRLModule):
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """One step of all games."""
-        logits, _ = self._outputs(self._parameters_now, batch[Columns.OBS].unflatten(0, (-1, self.copies)))
+        logits = self._outputs.logits(self._parameters_now, batch[Columns.OBS].unflatten(0, (-1, self.copies)))
         return {Columns.ACTION_DIST_INPUTS: logits.detach().flatten(0, 1)}
 
     @torch.enable_grad()

@@ -14,6 +14,7 @@ VARIANTS = [(game_id, {"num_steps": 32}) for game_id in social_dilemmas.game_ids
     ("cleanup_v0", {"map": "medium", "num_agents": 3, "view": "map", "num_steps": 8}),
     ("cleanup_v0", {"map": "full", "num_steps": 8}),
     ("cleanup_v0", {"map": "melting_pot", "freeze_steps": 3, "num_steps": 30}),
+    ("cleanup_lite_v0", {"num_agents": 3, "zap_chance": 1.0, "num_steps": 20}),
     ("harvest_v0", {"map": "full", "num_steps": 8}),
     ("harvest_v0", {"map": "melting_pot", "num_steps": 30}),
     ("matrix_grid_v0", {"map": "melting_pot", "num_agents": 5, "num_steps": 30, "freeze_steps": 4}),
