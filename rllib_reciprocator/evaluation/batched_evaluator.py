@@ -14,7 +14,7 @@ from torch import Tensor
 from rllib_reciprocator.batched import BatchedConfig, BatchedEnvRunner, Sample
 from rllib_reciprocator.evaluation.film import Film
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
-from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
+from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions, cooperation_in_context
 from rllib_reciprocator.evaluation.trace import step_rows
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
@@ -186,6 +186,16 @@ class BatchedEvaluator:
                 if not isinstance(module.unwrapped(), AxelrodModule | LearningModule)
             }
         )
+
+    def policy_in_context(self, episodes: int = 2000) -> pd.DataFrame | None:
+        """How often players cooperated after each last joint action; see :meth:`Evaluator.policy_in_context`."""
+        runner = self._runner(episodes)
+        inner = runner.config.inner_episodes()
+        if inner == 1 or runner.game.payoffs is None or runner.game.num_agents != 2:
+            return None
+        samples = runner.sample(num_episodes=episodes, explore=self.explore)
+        played = torch.cat([sample.joint["actions"].unflatten(1, (inner, -1)) for sample in samples])
+        return cooperation_in_context(played, runner.game.agents)
 
 
 def episode_figures(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:

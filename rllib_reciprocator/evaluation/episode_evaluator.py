@@ -227,6 +227,9 @@ class EpisodeEvaluator:
             {agent: runner.module[runner.config.policy_mapping_fn(agent, episode)] for agent in game.agents}
         )
 
+    def policy_in_context(self, episodes: int = 2000) -> None:
+        """None: on RLlib's own env runners nobody learns between inner episodes."""
+
 
 def _guest_or(guests: dict[Any, str], others: Any, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
     return guests.get(agent_id) or others(agent_id, episode, **kwargs)

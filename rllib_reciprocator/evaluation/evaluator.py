@@ -46,6 +46,12 @@ class Evaluator(Protocol):
         None where a game is not a matrix game for two.
         """
 
+    def policy_in_context(self, episodes: int = 2000) -> pd.DataFrame | None:
+        """How often players cooperated after each last joint action, by inner episode (:func:`cooperation_in_context`).
+
+        None where a game is not a matrix game for two, or nobody learns between inner episodes.
+        """
+
 
 def open_evaluator(
     checkpoint: str | Path, players: Mapping[str, str] | None = None, *, seed: int | None = None, explore: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,6 +30,29 @@ def cooperation_by_last_actions(modules: Mapping[str, Any]) -> pd.DataFrame:
     """
     rows = {agent: _probabilities(module)[:, 0].tolist() for agent, module in modules.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(LAST_ACTIONS))
+
+
+def cooperation_in_context(actions: Tensor, agents: Sequence[str]) -> pd.DataFrame:
+    """How often players of a matrix game for two cooperated after each last joint action, in each inner episode.
+
+    Args:
+        actions: ``[meta-episodes, inner episodes, T, 2]`` int64.
+        agents: Names of the two.
+
+    Returns:
+        A row an agent and inner episode; a column for each of ``LAST_ACTIONS``, not a number where it did not happen.
+    """
+    last = torch.cat([torch.full_like(actions[:, :, :1], -1), actions[:, :, :-1]], 2)
+    rows = {}
+    for index, agent in enumerate(agents):
+        own, other = last[..., index], last[..., 1 - index]
+        after = torch.where(own < 0, 0, 1 + 2 * own + other)
+        for number in range(actions.shape[1]):
+            happened = torch.nn.functional.one_hot(after[:, number].flatten(), len(LAST_ACTIONS)).float()
+            cooperated = (actions[:, number, :, index].flatten() == 0).float()
+            rows[agent, number] = ((cooperated @ happened) / happened.sum(0)).tolist()
+    index_of_rows = pd.MultiIndex.from_tuples(rows, names=["agent", "inner episode"])
+    return pd.DataFrame(list(rows.values()), index=index_of_rows, columns=list(LAST_ACTIONS))
 
 
 def _probabilities(module: Any) -> Tensor:

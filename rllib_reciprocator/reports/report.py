@@ -11,12 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jinja2 import Environment, select_autoescape
 from markupsafe import Markup
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
 from rllib_reciprocator.evaluation.evaluator import Evaluator, open_evaluator
 from rllib_reciprocator.evaluation.film import gif
@@ -35,6 +37,7 @@ from rllib_reciprocator.experiments.figures import (
 )
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.results import differing
+from rllib_reciprocator.metric_names import INNER_EPISODES, REWARD_PER_STEP
 from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
 from rllib_reciprocator.reports.runs import Group, read_groups
 
@@ -76,7 +79,8 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
     problems = [problem for group in groups for trial in group.trials for problem in trial.problems]
     evaluators = _evaluators(groups, seed, problems)
     curves = _curves(groups, axis)
-    sections = [*curves[:1], *_films(evaluators, problems), *curves[1:], *_policies(evaluators), *_settings(groups)]
+    played = [*_inner_episodes(groups), *_policies(evaluators), *_contexts(evaluators)]
+    sections = [*curves[:1], *_films(evaluators, problems), *curves[1:], *played, *_settings(groups)]
     page = Environment(autoescape=select_autoescape(default=True)).from_string(
         (files(__package__) / "report.html").read_text(encoding="utf-8")
     )
@@ -181,6 +185,52 @@ def _policies(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
     drawing.update_xaxes(title_text="last joint action, one's own first")
     note = "Of the last checkpoint's players (memories empty, balances zero). CD: I cooperated, the other defected."
     return [Section("Policies", note, _drawn(drawing))]
+
+
+def _inner_episodes(groups: Sequence[Group]) -> list[Section]:
+    """What every agent got a step in each inner episode of a meta-episode, in the last iteration."""
+    drawing = go.Figure()
+    for group in groups:
+        found: dict[str, dict[int, list[float]]] = {}
+        for trial in group.trials:
+            for agent, of_agent in trial.results[-1].get("env_runners", {}).get(INNER_EPISODES, {}).items():
+                for number, value in of_agent[REWARD_PER_STEP].items():
+                    found.setdefault(agent, {}).setdefault(int(number), []).append(value)
+        for agent, by_number in found.items():
+            numbers = sorted(by_number)
+            label = agent if len(groups) == 1 else f"{group.name}: {agent}"
+            colour = PALETTE[len(drawing.data) % len(PALETTE)]
+            means = [mean_and_half_width(np.array(by_number[number]))[0] for number in numbers]
+            drawing.add_trace(go.Scatter(x=numbers, y=means, name=label, line={"color": colour}))
+    if not drawing.data:
+        return []
+    drawing.update_layout(height=360, **LAYOUT)
+    drawing.update_yaxes(title_text="reward of a step")
+    drawing.update_xaxes(title_text="inner episode")
+    note = "Of the last iteration, means over trials. Players learner/.. learn after each one."
+    return [Section("Inner episodes", note, _drawn(drawing))]
+
+
+def _contexts(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
+    """How often players cooperated after each last joint action, in each inner episode."""
+    found = [(group, evaluator.policy_in_context()) for group, evaluator in evaluators]
+    parts = [
+        (agent if len(found) == 1 else f"{group.name}: {agent}", rows.droplevel("agent"))
+        for group, frame in found
+        if frame is not None
+        for agent, rows in frame.groupby("agent")
+    ]
+    if not parts:
+        return []
+    drawing = make_subplots(1, len(parts), subplot_titles=[name for name, _ in parts])
+    for column, (_, rows) in enumerate(parts, 1):
+        scale = {"zmin": 0, "zmax": 1, "colorscale": "Greens", "showscale": column == len(parts)}
+        drawing.add_trace(go.Heatmap(x=list(LAST_ACTIONS), y=list(rows.index), z=rows.to_numpy(), **scale), 1, column)
+        drawing.update_yaxes(autorange="reversed", row=1, col=column)
+    drawing.update_yaxes(title_text="inner episode", col=1)
+    drawing.update_layout(height=360, **LAYOUT)
+    note = "How often they cooperated in play, by the last joint action, their own first, and by inner episode."
+    return [Section("Policies in context", note, _drawn(drawing))]
 
 
 def _settings(groups: Sequence[Group]) -> list[Section]:
