@@ -170,8 +170,8 @@ def _learning_settings(config: BatchedConfig, game: BatchedGame, player: Player)
     if settings.networks is None and few is None:
         raise ValueError(f"{at}: missing; {config.env} has too many observations for a table")
     if settings.networks is not None:
-        if settings.networks.use_gru or settings.networks.vf_share_layers:
-            raise ValueError(f"{at}: use_gru and vf_share_layers are for players that the algorithm trains")
+        if settings.networks.use_gru or settings.networks.use_lru or settings.networks.vf_share_layers:
+            raise ValueError(f"{at}: use_gru, use_lru and vf_share_layers are for players that the algorithm trains")
         _check_networks(config.env, settings.networks.model_dump(), game, at)
     return {"learning": settings.model_dump(), "copies": config.group_size(), OBSERVATIONS: few}
 
@@ -179,7 +179,7 @@ def _learning_settings(config: BatchedConfig, game: BatchedGame, player: Player)
 def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
     """The module of a player that learns."""
     networks = _networks(config, player)
-    specs.with_memory |= bool(networks.get("use_gru") or networks.get("use_lstm"))
+    specs.with_memory |= any(networks.get(name) for name in ("use_gru", "use_lru", "use_lstm"))
     remembers = player.algorithm in config.remembering
     settings: dict[str, Any] = {
         "num_balances": 0,

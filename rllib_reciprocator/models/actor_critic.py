@@ -16,6 +16,7 @@ from torch.nn import functional
 from rllib_reciprocator.models.class_encoder import ClassEncoder, num_classes
 from rllib_reciprocator.models.distributions import distribution_for, with_exploration
 from rllib_reciprocator.models.encoder import Encoder
+from rllib_reciprocator.models.memory import made_memory
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
 BALANCE = "influence_balance"
@@ -89,8 +90,8 @@ class Network(nn.Module):
             embedding = config["embedding_size"]
             self.encoder = ClassEncoder(shape, classes, beside, filters, embedding, hiddens, activation)
         width = self.encoder.width
-        self.memory = nn.GRU(width, config["gru_cell_size"], batch_first=True) if config["use_gru"] else None
-        self.width = config["gru_cell_size"] if config["use_gru"] else width
+        self.memory = made_memory(width, config)
+        self.width = width if self.memory is None else self.memory.width
         self.head = nn.Linear(self.width, outputs)
         initialize_head(self.head, config)
         self.balance_scale = config.get("balance_scale", 1.0)
@@ -115,21 +116,12 @@ class Network(nn.Module):
         if self.memory is None:
             return features
         features = features.unflatten(0, (len(batch[IS_FIRST]), -1))
-        if memory is None:
-            return self.memory(features)[0].flatten(0, 1)
-        keep = (~batch[IS_FIRST]).to(features.dtype)[..., None]
-        weights = self.memory.all_weights[0]
-        steps = []
-        for seen, kept in zip(features.unbind(1), keep.unbind(1), strict=True):
-            memory = torch.gru_cell(seen, memory * kept, *weights)
-            steps.append(memory)
-        return torch.stack(steps, 1).flatten(0, 1)
+        return self.memory.over(features, memory, batch[IS_FIRST]).flatten(0, 1)
 
     def step(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One step of each row: features ``[rows, width]`` and memory ``[rows, cell]`` to the same of the next."""
         assert self.memory is not None
-        memory = torch.gru_cell(features, memory, *self.memory.all_weights[0])
-        return memory, memory
+        return self.memory.step(features, memory)
 
 
 def initialize_head(head: nn.Linear, config: Mapping[str, Any]) -> None:
@@ -146,10 +138,11 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of 3x3
     convolutions: circular ones on planes; plain ones, which may be pairs with a stride, on maps of classes, which
     ``embedding_size`` numbers stand for), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and
-    ``gru_cell_size`` (a memory after them), ``vf_share_layers`` (one network with two heads),
-    ``head_fcnet_kernel_initializer`` and ``head_fcnet_bias_initializer`` (``zeros_`` for policies that begin even, and
-    values of zero), ``one_hot`` (in games with a few observations: which of them it is, as a row of one-hot numbers),
-    ``num_balances`` (0, or N - 1 for a policy that has to do with its
+    ``gru_cell_size``, or ``use_lru`` and ``lru_cell_size`` for linear recurrent units (a memory after them),
+    ``vf_share_layers`` (one network with two heads), ``head_fcnet_kernel_initializer`` and
+    ``head_fcnet_bias_initializer`` (``zeros_`` for policies that begin even, and values of zero), ``one_hot`` (in games
+    with a few observations: which of them it is, as a row of one-hot numbers), ``num_balances`` (0, or N - 1 for a
+    policy that has to do with its
     influence balance) with ``balance_scale`` and ``balance_use``: it ``observes`` the balance, which joins after the
     convolutions as ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own
     features with a loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance.
@@ -177,7 +170,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
         self.plays_whole_episodes = config.get(WHOLE_EPISODES, True)
         memories = (MEMORY,) if shared or self.plays_whole_episodes else (MEMORY, CRITIC_MEMORY)
-        self.memories = memories if config["use_gru"] else ()
+        self.memories = memories if self.actor.memory is not None else ()
         self.register_buffer("epsilon", torch.zeros(()) if config.get(EXPLORES) else None)
 
     @property
@@ -187,7 +180,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """Empty memories, if there are any."""
-        return {name: torch.zeros(self.model_config["gru_cell_size"]) for name in self.memories}
+        return {name: torch.zeros(self.actor.memory.cell) for name in self.memories if self.actor.memory is not None}
 
     def train(self, mode: bool = True) -> ActorCriticModule:
         """Notes the mode and leaves the layers alone: none of them acts otherwise in training.

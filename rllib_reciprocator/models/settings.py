@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from typing_extensions import Self
 
 from rllib_reciprocator.typed_settings import WIDEST, Settings, Width
 
@@ -33,10 +34,19 @@ class ModelSettings(Settings):
     fcnet_activation: Literal["relu", "tanh", "silu", "linear"] = "relu"
     use_gru: bool = False
     gru_cell_size: Annotated[int, Field(ge=1, le=8192)] = 32
+    use_lru: bool = False
+    lru_cell_size: Annotated[int, Field(ge=1, le=8192)] = 32
     vf_share_layers: bool = False
     head_fcnet_kernel_initializer: Literal["zeros_"] | None = None
     head_fcnet_bias_initializer: Literal["zeros_"] | None = None
     one_hot: bool = False
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        """A network has one memory."""
+        if self.use_gru and self.use_lru:
+            raise ValueError("use_gru and use_lru: a network has one memory")
+        return self
 
 
 def _settings_of_rllib() -> dict[str, Any]:

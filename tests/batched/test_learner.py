@@ -14,6 +14,8 @@ from tests.games import COUNTDOWN
 MODELS = {
     "MLP": {"fcnet_hiddens": [8]},
     "GRU": {"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6},
+    "LRU": {"fcnet_hiddens": [8], "use_lru": True, "lru_cell_size": 6},
+    "shared": {"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6, "vf_share_layers": True},
     "RLlib's MLP": {"model": "rllib", "fcnet_hiddens": [8]},
     "RLlib's LSTM": {"model": "rllib", "fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 6},
     "RLlib's LSTMs": {"model": "rllib", "use_lstm": True, "lstm_cell_size": 6, "vf_share_layers": False},
