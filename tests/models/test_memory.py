@@ -66,17 +66,16 @@ def test_steps_are_what_a_pass_over_the_whole_gives(kind):
 
 
 def test_linear_units_train_on_long_contexts():
-    """What is to be told at the end was seen at the start, before 200 steps of nothing."""
+    """Which of two coins it is, from 1,000 throws of which no single one tells much."""
     torch.manual_seed(0)
-    memory, head = LinearRecurrentMemory(2, 16), torch.nn.Linear(16, 1)
+    memory, head = LinearRecurrentMemory(1, 16), torch.nn.Linear(16, 1)
     optimizer = torch.optim.Adam([*memory.parameters(), *head.parameters()], lr=0.01)
-    for _ in range(100):
-        features = torch.zeros(32, 200, 2)
-        told = torch.randint(2, (32,)).float()
-        features[:, 0, 0] = 2 * told - 1
-        guess = head(memory.over(features, None, None)[:, -1])[:, 0]
+    for _ in range(25):
+        told = torch.randint(2, (64,)).float()
+        heads = torch.rand(64, 1000) < (0.45 + 0.1 * told)[:, None]
+        guess = head(memory.over(2.0 * heads[..., None].float() - 1.0, None, None)[:, -1])[:, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(guess, told)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(((guess > 0) == (told > 0.5)).float().mean()) > 0.9
+    assert float(((guess > 0) == (told > 0.5)).float().mean()) > 0.85
