@@ -151,6 +151,8 @@ def test_figures_that_the_page_on_results_names_are_there(run):
             name = name.replace("J_on_I", "player_0_on_player_1").replace("I_towards_J", "player_0_towards_player_1")
             name = name.replace("I_to_J", "player_0_to_player_1").replace("ACTION", "cooperate")
             learner = "LIO" if name.startswith("learners/incentives") else run
+            if "inner_episodes" in name:
+                learner, name = "COALA", name.replace("/K", "/0")
             entry = {"run": learner, "env": "ipd_v0", "stop": {name: 1.0}, "config": config}
             check(typed("x", entry, "page"), "page")
 

@@ -16,7 +16,13 @@ from rllib_reciprocator.batched import BatchedConfig
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, SOCIAL
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
-from rllib_reciprocator.metric_names import INCENTIVES, INCENTIVES_BY_ACTION, OUTCOMES, REWARD_PER_STEP
+from rllib_reciprocator.metric_names import (
+    INCENTIVES,
+    INCENTIVES_BY_ACTION,
+    INNER_EPISODES,
+    OUTCOMES,
+    REWARD_PER_STEP,
+)
 from rllib_reciprocator.ray_internals import flatten_dict
 from social_dilemmas.batched_game import BatchedGame
 from social_dilemmas.registry import did_you_mean
@@ -154,6 +160,9 @@ def _of_env_runners(config: AlgorithmConfig) -> Iterable[str]:
     # Equality is not defined where rewards may be negative.
     yield from (f"social/{name}" for name in SOCIAL if name != "equality" or game.reward_range[0] >= 0)
     yield "pool/*"
+    inner = config.inner_episodes() if isinstance(config, BatchedConfig) else 1
+    for name in (REWARD_PER_STEP, *_outcomes(game)) if inner > 1 else ():
+        yield from (f"{INNER_EPISODES}/{agent}/{name}/{number}" for agent in agents for number in range(inner))
     for first, second in permutations(agents, 2):
         yield from (f"{name}/{first}_on_{second}" for name in BY_PAIR[:2])
         yield f"{BY_PAIR[2]}/{first}_towards_{second}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import social_dilemmas
+from rllib_reciprocator.algorithms.coala.config import COALASettings
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.batched import BatchedConfig
@@ -17,6 +18,7 @@ from rllib_reciprocator.intrinsic import ReciprocitySettings
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.models.settings import ModelSettings
+from rllib_reciprocator.players import LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, assign
 from rllib_reciprocator.players.scripted import STRATEGIES
 
@@ -36,6 +38,8 @@ def settings_page() -> str:
     reciprocity = described(ReciprocatorConfig.reciprocity)
     training = described(BatchedConfig.training) | described(BatchedConfig.env_runners)
     experiment = described(Experiment, "Attributes")
+    about_meta = described(COALASettings, "Attributes")
+    learning = described(LearningSettings, "Attributes")
     parts = [
         "# Settings",
         "This page is made from the code that checks settings. Keys that are not known are errors.",
@@ -57,6 +61,12 @@ def settings_page() -> str:
         f"With RLlib's own algorithms (`run: PPO`, `APPO`, `IMPALA`): {_listed(sorted(SETTINGS))}.",
         _table((name, _default(field), reciprocity[name]) for name, field in _fields(ReciprocitySettings)),
         *_intrinsic_rewards(),
+        "## `config.meta`",
+        "Where somebody learns between inner episodes; `run: COALA` has more of them.",
+        _table((name, _default(field), about_meta[name]) for name, field in _fields(COALASettings)),
+        "## `config.learning_players`",
+        "By NAME of a player `learner/NAME`, beside `pg` and `a2c`: how it learns inside the environment.",
+        _table((field.alias or name, _default(field), learning[name]) for name, field in _fields(LearningSettings)),
         "## `config.model_config`",
         "Of the algorithms on the batched engine, `model: actor_critic`; `model: rllib` takes RLlib's"
         " `DefaultModelConfig` instead. " + _markdown(_paragraphs(ActorCriticModule)[1]),
