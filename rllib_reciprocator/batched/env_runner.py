@@ -285,12 +285,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             length, count = inner * self.game.horizon, math.ceil(num_episodes / (inner * self.num_envs))
         elif num_timesteps is not None:
             count = math.ceil(num_timesteps / (length * self.num_envs))
+        # Where there are meta-episodes no inner episode ends early, and samples go on from one to the next.
+        afresh = num_episodes is not None or (whole and self._inner_episodes == 1)
         samples = []
         for number in range(count):
-            if whole or (force_reset and number == 0):
+            if afresh or (force_reset and number == 0):
                 self.start_over()
             samples.append(self.play(length, explore, only_first=whole and self._inner_episodes == 1))
-        if whole:
+        if afresh:
             self.start_over()
         make_callback(
             "on_sample_end",

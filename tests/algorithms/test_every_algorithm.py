@@ -92,6 +92,23 @@ def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name, learners, frag
     assert_same_weights(whole, resumed)
 
 
+def test_others_may_learn_inside_the_environment(build, name):
+    """They learn from one inner episode to the next, and start afresh after the last."""
+    a_config = config(name)
+    players = {"player_0": a_config.default_player, "player_1": "learner/pg"}
+    algo = build(a_config.players(players).meta(inner_episodes=3, copies=8))
+    module = algo.env_runner.module["player_1"].unwrapped()
+    logits = []
+    learn = module.learn
+    module.learn = lambda *episode: (logits.append(module.learned()["parameters"]["logits"]), learn(*episode))
+    for _ in range(4):
+        result = algo.train()
+    assert all(np.isfinite(value) for _, _, value in figures(result))
+    assert len(logits) >= 4
+    fresh = [not bool(each.any()) for each in logits]
+    assert fresh == [number % 3 == 0 for number in range(len(logits))]
+
+
 def test_has_a_tuned_example_and_a_dilemma_beside_it(name):
     """Somebody may run it at once, and compare it with naive learners in the same game."""
     tuned = [read_file(str(examples.path(each)))[0] for each in examples.names()]
