@@ -261,9 +261,16 @@ def test_streams_that_nobody_plays_are_left_out(build):
         assert all(bool(each[Columns.LOSS_MASK].all()) for each in rows)
 
 
-@pytest.mark.parametrize("players", [None, {"player_0": "coala", "player_1": {"player": "ppo"}}])
-def test_two_learners_learn_as_one(build, players):
-    one, two = build(config(players)), build(config(players, learners=2))
+def test_two_learners_learn_as_one(build):
+    players = {"player_0": "coala", "player_1": "ppo", "player_2": "learner/pg"}
+    one, two = (
+        build(
+            config(players, learners=learners).environment(
+                "public_goods_v0", env_config={"num_agents": 3, "num_steps": 5}
+            )
+        )
+        for learners in (0, 2)
+    )
     for algo in (one, two):
         algo.train()
     assert_same_weights(one, two, atol=2e-5)
