@@ -263,14 +263,10 @@ def test_streams_that_nobody_plays_are_left_out(build):
 
 def test_two_learners_learn_as_one(build):
     players = {"player_0": "coala", "player_1": "ppo", "player_2": "learner/pg"}
-    one, two = (
-        build(
-            config(players, learners=learners).environment(
-                "public_goods_v0", env_config={"num_agents": 3, "num_steps": 5}
-            )
-        )
-        for learners in (0, 2)
-    )
+    configs = [config(players, learners=learners).environment("public_goods_v0") for learners in (0, 2)]
+    for each in configs:
+        each.env_config = {"num_agents": 3, "num_steps": 5}
+    one, two = map(build, configs)
     for algo in (one, two):
         algo.train()
     assert_same_weights(one, two, atol=2e-5)
