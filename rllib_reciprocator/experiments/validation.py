@@ -24,7 +24,7 @@ from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
 from rllib_reciprocator.experiments.ranges import SCHEDULED, check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
-from rllib_reciprocator.models.settings import model_settings_class
+from rllib_reciprocator.models.settings import ModelSettings, model_settings_class
 from rllib_reciprocator.players import RECIPROCITY, LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
 from rllib_reciprocator.ray_internals import DEPRECATED_VALUE, env_creator
@@ -297,6 +297,10 @@ def _check_own(settings: dict[str, Any], config: AlgorithmConfig) -> None:
     given = {key: settings.get(key, {}) for key in models}
     for name, player in settings.get("learning_players", {}).items():
         key = f"learning_players.{name}"
+        if not isinstance(player, dict):
+            raise UserError(f"config.{key}: {player!r} is not a mapping")
+        if isinstance(player.get("model_config"), dict):
+            models[f"{key}.model_config"], given[f"{key}.model_config"] = ModelSettings, player["model_config"]
         models[key], given[key] = LearningSettings, player
     for key, model in models.items():
         try:
@@ -304,4 +308,4 @@ def _check_own(settings: dict[str, Any], config: AlgorithmConfig) -> None:
         except ValidationError as error:
             names = {field.alias or name for name, field in model.model_fields.items()}
             path, problem = explain(error, names - ({"model"} if not ours else set()))
-            raise UserError(f"config.{key}.{path}: {problem}") from None
+            raise UserError(f"config.{f'{key}.{path}' if path else key}: {problem}") from None

@@ -312,6 +312,11 @@ def test_what_cannot_be_is_refused(changes, message):
         config(**changes).validate()
 
 
+def test_members_of_a_population_have_no_settings_of_their_own():
+    with pytest.raises(ValueError, match=r"players.player_0: with meta.population coala has no settings of its own"):
+        config({"player_0": {"player": "coala", "lr": 0.1}, "player_1": "learner/pg"}).meta(population=2).validate()
+
+
 def test_games_that_end_early_and_fragments_are_refused():
     with pytest.raises(ValueError, match="inner episodes are of one length"):
         COALAConfig().environment("escape_room_v0").validate()

@@ -102,7 +102,9 @@ class COALAConfig(BatchedConfig):
             return self.player_mapping
         teams = [f"team/{COALA_PLAYER}_{number}" for number in range(size)]
 
-        def written(player: Any) -> Any:
+        def written(key: str, player: Any) -> Any:
+            if isinstance(player, Mapping) and player.get("player") == COALA_PLAYER:
+                raise ValueError(f"players.{key}: with meta.population {COALA_PLAYER} has no settings of its own")
             pool = player.get(POOL) if isinstance(player, Mapping) else {player: 1.0}
             if not isinstance(pool, Mapping) or COALA_PLAYER not in pool:
                 return player
@@ -110,7 +112,7 @@ class COALAConfig(BatchedConfig):
             others = {name: each for name, each in pool.items() if name != COALA_PLAYER}
             return {POOL: {**others, **dict.fromkeys(teams, share)}}
 
-        return {key: written(player) for key, player in self.player_mapping.items()}
+        return {key: written(key, player) for key, player in self.player_mapping.items()}
 
     @override(BatchedConfig)
     def draws_distinct_members(self) -> bool:
