@@ -524,6 +524,9 @@ class BatchedConfig(PPOConfig):
             raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
         for player in self.assigned_players:
             for each, _ in player.alternatives:
+                if each.intrinsic and game.num_agents == 1:
+                    name = next(iter(each.intrinsic))
+                    raise ValueError(f"players.{player.agent}: {name} is towards others, and {self.env} has one agent")
                 clips = each.settings.get("grad_clip", self.grad_clip) is not None
                 if each.learns and self.loss_of(each) != PPO_LOSS and clips and self.grad_clip_by != "global_norm":
                     raise ValueError("grad_clip_by: only global_norm, for players that learn by policy gradients")

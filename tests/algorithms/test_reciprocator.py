@@ -232,7 +232,12 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, setti
             np.testing.assert_array_equal(runner.get_state()[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("env", social_dilemmas.game_ids())
+def test_nobody_reciprocates_alone():
+    with pytest.raises(ValueError, match="players.player_0: reciprocity is towards others, and centralized_v0 has one"):
+        ReciprocatorConfig().environment("centralized_v0").validate()
+
+
+@pytest.mark.parametrize("env", [env for env in social_dilemmas.game_ids() if env != "centralized_v0"])
 @pytest.mark.parametrize("sees", ["state", "observations", "own"])
 @pytest.mark.parametrize("influence", ["reward", "counterfactual", "value"])
 def test_learned_estimators_play_every_game(build, env, sees, influence):
