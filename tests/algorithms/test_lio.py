@@ -346,10 +346,9 @@ def test_two_learners_learn_as_one(build):
     assert any(key.startswith("player_2") for key in moved)
 
 
-@pytest.mark.parametrize("learners", [0, 2])
-def test_a_run_that_reuses_samples_goes_on_bit_by_bit(build, tmp_path, learners):
+def test_a_run_that_reuses_samples_goes_on_bit_by_bit(build, tmp_path):
     def fresh():
-        return build(config(reuse_samples=True, learners=learners))
+        return build(config(reuse_samples=True))
 
     whole = fresh()
     whole.train()

@@ -233,7 +233,9 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, setti
 
 
 def test_nobody_reciprocates_alone():
-    with pytest.raises(ValueError, match="players.player_0: reciprocity is towards others, and centralized_v0 has one"):
+    with pytest.raises(
+        ValueError, match=r"players.player_0: reciprocity is towards others, and centralized_v0 has one"
+    ):
         ReciprocatorConfig().environment("centralized_v0").validate()
 
 
