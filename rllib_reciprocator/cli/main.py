@@ -282,8 +282,8 @@ def tournament(
     entrants: Annotated[
         list[str],
         typer.Argument(
-            help="A checkpoint's or run's folder (#AGENT after it for one of its players), scripted/STRATEGY or"
-            " axelrod/STRATEGY; NAME= before it for another name."
+            help="A checkpoint's or run's folder (#AGENT after it for one of its players), scripted/STRATEGY,"
+            " axelrod/STRATEGY or learner/NAME; NAME= before it for another name."
         ),
     ],
     env: Annotated[str | None, typer.Option(help="The game; that of the first checkpoint if not given.")] = None,

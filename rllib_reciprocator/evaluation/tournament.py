@@ -21,7 +21,7 @@ from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.players import AXELROD, CHECKPOINT, SCRIPTED
+from rllib_reciprocator.players import AXELROD, CHECKPOINT, LEARNER, SCRIPTED
 
 # With more entrants the table is the ranking alone; the files have everything.
 MOST_COLUMNS = 6
@@ -88,8 +88,11 @@ class Tournament:
         seed = int(np.random.SeedSequence([self.seed, turn, *order]).generate_state(1)[0])
         players = {agent: entrant.player for agent, entrant in zip(self.agents, playing, strict=True)}
         runner = frozen_runner(self.config, players, episodes=games, seed=seed)
+        # Where somebody learns between inner episodes each of these counts as a game.
+        inner = runner.config.inner_episodes()
         found = [
-            episode_figures(runner.game, sample) for sample in runner.sample(num_episodes=games, explore=self.explore)
+            episode_figures(runner.game, sample.split(inner))
+            for sample in runner.sample(num_episodes=games, explore=self.explore)
         ]
         figures = {name: torch.cat([each[name] for each in found])[:games] for name in found[0]}
         rows = []
@@ -104,8 +107,8 @@ def enter(written: Sequence[str]) -> tuple[Entrant, ...]:
     """Entrants from what a command's arguments say.
 
     Args:
-        written: Each ``[NAME=]CHECKPOINT[#AGENT]``, ``[NAME=]scripted/STRATEGY`` or ``[NAME=]axelrod/STRATEGY``.
-            Without an agent all of a checkpoint's players that learned take part.
+        written: Each ``[NAME=]CHECKPOINT[#AGENT]``, ``[NAME=]scripted/STRATEGY``, ``[NAME=]axelrod/STRATEGY``
+            or ``[NAME=]learner/NAME``. Without an agent all of a checkpoint's players that learned take part.
 
     Raises:
         UserError: If a checkpoint cannot be read, or two have the same name.
@@ -114,8 +117,9 @@ def enter(written: Sequence[str]) -> tuple[Entrant, ...]:
     for argument in written:
         name, equals, player = argument.partition("=")
         name, player = (name, player) if equals else ("", argument)
-        if player.partition("/")[0] in (SCRIPTED, AXELROD):
-            entrants.append(Entrant(name or player.partition("/")[2], player))
+        kind, _, source = player.partition("/")
+        if kind in (SCRIPTED, AXELROD, LEARNER):
+            entrants.append(Entrant(name or (player if kind == LEARNER else source), player))
         else:
             entrants += _of_checkpoint(name, player.removeprefix(f"{CHECKPOINT}/"))
     taken: dict[str, str] = {}

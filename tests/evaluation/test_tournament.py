@@ -50,6 +50,17 @@ def test_every_entrant_plays_every_agent():
     assert cell(standings, "always_cooperate", "always_defect") == 32 * 5.0 / 2
 
 
+def test_those_who_learn_take_part():
+    """Against who always cooperates they learn to defect, over ten inner episodes each; tit-for-tat is not used so."""
+    entered = enter(["learner/pg", "scripted/always_cooperate", "scripted/tit_for_tat"])
+    made = tournament(entered, env="ipd_v0", env_config={"num_steps": 10}, games=160, seed=1)
+    standings = hold(made).set_index(["entrant", "beside"])
+    assert standings.loc[("learner/pg", "always_cooperate"), "games"] == 160
+    used = standings.loc[("always_cooperate", "learner/pg"), "return"]
+    assert used < -25.0  # -30 where the other always defects, -10 where it never does
+    assert standings.loc[("tit_for_tat", "learner/pg"), "return"] > used
+
+
 def test_groups_of_three():
     made = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
     assert len(made.groups()) == 10
