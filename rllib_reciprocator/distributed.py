@@ -17,6 +17,13 @@ def sum_over_learners(values: Tensor) -> Tensor:
     return total
 
 
+def mean_over_learners(values: Tensor) -> Tensor:
+    """The elementwise mean of ``values`` over all learner processes; ``values`` itself where there is one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    return sum_over_learners(values) / torch.distributed.get_world_size()
+
+
 def most_of_learners(count: int, device: torch.device | str = "cpu") -> int:
     """The largest ``count`` of all learner processes."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -16,6 +16,7 @@ from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
+from rllib_reciprocator.distributed import mean_over_learners
 from rllib_reciprocator.models import LOGITS, all_log_probs
 
 # Losses by name: the clipped surrogate of PPO, and policy gradients without and with a critic.
@@ -30,6 +31,17 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
         return values.mean()
     weights = mask.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp(min=1.0)
+
+
+def mean_of_counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """As :func:`masked_mean`, by the mean number of rows that count on a learner, of all learners.
+
+    So its gradient, averaged over learners, is that of the mean over the rows of all, however these are spread.
+    """
+    if mask is None:
+        return values.mean()
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / mean_over_learners(weights.sum()).clamp(min=1.0)
 
 
 def ppo_loss(
@@ -74,11 +86,11 @@ def ppo_loss(
         missed = (values - batch[Postprocessing.VALUE_TARGETS]).square()
         limited = missed if config.vf_clip_param == inf else missed.clamp(max=config.vf_clip_param)
         rows = rows + config.vf_loss_coeff * limited
-    loss = masked_mean(rows, mask)
+    loss = mean_of_counted(rows, mask)
     divergence = None
     if config.use_kl_loss:
         before = module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS])
-        divergence = masked_mean(before.kl(policy), mask)
+        divergence = mean_of_counted(before.kl(policy), mask)
         loss = loss + kl_coeff * divergence
     if told is not None:
         none = torch.zeros((), device=loss.device)

@@ -262,7 +262,12 @@ def test_streams_that_nobody_plays_are_left_out(build):
 
 
 def test_two_learners_learn_as_one(build):
-    players = {"player_0": "coala", "player_1": "ppo", "player_2": "learner/pg"}
+    """With players of all kinds, and a pool whose members play in other shares of the games of each learner."""
+    players = {
+        "player_0": "team/coala",
+        "player_1": "ppo",
+        "player_2": {"pool": {"learner/pg": 0.5, "team/coala": 0.5}},
+    }
     configs = [config(players, learners=learners).environment("public_goods_v0") for learners in (0, 2)]
     for each in configs:
         each.env_config = {"num_agents": 3, "num_steps": 5}
