@@ -129,9 +129,9 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
                 self.env_runner.copy_weights(self.learner_group._learner)
 
     def _for_learners(self, sample: Sample) -> Sample:
-        """As many games as the learners can share evenly; where a runner was lost there may be some over."""
+        """As many games as the learners can share evenly, in whole groups; where a runner was lost some may be over."""
         games, learners = len(sample.rewards), max(1, self.config.num_learners)
-        shared = games - games % learners
+        shared = games - games % (learners * self.config.group_size())
         if not shared:
             raise RuntimeError(f"{games} games cannot be shared by {learners} learners")
         if shared == games:

@@ -277,6 +277,12 @@ def test_two_learners_learn_as_one(build):
     assert_same_weights(one, two, atol=2e-5)
 
 
+def test_groups_stay_whole_where_games_are_left_out(build):
+    algo = build(config())
+    (sample,) = algo.env_runner.sample()
+    assert len(algo._for_learners(sample.first_games(14)).rewards) == 12
+
+
 def test_only_credit_of_coala_players_spans_inner_episodes(build):
     algo = build(config({"player_0": "coala", "player_1": "ppo"}, scale_advantages=False, reward_scale=1.0))
     (sample,) = algo.env_runner.sample()
