@@ -41,7 +41,7 @@ class PolicyGradientLearner(TorchLearner):
             loss: By which it learns.
         """
         module = self.module[module_id].unwrapped()
-        critic = list(module.critic.parameters()) if hasattr(module, "critic") else []
+        critic = critic_parameters(module)
         of_critic = set(critic)
         policy = [each for each in module.parameters() if each not in of_critic]
         self.register_optimizer(
@@ -142,6 +142,12 @@ class PolicyGradientLearner(TorchLearner):
         """Builds modules and optimizers."""
         self.step_sizes = {}
         super().build()
+
+
+def critic_parameters(module: Any) -> list[Tensor]:
+    """The parameters of a module that are its critic's alone; none where it has no critic, or shares its layers."""
+    critic = getattr(module, "critic", None)
+    return [] if critic is None else list(critic.parameters())
 
 
 def averaged_over_learners(gradients: list[Tensor], count: int) -> float:

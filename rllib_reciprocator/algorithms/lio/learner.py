@@ -19,7 +19,7 @@ from rllib_reciprocator.algorithms.lio.credit import directional, gradients, wor
 from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean
 from rllib_reciprocator.batched.learner import BatchedLearner, Joint
 from rllib_reciprocator.batched.losses import PPO_LOSS
-from rllib_reciprocator.batched.policy_gradients import averaged_over_learners
+from rllib_reciprocator.batched.policy_gradients import averaged_over_learners, critic_parameters
 from rllib_reciprocator.batched.rows import with_state
 from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
@@ -92,7 +92,7 @@ class LIOLearner(BatchedLearner):
         self._trained: dict[str, dict[str, Tensor]] = {}
         for module_id in self._agents:
             module = self.module[module_id].unwrapped()
-            critic = set(module.critic.parameters()) if hasattr(module, "critic") else set()
+            critic = set(critic_parameters(module))
             self._trained[module_id] = {name: each for name, each in module.named_parameters() if each not in critic}
 
     @property
