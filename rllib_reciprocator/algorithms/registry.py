@@ -14,6 +14,7 @@ BATCHED = {
     "COALA": "rllib_reciprocator.algorithms.coala",
     "LIO": "rllib_reciprocator.algorithms.lio",
     "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
+    "Shaper": "rllib_reciprocator.algorithms.shaper",
 }
 OURS = {
     **BATCHED,

@@ -29,7 +29,7 @@ import social_dilemmas
 from rllib_reciprocator.batched.metrics import SampleLogger
 from rllib_reciprocator.batched.sample import FINAL, LAST, Sample, StepColumns
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
-from rllib_reciprocator.models import REMEMBERS, ActorCriticModule, Deterministic
+from rllib_reciprocator.models import REMEMBERS, Deterministic
 from rllib_reciprocator.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
@@ -221,6 +221,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._inner_episodes, self._group = self.config.inner_episodes(), self.config.group_size()
         # Players that learn inside the environment.
         self._inside = [each.module for each in self._playing if hasattr(each.module, "restart")]
+        # Those of whom perturbations play while they are trained.
+        trained = [] if self.config.in_evaluation else [each for each in self._playing if each.learns]
+        self._perturbed = {each.module_id: each for each in trained if hasattr(each.module, "perturb")}
         self._sees_inputs = any(playing.inputs for playing in self._playing)
 
     def _made_playing(self, module_id: str, agents: list[int]) -> _Playing:
@@ -400,6 +403,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 self._members = self._drawn_members()
                 for module in self._inside:
                     module.restart(self.num_envs, self._generator)
+                for playing in self._perturbed.values():
+                    playing.module.perturb(self.num_envs // self._group, len(playing.agents), self._generator)
         else:
             self._obs = self.game.reset(where=where)
             for playing in self._playing:
@@ -419,7 +424,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def _note_rows(self) -> None:
         """Notes in which rows those play who play in some games only."""
         for playing in self._playing:
-            if playing.pooled and isinstance(playing.module.unwrapped(), ActorCriticModule):
+            if playing.pooled and getattr(playing.module.unwrapped(), "acts_by_row", False):
                 playing.rows = self._is_played_by(playing).flatten().nonzero()[:, 0]
 
     def _drawn_members(self) -> Tensor | None:
@@ -559,6 +564,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                     columns[LAST + name] = playing.as_streams(value)
                 for name, value in final.get(playing.module_id, {}).items():
                     columns[FINAL + name] = value
+                if playing.module_id in self._perturbed:
+                    for name, value in playing.module.perturbations().items():
+                        columns[name] = value.repeat_interleave(self._group, 0)
                 streams[playing.module_id] = columns
         return streams
 

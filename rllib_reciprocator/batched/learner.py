@@ -27,7 +27,7 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean, returns_after
-from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS, ppo_loss
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS, WITH_CRITIC, ppo_loss
 from rllib_reciprocator.batched.policy_gradients import PolicyGradientLearner
 from rllib_reciprocator.batched.rows import TakeRows, TakeStreams, flat_streams, in_parts, memory_columns, with_state
 from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, before_end
@@ -92,7 +92,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._gamma = torch.tensor([each.gamma for each in own], device=self._device)
         lambdas = [1.0 if loss == POLICY_GRADIENT else each.lambda_ for loss, each in zip(losses, own, strict=True)]
         self._lambda = torch.tensor(lambdas, device=self._device)
-        self._has_critic = torch.tensor([loss not in (None, POLICY_GRADIENT) for loss in losses], device=self._device)
+        self._has_critic = torch.tensor([loss in WITH_CRITIC for loss in losses], device=self._device)
         centered = [loss == POLICY_GRADIENT and config.use_baseline for loss in losses]
         self._centered = torch.tensor(centered, device=self._device)
         self._exploration = {
@@ -170,7 +170,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         after = torch.zeros_like(before)
         ended, cut_off = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
         for module_id, agents in self._agents.items():
-            if self._losses[module_id] == POLICY_GRADIENT:
+            if self._losses[module_id] not in WITH_CRITIC:
                 continue
             values, last, final = self._values_of(module_id, parts)
             following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)

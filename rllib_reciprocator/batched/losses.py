@@ -21,6 +21,8 @@ from rllib_reciprocator.models import LOGITS, all_log_probs
 
 # Losses by name: the clipped surrogate of PPO, and policy gradients without and with a critic.
 PPO_LOSS, POLICY_GRADIENT, ACTOR_CRITIC = "ppo", "pg", "ac"
+# Those that need a critic.
+WITH_CRITIC = (PPO_LOSS, ACTOR_CRITIC)
 # What policy gradients have beside them (``entropy_form``).
 ENTROPY, UNIFORM_KL = "entropy", "uniform_kl"
 

@@ -126,7 +126,7 @@ class PolicyGradientLearner(TorchLearner):
         (group,) = optimizer.param_groups
         found = torch.autograd.grad(total, group["params"], allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(group["params"], found, strict=True)]
-        size = 1.0 / averaged_over_learners(gradients, count)
+        size = 1.0 / max(1.0, averaged_over_learners(gradients, count))
         if clip is not None:
             norm = torch.stack(torch._foreach_norm(gradients)).norm() * size
             size = size * (clip / norm.clamp(min=1e-12)).clamp(max=1.0)

@@ -33,9 +33,9 @@ class Sample:
             actions, log-probabilities, distribution inputs, and what trackers show. S is how many agents it plays.
             Where it plays in some games only ``loss_mask`` says in which.
         streams: Columns of whole streams, ``[B, S, ..]`` by module id and column: its memory before the first step
-            (``state_in/..``), what it sees after the last (``last/..``), and if the learner asks for it what it saw at
-            the end of episodes that were cut off (``final/..``, ``[B, S, K, ..]``, the k-th in steps ``k * horizon`` to
-            ``(k + 1) * horizon``).
+            (``state_in/..``), what it sees after the last (``last/..``), if the learner asks for it what it saw at the
+            end of episodes that were cut off (``final/..``, ``[B, S, K, ..]``, the k-th in steps ``k * horizon`` to
+            ``(k + 1) * horizon``), and where perturbations of it played, of which (``perturbation/..``).
         joint: Columns of joint steps, ``[B, T, ..]``: ``actions`` int64 and extrinsic ``rewards`` ``[B, T, N]``,
             ``terminated``, ``truncated`` and ``is_first`` bool, ``time_left``, what trackers record, and if anybody is
             of a pool ``members [B, T, N]`` int64, which of its alternatives played each agent.

@@ -51,7 +51,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "_lr_vf", "actor_lr", "critic_lr", "alpha_lr"), _NOT_NEGATIVE),
     **dict.fromkeys(("gamma", "lambda", "lambda_", "decay", "momentum", "replay_proportion", "epsilon"), _SHARE),
     **dict.fromkeys(("entropy_coeff", "vf_loss_coeff", "kl_coeff", "kl_target"), _NOT_NEGATIVE),
-    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha"), _POSITIVE),
+    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha", "sigma"), _POSITIVE),
     **dict.fromkeys(("vf_clip_param", "grad_clip", "clip_rewards", "training_intensity"), _LIMIT),
     "tau": Range(0.0, 1.0, open=True),
     **dict.fromkeys(("v_min", "v_max", "target_entropy"), _ANY),
@@ -78,6 +78,7 @@ RANGES: dict[str, Range] = {
 # Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.
 SCHEDULED = (
     "lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule", "epsilon",
+    "sigma",
 )  # fmt: skip
 
 

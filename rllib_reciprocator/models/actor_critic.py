@@ -118,6 +118,13 @@ class Network(nn.Module):
         features = features.unflatten(0, (len(batch[IS_FIRST]), -1))
         return self.memory.over(features, memory, batch[IS_FIRST]).flatten(0, 1)
 
+    def forward(self, batch: dict[str, Any], memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """One step of each row: what the head puts out, ``[rows, outputs]``, and the memory after it if any."""
+        features = self.encode(batch)
+        if memory is not None:
+            features, memory = self.step(features, memory)
+        return self.head(features), memory
+
     def step(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One step of each row: features ``[rows, width]`` and memory ``[rows, cell]`` to the same of the next."""
         assert self.memory is not None
@@ -152,6 +159,8 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     set their share (``epsilon``), and it goes with the weights. Likeliest actions are those of the policy alone.
     """
 
+    # Whether what comes out of a row has nothing to do with the others, so that rows may be left out.
+    acts_by_row = True
     epsilon: Tensor | None
 
     def setup(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_reciprocator.models.encoder import ACTIVATIONS
+from rllib_reciprocator.models.stacked import TwoForms
 
 
 def num_classes(space: gymnasium.Space) -> int | None:
@@ -25,16 +26,14 @@ def classes_in(space: gymnasium.spaces.Box) -> int:
     return int(space.high.max()) + 1
 
 
-class OneHotLinear(nn.Module):
-    """A linear layer on one-hot classes that are never written out where nothing is learned.
+class OneHotLinear(TwoForms, nn.Module):
+    """A linear layer on one-hot classes that are never written out where nothing is learned, but side by side.
 
     ``y = bias + sum over cells c of weight[c, class of c]``.
     """
 
     _offsets: Tensor
     _one_hot: Tensor
-    # Whether classes are written out always: networks that are computed side by side have no sum over rows of a table.
-    writes_out = False
 
     def __init__(self, cells: int, classes: int, outputs: int) -> None:
         """Initialises as ``torch.nn.Linear`` with an input a cell, as many as are not zero.
@@ -54,7 +53,7 @@ class OneHotLinear(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """``[rows, *shape]`` integers -> ``[rows, outputs]``."""
         classes = obs.flatten(1).int()
-        if self.writes_out or (torch.is_grad_enabled() and self.weight.requires_grad):
+        if self.side_by_side or (torch.is_grad_enabled() and self.weight.requires_grad):
             # The gradient of the sum below is many small additions; that of a product is one large product.
             one_hot = self._one_hot.index_select(0, classes.flatten())
             return torch.addmm(self.bias, one_hot.view(len(classes), -1), self.weight)

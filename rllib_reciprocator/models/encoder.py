@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rllib_reciprocator.models.stacked import TwoForms
+
 # Fewer rows cost less to encode than to compare.
 MIN_ROWS_TO_COMPARE = 4096
 
@@ -53,7 +55,7 @@ class CircularConvolution(nn.Module):
         return torch.addmm(bias, planes, matrix.reshape(bias.numel(), -1).t())
 
 
-class DistinctRows(nn.Module):
+class DistinctRows(TwoForms, nn.Module):
     """Runs layers once for each distinct row of a large batch; what comes out is the same.
 
     On a small grid there are a few thousand different observations, which a batch repeats over and over. Rows are told
@@ -76,7 +78,7 @@ class DistinctRows(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """``[rows, width]`` -> ``[rows, outputs]``."""
-        if rows.is_cuda or len(rows) < MIN_ROWS_TO_COMPARE:
+        if self.side_by_side or rows.is_cuda or len(rows) < MIN_ROWS_TO_COMPARE:
             return self.layers(rows)
         marks = (rows.double() @ self._mark).view(torch.int64)
         values, which = marks.unique(return_inverse=True)

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rllib_reciprocator.models.stacked import TwoForms
+
 # How strongly a recurrence gate at its most shortens what is remembered, and how much is kept in a step at first.
 GATE_STRENGTH, KEPT_AT_FIRST = 8.0, (0.9, 0.999)
 
 
-class GRUMemory(nn.GRU):
-    """A gated recurrent unit."""
+class GRUMemory(TwoForms, nn.GRU):
+    """A gated recurrent unit; side by side each step is written out, where PyTorch would go from one to the next."""
 
     def __init__(self, inputs: int, cell: int) -> None:
         """Initialises as ``torch.nn.GRU``.
@@ -49,8 +51,20 @@ class GRUMemory(nn.GRU):
 
     def step(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One step of each row: ``[rows, inputs]`` and ``[rows, cell]`` to what comes out and the memory after it."""
-        memory = torch.gru_cell(features, memory, *self.all_weights[0])
-        return memory, memory
+        cell = written_out if self.side_by_side else torch.gru_cell
+        after = cell(features, memory, *self.all_weights[0])
+        return after, after
+
+
+def written_out(
+    features: Tensor, memory: Tensor, of_seen: Tensor, of_kept: Tensor, bias_seen: Tensor, bias_kept: Tensor
+) -> Tensor:
+    """What ``torch.gru_cell`` gives, in operations that have a batched form."""
+    seen, kept = functional.linear(features, of_seen, bias_seen), functional.linear(memory, of_kept, bias_kept)
+    gates_seen, new_seen = seen.split((2 * memory.shape[-1], memory.shape[-1]), -1)
+    gates_kept, new_kept = kept.split((2 * memory.shape[-1], memory.shape[-1]), -1)
+    reset, update = (gates_seen + gates_kept).sigmoid().chunk(2, -1)
+    return torch.lerp(torch.tanh(new_seen + reset * new_kept), memory, update)
 
 
 class LinearRecurrentMemory(nn.Module):

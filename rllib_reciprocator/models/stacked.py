@@ -19,6 +19,23 @@ def uniform(bound: float, *shape: int) -> nn.Parameter:
 CELLS_WRITTEN_OUT = 2**20
 
 
+class TwoForms:
+    """Mixed into layers whose fast form looks at values or has no batched form: they have one of these beside it.
+
+    Attributes:
+        side_by_side: Whether it is computed in that form.
+    """
+
+    side_by_side = False
+
+
+def compute_side_by_side(network: nn.Module) -> None:
+    """Prepares a network to be computed with the parameters of many at once, by ``torch.func.vmap``."""
+    for module in network.modules():
+        if isinstance(module, TwoForms):
+            module.side_by_side = True
+
+
 class StackedLinear(nn.Module):
     """C linear layers side by side, each for rows of its own; initialised as ``torch.nn.Linear``."""
 

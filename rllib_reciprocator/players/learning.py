@@ -19,9 +19,9 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS, Network, is_which
-from rllib_reciprocator.models.class_encoder import OneHotLinear
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.models.settings import ModelSettings
+from rllib_reciprocator.models.stacked import compute_side_by_side
 from rllib_reciprocator.typed_settings import LARGEST_RATE, Settings, Share
 
 if TYPE_CHECKING:
@@ -134,9 +134,7 @@ class _Networks:
         self.build = build
         # Into which each group's parameters are put.
         self.template = build()
-        for module in self.template.modules():
-            if isinstance(module, OneHotLinear):
-                module.writes_out = True
+        compute_side_by_side(self.template)
 
     def begin(self, groups: int, generator: torch.Generator) -> Parameters:
         """Networks of that many groups."""
@@ -177,12 +175,12 @@ class _ActorCritic(nn.Module):
         Logits are ``[rows, outputs]``, values ``[rows]`` and zero without a critic.
         """
         batch = {Columns.OBS: obs}
-        logits = self.actor.head(self.actor.encode(batch))
+        logits, _ = self.actor(batch)
         if of == "logits":
             return logits
         if self.critic is None:
             return logits, torch.zeros_like(logits[:, 0])
-        return logits, self.critic.head(self.critic.encode(batch))[:, 0]
+        return logits, self.critic(batch)[0][:, 0]
 
 
 class LearningModule(NothingToAverage, TorchRLModule):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_reciprocator.models.memory import GRUMemory, LinearRecurrentMemory, scan
+from rllib_reciprocator.models.memory import GRUMemory, LinearRecurrentMemory, scan, written_out
 
 SIZES = st.integers(1, 40)
 
@@ -79,3 +79,12 @@ def test_linear_units_train_on_long_contexts():
         loss.backward()
         optimizer.step()
     assert float(((guess > 0) == (told > 0.5)).float().mean()) > 0.85
+
+
+def test_a_step_that_is_written_out_is_pytorchs():
+    torch.manual_seed(0)
+    memory, features, before = GRUMemory(3, 5), torch.randn(7, 3), torch.randn(7, 5)
+    expected = torch.gru_cell(features, before, *memory.all_weights[0])
+    torch.testing.assert_close(written_out(features, before, *memory.all_weights[0]), expected)
+    memory.side_by_side = True
+    torch.testing.assert_close(memory.step(features, before), (expected, expected))

@@ -54,7 +54,7 @@ class COALAConfig(BatchedConfig):
     default_player = COALA_PLAYER
     meta_settings_class = COALASettings
     meta_settings: COALASettings
-    remembering = (COALA_PLAYER,)
+    remembering: ClassVar[tuple[str, ...]] = (COALA_PLAYER,)
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults: those that learn in the iterated prisoner's dilemma."""

@@ -24,13 +24,17 @@ class COALALearner(BatchedLearner):
         """Notes who learns inside the environment, who is trained, and whose credit spans meta-episodes."""
         super().build()
         self._learns_inside = self._flags(lambda player: player.kind == LEARNING)
-        self._trained_players = self._flags(lambda player: player.learns)
+        self._trained_players = self._flags(self.learns_from_credit)
         self._meta_players = self._flags(lambda player: player.algorithm == COALA_PLAYER)
         # Whether others are trained too.
         self._trains_others = any(
             bool((trained & ~meta).any())
             for trained, meta in zip(self._trained_players, self._meta_players, strict=True)
         )
+
+    def learns_from_credit(self, player: Player) -> bool:
+        """Whether what single actions are credited with changes a player."""
+        return player.learns
 
     def _flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
         """By agent, of which of its alternatives something holds, bool."""

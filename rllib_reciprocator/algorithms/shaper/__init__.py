@@ -1,0 +1,6 @@
+"""Shaper (Khan et al., AAMAS 2024): agents who shape those that learn beside them, found by evolution strategies."""
+
+from rllib_reciprocator.algorithms.shaper.config import ShaperConfig
+from rllib_reciprocator.algorithms.shaper.shaper import Shaper
+
+__all__ = ["Shaper", "ShaperConfig"]
