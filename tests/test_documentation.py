@@ -153,6 +153,8 @@ def test_figures_that_the_page_on_results_names_are_there(run):
             learner = "LIO" if name.startswith("learners/incentives") else run
             if "inner_episodes" in name:
                 learner, name = "COALA", name.replace("/K", "/0")
+            elif "fitness" in name:
+                learner = "Shaper"
             entry = {"run": learner, "env": "ipd_v0", "stop": {name: 1.0}, "config": config}
             check(typed("x", entry, "page"), "page")
 

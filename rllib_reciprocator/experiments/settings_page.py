@@ -62,7 +62,7 @@ def settings_page() -> str:
         _table((name, _default(field), reciprocity[name]) for name, field in _fields(ReciprocitySettings)),
         *_intrinsic_rewards(),
         "## `config.meta`",
-        "Where somebody learns between inner episodes; `run: COALA` has more of them.",
+        "Where somebody learns between inner episodes; `run: COALA` and `run: Shaper` have more of them.",
         _table((name, _default(field), about_meta[name]) for name, field in _fields(COALASettings)),
         "## `config.learning_players`",
         "By NAME of a player `learner/NAME`, beside `pg` and `a2c`: how it learns inside the environment.",

@@ -1,13 +1,8 @@
 """Who plays: the players mapping, and players that are no policies of the algorithm."""
 
 from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
-from rllib_reciprocator.players.learning import (
-    KNOWN_LEARNERS,
-    LearningModule,
-    LearningSettings,
-    LearningTracker,
-    described_learner,
-)
+from rllib_reciprocator.players.learning import LearningModule, LearningTracker
+from rllib_reciprocator.players.learning_settings import KNOWN_LEARNERS, LearningSettings, described_learner
 from rllib_reciprocator.players.players import (
     AXELROD,
     CHECKPOINT,

@@ -7,180 +7,23 @@ by side, their parameters stacked along a leading axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ConfigDict, Field
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch import Tensor
 
 from rllib_reciprocator.distributed import NothingToAverage
-from rllib_reciprocator.models.actor_critic import OBSERVATIONS, Network, is_which
+from rllib_reciprocator.models.actor_critic import OBSERVATIONS
 from rllib_reciprocator.models.distributions import distribution_for
-from rllib_reciprocator.models.settings import ModelSettings
-from rllib_reciprocator.models.stacked import compute_side_by_side
-from rllib_reciprocator.typed_settings import LARGEST_RATE, Settings, Share
+from rllib_reciprocator.players.learning_networks import ActorCritic, Networks, Parameters, Tables
+from rllib_reciprocator.players.learning_settings import A2C, PG, LearningSettings
 
 if TYPE_CHECKING:
     from rllib_reciprocator.batched.tracker import JointStep
     from social_dilemmas.batched_game import BatchedGame
-
-PG: Literal["pg"] = "pg"
-A2C: Literal["a2c"] = "a2c"
-
-
-class LearningSettings(Settings):
-    """How a player learns between inner episodes.
-
-    Attributes:
-        algorithm: ``pg``, from returns; or ``a2c``, with a critic.
-        networks: ``model_config``, its networks; None for a table of the game's observations, where these are few.
-        initial_std: Standard deviation of the first entries of a table.
-        optimizer: By what it takes its steps, one after every inner episode.
-        lr: Learning rate.
-        gamma: Discount.
-        lambda_: ``lambda``, the weight of later estimates in the advantages of ``a2c``.
-        use_baseline: Whether ``pg`` learns from returns less their mean over the copies at the same step.
-        normalize_advantages: Whether advantages are standardised over the steps and copies of an inner episode.
-        entropy_coeff: Weight of the entropy.
-        vf_loss_coeff: Weight of the loss of the critic.
-        grad_clip: Largest norm of its gradient; None for any.
-    """
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    algorithm: Literal["pg", "a2c"] = PG
-    networks: ModelSettings | None = Field(None, alias="model_config")
-    initial_std: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] = 2.0
-    gamma: Share = 0.99
-    lambda_: Share = Field(1.0, alias="lambda")
-    use_baseline: bool = True
-    normalize_advantages: bool = True
-    entropy_coeff: Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] = 0.0
-    vf_loss_coeff: Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] = 0.5
-    grad_clip: Annotated[float, Field(gt=0.0)] | None = None
-
-
-# Those that need not be described: a table by gradient descent, and a network by Adam.
-KNOWN_LEARNERS = {
-    PG: LearningSettings.model_validate({"algorithm": PG}),
-    A2C: LearningSettings.model_validate(
-        {"algorithm": A2C, "model_config": {"fcnet_hiddens": [32]}, "optimizer": "adam", "lr": 5e-3}
-    ),
-}
-
-
-def described_learner(
-    name: str, described: Mapping[str, LearningSettings], settings: Mapping[str, Any]
-) -> LearningSettings:
-    """The settings of a player that learns, from what is known of it and what is set.
-
-    Args:
-        name: Its name.
-        described: Those that were described before, by name.
-        settings: What is set; of a name that is not known before beside the defaults of its ``algorithm``.
-
-    Raises:
-        pydantic.ValidationError: If a value has the wrong type or is out of range.
-    """
-    known = {**KNOWN_LEARNERS, **described}
-    of = name if name in known else settings.get("algorithm", PG)
-    current = known[of].model_dump(exclude_unset=True, by_alias=True) if of in known else {}
-    return LearningSettings.model_validate({**current, **settings})
-
-
-Parameters = dict[str, Tensor]
-
-
-class _Tables:
-    """For every group a row of logits, and a value, for each of a few observations."""
-
-    def __init__(self, observations: Tensor, outputs: int, *, critic: bool, initial_std: float) -> None:
-        self.observations, self.outputs, self.critic, self.initial_std = observations, outputs, critic, initial_std
-
-    def begin(self, groups: int, generator: torch.Generator) -> Parameters:
-        """Tables of that many groups."""
-        self.observations = self.observations.to(generator.device)
-        size, device = (groups, len(self.observations)), generator.device
-        noise = torch.randn(*size, self.outputs, generator=generator, device=device)
-        values = {"values": torch.zeros(*size, 1, device=device)} if self.critic else {}
-        return {"logits": self.initial_std * noise, **values}
-
-    def __call__(self, parameters: Parameters, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """``[groups, rows, *obs_shape]`` -> logits ``[groups, rows, outputs]`` and values ``[groups, rows]``."""
-        which = self._which(parameters, obs)
-        values = which @ parameters["values"] if self.critic else which.new_zeros(*which.shape[:2], 1)
-        return which @ parameters["logits"], values[..., 0]
-
-    def logits(self, parameters: Parameters, obs: Tensor) -> Tensor:
-        """The logits alone."""
-        return self._which(parameters, obs) @ parameters["logits"]
-
-    def _which(self, parameters: Parameters, obs: Tensor) -> Tensor:
-        """Which observation each row is, one-hot, ``[groups, rows, S]``."""
-        which = is_which(obs.flatten(0, 1), self.observations)
-        return which.to(parameters["logits"].dtype).unflatten(0, obs.shape[:2])
-
-
-class _Networks:
-    """For every group networks as those of learning policies, computed side by side by ``torch.func``."""
-
-    def __init__(self, build: Callable[[], nn.Module]) -> None:
-        self.build = build
-        # Into which each group's parameters are put.
-        self.template = build()
-        compute_side_by_side(self.template)
-
-    def begin(self, groups: int, generator: torch.Generator) -> Parameters:
-        """Networks of that many groups."""
-        device = generator.device
-        self.template.to(device)
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            parameters, _ = stack_module_state([self.build() for _ in range(groups)])
-        return {name: each.detach().to(device) for name, each in parameters.items()}
-
-    def __call__(self, parameters: Parameters, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """``[groups, rows, *obs_shape]`` -> logits ``[groups, rows, outputs]`` and values ``[groups, rows]``."""
-        return self._side_by_side(parameters, obs, of="logits_and_values")
-
-    def logits(self, parameters: Parameters, obs: Tensor) -> Tensor:
-        """The logits alone."""
-        return self._side_by_side(parameters, obs, of="logits")
-
-    def _side_by_side(self, parameters: Parameters, obs: Tensor, of: str) -> Any:
-        def of_one(own: Parameters, rows: Tensor) -> Any:
-            return functional_call(self.template, own, (rows, of))
-
-        return vmap(of_one)(parameters, obs)
-
-
-class _ActorCritic(nn.Module):
-    """A network of logits, and one of values if there is a critic."""
-
-    def __init__(self, space: Any, outputs: int, settings: Mapping[str, Any], *, critic: bool) -> None:
-        super().__init__()
-        self.actor = Network(space, outputs, settings)
-        self.critic = Network(space, 1, settings) if critic else None
-
-    def forward(self, obs: Tensor, of: str) -> Any:
-        """``[rows, *obs_shape]`` -> ``logits``, or ``logits_and_values``.
-
-        Logits are ``[rows, outputs]``, values ``[rows]`` and zero without a critic.
-        """
-        batch = {Columns.OBS: obs}
-        logits, _ = self.actor(batch)
-        if of == "logits":
-            return logits
-        if self.critic is None:
-            return logits, torch.zeros_like(logits[:, 0])
-        return logits, self.critic(batch)[0][:, 0]
 
 
 class LearningModule(NothingToAverage, TorchRLModule):
@@ -201,13 +44,13 @@ class LearningModule(NothingToAverage, TorchRLModule):
         self._stacked: list[Tensor] = []
         self._optimizer: torch.optim.Optimizer | None = None
 
-    def _made(self) -> _Tables | _Networks:
+    def _made(self) -> Tables | Networks:
         settings, space, observations = self.settings, self.observation_space, self.model_config[OBSERVATIONS]
         outputs, critic = self.action_dist_cls.required_input_dim(self.action_space), settings.algorithm == A2C
         if settings.networks is None:
-            return _Tables(torch.tensor(observations), outputs, critic=critic, initial_std=settings.initial_std)
+            return Tables(torch.tensor(observations), outputs, critic=critic, initial_std=settings.initial_std)
         networks = {**settings.networks.model_dump(), OBSERVATIONS: observations}
-        return _Networks(lambda: _ActorCritic(space, outputs, networks, critic=critic))
+        return Networks(lambda: ActorCritic(space, outputs, networks, critic=critic))
 
     def restart(self, num_games: int, generator: torch.Generator) -> None:
         """Begins with new learners.

@@ -131,6 +131,22 @@ def test_centring_by_hand():
     assert less_other_groups(found, alone, 2).flatten().tolist() == found.flatten().tolist()
 
 
+def test_each_kind_of_co_players_is_centred_for_itself(build):
+    """Of who meets learners and of who meets others, at every step: it is not told whom an agent met."""
+    players = {"player_0": "team/coala", "player_1": {"pool": {"learner/pg": 0.5, "team/coala": 0.5}}}
+    algo = build(config(players, games=64))
+    (sample,) = algo.env_runner.sample()
+    beside_learners = sample.joint["members"][:, 0, 1] == 0
+    assert 0 < int(beside_learners.sum()) < 64
+    credit = prepared(algo, sample)["coala"]["advantages"].view(64, 2, 15)
+    for of_kind in (credit[beside_learners, 0], credit[~beside_learners, 0], credit[~beside_learners, 1]):
+        torch.testing.assert_close(of_kind.mean(0), torch.zeros(15), atol=1e-4, rtol=0.0)
+        assert float(of_kind.std()) > 0.1
+    plain = build(config(players, games=64).meta(center=False))
+    credit = prepared(plain, sample)["coala"]["advantages"].view(64, 2, 15)
+    assert float(credit[~beside_learners, 0].mean(0).abs().max()) > 0.01
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 

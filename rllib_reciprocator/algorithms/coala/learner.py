@@ -76,15 +76,16 @@ class COALALearner(BatchedLearner):
             decay=self._gamma * self._lambda,
             credit=meta.credit,
         )
+        is_meta = self._which(self._meta_players, joint)
         if meta.center:
-            credit = less_other_groups(credit, beside, meta.copies)
+            for of_kind in (beside & is_meta, ~beside & is_meta):
+                credit = less_other_groups(credit, of_kind, meta.copies)
         targets = own + before
         if self._trains_others:
             ends = joint["inner_ended"]
             of_inner = {"ended": ends, "next_values": torch.where(ends[..., None], 0.0, after)}
-            is_meta = self._which(self._meta_players, joint)[:, None]
             credit, targets = (
-                torch.where(is_meta, *each)
+                torch.where(is_meta[:, None], *each)
                 for each in zip((credit, targets), super().advantages({**joint, **of_inner}), strict=True)
             )
         return credit, targets
