@@ -214,9 +214,13 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
             out[Columns.VF_PREDS] = self.value_head(features).squeeze(-1)
         return {Columns.ACTION_DIST_INPUTS: self.actor.head(features), **out}
 
+    def _step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step of each row, of who plays where actions are drawn."""
+        return self._forward(batch)
+
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         with torch.no_grad():
-            out = self._forward(batch)
+            out = self._step(batch)
             if self.epsilon is not None:
                 out[Columns.ACTION_DIST_INPUTS] = with_exploration(out[Columns.ACTION_DIST_INPUTS], self.epsilon)
             return out

@@ -243,6 +243,14 @@ def test_how_far_perturbations_go_follows_a_schedule_in_runners_too(build):
     assert float(of_runner.sigma) == pytest.approx(0.1)
 
 
+def test_members_explore_too(build):
+    algo = build(config({"player_0": "shaper", "player_1": "learner/pg"}, epsilon=1.0))
+    (sample,) = algo.env_runner.sample()
+    logits = sample.modules["player_0"][Columns.ACTION_DIST_INPUTS]
+    torch.testing.assert_close(logits, torch.zeros_like(logits))
+    assert set(algo.train()["learners"]) >= {"player_0"}
+
+
 def test_learns_to_defect_against_who_always_cooperates(build):
     algo = build(config({"player_0": "shaper", "player_1": "scripted/always_cooperate"}, games=128, lr=0.1, sigma=0.5))
     results = [algo.train()["env_runners"] for _ in range(12)]

@@ -65,14 +65,13 @@ class EvolvedModule(ActorCriticModule):
         """From what learners draw these perturbations again, ``[groups, agents]`` int64 by column."""
         return self._columns
 
-    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _step(self, batch: dict[str, Any]) -> dict[str, Any]:
         if not self._members:
-            return super()._forward_exploration(batch)
+            return super()._step(batch)
         memory = batch.get(Columns.STATE_IN, {})
         seen = {name: batch[name] for name in (Columns.OBS, *self.inputs)}
-        with torch.no_grad():
-            of_members = tree.map_structure(self._by_member, (seen, memory))
-            logits, after = vmap(self._of_one)(self._members, *of_members)
+        of_members = tree.map_structure(self._by_member, (seen, memory))
+        logits, after = vmap(self._of_one)(self._members, *of_members)
         out: dict[str, Any] = {Columns.ACTION_DIST_INPUTS: self._by_row(logits)}
         if memory:
             out[Columns.STATE_OUT] = {name: self._by_row(value) for name, value in after.items()}
