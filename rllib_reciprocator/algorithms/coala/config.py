@@ -28,8 +28,8 @@ class COALASettings(MetaSettings):
             group, ``mfos`` their mean, ``unaware`` the own copy's, ``myopic`` nothing.
         population: How many players, with parameters of their own, ``coala`` stands for. With more than one none plays
             two agents of a game: each meets the others, never itself.
-        center: Whether credits have their mean over the other groups at the same step taken off, separately of those
-            in which others learn and of the rest.
+        center: Whether credits have their mean over the other groups at the same step taken off: over those in which
+            others learn, and over the rest, each by itself.
     """
 
     credit: Credit = "coala"
