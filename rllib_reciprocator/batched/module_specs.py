@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.models import (
     EXPLORES,
@@ -196,6 +196,8 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     if networks.get("one_hot"):
         assert game.observations is not None
         settings[OBSERVATIONS] = game.observations.tolist()
+    if settings["balance_use"] != "observes" and config.loss_of(player) != PPO_LOSS:
+        raise ValueError(f"reciprocity.predict_balance_coeff: only for who learns by PPO, not for {player.algorithm}")
     own_networks = not player.module and networks["model"] != "rllib"
     if own_networks and networks["vf_share_layers"] and config.loss_of(player) in (POLICY_GRADIENT, ACTOR_CRITIC):
         raise ValueError(f"model_config.vf_share_layers: {player.algorithm} needs a critic of its own")

@@ -150,6 +150,7 @@ def test_learns_with_memories_and_in_teams_and_pools(build, player, networks):
         ({"player": "ac", "clips_by": "value"}, "grad_clip_by: only global_norm"),
         ({"player": "ac", "model": "rllib"}, "ac needs the networks of model_config.model actor_critic"),
         ({"player": "pg", "model": "rllib", "epsilon": 0.1}, "epsilon is for the networks"),
+        ({"player": "pg", "predicts": True}, "predict_balance_coeff: only for who learns by PPO, not for pg"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):
@@ -157,6 +158,8 @@ def test_what_cannot_be_is_refused(settings, message):
     a_config = config(settings.pop("player"), epsilon=settings.pop("epsilon", 0.0))
     if "clips_by" in settings:
         a_config.training(grad_clip=1.0, grad_clip_by=settings.pop("clips_by"))
+    if settings.pop("predicts", False):
+        a_config.players({"player_*": {"player": "pg", "intrinsic": {"reciprocity": {"predict_balance_coeff": 1.0}}}})
     if "model" in settings:
         a_config.rl_module(model_config={"model": settings.pop("model"), "fcnet_hiddens": [8]})
     with pytest.raises(ValueError, match=message):
