@@ -7,7 +7,9 @@ from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.shaper import ShaperConfig
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
-from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED
+from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED, EvolvedModule
+from rllib_reciprocator.batched import BatchedEnvRunner
+from rllib_reciprocator.batched.sample import concatenate
 from tests.batches import prepared
 from tests.weights import assert_same_weights, weights
 
@@ -65,6 +67,11 @@ def config(players=None, *, env="ipd_v0", games=32, learners=0, runners=0, netwo
     )
 
 
+def runner_of(a_config, index=0):
+    a_config.validate()
+    return BatchedEnvRunner(config=a_config, worker_index=index)
+
+
 def member(module, mean, number):
     """Noise that a member has, and the parameters that it plays with."""
     of_all = mirrored_noise(int(module.perturbations()[SEED][0, 0]), module._groups, module._agents, mean.numel())
@@ -85,23 +92,23 @@ def flat(module):
         ("cleanup_lite_v0", {"conv_filters": [4], "fcnet_hiddens": [8], "use_lru": True, "lru_cell_size": 4}),
     ],
 )
-def test_members_play_side_by_side_as_each_would_alone(build, env, networks):
+def test_members_play_side_by_side_as_each_would_alone(env, networks):
     """In every step of a meta-episode, with the memories of their own that they have then."""
     players = {"player_0": "team/shaper", "player_1": "team/shaper"}
-    algo = build(config(players, env=env, networks=networks, games=16, env_config={"num_steps": 3}))
-    runner = algo.env_runner
+    runner = runner_of(config(players, env=env, networks=networks, games=16, env_config={"num_steps": 3}))
     module = runner.module["shaper"].unwrapped()
+    module.sigma.fill_(0.3)
     (sample,) = runner.sample()
     assert set(module.perturbations()) == {SEED, MEMBER}
     columns = sample.modules["shaper"]
     mean = flat(module)
-    groups = 4
+    alone = EvolvedModule(
+        observation_space=module.observation_space, action_space=module.action_space, model_config=module.model_config
+    )
     for number in (0, 3, 5):
         group, agent = divmod(number, 2)
-        alone = build(config(players, env=env, networks=networks, games=16, env_config={"num_steps": 3}))
-        alone = alone.env_runner.module["shaper"].unwrapped()
         torch.nn.utils.vector_to_parameters(member(module, mean, number)[1], alone.actor.parameters())
-        rows = slice(group * groups, (group + 1) * groups)
+        rows = slice(group * 4, (group + 1) * 4)
         memory = {name: value.expand(4, -1) for name, value in (alone.get_initial_state() or {}).items()}
         for t in range(9):
             batch = {Columns.OBS: columns[Columns.OBS][rows, agent, t], Columns.STATE_IN: memory}
@@ -200,8 +207,8 @@ def test_two_learners_learn_as_one(build):
 
 
 def test_runners_draw_for_themselves_and_a_learner_draws_the_same(build):
-    algo = build(of_three(runners=2))
-    sample = algo.sample()
+    algo = build(of_three())
+    sample = concatenate([runner_of(of_three(), index).sample()[0] for index in (1, 2)])
     seeds = sample.streams["shaper"][SEED][:, 0]
     assert len(seeds.unique()) == 2
     learner = algo.learner_group._learner
