@@ -199,6 +199,15 @@ def of_three(**sizes):
     return config(players, env="public_goods_v0", env_config=goods, networks={"fcnet_hiddens": [4]}, **sizes)
 
 
+def test_where_it_plays_in_no_group_nothing_changes(build):
+    players = {"player_0": {"pool": {"shaper": 1e-6, "scripted/random": 1.0 - 1e-6}}, "player_1": "ppo"}
+    algo = build(config(players, networks={"fcnet_hiddens": [4]}))
+    before = flat(algo.learner_group._learner.module["player_0"].unwrapped())
+    told = algo.train()["learners"]["player_0"]
+    assert (float(told["fitness_mean"]), float(told["fitness_std"])) == (0.0, 0.0)
+    assert torch.equal(before, flat(algo.learner_group._learner.module["player_0"].unwrapped()))
+
+
 def test_two_learners_learn_as_one(build):
     one, two = (build(of_three(learners=learners)) for learners in (0, 2))
     for algo in (one, two):

@@ -15,6 +15,7 @@ from rllib_reciprocator.algorithms.shaper.config import EVOLUTION
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED
 from rllib_reciprocator.batched.learner import BatchedLearner, Joint
+from rllib_reciprocator.batched.losses import masked_mean
 from rllib_reciprocator.batched.policy_gradients import POLICY
 from rllib_reciprocator.batched.sample import STREAMS_PREFIX
 from rllib_reciprocator.distributed import standardized
@@ -104,7 +105,8 @@ class ShaperLearner(COALALearner):
         of_module = config.get_config_for_module(module_id)
         self._descend(module_id, POLICY, total, int(played.sum()), of_module.grad_clip)
         self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), len(fitness), reduce="mean")
-        return {"fitness_mean": fitness[played].mean(), "fitness_std": fitness[played].std(correction=0)}
+        average = masked_mean(fitness, played)
+        return {"fitness_mean": average, "fitness_std": masked_mean((fitness - average).square(), played).sqrt()}
 
     @override(BatchedLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
