@@ -65,10 +65,18 @@ def test_a_seeded_run_repeats_bit_by_bit(build, name):
     assert any(not np.array_equal(value, weights(third)[key]) for key, value in weights(one).items())
 
 
-@pytest.mark.parametrize(("learners", "fragment"), [(0, 3), (2, "auto")])
-def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name, learners, fragment):
-    """In the middle of episodes, with each learner's own replay, the order of minibatches and a changing weight."""
+def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name):
+    """In the middle of episodes, with the replay, the order of minibatches and a changing weight."""
+    assert_goes_on(build, tmp_path, name, learners=0, fragment=3)
 
+
+@pytest.mark.slow
+def test_a_restored_run_of_two_learners_goes_on_bit_by_bit(build, tmp_path, name):
+    """With each learner's own replay; that of Reciprocators is restored in the fast tests too."""
+    assert_goes_on(build, tmp_path, name, learners=2, fragment="auto")
+
+
+def assert_goes_on(build, tmp_path, name, learners, fragment):
     def fresh():
         a_config = config(name, "coins_v0", learners=learners, fragment=fragment, shuffle_batch_per_epoch=True)
         a_config.training(minibatch_size=40).players({"player_0": "reciprocator", "player_1": a_config.default_player})

@@ -23,6 +23,7 @@ from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.players import STRATEGIES
 from social_dilemmas.coins import Coins
 from social_dilemmas.registry import GameSpec
+from tests.algorithms.test_every_algorithm import assert_goes_on
 from tests.batches import prepared
 from tests.games import COUNTDOWN, Countdown
 from tests.weights import assert_same_weights, weights
@@ -591,3 +592,7 @@ def test_an_iteration_without_samples_says_why(build, monkeypatch, tmp_path):
 
 BREAKS = GameSpec("breaks_v0", "tests.algorithms.test_reciprocator:Breaks", "Raises when it is told to.")
 social_dilemmas.register(BREAKS)
+
+
+def test_a_restored_run_of_two_learners_goes_on_bit_by_bit(build, tmp_path):
+    assert_goes_on(build, tmp_path, "Reciprocator", learners=2, fragment="auto")
