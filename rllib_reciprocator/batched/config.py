@@ -18,6 +18,7 @@ from rllib_reciprocator.batched.losses import ACTOR_CRITIC, ENTROPY, POLICY_GRAD
 from rllib_reciprocator.batched.meta_episodes import MetaSettings
 from rllib_reciprocator.batched.module_specs import ModuleSpecs, made_for
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
+from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.players import (
     KNOWN_LEARNERS,
     LEARNING,
@@ -460,6 +461,10 @@ class BatchedConfig(PPOConfig):
     def loss_of(self, player: Player) -> str:
         """By which loss a player learns; an algorithm of which nothing is said changes something else of PPO."""
         return self.algorithms[player.algorithm]
+
+    def module_class(self, player: Player) -> type[ActorCriticModule]:
+        """The class of the module of a player that learns, who has neither one of its own nor RLlib's networks."""
+        return ActorCriticModule
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
         """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""

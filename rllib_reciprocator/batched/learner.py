@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
@@ -56,7 +56,12 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     :meth:`transform_advantages`, and then epochs of PPO, or a step of policy gradients; an algorithm changes what it
     does otherwise. These methods see the joint steps of all agents, ``[B, T, N]`` by column. Statistics are taken over
     all learners, so that their number does not change what is learned.
+
+    Attributes:
+        scheduled: Settings that modules keep in a buffer of that name, as numbers or schedules by joint steps.
     """
+
+    scheduled: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     @override(PPOTorchLearner)
     def build(self) -> None:
@@ -95,13 +100,14 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._has_critic = torch.tensor([loss in WITH_CRITIC for loss in losses], device=self._device)
         centered = [loss == POLICY_GRADIENT and config.use_baseline for loss in losses]
         self._centered = torch.tensor(centered, device=self._device)
-        self._exploration = {
-            key: Scheduler(fixed_value_or_schedule=config.get_config_for_module(key).epsilon)
+        self._schedules = {
+            (key, name): Scheduler(fixed_value_or_schedule=getattr(config.get_config_for_module(key), name))
             for key in self._agents
-            if getattr(self.module[key].unwrapped(), "epsilon", None) is not None
+            for name in self.scheduled
+            if getattr(self.module[key].unwrapped(), name, None) is not None
         }
-        for key, schedule in self._exploration.items():
-            self.module[key].unwrapped().epsilon.fill_(schedule.get_current_value())
+        for (key, name), schedule in self._schedules.items():
+            self.module[key].unwrapped().get_buffer(name).fill_(schedule.get_current_value())
         self._intrinsic = config.intrinsic_by_player()
         self._alternatives = alternatives
         self._warmup = config.warmup_iterations()
@@ -331,12 +337,12 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
     @override(PPOTorchLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Moves schedules on, that of exploration too."""
+        """Moves schedules on, those of modules' buffers too."""
         super().after_gradient_based_update(timesteps=timesteps)
-        for module_id, schedule in self._exploration.items():
-            epsilon = schedule.update(timestep=timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-            self.module[module_id].unwrapped().epsilon.fill_(epsilon)
-            self.metrics.log_value((module_id, "epsilon"), epsilon, window=1)
+        for (module_id, name), schedule in self._schedules.items():
+            value = schedule.update(timestep=timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME])
+            self.module[module_id].unwrapped().get_buffer(name).fill_(value)
+            self.metrics.log_value((module_id, name), value, window=1)
 
     def joint_columns(self, parts: dict[str, dict[str, Tensor]]) -> Joint:
         """The columns of joint steps, ``[B, T, ..]``: as sampled, ``ended``, and ``played`` if not all steps count."""

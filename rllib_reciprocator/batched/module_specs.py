@@ -201,9 +201,9 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     own_networks = not player.module and networks["model"] != "rllib"
     if own_networks and networks["vf_share_layers"] and config.loss_of(player) in (POLICY_GRADIENT, ACTOR_CRITIC):
         raise ValueError(f"model_config.vf_share_layers: {player.algorithm} needs a critic of its own")
-    if (player.module or networks["model"] == "rllib") and (
-        settings[EXPLORES] or config.loss_of(player) == ACTOR_CRITIC
-    ):
+    built_in = config.module_class(player)
+    needs_built_in = config.loss_of(player) == ACTOR_CRITIC or built_in is not ActorCriticModule
+    if not own_networks and (settings[EXPLORES] or needs_built_in):
         what = f"{player.algorithm} needs" if not settings[EXPLORES] else "epsilon is for"
         raise ValueError(f"players.{player.agent}: {what} the networks of model_config.model actor_critic")
     if player.module:
@@ -214,11 +214,11 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
             raise ValueError("reciprocity.predict_balance_coeff: only for model_config.model actor_critic")
         module, settings = DefaultModelModule, {**settings, "rllib": networks}
     else:
-        module, settings = ActorCriticModule, {**networks, **settings}
+        module, settings = built_in, {**networks, **settings}
     spec = RLModuleSpec(
         module, observation_space=game.observation_space, action_space=game.action_space, model_config=settings
     )
-    if module is not ActorCriticModule:
+    if module is not built_in:
         try:
             spec.build()
         except Exception as error:  # RLlib's models, and a user's own, raise whatever settings lead them to

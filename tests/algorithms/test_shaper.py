@@ -53,7 +53,7 @@ def test_the_estimate_is_the_gradient_of_what_members_get():
 # --- members of a population -----------------------------------------------------------------------------------------
 
 
-def config(players=None, *, env="ipd_v0", games=32, learners=0, runners=0, networks=None, env_config=None, **training):
+def config(players=None, *, env="ipd_v0", games=32, learners=0, networks=None, env_config=None, **training):
     return (
         ShaperConfig()
         .environment(env, env_config=env_config or ({"num_steps": 5, "payoffs": PAYOFFS} if env == "ipd_v0" else {}))
@@ -61,7 +61,7 @@ def config(players=None, *, env="ipd_v0", games=32, learners=0, runners=0, netwo
         .meta(inner_episodes=3, copies=4)
         .training(**training)
         .rl_module(model_config=NETWORKS if networks is None else networks)
-        .env_runners(num_envs_per_env_runner=games, num_env_runners=runners)
+        .env_runners(num_envs_per_env_runner=games)
         .learners(num_learners=learners)
         .debugging(seed=1)
     )
@@ -73,9 +73,9 @@ def runner_of(a_config, index=0):
 
 
 def member(module, mean, number):
-    """Noise that a member has, and the parameters that it plays with."""
+    """The parameters that a member plays with."""
     of_all = mirrored_noise(int(module.perturbations()[SEED][0, 0]), module._groups, module._agents, mean.numel())
-    return of_all[number], mean + module.sigma * of_all[number]
+    return mean + module.sigma * of_all[number]
 
 
 def flat(module):
@@ -107,7 +107,7 @@ def test_members_play_side_by_side_as_each_would_alone(env, networks):
     )
     for number in (0, 3, 5):
         group, agent = divmod(number, 2)
-        torch.nn.utils.vector_to_parameters(member(module, mean, number)[1], alone.actor.parameters())
+        torch.nn.utils.vector_to_parameters(member(module, mean, number), alone.actor.parameters())
         rows = slice(group * 4, (group + 1) * 4)
         memory = {name: value.expand(4, -1) for name, value in (alone.get_initial_state() or {}).items()}
         for t in range(9):

@@ -9,11 +9,10 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.algorithms.coala import COALAConfig
-from rllib_reciprocator.models import ActorCriticModule
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.batched.module_specs import ModuleSpecs
-    from social_dilemmas.batched_game import BatchedGame
+    from rllib_reciprocator.models import ActorCriticModule
+    from rllib_reciprocator.players import Player
 
 SHAPER_PLAYER, EVOLUTION = "shaper", "evolution"
 
@@ -71,18 +70,8 @@ class ShaperConfig(COALAConfig):
         return ShaperLearner
 
     @override(COALAConfig)
-    def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
+    def module_class(self, player: Player) -> type[ActorCriticModule]:
         """Those that evolve have modules of their own kind."""
         from rllib_reciprocator.algorithms.shaper.evolved_module import EvolvedModule
 
-        super().complete_specs(specs, game)
-        for index, player in enumerate(self.assigned_players):
-            for (each, _), (module_id, _) in zip(player.alternatives, specs.alternatives[index], strict=True):
-                if each.learns and self.loss_of(each) == EVOLUTION:
-                    spec = specs.of_players[module_id]
-                    if spec.module_class not in (ActorCriticModule, EvolvedModule):
-                        raise ValueError(
-                            f"players.{each.agent}: {SHAPER_PLAYER} needs the networks of model_config.model"
-                            " actor_critic"
-                        )
-                    spec.module_class = EvolvedModule
+        return EvolvedModule if self.loss_of(player) == EVOLUTION else super().module_class(player)

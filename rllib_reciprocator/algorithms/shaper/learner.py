@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from ray.rllib.core.columns import Columns
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import MODULE_TRAIN_BATCH_SIZE_MEAN, NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.rllib.utils.schedules.scheduler import Scheduler
+from ray.rllib.utils.metrics import MODULE_TRAIN_BATCH_SIZE_MEAN
 from torch import Tensor
 
 from rllib_reciprocator.algorithms.coala.learner import COALALearner
 from rllib_reciprocator.algorithms.shaper.config import EVOLUTION
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED
-from rllib_reciprocator.batched.learner import BatchedLearner, Joint
+from rllib_reciprocator.batched.learner import Joint
 from rllib_reciprocator.batched.losses import masked_mean
 from rllib_reciprocator.batched.policy_gradients import POLICY
 from rllib_reciprocator.batched.sample import STREAMS_PREFIX
@@ -28,17 +28,7 @@ FITNESS, PLAYED = "fitness", "played"
 class ShaperLearner(COALALearner):
     """Learns from whole meta-episodes, of each perturbation what it got; others learn as those of COALA."""
 
-    @override(COALALearner)
-    def build(self) -> None:
-        """Sets how far perturbations go at the start."""
-        super().build()
-        self._evolved = [key for key in self._agents if self._losses[key] == EVOLUTION]
-        self._sigma = Scheduler(fixed_value_or_schedule=self.config.sigma)
-        self._set_sigma(self._sigma.get_current_value())
-
-    def _set_sigma(self, sigma: float) -> None:
-        for key in self._evolved:
-            self.module[key].unwrapped().sigma.fill_(sigma)
+    scheduled: ClassVar[tuple[str, ...]] = (*COALALearner.scheduled, "sigma")
 
     @override(COALALearner)
     def learns_from_credit(self, player: Player) -> bool:
@@ -65,9 +55,9 @@ class ShaperLearner(COALALearner):
     def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
         """As in COALA; and of those that evolve, what each member of the population got."""
         batches = super().prepare(parts, joint)
-        for key in self._evolved:
-            if key in batches:
-                batches[key] |= self._members(key, parts, joint)
+        for key, columns in batches.items():
+            if self._losses[key] == EVOLUTION:
+                columns |= self._members(key, parts, joint)
         return batches
 
     def _members(self, module_id: str, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, Tensor]:
@@ -75,12 +65,9 @@ class ShaperLearner(COALALearner):
         agents, copies = self._agents[module_id], self.config.meta_settings.copies
         rewards = joint["shaped_rewards"][..., agents] / self.config.reward_scale
         fitness = rewards.mean(1).unflatten(0, (-1, copies)).mean(1)
-        played = torch.ones_like(fitness, dtype=torch.bool)
-        if "members" in joint:
-            numbers = torch.tensor(self._numbers[module_id], device=self._device)
-            played = (joint["members"][::copies, 0, agents] == numbers) | (
-                torch.tensor([len(self._alternatives[agent]) == 1 for agent in agents], device=self._device)
-            )
+        played, mask = torch.ones_like(fitness, dtype=torch.bool), parts[module_id].get(Columns.LOSS_MASK)
+        if mask is not None:
+            played = mask.view(-1, len(agents), self._steps)[::copies, :, 0]
         streams = parts[STREAMS_PREFIX + module_id]
         drawn = {name: streams[name].view(-1, copies, len(agents))[:, 0].flatten() for name in (SEED, MEMBER)}
         return {FITNESS: fitness.flatten(), PLAYED: played.flatten(), **drawn}
@@ -107,12 +94,3 @@ class ShaperLearner(COALALearner):
         self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), len(fitness), reduce="mean")
         average = masked_mean(fitness, played)
         return {"fitness_mean": average, "fitness_std": masked_mean((fitness - average).square(), played).sqrt()}
-
-    @override(BatchedLearner)
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Moves schedules on, that of perturbations too."""
-        super().after_gradient_based_update(timesteps=timesteps)
-        sigma = self._sigma.update(timestep=timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-        self._set_sigma(sigma)
-        for key in self._evolved:
-            self.metrics.log_value((key, "sigma"), sigma, window=1)
