@@ -58,12 +58,47 @@ def standardized(values: Tensor, mask: Tensor | None = None) -> Tensor:
     return centered / (variance.sqrt() + 1e-8)
 
 
-def deviation(values: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The standard deviation over some axes, which are kept, and over all learners; at least a little above zero."""
-    total = values.sum(axes, keepdim=True)
-    count = sum_over_learners(torch.full((), values.numel() / total.numel(), device=values.device))
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the mean of the values ``[rows]`` where a mask ``[rows]`` is true; zero if it is true nowhere."""
+    if mask is None:
+        return values.mean()
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / weights.sum().clamp(min=1.0)
+
+
+def mean_of_counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the sum of the values that count over the mean number of these on a learner, of all learners.
+
+    The gradient, averaged over learners, is then that of the mean over the rows of all learners, however the rows that
+    count are spread.
+
+    Args:
+        values: ``[rows]``.
+        mask: ``[rows]`` bool, the rows that count; all of them if None.
+    """
+    if mask is None:
+        return values.mean()
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / mean_over_learners(weights.sum()).clamp(min=1.0)
+
+
+def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Tensor:
+    """Returns the standard deviation over some axes, which are kept, and over all learners, above zero.
+
+    Args:
+        values: Of any shape.
+        axes: The axes.
+        mask: Of the same shape, bool, the values that count; all of them if None.
+    """
+    weights = None if mask is None else mask.to(values.dtype)
+    total = (values if weights is None else values * weights).sum(axes, keepdim=True)
+    if weights is None:
+        count = sum_over_learners(torch.full((), values.numel() / total.numel(), device=values.device))
+    else:
+        count = sum_over_learners(weights.sum(axes, keepdim=True)).clamp(min=1.0)
     centered = values - sum_over_learners(total) / count
-    return (sum_over_learners(centered.square().sum(axes, keepdim=True)) / count).sqrt() + 1e-8
+    squares = centered.square() if weights is None else centered.square() * weights
+    return (sum_over_learners(squares.sum(axes, keepdim=True)) / count).sqrt() + 1e-8
 
 
 class NothingToAverage:

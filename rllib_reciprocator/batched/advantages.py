@@ -43,16 +43,23 @@ def generalized_advantages(
     return advantages
 
 
-def less_mean(returns: Tensor, played: Tensor | None) -> Tensor:
-    """Returns less their mean over all episodes, and all learners, at the same step.
+def less_mean(returns: Tensor, mask: Tensor | None) -> Tensor:
+    """Subtracts from returns their mean over all episodes, and all learners, at the same step.
 
     Args:
         returns: ``[B, T, N]``.
-        played: ``[B, T]`` bool, which steps count in the mean; all of them if None.
+        mask: ``[B, T]`` or ``[B, T, N]`` bool, the steps that count in the mean; all of them if None.
+
+    Returns:
+        ``[B, T, N]``.
     """
-    counted = torch.ones_like(returns[..., :1]) if played is None else played[..., None].to(returns.dtype)
-    sums = sum_over_learners(torch.cat([returns * counted, counted], -1).sum(0))
-    return returns - sums[:, :-1] / sums[:, -1:].clamp(min=1.0)
+    if mask is None:
+        weights = torch.ones_like(returns[..., :1])
+    else:
+        weights = (mask if mask.dim() == returns.dim() else mask[..., None]).to(returns.dtype)
+    sums = sum_over_learners(torch.cat([returns * weights, weights], -1).sum(0))
+    totals, counts = sums.split([returns.shape[-1], weights.shape[-1]], -1)
+    return returns - totals / counts.clamp(min=1.0)
 
 
 def returns_after(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:

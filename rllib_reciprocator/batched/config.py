@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -81,6 +82,7 @@ class BatchedConfig(PPOConfig):
         self.critic_lr = 3e-3
         self.critic_epochs = 1
         self.local_runner_device = "auto"
+        self.stagger_episodes = True
         self._derived_overrides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
         self.algorithm_config_overrides_per_module: dict[str, Any] = {}
@@ -223,13 +225,22 @@ class BatchedConfig(PPOConfig):
         return self
 
     @override(AlgorithmConfig)
-    def env_runners(self, *args: Any, local_runner_device: str = NotProvided, **kwargs: Any) -> BatchedConfig:
+    def env_runners(
+        self,
+        *args: Any,
+        local_runner_device: str = NotProvided,
+        stagger_episodes: bool = NotProvided,
+        **kwargs: Any,
+    ) -> BatchedConfig:
         """Sets how games are played; see also :meth:`AlgorithmConfig.env_runners`.
 
         Args:
             *args: RLlib's own settings.
             local_runner_device: Where the games of the local runner are, as ``cpu`` or ``cuda``; ``auto`` for where the
                 local learner is. With a GPU learner and no remote runner, samples then never leave the GPU.
+            stagger_episodes: If True, environments start at different steps of an episode where rollout fragments are
+                shorter than episodes, so that a batch has steps of all parts of an episode. The initial policies play
+                up to these steps once, at the start of the run; the steps are neither trained on nor counted.
             **kwargs: RLlib's own settings.
 
         Returns:
@@ -238,6 +249,8 @@ class BatchedConfig(PPOConfig):
         super().env_runners(*args, **kwargs)
         if local_runner_device is not NotProvided:
             self.local_runner_device = local_runner_device
+        if stagger_episodes is not NotProvided:
+            self.stagger_episodes = stagger_episodes
         return self
 
     @override(PPOConfig)
@@ -290,9 +303,15 @@ class BatchedConfig(PPOConfig):
         self.policies_to_train = list(specs.learning)
         self._alternatives = specs.alternatives
         self._brought = specs.brought
+        self._brought_by = specs.brought_by
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
         self._derive_overrides(specs)
-        super().validate()
+        if self.in_evaluation:
+            # The evaluation copy of a validated configuration has the sizes of the whole run, but its own env runners:
+            # PPO would compare the two.
+            AlgorithmConfig.validate(self)
+        else:
+            super().validate()
 
     def written_players(self) -> Mapping[str, Any]:
         """The ``players`` mapping; an algorithm may write short forms out."""
@@ -397,13 +416,22 @@ class BatchedConfig(PPOConfig):
                 continue
             settings: list[IntrinsicSettings | None] = [None] * game.num_agents
             suffixes, slots = [""] * game.num_agents, list(range(game.num_agents))
-            for (agent, _), own in by_player.get(name, {}).items():
-                settings[agent] = own
+            numbers = [0] * game.num_agents
+            for (agent, number), own in by_player.get(name, {}).items():
+                settings[agent], numbers[agent] = own, number
             for agent, of_agent in self._brought.items():
                 if name in of_agent:
                     settings[agent], suffixes[agent], slots[agent] = of_agent[name]
-            default = self.intrinsic_of_all(name, game)
-            trackers.append(make(game, settings, default=default, modules=modules, suffixes=suffixes, slots=slots))
+                    numbers[agent] = self._brought_by[agent][name]
+            others = {
+                "default": self.intrinsic_of_all(name, game),
+                "modules": modules,
+                "suffixes": suffixes,
+                "slots": slots,
+                "numbers": numbers,
+                "trained": [[each.learns for each, _ in player.alternatives] for player in self.assigned_players],
+            }
+            trackers.append(make(game, settings, **others))
         return trackers
 
     def warmup_iterations(self) -> int:
@@ -465,6 +493,21 @@ class BatchedConfig(PPOConfig):
     def module_class(self, player: Player) -> type[ActorCriticModule]:
         """The class of the module of a player that learns, who has neither one of its own nor RLlib's networks."""
         return ActorCriticModule
+
+    def phases(self, game: BatchedGame) -> int:
+        """Returns in how many phases of an episode environments are: fragments of an episode, or 1 without staggering.
+
+        Args:
+            game: One environment of the game.
+        """
+        steps = self.rollout_steps()
+        if not self.stagger_episodes or self.in_evaluation or self.completes_episodes() or steps >= game.horizon:
+            return 1
+        return math.ceil(game.horizon / steps)
+
+    def identifies_environments(self, game: BatchedGame) -> bool:
+        """Returns whether learners ask which environment each row of a sample is of."""
+        return False
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
         """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
@@ -578,6 +621,9 @@ class BatchedConfig(PPOConfig):
             self._check_meta_episodes(game)
         if steps < 1:
             raise ValueError(f"rollout_fragment_length: {steps} is not a number of steps")
+        if self.in_evaluation:
+            # Evaluation has env runners of its own, and nothing that it samples is trained on.
+            return
         if runners * games % learners:
             raise ValueError(
                 f"num_learners: {runners} runners x {games} games cannot be shared evenly by {learners} learners"
@@ -603,7 +649,7 @@ class BatchedConfig(PPOConfig):
             raise ValueError(
                 f"num_envs_per_env_runner: {games} games are not whole groups of {copies} copies (meta.copies)"
             )
-        if runners * games // copies % learners:
+        if runners * games // copies % learners and not self.in_evaluation:
             raise ValueError(
                 f"num_learners: {runners * games // copies} groups of copies cannot be shared evenly by {learners}"
                 " learners"

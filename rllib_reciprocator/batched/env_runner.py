@@ -26,8 +26,9 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from torch import Tensor
 
 import social_dilemmas
+from rllib_reciprocator.batched.masks import MEMBERS, VALID
 from rllib_reciprocator.batched.metrics import SampleLogger
-from rllib_reciprocator.batched.sample import FINAL, LAST, Sample, StepColumns
+from rllib_reciprocator.batched.sample import ENVIRONMENT, FINAL, LAST, Sample, StepColumns, before_end
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
 from rllib_reciprocator.models import REMEMBERS, Deterministic
 from rllib_reciprocator.ray_internals import leave_new_memory
@@ -65,6 +66,12 @@ class BatchedRolloutConfig(Protocol):
 
     def draws_distinct_members(self) -> bool:
         """Whether no member of pools plays two agents of a game."""
+
+    def phases(self, game: BatchedGame) -> int:
+        """Returns in how many phases of an episode environments are; 1 if they start together."""
+
+    def identifies_environments(self, game: BatchedGame) -> bool:
+        """Returns whether learners ask which environment each row of a sample is of."""
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
         """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
@@ -178,6 +185,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._generator = torch.Generator(device=self.device)
         self._fragment_steps = config.rollout_steps()
         self._keeps_final = config.keeps_final_observations(self.game)
+        self._phases = config.phases(self.game)
+        # The steps of the clock at which environments of a game with episodes of one length end, in each phase.
+        self._end_clocks = {phase * self._fragment_steps % self.game.horizon for phase in range(self._phases)}
+        # Runners count from 1, the local one is 0; the indices of environments are unique in a run.
+        runner = max(0, (self.worker_index or 0) - 1)
+        self._environments = torch.arange(self.num_envs, device=self.device) + runner * self.num_envs
+        self._identifies_environments = config.identifies_environments(self.game)
         self._to_start, self._number = True, 0
         self._none = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self._all = ~self._none
@@ -290,6 +304,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             count = math.ceil(num_timesteps / (length * self.num_envs))
         # Where there are meta-episodes no inner episode ends early, and samples go on from one to the next.
         afresh = num_episodes is not None or (whole and self._inner_episodes == 1)
+        if self._phases > 1 and not whole and (force_reset or self._to_start is True):
+            self._spread_phases(explore)
+            force_reset = False
         samples = []
         for number in range(count):
             if afresh or (force_reset and number == 0):
@@ -309,14 +326,41 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Starts new episodes, and meta-episodes, in all games with the next sample."""
         self._to_start, self._number = True, 0
 
+    def _spread_phases(self, explore: bool) -> None:
+        """Starts new episodes in all environments and plays them to evenly spread steps, one fragment apart.
+
+        So a sample of fragments has steps of all parts of an episode. Nothing that is played here is learned from or
+        counted, except in the returns of the episodes that go on.
+
+        Args:
+            explore: If True, samples actions; else takes the most likely ones.
+        """
+        total = self.num_envs * max(1, self.config.num_env_runners)
+        # With fewer environments than phases the phases are as far apart as they can be.
+        phase = (
+            self._environments % self._phases if total >= self._phases else (self._environments * self._phases // total)
+        )
+        self.start_over()
+        for left in reversed(range(1, self._phases)):
+            self._start_also(phase == left)
+            self.play(self._fragment_steps, explore, counted=False)
+        self._start_also(phase == 0)
+
+    def _start_also(self, where: Tensor) -> None:
+        """Starts new episodes with the next step in more environments, ``[B]`` bool."""
+        if self._to_start is not True:
+            self._to_start = where if self._to_start is False else where | self._to_start
+            self._logger.drop_episodes(where)
+
     @torch.no_grad()
-    def play(self, length: int, explore: bool, *, only_first: bool = False) -> Sample:
+    def play(self, length: int, explore: bool, *, only_first: bool = False, counted: bool = True) -> Sample:
         """Plays on; games that end start anew with the next step.
 
         Args:
             length: So many steps in every game.
             explore: Whether players draw their actions; if not, they take the likeliest.
             only_first: Whether only the first episode of each game counts; games then do not start anew.
+            counted: If False, logs nothing of the sample.
 
         Returns:
             These steps.
@@ -333,12 +377,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if t == 0:
                 memories = {each.module_id: dict(each.memory) for each in self._playing}
             if self._members is not None:
-                joint.add(members=self._members)
+                joint.add(**{MEMBERS: self._members})
             inputs = self._inputs()
             state, time_left, obs = game.state() if self._needs_state else None, game.time_left(), self._obs
             actions, probs = self._act(inputs, modules, explore)
             step = game.step(actions)
-            followed = JointStep(state, obs, actions, probs, step.rewards, step.terminated, step.truncated, time_left)
+            followed = JointStep(
+                state, obs, actions, probs, step.rewards, step.terminated, step.truncated, time_left, self._members
+            )
             joint.add(
                 actions=actions,
                 rewards=step.rewards,
@@ -363,6 +409,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             joint={**joint.stacked(1), **finished},
             outcomes=outcomes.stacked(1),
         )
+        if only_first:
+            sample.joint[VALID] = before_end(sample.ended)
+        if self._identifies_environments:
+            sample.joint[ENVIRONMENT] = self._environments[:, None].expand(-1, length)
+        if not counted:
+            self._logger.follow_episodes(sample)
+            return sample
         self._logger.log(self, sample, only_first=only_first)
         if self._inner_episodes > 1 and length % self.game.horizon == 0:
             self._logger.log_inner_episodes(self, sample, first_number)
@@ -380,6 +433,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if not self.game.terminates_early:
             # All games of this kind end together; their own clock says when, without looking at the device.
             self._clock = (self._clock + 1) % self.game.horizon
+            if self._phases > 1:
+                return ended if self._clock in self._end_clocks else False
             if self._clock == 0:
                 self._number = (self._number + 1) % self._inner_episodes
             return self._clock == 0
@@ -505,10 +560,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 if Columns.VF_PREDS in out:
                     chosen[Columns.VF_PREDS] = out[Columns.VF_PREDS]
                 columns |= {name: playing.put(column) for name, column in chosen.items()}
-                recorded = {name: playing.as_streams(column) for name, column in columns.items()}
-                if playing.pooled:
-                    recorded[Columns.LOSS_MASK] = self._is_played_by(playing)
-                modules[playing.module_id].add(**recorded)
+                modules[playing.module_id].add(**{name: playing.as_streams(column) for name, column in columns.items()})
         return self._chosen(actions), self._chosen(behavior) if self._needs_probs else None
 
     def _is_played_by(self, playing: _Playing) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -28,15 +28,16 @@ from torch import Tensor
 
 from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean, returns_after
 from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS, WITH_CRITIC, ppo_loss
+from rllib_reciprocator.batched.masks import MEMBERS, VALID, MemberSetting, RolloutMask, before_end, count
 from rllib_reciprocator.batched.policy_gradients import PolicyGradientLearner
 from rllib_reciprocator.batched.rows import TakeRows, TakeStreams, flat_streams, in_parts, memory_columns, with_state
-from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX, before_end
-from rllib_reciprocator.distributed import standardized
+from rllib_reciprocator.batched.sample import FINAL, JOINT, LAST, STREAMS_PREFIX
+from rllib_reciprocator.distributed import deviation, standardized
 from rllib_reciprocator.influence import Transition
 from rllib_reciprocator.influence.learner import InfluenceLearner
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.intrinsic.incentives import RECEIVED
-from rllib_reciprocator.intrinsic.registry import IntrinsicReward, intrinsic_reward
+from rllib_reciprocator.intrinsic.registry import LOSS_MASK, IntrinsicReward, intrinsic_reward
 from rllib_reciprocator.models import IS_FIRST
 from rllib_reciprocator.quantiles import QUANTILES, quantiles
 from rllib_reciprocator.ray_internals import leave_new_memory
@@ -81,6 +82,8 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         # Whether no value after the last step of a stream counts.
         self._ends_with_streams = config.plays_whole_episodes(config.make_game()) and not config.bootstrap_at_horizon
         self._iteration = 0
+        # By module the standard deviation of its advantages in the last rollout, where they are standardised.
+        self.advantage_scales: dict[str, Tensor] = {}
         self._told: dict[str, dict[str, Tensor]] | None = None
         alternatives = config.alternatives()
         # Of every learning module its agents, and which of their alternatives it is.
@@ -91,15 +94,22 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
                 if module_id in config.policies_to_train:
                     self._agents.setdefault(module_id, []).append(index)
                     self._numbers.setdefault(module_id, []).append(number)
-        learning = [next((key for key, _ in each if key in self._losses), None) for each in alternatives]
-        own = [config if key is None else config.get_config_for_module(key) for key in learning]
-        losses = [self._losses.get(key) for key in learning]
-        self._gamma = torch.tensor([each.gamma for each in own], device=self._device)
-        lambdas = [1.0 if loss == POLICY_GRADIENT else each.lambda_ for loss, each in zip(losses, own, strict=True)]
-        self._lambda = torch.tensor(lambdas, device=self._device)
-        self._has_critic = torch.tensor([loss in WITH_CRITIC for loss in losses], device=self._device)
-        centered = [loss == POLICY_GRADIENT and config.use_baseline for loss in losses]
-        self._centered = torch.tensor(centered, device=self._device)
+        # Turns in each of which at most one trained pool member of every agent is flagged, for statistics of each.
+        trained = [
+            [number for number, (module_id, _) in enumerate(pool) if module_id in self._losses] for pool in alternatives
+        ]
+        self._turns = [
+            [
+                torch.tensor([number in numbers[turn : turn + 1] for number in range(len(pool))], device=self._device)
+                for pool, numbers in zip(alternatives, trained, strict=True)
+            ]
+            for turn in range(max(len(numbers) for numbers in trained))
+        ]
+        self._gamma = self._member_setting(lambda module, loss: module.gamma)
+        self._lambda = self._member_setting(lambda module, loss: 1.0 if loss == POLICY_GRADIENT else module.lambda_)
+        self._has_critic = self._member_setting(lambda module, loss: loss in WITH_CRITIC)
+        self._centered = self._member_setting(lambda module, loss: loss == POLICY_GRADIENT and config.use_baseline)
+        self._centers = any(loss == POLICY_GRADIENT for loss in self._losses.values()) and config.use_baseline
         self._schedules = {
             (key, name): Scheduler(fixed_value_or_schedule=getattr(config.get_config_for_module(key), name))
             for key in self._agents
@@ -115,6 +125,20 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._clips = any(
             self.config.get_config_for_module(key).grad_clip is not None for key in (*self._agents, INFLUENCE_MODULE_ID)
         )
+
+    def _member_setting(self, of: Callable[[Any, str | None], float | bool]) -> MemberSetting:
+        """Returns a setting of all pool members; members that are not trained have that of the first one that is.
+
+        Args:
+            of: Returns it from the configuration of a module and the name of its loss, None if none is trained.
+        """
+        values = []
+        for pool in self.config.alternatives():
+            trained = [module_id for module_id, _ in pool if module_id in self._losses]
+            settings = {key: of(self.config.get_config_for_module(key), self._losses[key]) for key in trained}
+            default = settings[trained[0]] if trained else of(self.config, None)
+            values.append([settings.get(module_id, default) for module_id, _ in pool])
+        return MemberSetting(values, self._device)
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -135,17 +159,23 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         """
         if INFLUENCE_MODULE_ID not in self.module:
             return
-        estimator = self._estimator
+        estimator, valid = self._estimator, joint.get(VALID)
         ended, rewards = joint["ended"], joint["rewards"] + joint.get(RECEIVED, 0.0)
         future = torch.zeros_like(rewards)
         if estimator.uses_future:
             future = returns_after(rewards, ended, self.config.gamma)
         seen = {name: joint[name] for name in Transition._fields if name in joint}
         steps = Transition(**{**seen, "rewards": rewards}, future_returns=future)
-        told = estimator.observe(steps.flattened(), self._iteration)
+        flat = steps.flattened()
+        if valid is not None:
+            flat = Transition(*(values[valid.flatten()] for values in flat))
+        told = estimator.observe(flat, self._iteration)
         self.metrics.log_dict(told, key=INFLUENCE_MODULE_ID, window=1)
         if self._estimates_by_gradient:
-            self._fit_estimator(estimator.replay_rows(steps, ended), self._iteration)
+            rows = estimator.replay_rows(steps, ended)
+            if valid is not None:
+                rows = {name: values[valid.flatten()] for name, values in rows.items()}
+            self._fit_estimator(rows, self._iteration)
 
     def shape_rewards(self, joint: Joint) -> Tensor:
         """What agents learn to get more of: extrinsic rewards, what others give them, and their intrinsic rewards.
@@ -174,28 +204,44 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         """
         before = torch.zeros_like(joint["rewards"])
         after = torch.zeros_like(before)
-        ended, cut_off = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
         for module_id, agents in self._agents.items():
             if self._losses[module_id] not in WITH_CRITIC:
                 continue
             values, last, final = self._values_of(module_id, parts)
-            following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
-            at_end = torch.zeros_like(values)
-            if self.config.bootstrap_at_horizon:
-                if final is not None:
-                    at_end = final[:, :, torch.arange(self._steps, device=final.device) // self._horizon]
-                # What the last step leads to is seen after the stream, since games start anew with the next one.
-                at_end[..., -1] = last
-                at_end = torch.where(cut_off, at_end, 0.0)
-            following = torch.where(ended, at_end, following)
+            following = self.next_values(values, last, final, joint)
             for slot, (agent, number) in enumerate(zip(agents, self._numbers[module_id], strict=True)):
                 if len(self._alternatives[agent]) == 1:
                     before[..., agent], after[..., agent] = values[:, slot], following[:, slot]
                 else:
-                    mine = joint["members"][..., agent] == number
-                    before[..., agent] = torch.where(mine, values[:, slot], before[..., agent])
-                    after[..., agent] = torch.where(mine, following[:, slot], after[..., agent])
+                    plays = joint[MEMBERS][..., agent] == number
+                    before[..., agent] = torch.where(plays, values[:, slot], before[..., agent])
+                    after[..., agent] = torch.where(plays, following[:, slot], after[..., agent])
         return before, after
+
+    def next_values(self, values: Tensor, last: Tensor, final: Tensor | None, joint: Joint) -> Tensor:
+        """Returns the value after every step, ``[B, S, T, ..]``.
+
+        Args:
+            values: ``[B, S, T, ..]``, before every step.
+            last: ``[B, S, ..]``, after the last step of the rollout.
+            final: ``[B, S, K, ..]``, at the k-th horizon of the rollout, where episodes are cut off inside it.
+            joint: Columns of joint steps.
+
+        Returns:
+            After the last step of an episode zero, unless ``bootstrap_at_horizon`` and the episode was cut off.
+        """
+        ended, cut_off = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
+        if values.dim() > 3:
+            ended, cut_off = ended[..., None], cut_off[..., None]
+        following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
+        at_end = torch.zeros_like(values)
+        if self.config.bootstrap_at_horizon:
+            if final is not None:
+                at_end = final[:, :, torch.arange(self._steps, device=final.device) // self._horizon]
+            # What the last step leads to is seen after the stream, since games start anew with the next one.
+            at_end[:, :, -1] = last
+            at_end = torch.where(cut_off, at_end, 0.0)
+        return torch.where(ended, at_end, following)
 
     def advantages(self, joint: Joint) -> tuple[Tensor, Tensor]:
         """Advantages and value targets, of all agents; for who has no critic, returns less their mean at each step.
@@ -211,13 +257,38 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             joint["values"],
             joint["next_values"],
             joint["ended"],
-            gamma=self._gamma,
-            lambda_=self._lambda,
+            gamma=self._gamma.lookup(joint),
+            lambda_=self._lambda.lookup(joint),
         )
         targets = estimated + joint["values"]
-        if bool(self._centered.any()):
-            estimated = torch.where(self._centered, less_mean(estimated, joint.get("played")), estimated)
+        if self._centers:
+            centered = self.over_members(joint, less_mean, estimated)
+            estimated = torch.where(self._centered.lookup(joint), centered, estimated)
         return estimated, targets
+
+    def rollout_mask(self, joint: Joint) -> RolloutMask:
+        """Returns the mask of the steps that count."""
+        return RolloutMask.from_columns(joint, self._alternatives)
+
+    def over_members(self, joint: Joint, function: Callable[[Tensor, Tensor | None], Tensor], values: Tensor) -> Tensor:
+        """Returns a statistic of the trained players: of the pool members of an agent, each over its own steps.
+
+        Args:
+            joint: Columns of joint steps.
+            function: From values ``[B, T, N]`` and the mask of the steps that count, ``[B, T]``, ``[B, T, N]`` or None,
+                to values of the same shape.
+            values: ``[B, T, N]``.
+
+        Returns:
+            ``[B, T, N]``.
+        """
+        if MEMBERS not in joint:
+            return function(values, joint.get(VALID))
+        rollout_mask, result = self.rollout_mask(joint), values
+        for flags in self._turns:
+            mask = rollout_mask.where(flags, values)
+            result = torch.where(mask, function(values, mask), result)
+        return result
 
     def transform_advantages(self, joint: Joint, advantages: Tensor) -> Tensor:
         """What policies are trained on instead of their own advantages; value targets stay.
@@ -276,10 +347,12 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         training_data.solve_refs()
         self._weights_seq_no += 1
         parts = self.on_device(training_data.batch)
-        batches = self.prepare(parts, self.joint_columns(parts))
+        joint = self.joint_columns(parts)
+        batches = self.prepare(parts, joint)
         if self._iteration >= self._warmup and batches:
             self.improve(batches, num_epochs, minibatch_size, shuffle_batch_per_epoch)
-            self._log_steps(batches, num_epochs, training_data.batch.env_steps())
+            env_steps = count(joint[VALID]) if VALID in joint else joint["ended"].numel()
+            self._log_steps(batches, num_epochs, env_steps)
             self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce() if report else {}
 
@@ -306,24 +379,39 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             for key, loss in losses.items():
                 self._log_losses(key, {self.TOTAL_LOSS_KEY: loss.detach(), **(self._told or {}).get(key, {})})
             for key, columns in others.items():
-                size = len(columns[Postprocessing.ADVANTAGES]) * num_epochs / len(minibatches)
+                size = _counted_rows(columns) * num_epochs / len(minibatches)
                 self.metrics.log_value((key, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
 
     def _gradient_step(self, module_id: str, columns: dict[str, Any]) -> dict[str, Tensor]:
         """A policy-gradient step on all rows of a module, then those of its critic; the parts of its losses."""
         config, batch = self.config.get_config_for_module(module_id), with_state(columns)
-        rows = len(columns[Postprocessing.ADVANTAGES])
         losses = self.policy_step(
             module_id,
             batch,
             config,
-            episodes=rows // self._steps,
+            episodes=self.num_episodes(columns),
             entropy_coeff=self.entropy_coeff_schedulers_per_module[module_id].get_current_value(),
         )
         if self._losses[module_id] == ACTOR_CRITIC:
             losses |= self.critic_steps(module_id, batch, config)
-        self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), rows, reduce="mean")
+        self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), _counted_rows(columns), reduce="mean")
         return losses
+
+    def num_episodes(self, columns: dict[str, Any]) -> float:
+        """Returns the number of episodes that a module plays in this learner's rollout, one for each of its agents.
+
+        Where a stream is not one episode it counts as one if the module plays in all of its steps.
+
+        Args:
+            columns: The module's rows.
+        """
+        mask = columns.get(Columns.LOSS_MASK)
+        if mask is None:
+            return len(columns[Postprocessing.ADVANTAGES]) // self._steps
+        streams = mask.view(-1, self._steps)
+        if self.config.completes_episodes():
+            return int(streams.any(1).sum())
+        return float(streams.sum()) / self._steps
 
     def _log_losses(self, module_id: str, losses: dict[str, Tensor]) -> None:
         self.metrics.log_dict({name: each.detach() for name, each in losses.items()}, key=module_id, window=1)
@@ -345,11 +433,12 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             self.metrics.log_value((module_id, name), value, window=1)
 
     def joint_columns(self, parts: dict[str, dict[str, Tensor]]) -> Joint:
-        """The columns of joint steps, ``[B, T, ..]``: as sampled, ``ended``, and ``played`` if not all steps count."""
+        """Returns the columns of joint steps, ``[B, T, ..]``, as sampled, and ``ended``."""
         joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
         joint["ended"] = joint["terminated"] | joint["truncated"]
-        if self.config.completes_episodes():
-            joint["played"] = before_end(joint["ended"])
+        if self.config.completes_episodes() and VALID not in joint:
+            # A pending sample from a checkpoint of version 0.1 has no mask.
+            joint[VALID] = before_end(joint["ended"])
         return joint
 
     @torch.no_grad()
@@ -367,13 +456,11 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         joint |= {"shaped_rewards": shaped, "values": before, "next_values": after}
         advantages, targets = self.advantages(joint)
         if self.config.normalize_returns:
-            targets = torch.stack([standardized(each) for each in targets.unbind(-1)], -1)
+            targets = self.over_members(joint, _standardized_by_agent, targets)
             advantages = targets - before
         advantages = self.transform_advantages(joint, advantages)
         return {
-            module_id: self._with_advantages(
-                module_id, self.rows_of(module_id, parts, joint.get("played")), advantages, targets
-            )
+            module_id: self._with_advantages(module_id, self.rows_of(module_id, parts, joint), advantages, targets)
             for module_id in self._agents
             if self.should_module_be_updated(module_id)
         }
@@ -390,26 +477,44 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     ) -> Tensor:
         """The weighted rewards of one kind, ``[B, T, N]``; zero for who is not moved by it."""
         row, added = intrinsic_reward(name), torch.zeros_like(joint["rewards"])
-        reward = row.part("rewards")
+        reward, rollout_mask = row.part("rewards"), self.rollout_mask(joint)
         assert reward is not None
         alike: dict[str, list[tuple[int, int]]] = {}
         for player, settings in by_player.items():
             alike.setdefault(settings.model_dump_json(), []).append(player)
         for players in alike.values():
             settings = by_player[players[0]]
-            found, weight = reward(joint, settings), settings.weight_at(self._iteration)
+            masks = {agent: rollout_mask.of_member(agent, number) for agent, number in players}
+            mask = _by_agent(masks, joint["rewards"])
+            columns = joint if mask is None else {**joint, LOSS_MASK: mask}
+            values, weight = reward(columns, settings), settings.weight_at(self._iteration)
             for agent, number in players:
-                module_id, own = self._alternatives[agent][number][0], found[..., agent]
-                self._log_intrinsic(row, name, module_id, own, weight)
-                if "members" in joint:
-                    own = own * (joint["members"][..., agent] == number)
-                added[..., agent] += weight * own
+                module_id, of_agent = self._alternatives[agent][number][0], values[..., agent]
+                self._log_intrinsic(row, name, module_id, of_agent, masks[agent], weight)
+                if MEMBERS in joint:
+                    of_agent = of_agent * (joint[MEMBERS][..., agent] == number)
+                added[..., agent] += weight * of_agent
         return added
 
-    def _log_intrinsic(self, row: IntrinsicReward, name: str, module_id: str, values: Tensor, weight: float) -> None:
-        """Logs mean, spread and distribution of an intrinsic reward before it is weighted, and the weight."""
+    def _log_intrinsic(
+        self, row: IntrinsicReward, name: str, module_id: str, values: Tensor, mask: Tensor | None, weight: float
+    ) -> None:
+        """Logs an intrinsic reward before it is weighted, over the steps that count, and the weight.
+
+        Args:
+            row: The intrinsic reward.
+            name: Its name.
+            module_id: The module that gets it.
+            values: ``[B, T]``.
+            mask: ``[B, T]`` bool, the steps that count; None if all do.
+            weight: The weight.
+        """
         label = row.label or name
         self.metrics.log_value((row.weight_logged_with or module_id, f"{label}_weight"), weight, window=1)
+        if mask is not None:
+            values = values[mask]
+            if not len(values):
+                return
         spread = {f"{label}_reward_mean": values.mean(), f"{label}_reward_std": values.std(correction=0)}
         self.metrics.log_dict(spread, key=module_id, window=1)
         (distributed,) = quantiles(values.reshape(-1, 1))
@@ -420,22 +525,40 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         module = self.module[module_id].unwrapped()
         rows, streams = parts[module_id], parts[STREAMS_PREFIX + module_id]
         agents, steps = len(self._agents[module_id]), self._steps
-        last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
-        final = {name.removeprefix(FINAL): value for name, value in streams.items() if name.startswith(FINAL)}
         if Columns.VF_PREDS in rows and self._ends_with_streams:
             values = rows[Columns.VF_PREDS].view(-1, agents, steps)
             return values, torch.zeros_like(values[..., 0]), None
         if module_id in self._with_memory:
+            last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
             values = self._values_with_memory(module, self._sequences(module_id, parts), last)
             values = values.view(-1, agents, steps + 1)
             return values[..., :-1], values[..., -1], None
-        values = in_parts(module.compute_values, rows, ROWS_AT_ONCE).view(-1, agents, steps)
-        at_last = in_parts(module.compute_values, last, ROWS_AT_ONCE).view(-1, agents)
+        return self.values_without_memory(module.compute_values, rows, streams, agents)
+
+    def values_without_memory(
+        self,
+        compute: Callable[..., Tensor],
+        rows: dict[str, Tensor],
+        streams: dict[str, Tensor],
+        num_agents: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns values before each step, ``[B, S, T, ..]``, after the last, ``[B, S, ..]``, and at horizons.
+
+        Args:
+            compute: From columns of rows to values, ``[rows, ..]``.
+            rows: The columns of a module's rows.
+            streams: The columns of its streams.
+            num_agents: S, how many agents it plays.
+        """
+        last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
+        final = {name.removeprefix(FINAL): value for name, value in streams.items() if name.startswith(FINAL)}
+        values = in_parts(compute, rows, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, self._steps))
+        at_last = in_parts(compute, last, ROWS_AT_ONCE).unflatten(0, (-1, num_agents))
         if not final:
             return values, at_last, None
-        count = next(iter(final.values())).shape[1]
+        horizons = next(iter(final.values())).shape[1]
         flat = {name: value.flatten(0, 1) for name, value in final.items()}
-        at_ends = in_parts(module.compute_values, flat, ROWS_AT_ONCE).view(-1, agents, count)
+        at_ends = in_parts(compute, flat, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, horizons))
         return values, at_last, at_ends
 
     def _values_with_memory(self, module: Any, batch: dict[str, Any], last: dict[str, Tensor]) -> Tensor:
@@ -465,18 +588,18 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             **memory_columns(parts[STREAMS_PREFIX + module_id]),
         }
 
-    def rows_of(self, module_id: str, parts: dict[str, Any], played: Tensor | None) -> dict[str, Tensor]:
-        """A module's columns as losses take them, and which rows count if not all do.
+    def rows_of(self, module_id: str, parts: dict[str, Any], joint: Joint) -> dict[str, Tensor]:
+        """Returns a module's rows as losses take them, with the mask of those that count if not all do.
 
         Args:
             module_id: The module.
             parts: The columns of each module, and of its streams.
-            played: ``[B, T]`` bool, which steps count; all of them if None.
+            joint: Columns of joint steps.
         """
         columns = self._sequences(module_id, parts) if module_id in self._with_memory else dict(parts[module_id])
-        if played is not None:
-            mask = played[:, None].expand(-1, len(self._agents[module_id]), -1).flatten()
-            columns[Columns.LOSS_MASK] = columns[Columns.LOSS_MASK] & mask if Columns.LOSS_MASK in columns else mask
+        mask = self.rollout_mask(joint).of_module(self._agents[module_id], self._numbers[module_id])
+        if mask is not None:
+            columns[Columns.LOSS_MASK] = mask.flatten()
         return columns
 
     def _with_advantages(
@@ -486,7 +609,9 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         agents = self._agents[module_id]
         own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
         if self.config.get_config_for_module(module_id).normalize_advantages:
-            own = standardized(own, columns.get(Columns.LOSS_MASK))
+            mask = columns.get(Columns.LOSS_MASK)
+            self.advantage_scales[module_id] = deviation(own, (0,), mask)
+            own = standardized(own, mask)
         return {**columns, Postprocessing.ADVANTAGES: own, Postprocessing.VALUE_TARGETS: goals}
 
     def _minibatch_indices(
@@ -533,7 +658,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         """Logs how much was trained on."""
         metrics, steps_of_all = self.metrics, 0
         for module_id, columns in batches.items():
-            steps = len(columns[Postprocessing.ADVANTAGES]) * (epochs if self._losses[module_id] == PPO_LOSS else 1)
+            steps = _counted_rows(columns) * (epochs if self._losses[module_id] == PPO_LOSS else 1)
             steps_of_all += steps
             metrics.log_value((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
             metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
@@ -578,3 +703,31 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         for module_id, names in self._module_optimizers.items():
             for name in names:
                 self.get_optimizer(module_id, name).step()
+
+
+def _counted_rows(columns: dict[str, Any]) -> int:
+    """Returns the number of a module's rows that count."""
+    mask = columns.get(Columns.LOSS_MASK)
+    return len(columns[Postprocessing.ADVANTAGES]) if mask is None else count(mask)
+
+
+def _standardized_by_agent(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns values ``[B, T, N]`` standardised for each agent, over the steps that a mask of any such shape leaves."""
+    masks = [None] * values.shape[-1] if mask is None else mask.expand_as(values).unbind(-1)
+    columns = zip(values.unbind(-1), masks, strict=True)
+    return torch.stack([standardized(column, mask_of_agent) for column, mask_of_agent in columns], -1)
+
+
+def _by_agent(masks: dict[int, Tensor | None], like: Tensor) -> Tensor | None:
+    """Returns masks ``[B, T]`` of some agents as one, ``[B, T, N]``, false for the others; None if no step is masked.
+
+    Args:
+        masks: The masks, by agent.
+        like: ``[B, T, N]``, for the shape.
+    """
+    if all(mask is None for mask in masks.values()):
+        return None
+    result = torch.zeros_like(like, dtype=torch.bool)
+    for agent, mask in masks.items():
+        result[..., agent] = True if mask is None else mask
+    return result

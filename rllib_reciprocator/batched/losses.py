@@ -16,7 +16,7 @@ from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from rllib_reciprocator.distributed import mean_over_learners
+from rllib_reciprocator.distributed import masked_mean, mean_of_counted
 from rllib_reciprocator.models import LOGITS, all_log_probs
 
 # Losses by name: the clipped surrogate of PPO, and policy gradients without and with a critic.
@@ -25,25 +25,6 @@ PPO_LOSS, POLICY_GRADIENT, ACTOR_CRITIC = "ppo", "pg", "ac"
 WITH_CRITIC = (PPO_LOSS, ACTOR_CRITIC)
 # What policy gradients have beside them (``entropy_form``).
 ENTROPY, UNIFORM_KL = "entropy", "uniform_kl"
-
-
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of values ``[rows]``, or of those that a mask ``[rows]`` lets through; zero if it is none."""
-    if mask is None:
-        return values.mean()
-    weights = mask.to(values.dtype)
-    return (values * weights).sum() / weights.sum().clamp(min=1.0)
-
-
-def mean_of_counted(values: Tensor, mask: Tensor | None) -> Tensor:
-    """As :func:`masked_mean`, by the mean number of rows that count on a learner, of all learners.
-
-    So its gradient, averaged over learners, is that of the mean over the rows of all, however these are spread.
-    """
-    if mask is None:
-        return values.mean()
-    weights = mask.to(values.dtype)
-    return (values * weights).sum() / mean_over_learners(weights.sum()).clamp(min=1.0)
 
 
 def ppo_loss(

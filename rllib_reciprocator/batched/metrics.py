@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
+from rllib_reciprocator.batched.masks import RolloutMask, count
 from rllib_reciprocator.metric_names import INNER_EPISODES, OUTCOMES, REWARD_PER_STEP
 
 if TYPE_CHECKING:
@@ -69,14 +70,6 @@ class SampleLogger:
             alternatives: For each agent the ids of the modules that may play it, with their shares.
         """
         self.game, self.alternatives = game, alternatives
-        agents = dict.fromkeys(game.agents, 1)
-        modules: dict[str, int] = {}
-        for each in alternatives:
-            modules |= {module_id: modules.get(module_id, 0) + 1 for module_id, _ in each}
-        self._counts = (
-            (NUM_AGENT_STEPS_SAMPLED, NUM_AGENT_STEPS_SAMPLED_LIFETIME, agents),
-            (NUM_MODULE_STEPS_SAMPLED, NUM_MODULE_STEPS_SAMPLED_LIFETIME, modules),
-        )
         # Returns so far, and steps, of the episodes under way.
         self._running = torch.zeros(game.num_games, game.num_agents + 1, device=game.device)
 
@@ -91,12 +84,11 @@ class SampleLogger:
         metrics, agents = runner.metrics, self.game.agents
         rewards, ended, outcomes = sample.rewards, sample.ended, sample.outcomes
         num_steps = sample.env_steps()
-        self._log_steps(runner, num_steps)
+        mask = RolloutMask.from_columns(sample.joint, self.alternatives)
+        self._log_steps(runner, num_steps, mask)
         steps = float(num_steps)
-        counted = None
-        if only_first and self.game.terminates_early:
-            counted = sample.in_first_episode()
-            steps = float(counted.sum())
+        counted = mask.valid if self.game.terminates_early else None
+        if counted is not None:
             rewards = rewards * counted[..., None]
             outcomes = {name: values * counted[..., None] for name, values in outcomes.items()}
         totals = {name: values.sum((0, 1)) for name, values in outcomes.items()}
@@ -108,8 +100,8 @@ class SampleLogger:
             metrics.log_value((REWARD_PER_STEP, agent), value, reduce="mean")
         for name, value in social_outcomes(per_step, self.game.reward_range[0]).items():
             metrics.log_value((SOCIAL, name), value, reduce="mean")
-        if "members" in sample.joint:
-            self._log_members(metrics, sample, counted)
+        if mask.members is not None:
+            self._log_members(metrics, sample, mask, steps)
         self._log_episodes(metrics, rewards, ended if counted is None else ended & counted, fresh=only_first)
         joint = sample.joint
         if counted is not None and runner.trackers:
@@ -142,16 +134,35 @@ class SampleLogger:
         """Takes over what :meth:`get_state` returned."""
         self._running = state["running"]
 
-    def _log_steps(self, runner: BatchedEnvRunner, steps: int) -> None:
+    def drop_episodes(self, where: Tensor) -> None:
+        """Drops the episodes under way in some environments, ``[B]`` bool: they do not go on to their ends."""
+        self._running = torch.where(where[:, None], 0.0, self._running)
+
+    def follow_episodes(self, sample: Sample) -> None:
+        """Adds up the returns of the episodes under way over a sample that is not logged."""
+        with_length = torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1)
+        _, self._running = episode_sums(with_length, sample.ended, self._running)
+
+    def _log_steps(self, runner: BatchedEnvRunner, steps: int, mask: RolloutMask) -> None:
+        """Logs the environment steps that count, and those of each agent and of each module."""
         metrics = runner.metrics
+        by_module: dict[str, int] = {}
+        for agent, pool in enumerate(self.alternatives):
+            for number, (module_id, _) in enumerate(pool):
+                played = count(mask.of_member(agent, number)) if len(pool) > 1 else steps
+                by_module[module_id] = by_module.get(module_id, 0) + played
+        by_agent = dict.fromkeys(self.game.agents, steps)
         runner.num_env_steps_sampled_lifetime += steps
         metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
         metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
         metrics.log_value(WEIGHTS_SEQ_NO, runner.weights_seq_no, window=1)
-        for key, lifetime, counts in self._counts:
-            for name, count in counts.items():
-                metrics.log_value((key, name), steps * count, reduce="sum")
-                metrics.log_value((lifetime, name), steps * count, reduce="lifetime_sum")
+        for key, lifetime, counts in (
+            (NUM_AGENT_STEPS_SAMPLED, NUM_AGENT_STEPS_SAMPLED_LIFETIME, by_agent),
+            (NUM_MODULE_STEPS_SAMPLED, NUM_MODULE_STEPS_SAMPLED_LIFETIME, by_module),
+        ):
+            for name, num_steps in counts.items():
+                metrics.log_value((key, name), num_steps, reduce="sum")
+                metrics.log_value((lifetime, name), num_steps, reduce="lifetime_sum")
 
     def _log_episodes(self, metrics: MetricsLogger, rewards: Tensor, ended: Tensor, *, fresh: bool) -> None:
         """Logs the episodes that ended; those that are under way count when they end, in whichever sample that is."""
@@ -172,20 +183,26 @@ class SampleLogger:
         for agent, value in zip(self.game.agents, returns.mean(0).tolist(), strict=True):
             metrics.log_value((EPISODE_AGENT_RETURN_MEAN, agent), value, reduce="mean")
 
-    def _log_members(self, metrics: MetricsLogger, sample: Sample, counted: Tensor | None) -> None:
-        """Logs of each member of a pool how often it played, and of all agents what they got a step beside it."""
-        for index, own in enumerate(self.alternatives):
-            if len(own) == 1:
+    def _log_members(self, metrics: MetricsLogger, sample: Sample, mask: RolloutMask, steps: float) -> None:
+        """Logs the share of steps in which each pool member plays, and the mean reward of all agents in them.
+
+        Args:
+            metrics: The logger.
+            sample: The sample.
+            mask: The steps that count.
+            steps: Number of environment steps that count.
+        """
+        for index, pool in enumerate(self.alternatives):
+            if len(pool) == 1:
                 continue
-            for number, (module_id, _) in enumerate(own):
-                played = sample.joint["members"][..., index] == number
-                if counted is not None:
-                    played = played & counted
-                steps = float(played.sum())
+            for number, (module_id, _) in enumerate(pool):
+                played = mask.of_member(index, number)
+                assert played is not None
+                member_steps = float(played.sum())
                 key = (POOL, self.game.agents[index], module_id)
-                metrics.log_value((*key, "share_of_steps"), steps / played.numel(), reduce="mean")
-                if steps:
-                    means = (sample.rewards * played[..., None]).sum((0, 1)) / steps
+                metrics.log_value((*key, "share_of_steps"), member_steps / steps, reduce="mean")
+                if member_steps:
+                    means = (sample.rewards * played[..., None]).sum((0, 1)) / member_steps
                     for agent, value in zip(self.game.agents, means.tolist(), strict=True):
                         metrics.log_value((*key, REWARD_PER_STEP, agent), value, reduce="mean")
 

@@ -52,6 +52,7 @@ class ModuleSpecs:
         overrides: Settings of the algorithm that modules have to themselves.
         brought: What frozen players go by beside their modules: by agent and name of the intrinsic reward its settings,
             what the ids of its modules end in here, and which agent it was in its own run.
+        brought_by: By agent and name of the intrinsic reward, which of the agent's pool members brought it.
     """
 
     of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class ModuleSpecs:
     with_memory: bool = False
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     brought: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]] = field(default_factory=dict)
+    brought_by: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
 def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
@@ -257,6 +259,7 @@ def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Play
         if name in specs.brought.get(index, {}):
             raise ValueError(f"players.{player.agent}.pool: more than one frozen member goes by {name}")
         specs.brought.setdefault(index, {})[name] = (brought.settings, suffix, brought.slot)
+        specs.brought_by.setdefault(index, {})[name] = len(specs.alternatives[index]) - 1
         for module_id, of_module in brought.modules.items():
             specs.shared[module_id + suffix] = of_module
 

@@ -12,8 +12,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
-from rllib_reciprocator.batched.losses import ACTOR_CRITIC, masked_mean, policy_gradient_loss
-from rllib_reciprocator.distributed import sum_over_learners
+from rllib_reciprocator.batched.losses import ACTOR_CRITIC, policy_gradient_loss
+from rllib_reciprocator.distributed import masked_mean, sum_over_learners
 
 POLICY, CRITIC = "policy", "critic"
 
@@ -28,9 +28,12 @@ class PolicyGradientLearner(TorchLearner):
     Attributes:
         step_sizes: By module the factor of the summed loss's gradient in the last step: learning rate over episodes,
             with clipping.
+        clipped_directions: By module the unit vector of the last step, a tensor a parameter, where its gradient was
+            clipped; zeros where it was not.
     """
 
     step_sizes: dict[str, float | Tensor]
+    clipped_directions: dict[str, list[Tensor]]
 
     def register_policy_gradient(self, module_id: str, config: Any, loss: str) -> None:
         """Registers stochastic gradient descent for a policy, and Adam for its critic if it has one that learns.
@@ -65,7 +68,7 @@ class PolicyGradientLearner(TorchLearner):
         return self.get_optimizer(module_id, POLICY).param_groups[0]["params"]
 
     def policy_step(
-        self, module_id: str, batch: dict[str, Any], config: Any, *, episodes: int, entropy_coeff: Tensor | float
+        self, module_id: str, batch: dict[str, Any], config: Any, *, episodes: float, entropy_coeff: Tensor | float
     ) -> dict[str, Tensor]:
         """Takes one gradient step of a policy.
 
@@ -89,8 +92,7 @@ class PolicyGradientLearner(TorchLearner):
             entropy_form=config.entropy_form,
             told=told,
         )
-        size = self._descend(module_id, POLICY, loss, episodes, config.grad_clip)
-        self.step_sizes[module_id] = size
+        self.step_sizes[module_id] = self._descend(module_id, POLICY, loss, episodes, config.grad_clip)
         return {**told, self.TOTAL_LOSS_KEY: told[POLICY_LOSS_KEY]}
 
     def critic_steps(self, module_id: str, batch: dict[str, Any], config: Any) -> dict[str, Tensor]:
@@ -115,7 +117,7 @@ class PolicyGradientLearner(TorchLearner):
         return told
 
     def _descend(
-        self, module_id: str, optimizer_name: str, total: Tensor, count: int, clip: float | None
+        self, module_id: str, optimizer_name: str, total: Tensor, count: float, clip: float | None
     ) -> float | Tensor:
         """One step of an optimizer down the mean, over all learners, of a loss that was summed over ``count``.
 
@@ -129,7 +131,12 @@ class PolicyGradientLearner(TorchLearner):
         size = 1.0 / max(1.0, averaged_over_learners(gradients, count))
         if clip is not None:
             norm = torch.stack(torch._foreach_norm(gradients)).norm() * size
-            size = size * (clip / norm.clamp(min=1e-12)).clamp(max=1.0)
+            scale = (clip / norm.clamp(min=1e-12)).clamp(max=1.0)
+            if optimizer_name == POLICY:
+                # Kept without asking the device whether the gradient was clipped.
+                unit = torch._foreach_mul(gradients, (scale < 1.0) * size / norm.clamp(min=1e-12))
+                self.clipped_directions[module_id] = list(unit)
+            size = size * scale
         torch._foreach_mul_(gradients, size)
         for parameter, gradient in zip(group["params"], gradients, strict=True):
             parameter.grad = gradient
@@ -140,7 +147,7 @@ class PolicyGradientLearner(TorchLearner):
     @override(TorchLearner)
     def build(self) -> None:
         """Builds modules and optimizers."""
-        self.step_sizes = {}
+        self.step_sizes, self.clipped_directions = {}, {}
         super().build()
 
 
@@ -150,7 +157,7 @@ def critic_parameters(module: Any) -> list[Tensor]:
     return [] if critic is None else list(critic.parameters())
 
 
-def averaged_over_learners(gradients: list[Tensor], count: int) -> float:
+def averaged_over_learners(gradients: list[Tensor], count: float) -> float:
     """Sums gradients over all learner processes, in place.
 
     Args:

@@ -12,12 +12,16 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
+from rllib_reciprocator.batched.masks import VALID, before_end
+
 # Ids of the parts of a MultiAgentBatch that are no RLModule's own.
 JOINT = "joint"
 STREAMS_PREFIX = "streams/"
 # Columns of the streams of a module that are not a step's: what is seen after the last step, and after the last step of
 # an episode that was cut off at its horizon.
 LAST, FINAL = "last/", "final/"
+# Column of joint steps, [B, T] int64: the index of the environment, unique among all env runners.
+ENVIRONMENT = "environment"
 
 
 @dataclass(repr=False)
@@ -31,14 +35,14 @@ class Sample:
     Attributes:
         modules: Columns of the steps of each learning module, ``[B, S, T, ..]`` by its id and column: observations,
             actions, log-probabilities, distribution inputs, and what trackers show. S is how many agents it plays.
-            Where it plays in some games only ``loss_mask`` says in which.
         streams: Columns of whole streams, ``[B, S, ..]`` by module id and column: its memory before the first step
             (``state_in/..``), what it sees after the last (``last/..``), if the learner asks for it what it saw at the
             end of episodes that were cut off (``final/..``, ``[B, S, K, ..]``, the k-th in steps ``k * horizon`` to
             ``(k + 1) * horizon``), and where perturbations of it played, of which (``perturbation/..``).
         joint: Columns of joint steps, ``[B, T, ..]``: ``actions`` int64 and extrinsic ``rewards`` ``[B, T, N]``,
-            ``terminated``, ``truncated`` and ``is_first`` bool, ``time_left``, what trackers record, and if anybody is
-            of a pool ``members [B, T, N]`` int64, which of its alternatives played each agent.
+            ``terminated``, ``truncated`` and ``is_first`` bool, ``time_left``, what trackers record; with pools
+            ``members [B, T, N]`` int64, the pool member that played each agent; and where only the first episode of
+            each environment counts ``valid [B, T]`` bool, the steps before its end.
         outcomes: What happened in each step, ``[B, T, N]`` by name.
     """
 
@@ -58,12 +62,13 @@ class Sample:
         return self.joint["rewards"]
 
     def env_steps(self) -> int:
-        """Joint steps in this sample."""
-        return self.joint["terminated"].numel()
+        """Returns the number of environment steps that count."""
+        valid = self.joint.get(VALID)
+        return self.joint["terminated"].numel() if valid is None else int(valid.sum())
 
     def agent_steps(self) -> int:
-        """Steps of single agents in this sample."""
-        return self.rewards.numel()
+        """Returns the number of agent steps that count."""
+        return self.env_steps() * self.rewards.shape[-1]
 
     def __len__(self) -> int:
         return self.env_steps()
@@ -113,7 +118,7 @@ class Sample:
             parts[module_id] = SampleBatch({name: column.flatten(0, 2) for name, column in columns.items()})
             streams = {name: column.flatten(0, 1) for name, column in self.streams[module_id].items()}
             parts[STREAMS_PREFIX + module_id] = SampleBatch(streams)
-        return MultiAgentBatch(parts, self.env_steps())
+        return MultiAgentBatch(parts, self.joint["terminated"].numel())
 
 
 @dataclass
@@ -130,12 +135,6 @@ class StepColumns:
     def stacked(self, axis: int) -> dict[str, Tensor]:
         """All steps along a new axis."""
         return {name: torch.stack(column, axis) for name, column in self.steps.items()}
-
-
-def before_end(ended: Tensor) -> Tensor:
-    """``[B, T]`` bool, whether no episode ended before that step, from whether one ended with it, ``[B, T]`` bool."""
-    ended = ended.long()
-    return ended.cumsum(1) - ended == 0
 
 
 def concatenate(samples: list[Sample]) -> Sample:

@@ -20,6 +20,7 @@ class JointStep(NamedTuple):
         terminated: ``[B]`` bool, the rules ended the episode with this step.
         truncated: ``[B]`` bool, the episode reached its horizon with it.
         time_left: ``[B]`` float32, share of the episode's steps that were to come before it, from 1 to ``1 / horizon``.
+        members: ``[B, N]`` int64, the pool member that played each agent; None if there are no pools.
     """
 
     state: Tensor | None
@@ -30,6 +31,7 @@ class JointStep(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     time_left: Tensor
+    members: Tensor | None = None
 
 
 class StepTracker(Protocol):

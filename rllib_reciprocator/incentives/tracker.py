@@ -35,6 +35,8 @@ class IncentiveTracker:
         modules: Mapping[str, Any],
         suffixes: Sequence[str],
         slots: Sequence[int],
+        numbers: Sequence[int],
+        trained: Sequence[Sequence[bool]],
         **kwargs: Any,
     ) -> None:
         """Nothing is given yet.
@@ -45,6 +47,8 @@ class IncentiveTracker:
             modules: All RLModules, by id.
             suffixes: Of the id of the incentive functions that each agent brought with it; empty for this run's own.
             slots: Which of them is its own.
+            numbers: Which pool member of each agent gives.
+            trained: Which pool members of each agent are trained: in pools, only these are given to.
             **kwargs: What other trackers are told.
 
         Raises:
@@ -69,7 +73,14 @@ class IncentiveTracker:
         self._given = torch.zeros(game.num_games, n, n - 1, device=game.device)
         # Whether somebody sees what was given so far; if not, what is given is told of all steps at once.
         self._seen = any(module.observes_given for module, _, _ in self._functions.values())
-        self._steps: list[tuple[Tensor, Tensor]] = []
+        self._steps: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        device = game.device
+        self._giver = torch.tensor(numbers, device=device)
+        # Agents that are not drawn from a pool are given to as their givers' functions say.
+        most = max(len(members) for members in trained)
+        receives = [list(members) if len(members) > 1 else [True] for members in trained]
+        padded = [members + [False] * (most - len(members)) for members in receives]
+        self._receives = torch.tensor(padded, device=device)
 
     def start(self, where: Tensor | None) -> None:
         """Forgets what was given, in the games ``[B]`` bool that start anew, or in all."""
@@ -88,10 +99,10 @@ class IncentiveTracker:
             what each is given, ``[B, N]``, and ``incentives_given``, what each had given before, ``[B, N, N - 1]``.
         """
         if not self._seen:
-            self._steps.append((step.obs, step.actions))
+            self._steps.append((step.obs, step.actions, step.members))
             return {}
         before = self._given
-        found, noise = self._incentives(step.obs, step.actions, before)
+        found, noise = self._incentives(step.obs, step.actions, before, step.members)
         self._given = before + found.gather(2, self._after.expand_as(before))
         return {INCENTIVES: found, RECEIVED: received(found), GIVEN: before, **noise}
 
@@ -99,14 +110,18 @@ class IncentiveTracker:
         """What was given in all steps of the sample, and received, if nobody had to see it before."""
         if not self._steps:
             return {}
-        obs, actions = (torch.stack(each, 1) for each in zip(*self._steps, strict=True))
+        all_obs, all_actions, all_members = zip(*self._steps, strict=True)
+        obs, actions = torch.stack(all_obs, 1), torch.stack(all_actions, 1)
+        members = None if all_members[0] is None else torch.stack(all_members, 1).flatten(0, 1)
         self._steps = []
-        found, noise = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None)
+        found, noise = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None, members)
         columns = {INCENTIVES: found, RECEIVED: received(found), **noise}
         return {name: column.unflatten(0, actions.shape[:2]) for name, column in columns.items()}
 
     @torch.no_grad()
-    def _incentives(self, obs: Tensor, actions: Tensor, before: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _incentives(
+        self, obs: Tensor, actions: Tensor, before: Tensor | None, members: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """What everybody gives everybody, ``[rows, N, N]``, and by column what it was drawn with, if it was."""
         n = self._game.num_agents
         found = torch.zeros(*actions.shape, n, device=actions.device)
@@ -124,21 +139,38 @@ class IncentiveTracker:
                 turned = (self._agents + agent - slot) % n
                 rows = [None if each is None else each[:, turned] for each in (obs, actions, given, drawn_with)]
                 found[:, agent, turned] = module.incentives(*rows)[:, slot]
+        if members is not None:
+            found = found * self._gives(members)[..., None] * self._is_given_to(members)[..., None, :]
         return found, {} if noise is None else {NOISE: noise}
+
+    def _gives(self, members: Tensor) -> Tensor:
+        """Returns whether the pool member that gives plays each agent, ``[rows, N]`` bool, from who plays."""
+        return members == self._giver
+
+    def _is_given_to(self, members: Tensor) -> Tensor:
+        """Returns whether the pool member that plays each agent is given to, ``[rows, N]`` bool, from who plays."""
+        return self._receives[self._agents, members]
 
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
         """Logs what is given in a step: ``incentives/I_to_J``, and the same by what J did, for each action of J's."""
         incentives, actions = joint[INCENTIVES].flatten(0, 1), joint["actions"].flatten(0, 1)
         taken = torch.nn.functional.one_hot(actions, int(self._game.action_space.n)).to(incentives.dtype)
-        mean = incentives.mean(0).tolist()
-        counts = taken.sum(0)
+        # In pools, over the steps in which the giver plays and the recipient is given to.
+        counted = torch.ones_like(incentives, dtype=torch.bool)
+        if "members" in joint:
+            members = joint["members"].flatten(0, 1)
+            counted = self._gives(members)[..., None] & self._is_given_to(members)[..., None, :]
+        weights = counted.to(incentives.dtype)
+        pair_counts = weights.sum(0)
+        mean = (incentives.sum(0) / pair_counts).tolist()
+        counts = torch.einsum("sij,sja->ija", weights, taken)
         by_action = (torch.einsum("sij,sja->ija", incentives, taken) / counts).tolist()
         for (i, giver), (j, recipient) in permutations(enumerate(agents), 2):
-            if any(i in own for _, own, _ in self._functions.values()):
+            if any(i in own for _, own, _ in self._functions.values()) and pair_counts[i, j]:
                 pair = f"{giver}_to_{recipient}"
                 metrics.log_value((INCENTIVES, pair), mean[i][j], reduce="mean")
                 for name, value, count in zip(
-                    self._game.action_names, by_action[i][j], counts[j].tolist(), strict=True
+                    self._game.action_names, by_action[i][j], counts[i, j].tolist(), strict=True
                 ):
                     if count:
                         metrics.log_value((INCENTIVES_BY_ACTION, pair, name), value, reduce="mean")

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rllib_reciprocator.distributed import standardized
+from rllib_reciprocator.intrinsic.registry import LOSS_MASK
 from rllib_reciprocator.typed_settings import IntrinsicSettings, Settings, Share, Width
 
 
@@ -257,7 +258,8 @@ def rewards(joint: Mapping[str, Tensor], settings: ReciprocitySettings) -> Tenso
 
     Args:
         joint: ``balance`` and ``given``, each ``[B, T, N, N]`` by ``[j, i]``: the balance of i towards j before each
-            step, and the influence of j on i in it as j takes it to be.
+            step, and the influence of j on i in it as j takes it to be; and ``loss_mask``, ``[B, T, N]`` bool, the
+            steps over which rewards are standardised, if not all.
         settings: The settings.
 
     Returns:
@@ -266,4 +268,6 @@ def rewards(joint: Mapping[str, Tensor], settings: ReciprocitySettings) -> Tenso
     reciprocal = reciprocal_reward(joint["balance"], joint["given"], settings.rule)
     if not settings.normalize:
         return reciprocal
-    return torch.stack([standardized(of_agent) for of_agent in reciprocal.unbind(-1)], -1)
+    masks = joint[LOSS_MASK].unbind(-1) if LOSS_MASK in joint else [None] * reciprocal.shape[-1]
+    by_agent = zip(reciprocal.unbind(-1), masks, strict=True)
+    return torch.stack([standardized(values, mask) for values, mask in by_agent], -1)

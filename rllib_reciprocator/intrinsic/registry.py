@@ -9,6 +9,10 @@ from typing import Any
 
 from rllib_reciprocator.typed_settings import IntrinsicSettings
 
+# Column of joint steps that the function of rewards sees where not all steps count, [B, T, N] bool: the steps in which
+# each agent with these settings plays, before the end of the episode. Statistics over a batch are taken over these.
+LOSS_MASK = "loss_mask"
+
 
 @dataclass(frozen=True)
 class IntrinsicReward:
@@ -20,7 +24,9 @@ class IntrinsicReward:
         tracker: What the env runner asks in every step, if anything (:class:`rllib_reciprocator.batched.StepTracker`):
             ``(game, settings, **others)``, with the settings of each agent that has the reward, else None, and by name
             ``default`` (those of who does not have it), ``modules`` (all RLModules, by id) and ``suffixes`` (of the ids
-            of the modules that each agent brought with it) with ``slots`` (which agent it was in its own run).
+            of the modules that each agent brought with it) with ``slots`` (which agent it was in its own run),
+            ``numbers`` (the pool member of each agent that has the reward) and ``trained`` (``[agent][pool member]``
+            bool).
         modules: RLModules that it needs beside the policies, if any: ``(game, settings, gamma) -> {id: RLModuleSpec}``.
         model_settings: What goes into the ``model_config`` of who has it, if anything: ``(game, settings) -> dict``.
         label: How its figures begin in results, if not with its name.

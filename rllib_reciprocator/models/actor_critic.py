@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rllib_reciprocator.distributed import mean_of_counted
 from rllib_reciprocator.models.class_encoder import ClassEncoder, num_classes
 from rllib_reciprocator.models.distributions import distribution_for, with_exploration
 from rllib_reciprocator.models.encoder import Encoder
@@ -260,7 +261,10 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         """
         if PREDICTED_BALANCE not in out:
             return {}
-        missed = functional.mse_loss(
-            out[PREDICTED_BALANCE], bounded(batch[BALANCE], self.model_config["balance_scale"])
-        )
-        return {BALANCE_LOSS: (missed, self.model_config["predict_balance_coeff"])}
+        target = bounded(batch[BALANCE], self.model_config["balance_scale"])
+        if Columns.LOSS_MASK not in batch:
+            error = functional.mse_loss(out[PREDICTED_BALANCE], target)
+        else:
+            errors = (out[PREDICTED_BALANCE] - target).square().mean(-1)
+            error = mean_of_counted(errors, batch[Columns.LOSS_MASK])
+        return {BALANCE_LOSS: (error, self.model_config["predict_balance_coeff"])}

@@ -2,9 +2,15 @@ import pytest
 import torch
 
 from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignmentConfig
-from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment
+from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment, past_gains
 from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
 from tests.batches import prepared
+
+
+def aligned(gains, advantages, first, gamma, before=None):
+    """The alignment term of agents with these gains and advantages."""
+    past, _ = past_gains(gains, first, gamma, before)
+    return alignment(past, advantages.sum(-1, keepdim=True) - advantages, gamma)
 
 
 def test_by_hand():
@@ -12,11 +18,23 @@ def test_by_hand():
     gains = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
     advantages = torch.tensor([[[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]])
     first = torch.tensor([[True, False, True]])
-    found = alignment(gains, advantages, first, torch.tensor([0.5, 0.5]))
+    term = aligned(gains, advantages, first, torch.tensor([0.5, 0.5]))
     # Before the second step agent 0 has had 0.5 * 1, agent 1 0.5 * 2; the term is gamma times that times the other's.
-    assert found.tolist() == [[[0.0, 0.0], [0.5 * 0.5 * 40.0, 0.5 * 1.0 * 30.0], [0.0, 0.0]]]
-    longer = alignment(gains, advantages, torch.tensor([[True, False, False]]), torch.tensor([0.5, 0.5]))
+    assert term.tolist() == [[[0.0, 0.0], [0.5 * 0.5 * 40.0, 0.5 * 1.0 * 30.0], [0.0, 0.0]]]
+    longer = aligned(gains, advantages, torch.tensor([[True, False, False]]), torch.tensor([0.5, 0.5]))
     assert longer[0, 2].tolist() == [0.5 * (0.25 * 1 + 0.5 * 3) * 60.0, 0.5 * (0.25 * 2 + 0.5 * 4) * 50.0]
+
+
+def test_the_past_goes_on_from_one_rollout_to_the_next():
+    torch.manual_seed(0)
+    gains, gamma = torch.randn(3, 8, 2), torch.tensor([0.9, 0.8])
+    first = torch.zeros(3, 8, dtype=torch.bool)
+    first[:, 0] = first[1, 6] = True
+    whole, end = past_gains(gains, first, gamma)
+    early, middle = past_gains(gains[:, :5], first[:, :5], gamma)
+    late, same_end = past_gains(gains[:, 5:], first[:, 5:], gamma, middle)
+    torch.testing.assert_close(torch.cat([early, late], 1), whole)
+    torch.testing.assert_close(same_end, end)
 
 
 @pytest.mark.parametrize("agents", [2, 3])
@@ -27,12 +45,12 @@ def test_it_is_the_petty_reciprocal_reward_of_advantages(agents):
     gains = torch.randn(4, steps, agents)
     first = torch.zeros(4, steps, dtype=torch.bool)
     first[:, 0] = first[2, 3] = True
-    found = alignment(gains, gains, first, torch.full((agents,), gamma))
+    term = aligned(gains, gains, first, torch.full((agents,), gamma))
     influence = gains[:, :, None, :].expand(-1, -1, agents, -1).transpose(0, 1)
     had = balance(influence, REWARDS["petty"], gamma, first.t())
     # What i gives to j, in row i and column j, is what j gets.
     same = gamma**2 * (agents - 1) * reciprocal_reward(had, influence, REWARDS["petty"]).transpose(0, 1)
-    torch.testing.assert_close(found, same, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(term, same, atol=1e-5, rtol=1e-5)
 
 
 def test_others_keep_their_advantages_and_those_who_do_not_learn_have_none(build):

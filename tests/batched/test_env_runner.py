@@ -123,8 +123,8 @@ def test_sampling_leaves_global_randomness_alone():
 
 
 def test_fragments_carry_on_with_the_episode():
-    built = config(balance_decay=1.0, reward="petty").env_runners(rollout_fragment_length=2)
-    one = runner(built)
+    built = config(balance_decay=1.0, reward="petty")
+    one = runner(built.env_runners(rollout_fragment_length=2, stagger_episodes=False))
     parts = [one.sample()[0] for _ in range(3)]
     assert not parts[0].joint["truncated"].any()
     assert parts[2].joint["truncated"][:, -1].all()

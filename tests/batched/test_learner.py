@@ -77,7 +77,8 @@ def test_policies_are_learned_with_as_they_were_played_with(build, model, stream
 def test_memories_start_each_episode_empty_and_then_matter(build, model, streams):
     """Each step again, by itself, with the memory that the steps of its own episode leave behind."""
     env, fragment = STREAMS[streams]
-    algo = build(config({"*": "ppo"}, env=env, fragment=fragment).rl_module(model_config=MODELS[model]))
+    a_config = config({"*": "ppo"}, env=env, fragment=fragment).rl_module(model_config=MODELS[model])
+    algo = build(a_config.env_runners(stagger_episodes=False))
     module = algo.env_runner.module["player_0"]
     fresh = {
         name: torch.as_tensor(value).expand(24, *value.shape) for name, value in module.get_initial_state().items()
@@ -161,7 +162,10 @@ def test_what_was_seen_at_the_horizon_is_what_the_value_is_of(build):
 
 def test_fragments_hold_the_same_steps_however_long_they_are(build):
     """A game does not start anew with a sample, and no step is lost between two."""
-    short, long = (build(config({"*": "ppo"}, env="countdown_v0", fragment=length)) for length in (5, 15))
+    short, long = (
+        build(config({"*": "ppo"}, env="countdown_v0", fragment=length).env_runners(stagger_episodes=False))
+        for length in (5, 15)
+    )
     lengths = []
     for algo in (short, long):
         samples = [algo.env_runner.sample()[0] for _ in range(60 // (5 if algo is short else 15))]
@@ -237,9 +241,8 @@ def test_each_game_draws_the_member_of_a_pool(build):
     # Who defects always does so in its games, and its steps do not count for the learner.
     assert (sample.joint["actions"][..., 1][members == 0] == 1).all()
     assert (sample.joint["actions"][..., 1][members == 1] == 0).any()
-    mask = sample.modules["player_1"][Columns.LOSS_MASK][:, 0]
-    assert torch.equal(mask, members == 1)
     batch = prepared(algo, sample)["player_1"]
+    assert torch.equal(batch[Columns.LOSS_MASK], (members == 1).flatten())
     own = batch[Postprocessing.ADVANTAGES][batch[Columns.LOSS_MASK]]
     assert float(own.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(own.std(correction=0)) == pytest.approx(1.0, abs=1e-3)

@@ -91,10 +91,11 @@ def test_a_step_is_the_gradient_summed_over_steps_and_averaged_over_episodes(bui
 
 
 def test_exploration_follows_its_schedule_in_runners_too_and_greedy_play_has_none(build):
-    schedule = [[0, 1.0], [24 * 8 * 2, 0.5]]
+    schedule = [[0, 1.0], [150, 0.5]]
     algo = build(config(epsilon=schedule))
-    probabilities = []
-    for expected in (1.0, 0.75, 0.5, 0.5):
+    probabilities, sampled = [], [0]
+    for _ in range(4):
+        expected = max(0.5, 1.0 - 0.5 * sampled[-1] / 150)
         module = algo.env_runner.module["player_0"]
         assert float(module.epsilon) == pytest.approx(expected)
         obs = {Columns.OBS: torch.tensor([[3.0]])}
@@ -102,7 +103,10 @@ def test_exploration_follows_its_schedule_in_runners_too_and_greedy_play_has_non
         alone = module.forward_inference(obs)[Columns.ACTION_DIST_INPUTS].sigmoid()
         torch.testing.assert_close(likely, (1.0 - expected) * alone + expected / 2)
         probabilities.append(float(likely))
-        algo.train()
+        sampled.append(int(algo.train()["num_env_steps_sampled_lifetime"]))
+    # Steps after the end of an episode do not count.
+    assert 0 < sampled[1] < 24 * 8
+    assert sampled[1] < 150 < sampled[3]
     assert probabilities[0] == pytest.approx(0.5)
     assert "epsilon" not in weights(algo)
 

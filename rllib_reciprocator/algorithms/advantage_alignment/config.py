@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.batched.config import BatchedConfig
 from rllib_reciprocator.batched.losses import PPO_LOSS
+
+if TYPE_CHECKING:
+    from rllib_reciprocator.batched.module_specs import ModuleSpecs
+    from rllib_reciprocator.models import ActorCriticModule
+    from rllib_reciprocator.players import Player
+    from social_dilemmas.batched_game import BatchedGame
 
 ALIGNED = "advantage_alignment"
 
@@ -51,6 +57,39 @@ class AdvantageAlignmentConfig(BatchedConfig):
         if alignment_weight is not NotProvided:
             self.alignment_weight = alignment_weight
         return self
+
+    def estimates_co_players(self) -> bool:
+        """Returns whether aligned players estimate the returns of co-players, some of which are not trained."""
+        return any(not member.learns for player in self.assigned_players for member, _ in player.alternatives)
+
+    @override(BatchedConfig)
+    def module_class(self, player: Player) -> type[ActorCriticModule]:
+        """Returns the class with an estimate of co-players' returns where some of these are not trained."""
+        if player.algorithm == ALIGNED and self.estimates_co_players():
+            from rllib_reciprocator.algorithms.advantage_alignment.module import AlignedModule
+
+            return AlignedModule
+        return super().module_class(player)
+
+    @override(BatchedConfig)
+    def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
+        """Adds the settings of the estimates of co-players' returns."""
+        super().complete_specs(specs, game)
+        if not self.estimates_co_players():
+            return
+        for player, pool in zip(self.assigned_players, specs.alternatives, strict=True):
+            for (member, _), (module_id, _) in zip(player.alternatives, pool, strict=True):
+                if member.algorithm == ALIGNED:
+                    coeff = member.settings.get("vf_loss_coeff", self.vf_loss_coeff)
+                    specs.of_players[module_id].model_config |= {
+                        "num_co_players": game.num_agents - 1,
+                        "vf_loss_coeff": coeff,
+                    }
+
+    @override(BatchedConfig)
+    def identifies_environments(self, game: BatchedGame) -> bool:
+        """Returns whether episodes go on from one rollout to the next, and past gains with them."""
+        return not self.plays_whole_episodes(game) and not self.in_evaluation
 
     @override(BatchedConfig)
     def get_default_learner_class(self) -> type:

@@ -1,62 +1,201 @@
-"""The learner: what one has had so far times what the others get now, added to one's advantages."""
+"""The learner of Advantage Alignment: PPO on advantages aligned with those of the co-players."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from rllib_reciprocator.algorithms.advantage_alignment.config import ALIGNED
+from rllib_reciprocator.algorithms.advantage_alignment.module import (
+    CO_PLAYER_MASK,
+    CO_PLAYER_TARGETS,
+    AlignedModule,
+)
+from rllib_reciprocator.batched.advantages import generalized_advantages
 from rllib_reciprocator.batched.learner import BatchedLearner, Joint
-from rllib_reciprocator.distributed import deviation
+from rllib_reciprocator.batched.sample import ENVIRONMENT, STREAMS_PREFIX
+from rllib_reciprocator.distributed import deviation, sum_over_learners
+from rllib_reciprocator.players import Player
+
+# Part of the learner's state: what agents have had so far in the episodes under way, [environments, N].
+PAST = "past_of_episodes"
 
 
-def alignment(gains: Tensor, advantages: Tensor, is_first: Tensor, gamma: Tensor) -> Tensor:
-    """What agents have had so far times what the others get now.
+def past_gains(gains: Tensor, is_first: Tensor, gamma: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Returns the discounted sum of an agent's gains in the episode before each step.
+
+    ``sum over k < t of gamma^(t - k) d_i(k)``
+
+    Args:
+        gains: ``[B, T, N]``, d, TD errors.
+        is_first: ``[B, T]`` bool, whether an episode begins with the step.
+        gamma: ``[N]`` or ``[B, T, N]``, discounts.
+        before: ``[B, N]``, the sums of episodes that began before the rollout; zero if None.
+
+    Returns:
+        ``[B, T, N]``, before each step, and ``[B, N]``, after the last.
+    """
+    sums = torch.empty_like(gains)
+    running = torch.zeros_like(gains[:, 0]) if before is None else before
+    for t in range(gains.shape[1]):
+        running = torch.where(is_first[:, t, None], 0.0, running)
+        sums[:, t] = running
+        running = (gamma if gamma.dim() == 1 else gamma[:, t]) * (running + gains[:, t])
+    return sums, running
+
+
+def alignment(past: Tensor, others: Tensor, gamma: Tensor) -> Tensor:
+    """Returns the alignment term: the past gains of an agent times the present advantages of the others.
 
     ``gamma * [sum over k < t of gamma^(t - k) d_i(k)] * sum over j != i of A_j(t)``
 
     Source: Duque, Aghajohari et al., "Advantage Alignment Algorithms", ICLR 2025. What is summed over the past, d, are
-    one-step errors, which are known before the step; the released code takes the mean of generalized advantages there,
-    which share noise with the present, and play then swings.
+    TD errors, which are known before the step; the released code takes the mean of GAE advantages there, which share
+    noise with the present, and play then swings.
 
     Args:
-        gains: ``[B, T, N]``, d, one-step temporal-difference errors.
-        advantages: ``[B, T, N]``, A.
-        is_first: ``[B, T]`` bool, whether an episode begins with the step.
-        gamma: ``[N]``, discounts.
+        past: ``[B, T, N]``, see :func:`past_gains`.
+        others: ``[B, T, N]``, for each agent the sum of the advantages of the others.
+        gamma: ``[N]`` or ``[B, T, N]``, discounts.
 
     Returns:
         ``[B, T, N]``.
     """
-    had = torch.empty_like(gains)
-    running = torch.zeros_like(gains[:, 0])
-    for t in range(gains.shape[1]):
-        running = torch.where(is_first[:, t, None], 0.0, running)
-        had[:, t] = running
-        running = gamma * (running + gains[:, t])
-    return gamma * had * (advantages.sum(-1, keepdim=True) - advantages)
+    return gamma * past * others
 
 
 class AdvantageAlignmentLearner(BatchedLearner):
-    """PPO on aligned advantages, for the players that ask for it."""
+    """PPO on aligned advantages, for the players that ask for it.
+
+    The advantages of co-players that are trained come from their critics, those of the others from an estimate of their
+    returns by the agent's own module (:class:`AlignedModule`).
+    """
 
     @override(BatchedLearner)
     def build(self) -> None:
-        """Notes who aligns its advantages, and who learns."""
+        """Builds modules and optimizers, and notes which pool members align their advantages, and which are trained."""
         super().build()
-        players = self.config.assigned_players
-        self._align = torch.tensor([player.algorithm == ALIGNED for player in players], device=self._device)
-        self._learn = torch.tensor([float(player.learns) for player in players], device=self._device)
+        self._aligned = self._flags(lambda player: player.algorithm == ALIGNED)
+        self._trained = self._flags(lambda player: player.learns)
+        # By module that estimates the returns of co-players: values before and after each step, [B, S, T, N - 1].
+        self._co_player_values: dict[str, tuple[Tensor, Tensor]] = {}
+        self._estimating = [key for key in self._agents if isinstance(self.module[key].unwrapped(), AlignedModule)]
+        config = self.config
+        environments = max(1, config.num_env_runners) * config.num_envs_per_env_runner
+        self._past = torch.zeros(environments, len(self._alternatives), device=self._device)
+
+    def _flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
+        """Returns for each agent whether its pool members have a property, ``[members]`` bool."""
+        return [
+            torch.tensor([holds(member) for member, _ in player.alternatives], device=self._device)
+            for player in self.config.assigned_players
+        ]
+
+    @override(BatchedLearner)
+    def values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
+        """Returns the values of trained players; keeps the estimates of their co-players' values."""
+        self._co_player_values = {}
+        for module_id in self._estimating:
+            module = self.module[module_id].unwrapped()
+            values, last, final = self.values_without_memory(
+                module.compute_co_player_values,
+                parts[module_id],
+                parts[STREAMS_PREFIX + module_id],
+                len(self._agents[module_id]),
+            )
+            self._co_player_values[module_id] = (values, self.next_values(values, last, final, joint))
+        return super().values(parts, joint)
 
     @override(BatchedLearner)
     def transform_advantages(self, joint: Joint, advantages: Tensor) -> Tensor:
-        """``A_i + weight * alignment``, for some agents; each factor in units of its deviation.
+        """Returns ``A_i + weight * alignment`` for aligned players; each factor in units of its standard deviation.
 
-        So the weight does not depend on how large rewards are. Agents that do not learn have no values, and so no
-        advantages that would count for the others.
+        So the weight does not depend on the scale of rewards.
         """
-        gains = joint["shaped_rewards"] + self._gamma * joint["next_values"] - joint["values"]
-        gains, own = (each / deviation(each, (0, 1)) for each in (gains, advantages))
-        found = own + self.config.alignment_weight * alignment(gains, own * self._learn, joint["is_first"], self._gamma)
-        return torch.where(self._align, found, advantages)
+        gamma, mask = self._gamma.lookup(joint), self.rollout_mask(joint)
+        gains = joint["shaped_rewards"] + gamma * joint["next_values"] - joint["values"]
+        gains, scaled = (self.over_members(joint, _in_deviations, values) for values in (gains, advantages))
+        trained = mask.where(self._trained, advantages)
+        own = scaled * trained
+        others = own.sum(-1, keepdim=True) - own
+        if self._co_player_values:
+            others = others + self._untrained_advantages(joint, trained)
+        environments = joint[ENVIRONMENT][:, 0] if ENVIRONMENT in joint else None
+        before = None if environments is None else self._past[environments]
+        past, after = past_gains(gains, joint["is_first"], gamma, before)
+        if environments is not None:
+            # Each learner has some environments, and all of them know all.
+            self._past = sum_over_learners(torch.zeros_like(self._past).index_copy(0, environments, after))
+        aligned = scaled + self.config.alignment_weight * alignment(past, others, gamma)
+        return torch.where(mask.where(self._aligned, advantages), aligned, advantages)
+
+    def _untrained_advantages(self, joint: Joint, trained: Tensor) -> Tensor:
+        """Returns for each agent the sum of the advantages of co-players that are not trained, ``[B, T, N]``.
+
+        Adds the targets of the estimates to the columns of joint steps, by module.
+
+        Args:
+            joint: Columns of joint steps.
+            trained: ``[B, T, N]`` bool, the agents that are trained.
+        """
+        n, rollout_mask = trained.shape[-1], self.rollout_mask(joint)
+        sums = torch.zeros_like(joint["rewards"])
+        agents_after = torch.arange(1, n, device=self._device)
+        for module_id, (before, after) in self._co_player_values.items():
+            module_config = self.config.get_config_for_module(module_id)
+            targets, masks = torch.empty_like(before), torch.zeros_like(before, dtype=torch.bool)
+            for slot, (agent, number) in enumerate(zip(self._agents[module_id], self._numbers[module_id], strict=True)):
+                co_players = (agent + agents_after) % n
+                advantages = generalized_advantages(
+                    joint["shaped_rewards"][..., co_players],
+                    before[:, slot],
+                    after[:, slot],
+                    joint["ended"],
+                    gamma=module_config.gamma,
+                    lambda_=module_config.lambda_,
+                )
+                targets[:, slot] = advantages + before[:, slot]
+                plays = rollout_mask.of_member(agent, number)
+                mask = ~trained[..., co_players] if plays is None else ~trained[..., co_players] & plays[..., None]
+                masks[:, slot] = mask
+                sums[..., agent] += (advantages / deviation(advantages, (0, 1), mask) * mask).sum(-1)
+            joint[f"{CO_PLAYER_TARGETS}/{module_id}"] = targets
+            joint[f"{CO_PLAYER_MASK}/{module_id}"] = masks
+        return sums
+
+    @override(BatchedLearner)
+    @torch.no_grad()
+    def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
+        """As in other algorithms, with the targets of the estimates of co-players' values."""
+        batches = super().prepare(parts, joint)
+        for module_id in self._co_player_values.keys() & batches.keys():
+            for name in (CO_PLAYER_TARGETS, CO_PLAYER_MASK):
+                batches[module_id][name] = joint[f"{name}/{module_id}"].flatten(0, 2)
+        return batches
+
+    @override(Learner)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Returns the learner's state, with the past gains of the episodes under way."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(PAST, components, not_components):
+            state[PAST] = self._past.cpu().numpy()
+        return state
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`get_state` returned; with other environments episodes begin anew, without a past."""
+        super().set_state(state)
+        if PAST in state and state[PAST].shape == tuple(self._past.shape):
+            self._past = torch.as_tensor(state[PAST]).to(self._device)
+
+
+def _in_deviations(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the values of each agent, ``[B, T, N]``, in units of their standard deviation where a mask is true."""
+    if mask is not None:
+        mask = (mask if mask.dim() == values.dim() else mask[..., None]).expand_as(values)
+    return values / deviation(values, (0, 1), mask)

@@ -48,7 +48,7 @@ def credited(
             copies of a group.
         inner_steps: Steps of an inner episode, of which T is a multiple.
         copies: Of a group.
-        decay: Discount times lambda; a number, or one for each agent.
+        decay: Discount times lambda; a number, ``[N]``, or ``[B, N]``, the same in all copies of a group.
         credit: The rule.
 
     Returns:
@@ -57,6 +57,7 @@ def credited(
     found = torch.empty_like(signals)
     running = torch.zeros_like(signals[:, 0])
     later = torch.zeros_like(signals[::copies, 0])
+    group_decay = decay[::copies] if isinstance(decay, Tensor) and decay.dim() == 2 else decay
     for t in reversed(range(signals.shape[1])):
         if credit != "unaware" and t % inner_steps == inner_steps - 1:
             if credit == "myopic":
@@ -65,7 +66,7 @@ def credited(
                 of_group = (copies * later if credit == "coala" else later).repeat_interleave(copies, 0)
                 running = torch.where(learns_beside, of_group, running)
         running = signals[:, t] + decay * running
-        later = signals[:, t].unflatten(0, (-1, copies)).mean(1) + decay * later
+        later = signals[:, t].unflatten(0, (-1, copies)).mean(1) + group_decay * later
         found[:, t] = running
     return found
 

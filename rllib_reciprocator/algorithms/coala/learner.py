@@ -12,6 +12,7 @@ from rllib_reciprocator.algorithms.coala.config import COALA_PLAYER
 from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
 from rllib_reciprocator.batched.advantages import generalized_advantages
 from rllib_reciprocator.batched.learner import BatchedLearner, Joint
+from rllib_reciprocator.batched.masks import MEMBERS
 from rllib_reciprocator.distributed import deviation
 from rllib_reciprocator.players import LEARNING, Player
 
@@ -66,14 +67,16 @@ class COALALearner(BatchedLearner):
     def advantages(self, joint: Joint) -> tuple[Tensor, Tensor]:
         """What actions are credited with, and value targets, of the own copy alone; of others, of inner episodes."""
         rewards, before, after = joint["shaped_rewards"], joint["values"], joint["next_values"]
-        own = generalized_advantages(rewards, before, after, joint["ended"], gamma=self._gamma, lambda_=self._lambda)
+        gamma, lambda_ = self._gamma.lookup(joint), self._lambda.lookup(joint)
+        own = generalized_advantages(rewards, before, after, joint["ended"], gamma=gamma, lambda_=lambda_)
         meta, beside = self.config.meta_settings, self._learns_beside(joint)
         credit = credited(
-            rewards + self._gamma * after - before,
+            rewards + gamma * after - before,
             beside,
             inner_steps=self._horizon,
             copies=meta.copies,
-            decay=self._gamma * self._lambda,
+            # One player plays an agent in a whole meta-episode, so that its first step has the decay of all.
+            decay=(gamma * lambda_) if gamma.dim() == lambda_.dim() == 1 else (gamma * lambda_)[:, 0],
             credit=meta.credit,
         )
         is_meta = self._which(self._meta_players, joint)
@@ -109,7 +112,7 @@ class COALALearner(BatchedLearner):
         games = len(joint["rewards"])
         return torch.stack(
             [
-                each.expand(games) if len(each) == 1 else each[joint["members"][:, 0, agent]]
+                each.expand(games) if len(each) == 1 else each[joint[MEMBERS][:, 0, agent]]
                 for agent, each in enumerate(of_alternatives)
             ],
             1,

@@ -191,5 +191,12 @@ class LIOConfig(BatchedConfig):
             ValueError: With the setting at fault and how to mend it.
         """
         super().validate()
+        models = getattr(self._settings_of_all(INCENTIVES), "opponents", "known") == "modelled"
+        pools = [player.agent for player in self.assigned_players if len(player.alternatives) > 1]
+        if self.givers() and models and pools:
+            raise ValueError(
+                f"incentives.opponents: modelled takes the policy of each agent to be one, and players.{pools[0]} is a"
+                " pool; set it to known"
+            )
         if self.givers() and not self.plays_whole_episodes(self.make_game()):
             raise ValueError("batch_mode: incentives are learned from whole episodes; set it to complete_episodes")

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rllib_reciprocator.distributed import sum_over_learners
+
 
 def gradients(outputs: Tensor, parameters: Sequence[Tensor], weights: Tensor) -> list[list[Tensor]]:
     """For each of some weights the gradient of the weighted sum of outputs.
@@ -67,13 +69,42 @@ def worth_of_incentives(credit: Tensor, decay: Tensor) -> Tensor:
 
     Args:
         credit: ``[B, T, N, N]`` by ``[i, j]``, to giver i of j's advantages; zero after the end of an episode.
-        decay: ``[N]``, of each recipient: discount, times lambda where it has a critic.
+        decay: ``[N]`` or ``[B, T, N]``, of each recipient: discount, times lambda where it has a critic.
 
     Returns:
         Of the same shape.
     """
     worth, running = torch.empty_like(credit), torch.zeros_like(credit[:, 0])
     for t in range(credit.shape[1]):
-        running = decay * running + credit[:, t]
+        running = (decay if decay.dim() == 1 else decay[:, t, None]) * running + credit[:, t]
         worth[:, t] = running
     return worth
+
+
+def orthogonal(direction: Sequence[Tensor], unit: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the part of a direction of parameters that is orthogonal to a unit vector, or to nothing if it is zero.
+
+    A gradient that was clipped has a fixed norm, so that what changes it moves the parameters along its orthogonal part
+    alone: ``d (c g / |g|) = c / |g| * (dg - u (u . dg))`` with ``u = g / |g|``.
+
+    Args:
+        direction: A tensor for each parameter.
+        unit: The unit vector, of the same shapes.
+    """
+    along = sum((part * part_of_unit).sum() for part, part_of_unit in zip(direction, unit, strict=True))
+    return [part - along * part_of_unit for part, part_of_unit in zip(direction, unit, strict=True)]
+
+
+def through_standardization(credit: Tensor, standardized: Tensor, scale: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the derivatives of a loss by values from those by the standardised values, ``[rows]``.
+
+    Args:
+        credit: ``[rows]``, derivatives by the standardised values; zero where the mask is false.
+        standardized: ``[rows]``, the standardised values, over all learners.
+        scale: Their standard deviation before.
+        mask: ``[rows]`` bool, the values that counted; all of them if None.
+    """
+    weights = torch.ones_like(credit) if mask is None else mask.to(credit.dtype)
+    sums = torch.stack([credit.sum(), (credit * standardized * weights).sum(), weights.sum()])
+    total, correlation, count = sum_over_learners(sums)
+    return (credit - (total + standardized * correlation) / count) / scale * weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,27 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
 
-from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
+from rllib_reciprocator.algorithms.lio.credit import (
+    directional,
+    gradients,
+    orthogonal,
+    through_standardization,
+    worth_of_incentives,
+)
 from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean
 from rllib_reciprocator.batched.learner import BatchedLearner, Joint
 from rllib_reciprocator.batched.losses import PPO_LOSS
+from rllib_reciprocator.batched.masks import MEMBERS, VALID
 from rllib_reciprocator.batched.policy_gradients import averaged_over_learners, critic_parameters
 from rllib_reciprocator.batched.rows import with_state
 from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
+from rllib_reciprocator.distributed import sum_over_learners
 from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
 from rllib_reciprocator.incentives.opponent_models import OpponentModels
 from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
 from rllib_reciprocator.models import GIVEN
+from rllib_reciprocator.players import Player
 
 POLICIES_PHASE, INCENTIVES_PHASE = "policies", "incentives"
 REWARD, COST, CRITIC, OPPONENTS = "reward", "cost", "critic", "opponents"
@@ -40,9 +49,7 @@ class _Lesson:
         seen: ``[B * T, N, *obs_shape]``, what givers saw; zero for whoever gives nothing.
         actions: ``[B * T, N]`` int64.
         given: ``[B * T, N, N - 1]``, what each had given before, if that is seen.
-        played: ``[B, T]`` bool, which steps count.
-        rewards: ``[B, T, N]``, extrinsic.
-        incentives: ``[B, T, N, N]`` by ``[i, j]``, what i gave j.
+        joint: Columns of joint steps, ``[B, T, ..]``.
         columns: The rows of each learning module.
         before: Its parameters, and how much it explored, before it learned, by name.
     """
@@ -50,9 +57,7 @@ class _Lesson:
     seen: Tensor
     actions: Tensor
     given: Tensor | None
-    played: Tensor
-    rewards: Tensor
-    incentives: Tensor
+    joint: Joint
     columns: dict[str, dict[str, Any]]
     before: dict[str, dict[str, Tensor]]
 
@@ -81,11 +86,15 @@ class LIOLearner(BatchedLearner):
         settings = self.config.intrinsic_of_all(INCENTIVES, self.config.make_game())
         assert isinstance(settings, IncentiveSettings)
         self._settings = settings
+        players = self.config.assigned_players
+        # For each agent, which of its pool members give and which are given to.
+        self._gives = [self._flags(player, lambda member: INCENTIVES in member.intrinsic) for player in players]
+        self._receives = [self._flags(player, lambda member: True) for player in players]
         super().build()
         self._cost_coeff = Scheduler(fixed_value_or_schedule=settings.cost_coeff)
         self._lesson: _Lesson | None = None
         # Where giving is a continuous action: what functions saw, what was drawn, and what givers learn from.
-        self._drawn: tuple[tuple[Tensor, Tensor, Tensor | None], Tensor, Tensor] | None = None
+        self._drawn: tuple[tuple[Tensor, Tensor, Tensor | None], Joint, Tensor] | None = None
         if not settings.charge_giver:
             self._intrinsic.pop(INCENTIVES, None)
         # The parameters of policies, without those of their critics, by module and name.
@@ -94,6 +103,11 @@ class LIOLearner(BatchedLearner):
             module = self.module[module_id].unwrapped()
             critic = set(critic_parameters(module))
             self._trained[module_id] = {name: each for name, each in module.named_parameters() if each not in critic}
+
+    def _flags(self, player: Player, holds: Callable[[Player], bool]) -> Tensor:
+        """Returns for each pool member of a player whether it is trained and has a property, ``[members]`` bool."""
+        flags = [member.learns and holds(member) for member, _ in player.alternatives]
+        return torch.tensor(flags, device=self._device)
 
     @property
     def _functions(self) -> IncentiveFunctions:
@@ -167,16 +181,16 @@ class LIOLearner(BatchedLearner):
             return super().prepare(parts, joint)
         if self._functions.drawn:
             batches = super().prepare(parts, joint)
-            self._drawn = (self._inputs(parts, joint), joint[NOISE], self._advantages_in(batches, joint))
+            self._drawn = (self._inputs(parts, joint), joint, self._advantages_in(batches, joint))
             return batches
         inputs = self._inputs(parts, joint)
-        now = self._functions.incentives(*inputs).unflatten(0, joint["ended"].shape)
-        joint[INCENTIVES] = joint[INCENTIVES].clone()
-        joint[INCENTIVES][:, :, self._givers] = now[:, :, self._givers]
+        incentives = self._functions.incentives(*inputs).unflatten(0, joint["ended"].shape)
+        incentives = incentives * self._given_to(joint)[..., None, :]
+        joint[INCENTIVES] = torch.where(self._giving(joint)[..., None], incentives, joint[INCENTIVES])
         joint[RECEIVED] = received(joint[INCENTIVES])
         batches = super().prepare(parts, joint)
         before = {key: {name: each.detach().clone() for name, each in self._acts_by(key).items()} for key in batches}
-        self._lesson = _Lesson(*inputs, self._played(joint), joint["rewards"], joint[INCENTIVES], batches, before)
+        self._lesson = _Lesson(*inputs, joint, batches, before)
         return batches
 
     @override(BatchedLearner)
@@ -184,24 +198,26 @@ class LIOLearner(BatchedLearner):
         """As in other algorithms; where giving is a continuous action incentive functions learn with policies."""
         super().improve(batches, *args)
         if self._drawn is not None:
-            inputs, noise, advantages = self._drawn
+            inputs, joint, advantages = self._drawn
+            noise = joint[NOISE]
             outputs = self._functions.outputs(*inputs).unflatten(0, advantages.shape[:2])
             # The gradient of the log-density of what was drawn, with a standard deviation of 1, is the noise.
-            gained = (outputs * noise * self._functions.paid_to * advantages[..., None]).sum()
-            loss = -gained / averaged_over_learners([torch.zeros(1, device=self._device)], len(noise))
+            gained = (outputs * noise * self._functions.paid_to * advantages[..., None]).sum(-1)
+            loss = -self._per_episode(gained, joint)
             self._step(REWARD, _gradient(loss, list(self._functions.functions.parameters())))
             self.metrics.log_value((INCENTIVES_MODULE_ID, "incentive_loss"), loss.detach(), window=1)
             self._drawn = None
 
     def _advantages_in(self, batches: dict[str, dict[str, Any]], joint: Joint) -> Tensor:
-        """What policies are about to learn from, ``[B, T, N]``; zero for steps and agents that do not count."""
-        found = torch.zeros_like(joint["rewards"])
+        """Returns the advantages that givers learn from, ``[B, T, N]``; zero for steps and agents that do not count."""
+        advantages = torch.zeros_like(joint["rewards"])
         for module_id, columns in batches.items():
             agents, mask = self._agents[module_id], columns.get(Columns.LOSS_MASK)
-            own = columns[Postprocessing.ADVANTAGES]
-            own = own if mask is None else own * mask
-            found[..., agents] = own.view(len(found), len(agents), -1).transpose(1, 2)
-        return found
+            rows = columns[Postprocessing.ADVANTAGES]
+            rows = rows if mask is None else rows * mask
+            # Several members of a pool add up: each is zero where another one plays.
+            advantages[..., agents] += rows.view(len(advantages), len(agents), -1).transpose(1, 2)
+        return advantages * self._giving(joint)
 
     def _inputs(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor, Tensor | None]:
         """What incentive functions see: observations, actions and what was given before, of all joint steps."""
@@ -220,8 +236,21 @@ class LIOLearner(BatchedLearner):
         return seen
 
     @staticmethod
-    def _played(joint: Joint) -> Tensor:
-        return joint.get("played", torch.ones_like(joint["ended"]))
+    def _valid(joint: Joint) -> Tensor:
+        """Returns the steps that count, ``[B, T]`` bool, of whichever pool member."""
+        return joint.get(VALID, torch.ones_like(joint["ended"]))
+
+    def _giving(self, joint: Joint) -> Tensor:
+        """Returns the steps that count in which a trained giver plays each agent, ``[B, T, N]`` bool."""
+        return self.rollout_mask(joint).where(self._gives, joint["rewards"])
+
+    def _given_to(self, joint: Joint) -> Tensor:
+        """Returns the steps that count in which a trained player plays each agent, ``[B, T, N]`` bool."""
+        return self.rollout_mask(joint).where(self._receives, joint["rewards"])
+
+    def _giver_mask(self, joint: Joint) -> Tensor:
+        """Returns the steps over which givers' statistics are taken, ``[B, T]``, or with pools ``[B, T, N]``, bool."""
+        return self._giving(joint) if MEMBERS in joint else self._valid(joint)
 
     # --- the second phase: incentive functions ----------------------------------------------------------------------
 
@@ -232,17 +261,19 @@ class LIOLearner(BatchedLearner):
             credit = self._credit(lesson, parts, joint, gains)
         else:
             credit = self._credit_by_models(lesson, parts, joint, gains)
-        worth = worth_of_incentives(credit, self._gamma * self._lambda)
+        gamma, lambda_ = self._gamma.lookup(lesson.joint), self._lambda.lookup(lesson.joint)
+        worth = worth_of_incentives(credit, gamma * lambda_)
         functions, settings = self._functions, self._settings
-        shares = functions.shares(lesson.seen, lesson.actions, lesson.given).unflatten(0, lesson.played.shape)
-        shares = shares * lesson.played[..., None, None]
+        shares = functions.shares(lesson.seen, lesson.actions, lesson.given)
+        shares = shares.unflatten(0, lesson.joint["ended"].shape)
+        shares = shares * self._giving(lesson.joint)[..., None] * self._given_to(lesson.joint)[..., None, :]
         worth_of_giving = worth
         if settings.charge_giver:
             # What one gives is taken off what one's own policy learns from.
             worth_of_giving = worth - worth.diagonal(dim1=-2, dim2=-1)[..., None]
         brought = settings.max_incentive * (shares * worth_of_giving).sum()
-        discounts = self._gamma ** torch.arange(self._steps, device=self._device)[:, None]
-        cost = self._cost_coeff.get_current_value() * (shares.sum(-1) * discounts).sum() / self._episodes(lesson.played)
+        discounts = gamma ** torch.arange(self._steps, device=self._device)[:, None]
+        cost = self._cost_coeff.get_current_value() * self._per_episode(shares.sum(-1) * discounts, lesson.joint)
         parameters = list(functions.functions.parameters())
         found = [_gradient(each, parameters) for each in (brought, cost)]
         if settings.cost_lr is None:
@@ -261,21 +292,34 @@ class LIOLearner(BatchedLearner):
         optimizer.step()
         optimizer.zero_grad()
 
-    def _episodes(self, played: Tensor) -> float:
-        """How many episodes all learners together have."""
-        return averaged_over_learners([torch.zeros(1, device=self._device)], len(played))
+    def _episodes(self, joint: Joint) -> float | Tensor:
+        """Returns the number of episodes on all learners; with pools, ``[N]``, of those in which each giver plays."""
+        if MEMBERS not in joint:
+            return averaged_over_learners([torch.zeros(1, device=self._device)], len(joint["rewards"]))
+        played = self._giving(joint).any(1).sum(0).to(joint["rewards"].dtype)
+        return sum_over_learners(played).clamp(min=1.0)
+
+    def _per_episode(self, values: Tensor, joint: Joint) -> Tensor:
+        """Returns the sum of values ``[B, T, N]`` of all givers, each averaged over the episodes that it plays."""
+        episodes = self._episodes(joint)
+        if isinstance(episodes, Tensor):
+            return (values.sum((0, 1)) / episodes).sum()
+        return values.sum() / episodes
 
     @torch.no_grad()
     def _gains(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> Tensor:
-        """Every giver's advantages of extrinsic rewards, ``[B, T, N]``, zero for steps that do not count."""
-        played, rewards = self._played(joint), joint["rewards"]
+        """Returns every giver's advantages of extrinsic rewards, ``[B, T, N]``, zero for steps that do not count."""
+        rewards, gamma, lambda_ = joint["rewards"], self._gamma.lookup(joint), self._lambda.lookup(joint)
         before, after = torch.zeros_like(rewards), torch.zeros_like(rewards)
         if self._functions.critics is not None:
-            before, after = (values * self._has_critic for values in self._extrinsic_values(parts, joint))
-        found = generalized_advantages(rewards, before, after, joint["ended"], gamma=self._gamma, lambda_=self._lambda)
+            has_critic = self._has_critic.lookup(joint)
+            before, after = (values * has_critic for values in self._extrinsic_values(parts, joint))
+        gains = generalized_advantages(rewards, before, after, joint["ended"], gamma=gamma, lambda_=lambda_)
         if self._functions.critics is not None:
-            self._fit_critics(parts, joint, found + before, played)
-        return (less_mean(found, played) if self.config.use_baseline else found) * played[..., None]
+            self._fit_critics(parts, joint, gains + before)
+        if self.config.use_baseline:
+            gains = less_mean(gains, self._giver_mask(joint))
+        return gains * self._giving(joint)
 
     def _extrinsic_values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
         """What critics of extrinsic rewards expect before and after every step, each ``[B, T, N]``."""
@@ -292,40 +336,45 @@ class LIOLearner(BatchedLearner):
         return values, torch.where(joint["ended"][..., None], at_end, following)
 
     @torch.enable_grad()
-    def _fit_critics(self, parts: dict[str, dict[str, Tensor]], joint: Joint, targets: Tensor, played: Tensor) -> None:
+    def _fit_critics(self, parts: dict[str, dict[str, Tensor]], joint: Joint, targets: Tensor) -> None:
         """Takes steps of the critics of extrinsic rewards towards their targets."""
         functions = self._functions
         assert functions.critics is not None
         parameters = list(functions.critics.parameters())
-        seen = self._observed(parts, joint["actions"].shape).flatten(0, 1)
-        episodes = self._episodes(played) * self._steps
+        seen, giving = self._observed(parts, joint["actions"].shape).flatten(0, 1), self._giving(joint)
         for _ in range(self._settings.critic_epochs):
-            missed = (functions.values(seen).view_as(targets) - targets).square() * played[..., None]
-            self._step(CRITIC, _gradient(missed.sum() / episodes, parameters))
+            squares = (functions.values(seen).view_as(targets) - targets).square() * giving
+            self._step(CRITIC, _gradient(self._per_episode(squares, joint) / self._steps, parameters))
 
     def _credit(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor) -> Tensor:
         """What an advantage in each step changes of a giver's loss, ``[B, T, N, N]`` by ``[giver, who learned by it]``.
 
         Of a giver itself if givers are charged.
         """
-        n, played = gains.shape[-1], self._played(joint)
-        credit = torch.zeros(*lesson.played.shape, n, n, device=self._device)
+        n = gains.shape[-1]
+        credit = torch.zeros(*lesson.joint["ended"].shape, n, n, device=self._device)
         for module_id, columns in lesson.columns.items():
             agents = self._agents[module_id]
             givers = [giver for giver in self._givers if any(self._counts(giver, agent) for agent in agents)]
             if not givers:
                 continue
-            after = with_state(self.rows_of(module_id, parts, played))
-            directions = self._directions(module_id, givers, after, gains, self._episodes(played))
+            after = with_state(self.rows_of(module_id, parts, joint))
+            directions = self._directions(module_id, givers, after, gains / self._episodes(joint))
             changes = self._changes(module_id, with_state(columns), lesson.before[module_id], directions)
             for giver, change in zip(givers, changes, strict=True):
                 by_agent = change.unflatten(0, (-1, len(agents), self._steps)).transpose(1, 2)
                 for slot, agent in enumerate(agents):
                     if self._counts(giver, agent):
                         credit[:, :, giver, agent] += by_agent[:, :, slot]
-        # Who has no critic learns from returns less their mean.
-        centered = less_mean(credit.flatten(2), lesson.played).view_as(credit)
-        return torch.where(self._centered, centered, credit) * lesson.played[..., None, None]
+        # Recipients without a critic learn from returns minus their mean.
+        centers = self._centered.lookup(lesson.joint)
+        centers = centers if centers.dim() == 1 else centers[:, :, None]
+        if MEMBERS in lesson.joint:
+            by_giver = [self.over_members(lesson.joint, less_mean, of_giver) for of_giver in credit.unbind(2)]
+            centered = torch.stack(by_giver, 2)
+        else:
+            centered = less_mean(credit.flatten(2), self._valid(lesson.joint)).view_as(credit)
+        return torch.where(centers, centered, credit) * self._given_to(lesson.joint)[..., None, :]
 
     def _credit_by_models(
         self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor
@@ -336,24 +385,25 @@ class LIOLearner(BatchedLearner):
         its models of them take that step. The models are fitted to what was done before and after it.
         """
         models, others = self._models, self._models.others
-        n, played = gains.shape[-1], self._played(joint)
+        n, valid, lesson_valid = gains.shape[-1], self._valid(joint), self._valid(lesson.joint)
         givers = torch.arange(n, device=self._device).repeat_interleave(n - 1)
-        seen, actions = lesson.seen, lesson.actions
-        self._fit_models(seen, actions, lesson.played)
+        seen, actions, incentives = lesson.seen, lesson.actions, lesson.joint[INCENTIVES]
+        gamma = self._gamma.lookup(lesson.joint)
+        self._fit_models(seen, actions, lesson_valid)
         parameters = dict(models.networks.named_parameters(prefix="networks"))
-        lesson_rows = lesson.played.flatten()
+        lesson_rows = lesson_valid.flatten()
 
         def log_probabilities(of: Mapping[str, Tensor], *rows: Tensor) -> Tensor:
             return torch.func.functional_call(models, dict(of), rows)
 
         # The step that recipients are taken to have made, each with its own rate.
-        counted, none = lesson.played[..., None, None], torch.zeros_like(lesson.incentives)
-        rewards = (lesson.rewards[..., None, :] + lesson.incentives) * counted
-        returns = generalized_advantages(rewards, none, none, ~lesson.played, gamma=self._gamma, lambda_=1.0)
-        advantages = self._less_mean(returns, lesson.played) * counted
+        counted, none = lesson_valid[..., None, None], torch.zeros_like(incentives)
+        rewards = (lesson.joint["rewards"][..., None, :] + incentives) * counted
+        returns = generalized_advantages(rewards, none, none, ~lesson_valid, gamma=gamma, lambda_=1.0)
+        advantages = self._less_mean(returns, lesson_valid) * counted
         learned_by = advantages.flatten(0, 1)[:, givers, others].t()
         gained = _gradient((log_probabilities(parameters, seen, actions) * learned_by).sum(), list(parameters.values()))
-        episodes = averaged_over_learners(gained, len(lesson.played))
+        episodes = averaged_over_learners(gained, len(lesson_valid))
         sizes = (self._rates()[others] / episodes)[:, None, None]
         hat = {
             name: (each + sizes * step).detach().requires_grad_()
@@ -361,7 +411,7 @@ class LIOLearner(BatchedLearner):
         }
         # What they would do after it, weighted with what givers gain by it.
         rows = (self._observed(parts, joint["actions"].shape).flatten(0, 1), joint["actions"].flatten(0, 1))
-        weights = -gains.flatten(0, 1)[:, givers].t() / self._episodes(played)
+        weights = -gains.flatten(0, 1)[:, givers].t() / self._episodes(joint)
         direction = _gradient((log_probabilities(hat, *rows) * weights).sum(), list(hat.values()))
         averaged_over_learners(direction, 1)
         leaves = {name: each.detach().requires_grad_() for name, each in parameters.items()}
@@ -371,18 +421,19 @@ class LIOLearner(BatchedLearner):
         change = change.view(n * (n - 1), -1) * sizes[:, :, 0] * lesson_rows
         credit = torch.zeros(len(lesson_rows), n, n, device=self._device)
         credit[:, givers, others] = change.t()
-        credit = credit.unflatten(0, lesson.played.shape)
-        self._fit_models(*rows, played)
-        return self._less_mean(credit, lesson.played) * counted
+        credit = credit.unflatten(0, lesson_valid.shape)
+        self._fit_models(*rows, valid)
+        return self._less_mean(credit, lesson_valid) * counted
 
-    def _less_mean(self, of_pairs: Tensor, played: Tensor) -> Tensor:
-        """``[B, T, N, N]`` less the mean at each step, if policies learn from returns less theirs."""
-        return less_mean(of_pairs.flatten(2), played).view_as(of_pairs) if self.config.use_baseline else of_pairs
+    def _less_mean(self, of_pairs: Tensor, valid: Tensor) -> Tensor:
+        """Subtracts from ``[B, T, N, N]`` the mean at each step, if policies learn from returns minus their mean."""
+        return less_mean(of_pairs.flatten(2), valid).view_as(of_pairs) if self.config.use_baseline else of_pairs
 
-    def _fit_models(self, seen: Tensor, actions: Tensor, played: Tensor) -> None:
-        """Takes steps of all models of others towards what these did, ``[rows, ..]``."""
-        models, rows = self._models, played.flatten()
-        parameters, count = list(models.networks.parameters()), self._episodes(played) * self._steps
+    def _fit_models(self, seen: Tensor, actions: Tensor, valid: Tensor) -> None:
+        """Takes steps of all models of others towards the actions that these took, ``[rows, ..]``."""
+        models, rows = self._models, valid.flatten()
+        episodes = averaged_over_learners([torch.zeros(1, device=self._device)], len(valid))
+        parameters, count = list(models.networks.parameters()), episodes * self._steps
         for epoch in range(self._settings.opponent_epochs):
             loss = -(models(seen, actions) * rows).sum() / count
             if epoch == 0:
@@ -391,7 +442,7 @@ class LIOLearner(BatchedLearner):
 
     def _rates(self) -> Tensor:
         """The learning rate of each agent's policy, zero for who does not learn, ``[N]``."""
-        rates = torch.zeros(len(self._gamma), device=self._device)
+        rates = torch.zeros(len(self._alternatives), device=self._device)
         for module_id, agents in self._agents.items():
             optimizers = dict(self.get_optimizers_for_module(module_id))
             optimizers.pop(CRITIC, None)
@@ -404,26 +455,28 @@ class LIOLearner(BatchedLearner):
         return agent != giver or self._settings.charge_giver
 
     def _directions(
-        self, module_id: str, givers: list[int], batch: dict[str, Any], gains: Tensor, episodes: float
+        self, module_id: str, givers: list[int], batch: dict[str, Any], gains: Tensor
     ) -> list[list[Tensor]]:
-        """For each giver the gradient of its loss with respect to a policy as it is now.
+        """Returns for each giver the gradient of its loss with respect to a policy as it is now.
 
         Args:
             module_id: The policy.
-            givers: Whose losses.
-            batch: What it did since it learned.
-            gains: ``[B, T, N]``, what each giver gained by each step.
-            episodes: How many these are of, on all learners.
+            givers: The givers.
+            batch: The policy's rows since it learned.
+            gains: ``[B, T, N]``, each giver's advantages, over the number of its episodes on all learners.
         """
         counted = [[self._counts(giver, agent) for agent in self._agents[module_id]] for giver in givers]
         weights = (
             torch.tensor(counted, device=self._device)[:, None, :, None]
             * -gains[..., givers].permute(2, 0, 1)[:, :, None]
-        )
+        ).flatten(1)
+        mask = batch.get(Columns.LOSS_MASK)
+        if mask is not None:
+            weights = weights * mask
         parameters = list(self._trained[module_id].values())
         with torch.backends.cudnn.flags(enabled=False):
             log_probabilities = _LogProbabilities(self.module[module_id].unwrapped())(batch)
-            found = gradients(log_probabilities, parameters, (weights / episodes).flatten(1))
+            found = gradients(log_probabilities, parameters, weights)
         for each in found:
             averaged_over_learners(each, 1)
         return found
@@ -442,20 +495,27 @@ class LIOLearner(BatchedLearner):
         function = _LogProbabilities(self.module[module_id].unwrapped())
         past = {f"policy.{name}": value for name, value in before.items()}
         leaves = [past[f"policy.{name}"].requires_grad_() for name in self._trained[module_id]]
-        found = directional(lambda: torch.func.functional_call(function, past, (batch,)), leaves, directions)
-        mask, size = batch.get(Columns.LOSS_MASK), self._step_size(module_id, len(batch[Columns.ACTIONS]))
-        return [size * (each if mask is None else each * mask) for each in found]
+        if module_id in self.clipped_directions:
+            directions = [orthogonal(direction, self.clipped_directions[module_id]) for direction in directions]
+        changes = directional(lambda: torch.func.functional_call(function, past, (batch,)), leaves, directions)
+        mask, size = batch.get(Columns.LOSS_MASK), self._step_size(module_id, batch)
+        changes = [size * (change if mask is None else change * mask) for change in changes]
+        if module_id in self.advantage_scales:
+            advantages, scale = batch[Postprocessing.ADVANTAGES], self.advantage_scales[module_id]
+            changes = [through_standardization(change, advantages, scale, mask) for change in changes]
+        return changes
 
     def _acts_by(self, module_id: str) -> dict[str, Tensor]:
         """What a policy acts by, by name: its parameters, and how much it explores."""
         epsilon = getattr(self.module[module_id].unwrapped(), "epsilon", None)
         return self._trained[module_id] if epsilon is None else {**self._trained[module_id], "epsilon": epsilon}
 
-    def _step_size(self, module_id: str, rows: int) -> float | Tensor:
-        """By how much a policy's step follows an advantage; who learns by PPO is taken for one who takes such steps."""
+    def _step_size(self, module_id: str, batch: dict[str, Any]) -> float | Tensor:
+        """Returns the step size of the simulated policy update. PPO policies are approximated by one SGD step."""
         if self._losses[module_id] == PPO_LOSS:
-            (optimizer,) = [each for _, each in self.get_optimizers_for_module(module_id)]
-            return self._get_optimizer_lr(optimizer) * self._steps / rows
+            (optimizer,) = [optimizer for _, optimizer in self.get_optimizers_for_module(module_id)]
+            episodes = averaged_over_learners([torch.zeros(1, device=self._device)], self.num_episodes(batch))
+            return self._get_optimizer_lr(optimizer) / max(1.0, episodes)
         return self.step_sizes[module_id]
 
 

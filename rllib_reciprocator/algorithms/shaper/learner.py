@@ -15,10 +15,9 @@ from rllib_reciprocator.algorithms.shaper.config import EVOLUTION
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED
 from rllib_reciprocator.batched.learner import Joint
-from rllib_reciprocator.batched.losses import masked_mean
 from rllib_reciprocator.batched.policy_gradients import POLICY
 from rllib_reciprocator.batched.sample import STREAMS_PREFIX
-from rllib_reciprocator.distributed import standardized
+from rllib_reciprocator.distributed import masked_mean, standardized
 from rllib_reciprocator.players import Player
 
 # Columns of a module's members: mean reward of a step, and whether it was played at all.
@@ -57,15 +56,17 @@ class ShaperLearner(COALALearner):
         batches = super().prepare(parts, joint)
         for key, columns in batches.items():
             if self._losses[key] == EVOLUTION:
-                columns |= self._members(key, parts, joint)
+                columns |= self._members(key, columns, parts, joint)
         return batches
 
-    def _members(self, module_id: str, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, Tensor]:
+    def _members(
+        self, module_id: str, columns: dict[str, Any], parts: dict[str, dict[str, Tensor]], joint: Joint
+    ) -> dict[str, Tensor]:
         """For each member its fitness, whether it was played, and from what it was drawn: each ``[members]``."""
         agents, copies = self._agents[module_id], self.config.meta_settings.copies
         rewards = joint["shaped_rewards"][..., agents] / self.config.reward_scale
         fitness = rewards.mean(1).unflatten(0, (-1, copies)).mean(1)
-        played, mask = torch.ones_like(fitness, dtype=torch.bool), parts[module_id].get(Columns.LOSS_MASK)
+        played, mask = torch.ones_like(fitness, dtype=torch.bool), columns.get(Columns.LOSS_MASK)
         if mask is not None:
             played = mask.view(-1, len(agents), self._steps)[::copies, :, 0]
         streams = parts[STREAMS_PREFIX + module_id]
