@@ -1,10 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignmentConfig
 from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment, past_gains
+from rllib_reciprocator.batched.sample import Sample
 from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
 from tests.batches import prepared
+from tests.weights import weights
 
 
 def aligned(gains, advantages, first, gamma, before=None):
@@ -53,28 +57,128 @@ def test_it_is_the_petty_reciprocal_reward_of_advantages(agents):
     torch.testing.assert_close(term, same, atol=1e-5, rtol=1e-5)
 
 
-def test_others_keep_their_advantages_and_those_who_do_not_learn_have_none(build):
-    players = {"player_0": "advantage_alignment", "player_1": "ppo", "player_2": "scripted/always_defect"}
-    config = (
+def config(players=None, games=16, steps=6, fragment="auto", env="ipd_v0", env_config=None, **training):
+    return (
         AdvantageAlignmentConfig()
-        .environment("public_goods_v0", env_config={"num_agents": 3, "num_steps": 5})
-        .players(players)
-        .training(normalize_advantages=False, num_epochs=1)
-        .env_runners(num_envs_per_env_runner=16)
+        .environment(env, env_config={"num_steps": steps, **(env_config or {})})
+        .players(players or {"player_*": "advantage_alignment"})
+        .training(**{"normalize_advantages": False, "num_epochs": 1, "lr": 0.02, **training})
+        .rl_module(model_config={"fcnet_hiddens": [8]})
+        .env_runners(num_envs_per_env_runner=games, rollout_fragment_length=fragment)
         .debugging(seed=1)
     )
-    algo = build(config)
-    (sample,) = algo.env_runner.sample()
-    learner = algo.learner_group._learner
-    aligned = prepared(algo, sample)
-    learner.config = learner.config.copy(copy_frozen=False)
-    learner.config.alignment_weight = 0.0
-    plain = prepared(algo, sample)
+
+
+def test_other_players_keep_their_advantages(build):
+    players = {"player_0": "advantage_alignment", "player_1": "ppo", "player_2": "scripted/always_defect"}
+    algo, plain_algo = (
+        build(config(players, env="public_goods_v0", env_config={"num_agents": 3}, alignment_weight=weight))
+        for weight in (1.0, 0.0)
+    )
+    sample = algo.sample()
+    aligned, plain = prepared(algo, sample), prepared(plain_algo, sample)
     assert torch.equal(aligned["player_1"]["advantages"], plain["player_1"]["advantages"])
     assert not torch.allclose(aligned["player_0"]["advantages"], plain["player_0"]["advantages"])
     assert torch.equal(aligned["player_0"]["value_targets"], plain["player_0"]["value_targets"])
-    learner._learn = torch.zeros(3)
-    learner.config.alignment_weight = 1.0
-    alone = prepared(algo, sample)
-    # With nobody else who learns there is nobody to align with.
-    torch.testing.assert_close(alone["player_0"]["advantages"], plain["player_0"]["advantages"])
+
+
+def rows(sample, agent, values):
+    """Numbers of one agent's module by environment and step, and after the last step."""
+    obs, last = sample.modules[agent][Columns.OBS][:, 0], sample.streams[agent]["last/obs"][:, 0]
+    with torch.no_grad():
+        steps = values({Columns.OBS: obs.flatten(0, 1)}).unflatten(0, obs.shape[:2])
+        return torch.cat([steps, values({Columns.OBS: last})[:, None]], 1).double().numpy()
+
+
+def gae(rewards, values, gamma, lambda_):
+    """GAE advantages and TD errors of whole episodes that were cut off at their horizon, ``[B, T]``."""
+    errors = rewards + gamma * values[:, 1:] - values[:, :-1]
+    advantages, running = np.zeros_like(errors), 0.0
+    for t in reversed(range(errors.shape[1])):
+        running = errors[:, t] + gamma * lambda_ * running
+        advantages[:, t] = running
+    return advantages, errors
+
+
+@pytest.mark.parametrize("co_player", ["advantage_alignment", "ppo", "scripted/tit_for_tat", "learner/pg"])
+def test_advantages_by_hand(build, co_player):
+    """``A_0 / std + weight * gamma * past_0 * A_1 / std``; of a co-player that is not trained, as player 0 expects."""
+    weight, gamma, lambda_ = 0.7, 0.9, 0.8
+    players = {"player_0": "advantage_alignment", "player_1": co_player}
+    a_config = config(players, games=32, alignment_weight=weight, gamma=gamma, lambda_=lambda_)
+    algo = build(a_config.meta(inner_episodes=2, copies=4))
+    algo.train()
+    sample = algo.sample()
+    trained = co_player in ("advantage_alignment", "ppo")
+    module = algo.learner_group._learner.module["player_0"].unwrapped()
+    critics = [module.compute_values]
+    if trained:
+        critics.append(algo.learner_group._learner.module["player_1"].unwrapped().compute_values)
+    else:
+        critics.append(lambda batch: module.compute_co_player_values(batch)[:, 0])
+    rewards = sample.rewards.double().numpy()
+    advantages, errors = [], None
+    for agent, values in enumerate(critics):
+        seen_by = f"player_{agent if trained else 0}"
+        of_agent, td_errors = gae(rewards[..., agent], rows(sample, seen_by, values), gamma, lambda_)
+        errors = td_errors if errors is None else errors
+        advantages.append(of_agent / of_agent.std())
+    errors = errors / errors.std()
+    expected, past = np.zeros_like(errors), np.zeros(len(errors))
+    for t in range(errors.shape[1]):
+        expected[:, t] = advantages[0][:, t] + weight * gamma * past * advantages[1][:, t]
+        past = gamma * (past + errors[:, t])
+    columns = prepared(algo, sample)["player_0"]
+    np.testing.assert_allclose(columns["advantages"].view(errors.shape).numpy(), expected, atol=1e-4, rtol=1e-3)
+    assert np.abs(expected - advantages[0]).max() > 0.1
+
+
+CO_PLAYERS = [
+    "scripted/tit_for_tat",
+    "learner/pg",
+    {"pool": {"advantage_alignment": 0.5, "scripted/tit_for_tat": 0.5}},
+    {"pool": {"ppo": 0.5, "FROZEN": 0.5}},
+]
+
+
+@pytest.mark.parametrize("co_player", CO_PLAYERS)
+def test_players_align_with_co_players_that_are_not_trained(build, ipd, co_player):
+    """Frozen, scripted and online learning ones, in pools too; what they get is learned to be expected."""
+    if "pool" in co_player:
+        frozen = f"checkpoint/{ipd}#player_0"
+        co_player = {"pool": {key.replace("FROZEN", frozen): share for key, share in co_player["pool"].items()}}
+    learned = []
+    for weight in (0.0, 1.0):
+        players = {"player_0": "advantage_alignment", "player_1": co_player}
+        a_config = config(players, games=64, steps=10, alignment_weight=weight, num_epochs=20)
+        algo = build(a_config.meta(inner_episodes=2, copies=8))
+        losses = [float(algo.train()["learners"]["player_0"]["co_player_vf_loss"]) for _ in range(6)]
+        assert losses[-1] < 0.8 * losses[0]
+        learned.append({key: value for key, value in weights(algo).items() if key.startswith("player_0/actor")})
+    assert any(not np.array_equal(learned[0][key], value) for key, value in learned[1].items())
+
+
+def test_the_pooled_player_aligns_in_its_own_environments(build):
+    """In a pool it trains otherwise than PPO does."""
+    players = {"player_0": "ppo", "player_1": {"pool": {"advantage_alignment": 0.5, "scripted/random": 0.5}}}
+    algo, plain = (build(config(players, alignment_weight=weight)) for weight in (1.0, 0.0))
+    for each in (algo, plain):
+        each.train()
+    aligned, unaligned = weights(algo), weights(plain)
+    assert any(not np.array_equal(aligned[key], unaligned[key]) for key in aligned if key.startswith("player_1/actor"))
+
+
+def test_the_past_of_an_episode_counts_in_later_fragments(build):
+    """Other rewards in the first fragment change what is learned from the second, with the same weights."""
+    algo, other = (build(config(fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
+    first, second = algo.sample(), algo.sample()
+    algo.learn(first)
+    between = algo.learner_group.get_state(components="learner/rl_module")
+    algo.learn(second)
+    changed = Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes)
+    other.learn(changed)
+    assert not np.array_equal(weights(other)["player_0/actor.head.bias"], weights(algo)["player_0/actor.head.bias"])
+    other.learner_group.set_state(between)
+    other.learn(second)
+    one, two = weights(algo), weights(other)
+    assert any(not np.allclose(one[key], two[key], atol=1e-4) for key in one if key.startswith("player_0/actor"))

@@ -8,6 +8,7 @@ from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig, BatchedL
 from rllib_reciprocator.cli import examples
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.schema import read_file
+from rllib_reciprocator.experiments.validation import build_config, check
 from tests.weights import assert_same_weights, weights
 
 pytestmark = pytest.mark.parametrize("name", BATCHED)
@@ -98,6 +99,58 @@ def assert_goes_on(build, tmp_path, name, learners, fragment):
         for key in ("loss", "reciprocal_weight"):
             assert again["learners"]["influence"][key] == result["learners"]["influence"][key], key
     assert_same_weights(whole, resumed)
+
+
+YAML = """
+two-of-each:
+  run: {run}
+  env: ipd_v0
+  stop: {{training_iteration: 1}}
+  config:
+    env_config: {{num_steps: 4}}
+    players: {{player_0: {player}, player_1: {{pool: {{{player}: 0.5, scripted/random: 0.5}}}}}}
+    meta: {{inner_episodes: 2, copies: {environments}}}
+    num_env_runners: 2
+    num_learners: 2
+    num_envs_per_env_runner: {environments}
+    train_batch_size_per_learner: {rows}
+    minibatch_size: {minibatch_size}
+    num_epochs: 1
+"""
+
+
+def from_file(tmp_path, name, environments, minibatch_size=-3):
+    """The configuration of a file, with a minibatch of so many rows more than a learner has."""
+    default = algorithm_class(name).get_default_config()
+    rows = environments * (8 if default.samples_meta_episodes else 4)
+    path = tmp_path / "sizes.yaml"
+    sizes = {"environments": environments, "rows": rows, "minibatch_size": rows + minibatch_size}
+    path.write_text(YAML.format(run=name, player=default.default_player, **sizes))
+    (experiment,) = read_file(path)
+    return build_config(check(experiment, experiment.name), experiment.env, experiment.config)
+
+
+@pytest.mark.parametrize("environments", [7, 8])
+def test_sizes_are_those_of_all_runners_and_learners(name, tmp_path, environments):
+    """A minibatch that one runner could not fill, and environments that two learners could not share of one runner."""
+    a_config = from_file(tmp_path, name, environments)
+    a_config.validate()
+    evaluation = a_config.get_evaluation_config_object()
+    evaluation.validate()
+    assert evaluation.num_env_runners == 0
+    assert a_config.algo_class.default_resource_request(a_config)
+    with pytest.raises(ValueError, match=r"minibatch_size: \d+ is not between 1 and the \d+ rows of a learner"):
+        from_file(tmp_path, name, environments, 1).validate()
+
+
+def test_two_runners_and_two_learners_train_from_a_file(name, tmp_path, build):
+    algo = build(from_file(tmp_path, name, 7))
+    before = weights(algo)
+    result = algo.train()
+    after = weights(algo)
+    changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
+    assert {"player_0", "player_1"} <= changed
+    assert all(np.isfinite(value) for _, _, value in figures(result))
 
 
 def test_others_may_learn_inside_the_environment(build, name):

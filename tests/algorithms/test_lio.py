@@ -242,6 +242,85 @@ def test_the_weight_of_what_is_given_follows_its_schedule(build):
     assert_same_weights(*trained)
 
 
+def test_giving_costs_without_an_optimizer_of_its_own(build):
+    """With one Adam for both the cost still counts."""
+    trained = []
+    for coeff in (0.0, 1.0):
+        algo = build(config(incentives={"cost_coeff": coeff, "cost_lr": None, "lr": 0.01}))
+        sample = algo.sample()
+        for name in (POLICIES_PHASE, INCENTIVES_PHASE):
+            phase(algo, name, sample)
+        trained.append(weights(algo))
+    free, charged = ({key: each[key] for key in each if key.startswith("incentives/")} for each in trained)
+    assert any(not np.array_equal(free[key], charged[key]) for key in free)
+
+
+def test_the_cost_is_discounted_and_averaged_over_episodes(build):
+    algo = build(config(gamma=0.5, incentives={"cost_coeff": 3.0, "max_incentive": 2.0}))
+    sample = algo.sample()
+    played = sample.in_first_episode()
+    shares = sample.joint["incentives"].sum((-1, -2)) / 2.0 * played
+    expected = 3.0 * float((shares * 0.5 ** torch.arange(5)).sum()) / 16
+    algo.learn(sample, phase=POLICIES_PHASE, report=False)
+    algo.learn(sample, phase=INCENTIVES_PHASE)
+    cost = float(algo.metrics.peek(("learners", "incentives", "incentive_cost")))
+    assert cost == pytest.approx(expected, rel=1e-4)
+    assert cost < 0.9 * 3.0 * float(shares.sum()) / 16
+
+
+def test_givers_critics_expect_what_comes_after_the_horizon_if_that_counts(build):
+    """Advantages of extrinsic rewards, by hand from the critics' values."""
+    a_config = config("lio_ac", env="ipd_v0", bootstrap_at_horizon=True, use_baseline=False, lambda_=0.8, gamma=0.9)
+    algo = build(a_config.incentives(critic_lr=0.0))
+    sample = algo.sample()
+    learner = algo.learner_group._learner
+    values = []
+    for columns, name in ((sample.modules, Columns.OBS), (sample.streams, "last/obs")):
+        obs = torch.stack([columns[f"player_{i}"][name][:, 0] for i in range(2)], -1 if name == "last/obs" else 2)
+        obs = obs.transpose(1, 2) if name == "last/obs" else obs.flatten(0, 1)
+        values.append(learner._functions.values(obs).detach())
+    before = values[0].view(16, 5, 2)
+    after = torch.cat([before[:, 1:], values[1][:, None]], 1)
+    errors = sample.rewards + 0.9 * after - before
+    expected, running = torch.zeros_like(errors), 0.0
+    for t in reversed(range(5)):
+        running = errors[:, t] + 0.9 * 0.8 * running
+        expected[:, t] = running
+    parts = learner.on_device(sample.to_batch())
+    gains = learner._gains(parts, learner.joint_columns(parts))
+    torch.testing.assert_close(gains, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_giver_that_models_others_knows_no_incentives_but_its_own(build):
+    """With three agents: what the third gives changes nothing of the first's incentive function."""
+    incentives = {"opponents": "modelled", "opponent_hiddens": [8], "lr": 0.05}
+    trained = []
+    for scale in (1.0, 4.0):
+        algo = build(config(agents=3, incentives=incentives))
+        sample = algo.sample()
+        state = algo.learner_group.get_weights()
+        state["incentives"] = {
+            name: np.concatenate([value[:2], scale * value[2:]]) if name.startswith("functions") else value
+            for name, value in state["incentives"].items()
+        }
+        algo.learner_group.set_weights(state)
+        start = weights(algo)
+        for name in (POLICIES_PHASE, INCENTIVES_PHASE):
+            phase(algo, name, sample)
+        trained.append(weights(algo))
+    of_functions = [key for key in start if key.startswith("incentives/functions")]
+    assert of_functions
+    assert any(not np.array_equal(trained[0][key][0], start[key][0]) for key in of_functions)
+    for key in of_functions:
+        np.testing.assert_array_equal(trained[0][key][0], trained[1][key][0], err_msg=key)
+
+
+def test_models_of_others_and_pools_are_refused_together():
+    players = {"player_0": "lio", "player_1": {"pool": {"pg": 0.5, "scripted/random": 0.5}}}
+    with pytest.raises(ValueError, match=r"opponents: modelled .* players.player_1 is a pool; set it to known"):
+        config(players, incentives={"opponents": "modelled"}).validate()
+
+
 # --- who gives and who is given to -----------------------------------------------------------------------------------
 
 

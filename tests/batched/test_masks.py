@@ -81,6 +81,8 @@ def spoiled(sample, where, module_id=None, agent=None):
             return torch.where(mask, -column - 1.0 if column.is_floating_point() else column.flip(0), column)
         if of_module is not None and name == Columns.ACTIONS:
             return torch.where(where[:, None].expand_as(column), 1 - column, column)
+        if name in ("balance", "given"):
+            return torch.where(where[..., None, None].expand_as(column), 1.0 + 3.0 * column, column)
         if name == "rewards":
             mask = where[..., None].expand_as(column).clone()
             if agent is not None:
@@ -149,6 +151,24 @@ def assert_same(before, after, prefix, of_giver):
         np.testing.assert_array_equal(before[key][of_giver], after[key][of_giver], err_msg=key)
 
 
+@pytest.mark.parametrize("player", ["lio", "lio_ac"])
+def test_a_pooled_giver_learns_nothing_from_steps_that_others_play(build, player):
+    """Neither its policy nor its incentive function and its critic of extrinsic rewards."""
+    players = {"player_0": {"pool": {player: 0.5, "scripted/random": 0.5}}, "player_1": player}
+    one, other = (build(config(player, players)) for _ in range(2))
+    samples = [one.sample() for _ in range(2)]
+    elsewhere = [sample.joint["members"][..., 0] == 1 for sample in samples]
+    start = weights(one)
+    plain = learn(one, *samples)
+    spoiled_samples = [spoiled(sample, mask, "player_0", 0) for sample, mask in zip(samples, elsewhere, strict=True)]
+    after = learn(other, *spoiled_samples)
+    assert changed(start, plain, "player_0/")
+    assert changed(start, plain, "incentives/functions")
+    assert not changed(plain, after, "player_0/")
+    for prefix in ("incentives/functions", "incentives/critics")[: 2 if player == "lio_ac" else 1]:
+        assert_same(plain, after, prefix, of_giver=0)
+
+
 @pytest.mark.parametrize("name", ["ppo", "pg", "ac", "lio", "lio_ac"])
 def test_a_pool_member_learns_as_if_there_were_only_its_own_environments(build, name):
     """Steps, statistics and baselines: learning from all environments is learning from those that the member plays."""
@@ -211,6 +231,25 @@ def test_members_of_a_pool_keep_their_own_discounts_and_critics(build):
     for name, value in start.items():
         np.testing.assert_allclose(after[f"{module_id}/{name}"], expected[f"player_1/{name}"], atol=1e-6, rtol=1e-4)
         assert name.startswith("critic") or not np.array_equal(value, after[f"{module_id}/{name}"])
+
+
+def test_in_a_pool_only_the_member_that_learns_to_gives_and_only_trained_members_are_given_to(build):
+    pool = {"player_0": {"pool": {"lio": 0.5, "scripted/random": 0.5}}}
+    players = {**pool, "player_1": {"pool": {"lio": 0.4, "pg": 0.3, "scripted/random": 0.3}}}
+    algo = build(config("lio", players, games=200))
+    sample = algo.sample()
+    incentives, members = sample.joint["incentives"], sample.joint["members"]
+    first_gives = members[..., 0] == 0
+    second_gives, second_is_given_to = members[..., 1] == 0, members[..., 1] < 2
+    assert torch.equal(incentives[..., 0, 1] > 0, first_gives & second_is_given_to)
+    assert torch.equal(incentives[..., 1, 0] > 0, second_gives & first_gives)
+    torch.testing.assert_close(sample.joint["received"], incentives.sum(-2))
+    logged = algo.metrics.peek(("env_runners", "incentives"))
+    for pair, values in (
+        ("player_0_to_player_1", incentives[..., 0, 1]),
+        ("player_1_to_player_0", incentives[..., 1, 0]),
+    ):
+        assert float(logged[pair]) == pytest.approx(float(values[values > 0].mean()), rel=1e-4)
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
