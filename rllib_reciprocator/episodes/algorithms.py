@@ -15,7 +15,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator import environments
 from rllib_reciprocator.divergence import StopsWhenDiverged
-from rllib_reciprocator.episodes.composition import Composed, EpisodeSetup, compose
+from rllib_reciprocator.episodes.composition import Composed, EpisodeSetup, check_memory_of_turns, compose
 from rllib_reciprocator.episodes.influence_callback import send_iteration
 from rllib_reciprocator.episodes.learners import RestoringLearner, learner_with
 from rllib_reciprocator.episodes.observations import prepare_observations_of_one
@@ -76,6 +76,8 @@ class ConfigWithPlayers(AlgorithmConfig):
         if not self._is_frozen:
             self._compose()
         super().validate()
+        if self._setup is not None:
+            check_memory_of_turns(self, self._setup)
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> Any:

@@ -137,7 +137,8 @@ def compose(config: AlgorithmConfig, setup: EpisodeSetup | None) -> None:
     # Configurations made from each other's state share the object.
     composed = config._composed = Composed(dict(config._composed.given), dict(config._composed.composed))
     callbacks: list[type[RLlibCallback]] = [RewardPerStepCallback]
-    if isinstance(config.env, str) and social_dilemmas.is_game(config.env):
+    is_game = isinstance(config.env, str) and social_dilemmas.is_game(config.env)
+    if is_game or (setup is not None and setup.environment(config).has_outcomes):
         callbacks.append(EpisodeOutcomesCallback)
     if setup is not None:
         callbacks += _compose_setup(config, setup, composed)
@@ -222,6 +223,29 @@ def _reciprocity(
 def _names(config: AlgorithmConfig, known: KnownEnvironment, reciprocators: tuple[Any, ...]) -> dict[str, str]:
     learner = config.algo_class.__name__.lower()
     return {str(agent): RECIPROCATOR if agent in reciprocators else learner for agent in known.joint.agents}
+
+
+def check_memory_of_turns(config: AlgorithmConfig, setup: EpisodeSetup) -> None:
+    """Raises ValueError if policies with memory take turns and episodes are cut.
+
+    RLlib does not find the memory of an agent that did not act in the last step before a cut (Ray 2.60).
+
+    Args:
+        config: The configuration, composed.
+        setup: What it was composed of.
+    """
+    known = setup.environment(config)
+    if not known.takes_turns or config.batch_mode == "complete_episodes" or config.in_evaluation:
+        return
+    spaces = module_spaces(config, known)
+    specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
+    for module_id, (observation_space, action_space) in spaces.items():
+        specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
+        if specs[module_id].build().is_stateful():
+            raise ValueError(
+                f"batch_mode: agents of {config.env} take turns, and {module_id} has a memory; set it to"
+                " complete_episodes"
+            )
 
 
 def module_spaces(config: AlgorithmConfig, known: KnownEnvironment) -> dict[str, tuple[Any, Any]]:
