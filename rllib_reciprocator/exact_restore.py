@@ -38,15 +38,16 @@ def get_coefficients(learner: Learner) -> dict[str, dict[str, float]]:
     Returns:
         By kind and module id. Entropy coefficients that follow no schedule are left out: these are settings.
     """
+    # Copied, because learner threads of asynchronous algorithms add modules when they first learn.
     schedulers = getattr(learner, "entropy_coeff_schedulers_per_module", {})
     kl_coefficients = getattr(learner, "curr_kl_coeffs_per_module", {})
     return {
         _ENTROPY: {
             module_id: float(scheduler.get_current_value())
-            for module_id, scheduler in schedulers.items()
+            for module_id, scheduler in list(schedulers.items())
             if scheduler.use_schedule
         },
-        _KL: {module_id: float(value) for module_id, value in kl_coefficients.items()},
+        _KL: {module_id: float(value) for module_id, value in list(kl_coefficients.items())},
     }
 
 

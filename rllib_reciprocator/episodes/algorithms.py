@@ -89,8 +89,9 @@ class ConfigWithPlayers(AlgorithmConfig):
             environments.register(self.env)
         # Configurations of earlier versions, as they are in checkpoints, lack both attributes.
         self._setup = getattr(self, "_setup", None)
-        self._composed = getattr(self, "_composed", Composed())
-        compose(self, self._setup)
+        # Configurations that are made from the state of another share the object.
+        self._composed = getattr(self, "_composed", Composed()).copy()
+        compose(self, self._setup, self._composed)
 
 
 class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore):
@@ -112,7 +113,8 @@ class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, Exact
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`get_state` returned; env runners get the iteration, which the weight depends on."""
         super().set_state(state)
-        send_iteration(self)
+        if hasattr(self.config, "episode_reciprocity"):
+            send_iteration(self)
 
 
 class PPOConfig(ConfigWithPlayers, ppo.PPOConfig):

@@ -90,7 +90,7 @@ class EpisodeSetup:
         Raises:
             ValueError: As for :func:`known_environment`.
         """
-        if self.inspected is None or self.inspected[0] is not config.env or self.inspected[1] != config.env_config:
+        if self.inspected is None or self.inspected[0] != config.env or self.inspected[1] != config.env_config:
             self.inspected = config.env, copy.deepcopy(dict(config.env_config)), known_environment(config)
         return self.inspected[2]
 
@@ -118,24 +118,27 @@ class Composed:
             self.given[name] = present
         return self.given[name]
 
+    def copy(self) -> Composed:
+        """Returns a copy that changes independently."""
+        return Composed(dict(self.given), dict(self.composed))
+
     def set(self, config: AlgorithmConfig, name: str, value: Any) -> None:
         """Sets an attribute to the composition of the user's value and this package's."""
         setattr(config, name, value)
         self.composed[name] = value
 
 
-def compose(config: AlgorithmConfig, setup: EpisodeSetup | None) -> None:
+def compose(config: AlgorithmConfig, setup: EpisodeSetup | None, composed: Composed) -> None:
     """Composes the attributes that RLlib reads with the user's own values; changes the configuration.
 
     Args:
-        config: A configuration of an algorithm of RLlib's; it has the attribute ``_composed``.
+        config: A configuration of an algorithm of RLlib's.
         setup: What the user asked for; None for metrics only.
+        composed: The user's values and those of the last composition; it is changed.
 
     Raises:
         ValueError: If a player, a setting or the environment is not one that this can be done for.
     """
-    # Configurations made from each other's state share the object.
-    composed = config._composed = Composed(dict(config._composed.given), dict(config._composed.composed))
     callbacks: list[type[RLlibCallback]] = [RewardPerStepCallback]
     is_game = isinstance(config.env, str) and social_dilemmas.is_game(config.env)
     if is_game or (setup is not None and setup.environment(config).has_outcomes):

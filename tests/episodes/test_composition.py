@@ -223,13 +223,17 @@ def test_what_cannot_be_composed_is_refused(config, complaint):
 
 
 def test_rllibs_own_class_with_what_was_replaced_is_refused(ray_cluster):
-    """As Tune makes it of ``Tuner("PPO", param_space=config)``: nothing is composed there."""
+    """As Tune makes it of ``Tuner("PPO", param_space=config)``: nothing is composed there, but with our class it is."""
     config = reciprocate(plain(), weight=0.5)
     algo = PPO(config.to_dict())
     assert "reciprocal_reward" in algo.train()["env_runners"]
     algo.stop()
+    config.callbacks(Counting)
+    algo = config.algo_class(config.to_dict())
+    assert {"counted", "reciprocal_reward"} <= set(algo.train()["env_runners"])
+    algo.stop()
     with pytest.raises(ValueError, match=r"callbacks: was replaced after reciprocate\(\).* pass config.algo_class"):
-        PPO(config.callbacks(Counting).to_dict())
+        PPO(config.to_dict())
 
 
 def test_without_players_it_learns_what_rllibs_own_learns(build):
