@@ -82,7 +82,7 @@ def test_coefficients_of_rllibs_own_algorithms_go_on(build, tmp_path, kind):
     whole.save_to_path(tmp_path)
     resumed = fresh()
     resumed.restore_from_path(tmp_path)
-    states = [each.get_state()["learner_group"]["learner"]["coefficients"] for each in (whole, resumed)]
+    states = [algo.get_state()["learner_group"]["learner"]["coefficients"] for algo in (whole, resumed)]
     assert states[0] == states[1]
     assert states[1]["entropy"][module_id] == pytest.approx(result["learners"][module_id]["curr_entropy_coeff"])
     assert float(resumed.train()["learners"][module_id]["curr_kl_coeff"]) == 0.5**5
@@ -93,9 +93,9 @@ def test_a_coefficient_that_is_a_setting_is_that_of_the_configuration(build, tmp
     algo = build(batched())
     algo.train()
     algo.save_to_path(tmp_path)
-    other = build(batched().training(entropy_coeff=0.25))
-    other.restore_from_path(tmp_path)
-    assert other.train()["learners"]["player_1"]["curr_entropy_coeff"] == 0.25
+    resumed = build(batched().training(entropy_coeff=0.25))
+    resumed.restore_from_path(tmp_path)
+    assert resumed.train()["learners"]["player_1"]["curr_entropy_coeff"] == 0.25
 
 
 @pytest.mark.parametrize("make", [batched, stock])

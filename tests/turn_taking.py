@@ -48,14 +48,14 @@ class Turns(AECEnv):
             self._was_dead_step(action)
             return
         self._cumulative_rewards[agent] = 0.0
-        living = [each for each in self.agents if not self.terminations[each]]
-        self.rewards = {each: float(action) * (each in living and each != agent) for each in self.agents}
+        living = [name for name in self.agents if not self.terminations[name]]
+        self.rewards = {name: float(action) * (name in living and name != agent) for name in self.agents}
         if not self._order:
             self.round += 1
             if self.round == self.dies and "short" in self.agents:
                 self.terminations["short"] = True
             if self.round == self.rounds:
-                self.truncations = {each: not self.terminations[each] for each in self.agents}
+                self.truncations = {name: not self.terminations[name] for name in self.agents}
             self._order = self._of_round()
         self.agent_selection = self._order.pop(0) if self._order else self.agents[0]
         self._accumulate_rewards()

@@ -15,7 +15,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator import environments
 from rllib_reciprocator.divergence import StopsWhenDiverged
-from rllib_reciprocator.episodes.composition import Composed, EpisodeSetup, check_memory_of_turns, compose
+from rllib_reciprocator.episodes.composition import Composition, EpisodeSetup, check_memory_of_turns, compose
 from rllib_reciprocator.episodes.influence_callback import send_iteration
 from rllib_reciprocator.episodes.learners import RestoringLearner, learner_with
 from rllib_reciprocator.episodes.observations import prepare_observations_of_one
@@ -39,7 +39,7 @@ class ConfigWithPlayers(AlgorithmConfig):
         """Sets the defaults."""
         super().__init__(algo_class=algo_class or self.default_algorithm)
         self._setup: EpisodeSetup | None = None
-        self._composed = Composed()
+        self._composition = Composition()
 
     def set_up(self, setup: EpisodeSetup) -> None:
         """Adds players and reciprocity.
@@ -90,8 +90,8 @@ class ConfigWithPlayers(AlgorithmConfig):
         # Configurations of earlier versions, as they are in checkpoints, lack both attributes.
         self._setup = getattr(self, "_setup", None)
         # Configurations that are made from the state of another share the object.
-        self._composed = getattr(self, "_composed", Composed()).copy()
-        compose(self, self._setup, self._composed)
+        self._composition = getattr(self, "_composition", Composition()).copy()
+        compose(self, self._setup, self._composition)
 
 
 class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore):
@@ -167,9 +167,9 @@ def with_players(config: AlgorithmConfig) -> ConfigWithPlayers:
     """
     if not isinstance(config, ConfigWithPlayers):
         config_class: Any = type(config)
-        made = _config_class(config_class, config.algo_class)
-        config.__class__ = made
-        config.algo_class = made.default_algorithm
+        subclass = _config_class(config_class, config.algo_class)
+        config.__class__ = subclass
+        config.algo_class = subclass.default_algorithm
     return config
 
 
@@ -178,6 +178,6 @@ def _config_class(config_class: type, algorithm: type) -> type[ConfigWithPlayers
     """Returns the subclass of a configuration's class, of this module for RLlib's own."""
     if (config_class, algorithm) in _STATIC:
         return _STATIC[config_class, algorithm]
-    made: Any = type(config_class.__name__, (ConfigWithPlayers, config_class), {})
-    made.default_algorithm = type(algorithm.__name__, (WithPlayers, algorithm), {"config_class": made})
-    return made
+    subclass: Any = type(config_class.__name__, (ConfigWithPlayers, config_class), {})
+    subclass.default_algorithm = type(algorithm.__name__, (WithPlayers, algorithm), {"config_class": subclass})
+    return subclass

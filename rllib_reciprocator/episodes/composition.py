@@ -68,7 +68,7 @@ SETTINGS = frozenset(
 
 @dataclass
 class EpisodeSetup:
-    """What a user asked of this package for an algorithm of RLlib.
+    """Holds the players and settings that a user asked for, for an algorithm of RLlib.
 
     Attributes:
         players: As for :func:`rllib_reciprocator.players.assign`; None for the policies of the configuration.
@@ -96,45 +96,45 @@ class EpisodeSetup:
 
 
 @dataclass
-class Composed:
-    """Attributes of a configuration as the user set them, and as :func:`compose` left them.
+class Composition:
+    """Holds attributes of a configuration as the user set them, and as :func:`compose` set them.
 
-    An attribute that is no longer the one that :func:`compose` left was set by the user in between.
+    An attribute that differs from the one that :func:`compose` set was set by the user since.
 
     Attributes:
-        given: Values of the user, by attribute.
-        composed: Values that :func:`compose` left, by attribute.
+        user_values: Values that the user set, by attribute.
+        composed_values: Values that :func:`compose` set, by attribute.
     """
 
-    given: dict[str, Any] = field(default_factory=dict)
-    composed: dict[str, Any] = field(default_factory=dict)
+    user_values: dict[str, Any] = field(default_factory=dict)
+    composed_values: dict[str, Any] = field(default_factory=dict)
 
     def user_value(self, config: AlgorithmConfig, name: str) -> Any:
         """Returns the value of an attribute that the user set."""
-        present = getattr(config, name)
+        value = getattr(config, name)
         # Dictionaries are copied on the way through RLlib's and Tune's dict form of configurations.
-        unchanged = present == self.composed.get(name) if isinstance(present, dict) else False
-        if name not in self.composed or not (unchanged or present is self.composed[name]):
-            self.given[name] = present
-        return self.given[name]
+        is_equal = isinstance(value, dict) and value == self.composed_values.get(name)
+        if name not in self.composed_values or not (is_equal or value is self.composed_values[name]):
+            self.user_values[name] = value
+        return self.user_values[name]
 
-    def copy(self) -> Composed:
+    def copy(self) -> Composition:
         """Returns a copy that changes independently."""
-        return Composed(dict(self.given), dict(self.composed))
+        return Composition(dict(self.user_values), dict(self.composed_values))
 
     def set(self, config: AlgorithmConfig, name: str, value: Any) -> None:
         """Sets an attribute to the composition of the user's value and this package's."""
         setattr(config, name, value)
-        self.composed[name] = value
+        self.composed_values[name] = value
 
 
-def compose(config: AlgorithmConfig, setup: EpisodeSetup | None, composed: Composed) -> None:
+def compose(config: AlgorithmConfig, setup: EpisodeSetup | None, composition: Composition) -> None:
     """Composes the attributes that RLlib reads with the user's own values; changes the configuration.
 
     Args:
         config: A configuration of an algorithm of RLlib's.
         setup: What the user asked for; None for metrics only.
-        composed: The user's values and those of the last composition; it is changed.
+        composition: The user's values and those of the last composition; it is changed.
 
     Raises:
         ValueError: If a player, a setting or the environment is not one that this can be done for.
@@ -144,12 +144,13 @@ def compose(config: AlgorithmConfig, setup: EpisodeSetup | None, composed: Compo
     if is_game or (setup is not None and setup.environment(config).has_outcomes):
         callbacks.append(EpisodeOutcomesCallback)
     if setup is not None:
-        callbacks += _compose_setup(config, setup, composed)
-    present = force_list(composed.user_value(config, "callbacks_class"))
-    composed.set(config, "callbacks_class", [*present, *(each for each in callbacks if each not in present)])
+        callbacks += _compose_setup(config, setup, composition)
+    user_callbacks = force_list(composition.user_value(config, "callbacks_class"))
+    missing = [callback for callback in callbacks if callback not in user_callbacks]
+    composition.set(config, "callbacks_class", [*user_callbacks, *missing])
 
 
-def _compose_setup(config: AlgorithmConfig, setup: EpisodeSetup, composed: Composed) -> list[type[RLlibCallback]]:
+def _compose_setup(config: AlgorithmConfig, setup: EpisodeSetup, composition: Composition) -> list[type[RLlibCallback]]:
     """Composes everything that depends on players and reciprocity; returns the callbacks that they need.
 
     Raises:
@@ -157,23 +158,23 @@ def _compose_setup(config: AlgorithmConfig, setup: EpisodeSetup, composed: Compo
     """
     settings = episode_settings(config, setup.reciprocity)
     known = setup.environment(config)
-    overrides = dict(composed.user_value(config, "algorithm_config_overrides_per_module"))
-    spec = composed.user_value(config, "_rl_module_spec")
-    env_to_module = given_connector(composed.user_value(config, "_env_to_module_connector"))
+    overrides = dict(composition.user_value(config, "algorithm_config_overrides_per_module"))
+    spec = composition.user_value(config, "_rl_module_spec")
+    env_to_module = given_connector(composition.user_value(config, "_env_to_module_connector"))
     if setup.players is None:
         reciprocators = all_that_learn(config, known)
         names: dict[str, str] = {}
     else:
-        _check_policies_follow_from_players(config, composed)
+        _check_policies_follow_from_players(config, composition)
         players = player_modules(config, setup.players, known, spec)
         config.multi_agent(policies=players.module_ids, policies_to_train=players.trained)
-        composed.set(config, "policy_mapping_fn", players.policy_mapping_fn)
+        composition.set(config, "policy_mapping_fn", players.policy_mapping_fn)
         reciprocators, names, spec = players.reciprocators, players.names, players.spec
         overrides |= {key: {**overrides.get(key, {}), **own} for key, own in players.overrides.items()}
         env_to_module = prepare_observations(config, env_to_module, known.joint, players.with_own_module)
-    learner = composed.user_value(config, "_learner_class") or config.get_default_learner_class()
+    learner = composition.user_value(config, "_learner_class") or config.get_default_learner_class()
     callbacks: list[type[RLlibCallback]] = []
-    learner_connector = composed.user_value(config, "_learner_connector")
+    learner_connector = composition.user_value(config, "_learner_connector")
     mixin: type = PlayersLearner
     if reciprocators or setup.required or setup.players is None:
         shared = _reciprocity(config, known, reciprocators, settings, setup.horizon or known.horizon)
@@ -188,19 +189,19 @@ def _compose_setup(config: AlgorithmConfig, setup: EpisodeSetup, composed: Compo
     else:
         vars(config).pop("episode_reciprocity", None)
     config.player_names = names
-    composed.set(config, "algorithm_config_overrides_per_module", overrides)
+    composition.set(config, "algorithm_config_overrides_per_module", overrides)
     config._per_module_overrides = {}
-    composed.set(config, "_rl_module_spec", spec)
-    composed.set(config, "_env_to_module_connector", env_to_module)
-    composed.set(config, "_learner_connector", learner_connector)
-    composed.set(config, "_learner_class", learner_with(mixin, learner))
+    composition.set(config, "_rl_module_spec", spec)
+    composition.set(config, "_env_to_module_connector", env_to_module)
+    composition.set(config, "_learner_connector", learner_connector)
+    composition.set(config, "_learner_class", learner_with(mixin, learner))
     return callbacks
 
 
-def _check_policies_follow_from_players(config: AlgorithmConfig, composed: Composed) -> None:
+def _check_policies_follow_from_players(config: AlgorithmConfig, composition: Composition) -> None:
     """Raises ValueError if the user set another mapping of agents to policies after the players."""
-    before = composed.composed.get("policy_mapping_fn")
-    if before is not None and config.policy_mapping_fn is not before:
+    previous = composition.composed_values.get("policy_mapping_fn")
+    if previous is not None and config.policy_mapping_fn is not previous:
         raise ValueError("policy_mapping_fn: policies follow from players; set players alone")
 
 

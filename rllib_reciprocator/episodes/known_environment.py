@@ -11,6 +11,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
 
+from rllib_reciprocator.environments import FlatGame
 from rllib_reciprocator.episodes.joint_steps import JointSpaces
 from rllib_reciprocator.ray_internals import env_creator
 
@@ -57,7 +58,7 @@ def known_environment(config: AlgorithmConfig) -> KnownEnvironment:
     names, has_payoffs = tuple(getattr(env, "action_names", ())), bool(getattr(env, "has_payoffs", False))
     # RLlib's own wrapper, and those of this package (as any environment of a user's) that say so.
     takes_turns = isinstance(env, PettingZooEnv) or bool(getattr(env, "takes_turns", False))
-    has_outcomes = callable(getattr(env, "summarize", None))
+    has_outcomes = isinstance(env, FlatGame)
     return KnownEnvironment(joint, getattr(env, "horizon", None), names, has_payoffs, takes_turns, has_outcomes)
 
 

@@ -79,8 +79,8 @@ def player_modules(
         What follows from the players.
 
     Raises:
-        ValueError: If a player is not known, nobody learns, a team's members differ in their spaces or settings, or the
-            user's specs are of a module that no player learns with.
+        ValueError: If a player is not known, no player learns, a team's members differ in their spaces or settings, or
+            the user's specs are of a module that no player learns with.
     """
     learner = config.algo_class.__name__.lower()
     joint = known.joint
@@ -126,10 +126,9 @@ def _with_given(derived: RLModuleSpec, given: Any, player: Player) -> RLModuleSp
         )
     merged = copy.deepcopy(derived)
     merged.update(spec)
-    settings = [each for each in (derived, spec) if each.model_config is not None]
-    own = player.settings.get("model_config") or {}
-    if settings:
-        merged.model_config = {**{k: v for each in settings for k, v in each._get_model_config().items()}, **own}
+    if derived.model_config is not None or spec.model_config is not None:
+        player_config = player.settings.get("model_config") or {}
+        merged.model_config = {**derived._get_model_config(), **spec._get_model_config(), **player_config}
     return merged
 
 

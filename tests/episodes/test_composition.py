@@ -1,4 +1,4 @@
-"""What a user sets before or after ``reciprocate()`` is kept, and so is reciprocity."""
+"""Settings that a user makes before or after ``reciprocate()`` are kept, and so is reciprocity."""
 
 import numpy as np
 import pytest
@@ -98,11 +98,11 @@ def test_the_order_of_calls_does_not_matter(build, setter, players):
     assert same["env_runners"]["reciprocal_reward"] == result["env_runners"]["reciprocal_reward"]
     assert float(same["learners"]["influence"]["loss"]) == float(result["learners"]["influence"]["loss"])
     for algo, of in ((before, result), (after, same)):
-        pieces = [type(each).__name__ for each in algo.env_runner._env_to_module.connectors]
+        pieces = [type(piece).__name__ for piece in algo.env_runner._env_to_module.connectors]
         assert pieces.count("ObserveBalance") == 1
         assert ("Untouched" in pieces) == (setter == "env_to_module_connector")
         learner = algo.learner_group._learner
-        of_learner = [type(each).__name__ for each in learner._learner_connector.connectors]
+        of_learner = [type(piece).__name__ for piece in learner._learner_connector.connectors]
         assert of_learner.count("AddReciprocalRewards") == 1
         assert ("Untouched" in of_learner) == (setter == "learner_connector")
         assert isinstance(learner, UsersLearner) == (setter == "learner_class")
@@ -147,7 +147,7 @@ def test_the_same_settings_three_times_are_there_once(build):
         config = reciprocate(config, observe_balance=True, weight=0.5)
     algo, result = trained(build, config)
     assert len(set(config.callbacks_class)) == len(config.callbacks_class)
-    assert [type(each).__name__ for each in algo.env_runner._env_to_module.connectors].count("ObserveBalance") == 1
+    assert [type(piece).__name__ for piece in algo.env_runner._env_to_module.connectors].count("ObserveBalance") == 1
     assert set(result["env_runners"]["reciprocal_reward"]) == {"a", "b"}
 
 

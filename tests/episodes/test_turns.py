@@ -82,9 +82,9 @@ def sampled(a_config, episodes):
 
 
 def of_agent(parts, agent, get):
-    """What the chunks of an episode have of an agent, joined."""
-    own = [part.agent_episodes[agent] for part in parts if agent in part.agent_episodes]
-    return [value for each in own for value in np.asarray(get(each)).tolist()]
+    """Joins what the chunks of an episode have of an agent."""
+    chunks = [part.agent_episodes[agent] for part in parts if agent in part.agent_episodes]
+    return [value for chunk in chunks for value in np.asarray(get(chunk)).tolist()]
 
 
 @pytest.mark.parametrize("cut", [False, True])
