@@ -48,7 +48,8 @@ class DivergenceCallback(RLlibCallback):
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: Any) -> None:
         """Called by the algorithm after each iteration."""
-        check_finite(algorithm, result)
+        if not isinstance(algorithm, StopsWhenDiverged):
+            check_finite(algorithm, result)
 
 
 def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:

@@ -31,7 +31,10 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         action_names: What its actions are called, if it says.
         has_payoffs: Whether rewards are known to follow from the joint action alone.
         summarize: How outcomes that were summed over steps become rates, if the environment is one of our games.
+        takes_turns: If True, one agent acts at a time.
     """
+
+    takes_turns = False
 
     def __init__(self, env: Any) -> None:
         """Wraps the environment."""
@@ -79,6 +82,8 @@ class TurnsMultiAgentEnv(PettingZooMultiAgentEnv):
 
     Rewards reach agents with the step they are given in. All see how an episode ended.
     """
+
+    takes_turns = True
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode."""

@@ -8,13 +8,15 @@ import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
+from rllib_reciprocator.exact_restore import ExactRestoreLearner
+
 
 def has_parameters(module: torch.nn.Module) -> bool:
     """Whether there is anything in a module that a gradient could change."""
     return next(module.parameters(), None) is not None
 
 
-class FixedModulesLearner(TorchLearner):
+class FixedModulesLearner(ExactRestoreLearner):
     """Mixed into a learner class of RLlib's: some modules, as scripted players, have nothing that could be learned."""
 
     @override(TorchLearner)

@@ -42,7 +42,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "ray.rllib.env.env_runner_group": ("_worker_manager",),
     "ray.rllib.env.env_runner": ("_seed",),
-    "ray.rllib.env.multi_agent_env_runner": ("_env_to_module", "_ongoing_episodes", "_weights_seq_no"),
+    "ray.rllib.env.multi_agent_env_runner": ("_callbacks", "_env_to_module", "_ongoing_episodes"),
     "ray.rllib.utils.checkpoints": ("_check_component", "_get_subcomponents"),
     "ray.rllib.connectors.common.add_time_dim_to_batch_and_zero_pad": ("_added_loss_mask_for_valid_episode_ts",),
     "ray.tune.execution.tune_controller": ("_cached_trial_decisions", "_stopper"),

@@ -68,13 +68,14 @@ class IntrinsicSettings(Settings):
         """Whether what it is computed from is followed even where nobody is moved by it."""
         return False
 
-    def for_game(self, *, has_payoffs: bool, num_agents: int, gamma: float) -> Self:
+    def for_game(self, *, has_payoffs: bool, num_agents: int, gamma: float, lowest_reward: float | None = None) -> Self:
         """The settings with everything decided that follows from the game.
 
         Args:
             has_payoffs: Whether rewards follow from the joint action alone.
             num_agents: N.
             gamma: The discount of rewards.
+            lowest_reward: Lowest reward that an agent can get in a step; None if that is not known.
         """
         return self
 

@@ -551,7 +551,12 @@ class BatchedConfig(PPOConfig):
 
     def _for_game(self, settings: IntrinsicSettings, game: BatchedGame) -> IntrinsicSettings:
         has_payoffs = game.payoffs is not None
-        return settings.for_game(has_payoffs=has_payoffs, num_agents=game.num_agents, gamma=self.gamma)
+        return settings.for_game(
+            has_payoffs=has_payoffs,
+            num_agents=game.num_agents,
+            gamma=self.gamma,
+            lowest_reward=float(game.reward_range[0]),
+        )
 
     def _derive_overrides(self, specs: ModuleSpecs) -> None:
         """Puts players' own settings beside those that the user gave modules; a second time in their place."""

@@ -6,15 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.utils import force_list
-
-
-def add_callbacks(config: AlgorithmConfig, *callbacks: type) -> None:
-    """Adds callback classes after those that a configuration has; none twice."""
-    present = force_list(config.callbacks_class)
-    config.callbacks([*present, *(each for each in callbacks if each not in present)])
-
 
 def given_connector(connector: Any, wrapper: Callable[..., Any] | None = None) -> Any:
     """What made connectors before a wrapper of ours was put around it.

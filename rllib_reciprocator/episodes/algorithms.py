@@ -5,6 +5,7 @@ The classes are here, and not made where they are asked for, so that checkpoints
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 from ray.rllib.algorithms import appo, impala, ppo
@@ -12,17 +13,13 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 
-import social_dilemmas
 from rllib_reciprocator import environments
 from rllib_reciprocator.divergence import StopsWhenDiverged
-from rllib_reciprocator.episodes.additions import add_callbacks
-from rllib_reciprocator.episodes.known_environment import known_environment
-from rllib_reciprocator.episodes.learners import PlayersLearner, learner_with
-from rllib_reciprocator.episodes.modules import assign_players
+from rllib_reciprocator.episodes.composition import Composition, EpisodeSetup, check_memory_of_turns, compose
+from rllib_reciprocator.episodes.influence_callback import send_iteration
+from rllib_reciprocator.episodes.learners import RestoringLearner, learner_with
 from rllib_reciprocator.episodes.observations import prepare_observations_of_one
-from rllib_reciprocator.episodes.outcomes_callback import EpisodeOutcomesCallback
-from rllib_reciprocator.episodes.reciprocate import add_reciprocity, all_that_learn, episode_settings
-from rllib_reciprocator.episodes.rewards_callback import RewardPerStepCallback
+from rllib_reciprocator.exact_restore import ExactRestore
 from rllib_reciprocator.influence.learner import KeepsReplays
 from rllib_reciprocator.lost_learners import FailsFastOnLostLearner
 
@@ -31,32 +28,73 @@ class ConfigWithPlayers(AlgorithmConfig):
     """Mixed into a configuration of RLlib's: what files say of players and reciprocity.
 
     Environments may be named as for :func:`rllib_reciprocator.environments.register`.
+
+    Attributes:
+        default_algorithm: The class of the algorithm, where the constructor is given none.
     """
+
+    default_algorithm: ClassVar[type[Algorithm] | None] = None
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        """Sets the defaults."""
+        super().__init__(algo_class=algo_class or self.default_algorithm)
+        self._setup: EpisodeSetup | None = None
+        self._composition = Composition()
+
+    def set_up(self, setup: EpisodeSetup) -> None:
+        """Adds players and reciprocity.
+
+        Args:
+            setup: What the user asks for.
+
+        Raises:
+            ValueError: If a player, a setting or the environment is not one that this can be done for.
+        """
+        self._setup = setup
+        self._compose()
 
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: dict[str, Any]) -> AlgorithmConfig:
         """Takes settings from a dict, with ``players`` and ``reciprocity`` as in YAML files."""
         rest = {name: value for name, value in config_dict.items() if name not in ("players", "reciprocity")}
         super().update_from_dict(rest)
-        if isinstance(self.env, str) and environments.is_known(self.env):
-            environments.register(self.env)
-        if isinstance(self.env, str) and social_dilemmas.is_game(self.env):
-            add_callbacks(self, EpisodeOutcomesCallback)
-        add_callbacks(self, RewardPerStepCallback)
         players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
-        if players is None and reciprocity is None:
+        if players is not None or reciprocity is not None:
+            self._setup = EpisodeSetup(players, reciprocity or {})
+        if self._setup is None:
             prepare_observations_of_one(self)
-            return self
-        settings, known = episode_settings(self, reciprocity or {}), known_environment(self)
-        reciprocators = all_that_learn(self, known) if players is None else assign_players(self, players, known)
-        if reciprocators:
-            add_reciprocity(self, known, reciprocators, settings, known.horizon)
-        else:
-            self.learners(learner_class=learner_with(PlayersLearner, self.learner_class))
+        self._compose()
         return self
 
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Composes this package's additions with what was set since, and checks the settings.
 
-class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays):
+        Raises:
+            ValueError: If a setting is not one that the algorithm can have.
+        """
+        if not self._is_frozen:
+            self._compose()
+        super().validate()
+        if self._setup is not None:
+            check_memory_of_turns(self, self._setup)
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> Any:
+        """Returns RLlib's learner, whose state includes its entropy and KL coefficients."""
+        return learner_with(RestoringLearner, super().get_default_learner_class())
+
+    def _compose(self) -> None:
+        if isinstance(self.env, str) and environments.is_known(self.env):
+            environments.register(self.env)
+        # Configurations of earlier versions, as they are in checkpoints, lack both attributes.
+        self._setup = getattr(self, "_setup", None)
+        # Configurations that are made from the state of another share the object.
+        self._composition = getattr(self, "_composition", Composition()).copy()
+        compose(self, self._setup, self._composition)
+
+
+class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore):
     """Mixed into an algorithm of RLlib's.
 
     Attributes:
@@ -70,6 +108,13 @@ class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays):
     def get_default_config(cls) -> ConfigWithPlayers:
         """The default configuration."""
         return cls.config_class(algo_class=cls)
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`get_state` returned; env runners get the iteration, which the weight depends on."""
+        super().set_state(state)
+        if hasattr(self.config, "episode_reciprocity"):
+            send_iteration(self)
 
 
 class PPOConfig(ConfigWithPlayers, ppo.PPOConfig):
@@ -100,3 +145,39 @@ class IMPALA(WithPlayers, impala.IMPALA):
     """RLlib's IMPALA."""
 
     config_class = IMPALAConfig
+
+
+PPOConfig.default_algorithm, APPOConfig.default_algorithm, IMPALAConfig.default_algorithm = PPO, APPO, IMPALA
+
+_STATIC: dict[tuple[type, type], type[ConfigWithPlayers]] = {
+    (ppo.PPOConfig, ppo.PPO): PPOConfig,
+    (appo.APPOConfig, appo.APPO): APPOConfig,
+    (impala.IMPALAConfig, impala.IMPALA): IMPALAConfig,
+}
+
+
+def with_players(config: AlgorithmConfig) -> ConfigWithPlayers:
+    """Turns a configuration of RLlib's, and its algorithm, into ones that may have players and reciprocity.
+
+    Args:
+        config: A configuration of PPO, APPO or IMPALA, or of a subclass; it is changed.
+
+    Returns:
+        The same object, of a subclass of its class.
+    """
+    if not isinstance(config, ConfigWithPlayers):
+        config_class: Any = type(config)
+        subclass = _config_class(config_class, config.algo_class)
+        config.__class__ = subclass
+        config.algo_class = subclass.default_algorithm
+    return config
+
+
+@cache
+def _config_class(config_class: type, algorithm: type) -> type[ConfigWithPlayers]:
+    """Returns the subclass of a configuration's class, of this module for RLlib's own."""
+    if (config_class, algorithm) in _STATIC:
+        return _STATIC[config_class, algorithm]
+    subclass: Any = type(config_class.__name__, (ConfigWithPlayers, config_class), {})
+    subclass.default_algorithm = type(algorithm.__name__, (WithPlayers, algorithm), {"config_class": subclass})
+    return subclass

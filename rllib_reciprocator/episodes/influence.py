@@ -53,9 +53,9 @@ class EpisodeReciprocity:
         assert self.settings.balance_decay is not None
         return self.settings.balance_decay
 
-    def weight(self, updates: int) -> float:
-        """The weight of the reciprocal reward after so many updates of the learners."""
-        return self.settings.weight_at(updates)
+    def weight(self, iteration: int) -> float:
+        """Returns the weight of the reciprocal reward in a training iteration, counted from 0."""
+        return self.settings.weight_at(iteration)
 
     @property
     def observers(self) -> tuple[Any, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
@@ -22,7 +24,7 @@ from rllib_reciprocator.quantiles import QUANTILES, quantiles
 
 # With more agents than these, means over all pairs are logged instead of one figure a pair.
 MOST_AGENTS_BY_PAIR = 8
-RECIPROCAL_REWARD = "reciprocal_reward"
+RECIPROCAL_REWARD, RECIPROCAL_WEIGHT = "reciprocal_reward", "reciprocal_weight"
 
 
 class EpisodeInfluenceCallback(RLlibCallback):
@@ -35,6 +37,22 @@ class EpisodeInfluenceCallback(RLlibCallback):
         """Knows no episode yet."""
         super().__init__()
         self._balances: dict[str, Tensor] = {}
+        # Training iterations before the present one, as the algorithm sends it to its env runners.
+        self.iteration = 0
+
+    def on_train_result(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
+        """Sends the number of the next iteration to the env runners; called by the algorithm after each."""
+        send_iteration(algorithm)
+
+    def on_checkpoint_loaded(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
+        """Sends the iteration that a restored run continues with."""
+        send_iteration(algorithm)
+
+    def on_env_runners_recreated(
+        self, *, algorithm: Algorithm, env_runner_group: Any, env_runner_indices: list[int], **kwargs: Any
+    ) -> None:
+        """Sends the iteration to env runners that were restarted."""
+        _send(env_runner_group, algorithm.iteration, env_runner_indices)
 
     def on_sample_end(
         self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
@@ -48,7 +66,8 @@ class EpisodeInfluenceCallback(RLlibCallback):
         flat = influence_of(env_runner.module, reciprocity, episodes, steps)
         influence = list(flat.split([len(each.state) for each in steps]))
         before, reciprocal = self._reciprocal(reciprocity, episodes, influence)
-        weight = reciprocity.weight(env_runner._weights_seq_no)
+        weight = reciprocity.weight(self.iteration)
+        metrics_logger.log_value(RECIPROCAL_WEIGHT, weight, window=1)
         agents = reciprocity.joint.agents
         for episode, each, rewards in zip(episodes, steps, reciprocal, strict=True):
             for index, agent in enumerate(agents):
@@ -105,6 +124,34 @@ class EpisodeInfluenceCallback(RLlibCallback):
                 metrics.log_value((RECIPROCAL_REWARD, str(agent)), float(reciprocal[:, index].mean()), reduce="mean")
                 told = (f"{RECIPROCAL_REWARD}_{QUANTILES}", str(agent))
                 metrics.log_value(told, distributed[index], reduce="item_series")
+
+
+def send_iteration(algorithm: Algorithm) -> None:
+    """Sends the number of the training iteration to all env runners.
+
+    The weight of the reciprocal reward may follow a schedule by iterations. The number of weight updates does not tell:
+    APPO and IMPALA make many of them in an iteration.
+    """
+    for group in (algorithm.env_runner_group, algorithm.eval_env_runner_group):
+        if group is not None:
+            _send(group, algorithm.iteration)
+
+
+def _send(group: Any, iteration: int, indices: list[int] | None = None) -> None:
+    # A timeout of zero, since busy env runners of asynchronous algorithms would hold up the algorithm. Actors process
+    # requests in order: samples that are asked for after this have the new iteration.
+    group.foreach_env_runner(
+        partial(_set_iteration, iteration=iteration),
+        remote_worker_ids=indices,
+        local_env_runner=indices is None,
+        timeout_seconds=0.0,
+    )
+
+
+def _set_iteration(runner: Any, iteration: int) -> None:
+    for callback in runner._callbacks:
+        if isinstance(callback, EpisodeInfluenceCallback):
+            callback.iteration = iteration
 
 
 def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:

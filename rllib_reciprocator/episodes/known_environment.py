@@ -9,7 +9,9 @@ import gymnasium
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
 
+from rllib_reciprocator.environments import FlatGame
 from rllib_reciprocator.episodes.joint_steps import JointSpaces
 from rllib_reciprocator.ray_internals import env_creator
 
@@ -23,12 +25,16 @@ class KnownEnvironment:
         horizon: Steps of a whole episode, if that is fixed.
         action_names: What its actions are called, if it says.
         has_payoffs: Whether rewards are known to follow from the joint action alone.
+        takes_turns: If True, one agent acts at a time, as far as is known.
+        has_outcomes: If True, infos have the outcomes of each step, as those of games of this package.
     """
 
     joint: JointSpaces
     horizon: int | None
     action_names: tuple[str, ...]
     has_payoffs: bool
+    takes_turns: bool = False
+    has_outcomes: bool = False
 
 
 def known_environment(config: AlgorithmConfig) -> KnownEnvironment:
@@ -50,7 +56,10 @@ def known_environment(config: AlgorithmConfig) -> KnownEnvironment:
     finally:
         env.close()
     names, has_payoffs = tuple(getattr(env, "action_names", ())), bool(getattr(env, "has_payoffs", False))
-    return KnownEnvironment(joint, getattr(env, "horizon", None), names, has_payoffs)
+    # RLlib's own wrapper, and those of this package (as any environment of a user's) that say so.
+    takes_turns = isinstance(env, PettingZooEnv) or bool(getattr(env, "takes_turns", False))
+    has_outcomes = isinstance(env, FlatGame)
+    return KnownEnvironment(joint, getattr(env, "horizon", None), names, has_payoffs, takes_turns, has_outcomes)
 
 
 def make_env(config: AlgorithmConfig) -> MultiAgentEnv:

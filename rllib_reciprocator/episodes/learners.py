@@ -12,10 +12,13 @@ from ray.rllib.connectors.learner import GeneralAdvantageEstimation
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 
+from rllib_reciprocator.episodes.influence_callback import EpisodeInfluenceCallback
 from rllib_reciprocator.episodes.own_discounts import OwnDiscounts
-from rllib_reciprocator.episodes.reciprocal_rewards import AddJointSteps
+from rllib_reciprocator.episodes.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
+from rllib_reciprocator.exact_restore import ExactRestoreLearner
 from rllib_reciprocator.fixed_modules import FixedModulesLearner
 from rllib_reciprocator.influence.learner import InfluenceLearner
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
@@ -40,6 +43,10 @@ class OwnDiscountsLearner(TorchLearner):
         return config.gamma, config.lambda_
 
 
+class RestoringLearner(ExactRestoreLearner):
+    """Mixed into a learner class of RLlib's: its state includes entropy and KL coefficients."""
+
+
 class PlayersLearner(OwnDiscountsLearner, FixedModulesLearner):
     """Mixed into a learner class of RLlib's: for players of whom nobody reciprocates."""
 
@@ -54,7 +61,26 @@ class ReciprocalLearner(OwnDiscountsLearner, InfluenceLearner):
     def build(self) -> None:
         """Builds the learner, whose last connector hands joint steps on."""
         super().build()
+        self._check_composed()
         self._learner_connector.append(AddJointSteps())
+
+    def _check_composed(self) -> None:
+        """Raises ValueError if connectors, modules or callbacks of reciprocity were replaced.
+
+        The classes of :mod:`rllib_reciprocator.episodes.algorithms` compose them with the user's. Where RLlib's own
+        class is run with the settings (as by ``Tuner("PPO", ..)``), those that were set last count.
+        """
+        replaced = {
+            "learner_connector": not self._learner_connector[AddReciprocalRewards],
+            "rl_module_spec": INFLUENCE_MODULE_ID not in self.module,
+            "callbacks": EpisodeInfluenceCallback not in force_list(self.config.callbacks_class),
+        }
+        for name, is_replaced in replaced.items():
+            if is_replaced:
+                raise ValueError(
+                    f"{name}: was replaced after reciprocate(), and RLlib's own algorithm runs; pass config.algo_class"
+                    " as the trainable"
+                )
 
     @override(Learner)
     def _create_iterator_if_necessary(self, *, training_data: TrainingData, **kwargs: Any) -> Any:
@@ -65,6 +91,18 @@ class ReciprocalLearner(OwnDiscountsLearner, InfluenceLearner):
             columns = {name: values.to(self._device) for name, values in rows.items()}
             self._fit_estimator(columns, self._weights_seq_no - 1)
         return super()._create_iterator_if_necessary(training_data=TrainingData(batch=batch), **kwargs)
+
+
+class RestoringPPOLearner(RestoringLearner, PPOTorchLearner):
+    """PPO's learner, for runs without players."""
+
+
+class RestoringAPPOLearner(RestoringLearner, APPOTorchLearner):
+    """APPO's learner, for runs without players."""
+
+
+class RestoringIMPALALearner(RestoringLearner, IMPALATorchLearner):
+    """IMPALA's learner, for runs without players."""
 
 
 class PlayersPPOLearner(PlayersLearner, PPOTorchLearner):
@@ -91,9 +129,11 @@ class ReciprocalIMPALALearner(ReciprocalLearner, IMPALATorchLearner):
     """IMPALA's learner, for players of whom some reciprocate."""
 
 
+MIXINS: tuple[type, ...] = (RestoringLearner, PlayersLearner, ReciprocalLearner)
 _STATIC: dict[tuple[type, type], type[Learner]] = {
     each.__bases__: each
     for each in (
+        RestoringPPOLearner, RestoringAPPOLearner, RestoringIMPALALearner,
         PlayersPPOLearner, PlayersAPPOLearner, PlayersIMPALALearner,
         ReciprocalPPOLearner, ReciprocalAPPOLearner, ReciprocalIMPALALearner,
     )
@@ -105,12 +145,12 @@ def learner_with(mixin: type, base: type[Learner]) -> type[Learner]:
     """A learner class with something of ours mixed in.
 
     Args:
-        mixin: :class:`PlayersLearner` or :class:`ReciprocalLearner`.
+        mixin: One of the classes in ``MIXINS``.
         base: A learner class of RLlib's, or of the user's own.
 
     Returns:
         A class of this module for RLlib's own, so that checkpoints name it and do not hold its code.
     """
-    if base.__bases__[0] in (PlayersLearner, ReciprocalLearner):  # mixed in before, maybe the other
+    if base.__bases__[0] in MIXINS:  # mixed in before, maybe the other
         base = base.__bases__[1]
     return _STATIC.get((mixin, base)) or type(f"{mixin.__name__}{base.__name__}", (mixin, base), {})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,21 +33,54 @@ from rllib_reciprocator.players import (
     module_class,
 )
 from rllib_reciprocator.players.frozen import frozen_module_spec
+from social_dilemmas.registry import did_you_mean
 
 
-def assign_players(config: AlgorithmConfig, players: Mapping[str, Any], known: KnownEnvironment) -> tuple[Any, ...]:
-    """Derives policies, modules, policy mapping and settings per module from the players; changes the configuration.
+@dataclass(frozen=True)
+class PlayerModules:
+    """Modules and settings that follow from players.
+
+    Attributes:
+        spec: The modules' specs, by module id.
+        trained: Ids of the modules that learn.
+        overrides: Settings of single modules, by module id.
+        policy_mapping_fn: Returns the module id of an agent.
+        names: What the agents are called in results, by agent.
+        reciprocators: The agents that reciprocate.
+        with_own_module: The agents whose player names a module class of the user's.
+    """
+
+    spec: MultiRLModuleSpec
+    trained: list[str]
+    overrides: dict[str, dict[str, Any]]
+    policy_mapping_fn: Callable[..., str]
+    names: dict[str, str]
+    reciprocators: tuple[Any, ...]
+    with_own_module: frozenset[Any]
+
+    @property
+    def module_ids(self) -> list[str]:
+        """Ids of all modules."""
+        return list(self.spec.rl_module_specs)
+
+
+def player_modules(
+    config: AlgorithmConfig, players: Mapping[str, Any], known: KnownEnvironment, given: Any = None
+) -> PlayerModules:
+    """Derives modules, policy mapping and settings of single modules from the players.
 
     Args:
-        config: A configuration of an algorithm of RLlib's.
+        config: A configuration of an algorithm of RLlib's; its ``prepared_spaces`` are set.
         players: As for :func:`rllib_reciprocator.players.assign`.
         known: The environment.
+        given: The user's ``rl_module_spec``, if any: the modules of players that learn are made from it.
 
     Returns:
-        The agents that reciprocate.
+        What follows from the players.
 
     Raises:
-        ValueError: If a player is not known, nobody learns, or a team's members differ in their spaces or settings.
+        ValueError: If a player is not known, no player learns, a team's members differ in their spaces or settings, or
+            the user's specs are of a module that no player learns with.
     """
     learner = config.algo_class.__name__.lower()
     joint = known.joint
@@ -55,28 +90,59 @@ def assign_players(config: AlgorithmConfig, players: Mapping[str, Any], known: K
         _check_supported(player, learner)
     if not any(player.learns for player in assigned):
         raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
-    prepare_observations(config, joint, {agents[player.agent] for player in assigned if player.module})
+    with_own_module = frozenset(agents[player.agent] for player in assigned if player.module)
+    prepare_observations(config, None, joint, with_own_module)
     specs: dict[str, RLModuleSpec] = {}
     first: dict[str, Player] = {}
     for player in assigned:
         mate = first.setdefault(player.module_id, player)
         if mate is player:
-            specs[player.module_id] = module_spec(config, player, joint, agents)
+            spec = module_spec(config, player, joint, agents)
+            specs[player.module_id] = _with_given(spec, given, player) if player.learns else spec
         else:
             _check_team(player, mate, joint, agents)
-    trained = [module_id for module_id, player in first.items() if player.learns]
-    config.multi_agent(
-        policies=list(first),
+    _check_given(given, first)
+    several = copy.copy(given) if isinstance(given, MultiRLModuleSpec) else MultiRLModuleSpec(rl_module_specs={})
+    several.rl_module_specs = specs
+    return PlayerModules(
+        spec=several,
+        trained=[module_id for module_id, player in first.items() if player.learns],
+        overrides={module_id: dict(player.overrides) for module_id, player in first.items() if player.overrides},
         policy_mapping_fn=partial(_module_of, {player.agent: player.module_id for player in assigned}),
-        policies_to_train=trained,
-        algorithm_config_overrides_per_module={
-            **config.algorithm_config_overrides_per_module,
-            **{module_id: dict(player.overrides) for module_id, player in first.items() if player.overrides},
-        },
+        names={player.agent: player.name for player in assigned},
+        reciprocators=tuple(agents[player.agent] for player in assigned if player.reciprocates),
+        with_own_module=with_own_module,
     )
-    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
-    config.player_names = {player.agent: player.name for player in assigned}
-    return tuple(agents[player.agent] for player in assigned if player.reciprocates)
+
+
+def _with_given(derived: RLModuleSpec, given: Any, player: Player) -> RLModuleSpec:
+    """Returns the spec of a player that learns, with what the user's spec of its module sets."""
+    spec = given.rl_module_specs.get(player.module_id) if isinstance(given, MultiRLModuleSpec) else given
+    if spec is None:
+        return derived
+    if player.module and spec.module_class is not None:
+        raise ValueError(
+            f"players.{player.agent}.module: rl_module_spec has a module class for {player.module_id} too; give one"
+        )
+    merged = copy.deepcopy(derived)
+    merged.update(spec)
+    if derived.model_config is not None or spec.model_config is not None:
+        player_config = player.settings.get("model_config") or {}
+        merged.model_config = {**derived._get_model_config(), **spec._get_model_config(), **player_config}
+    return merged
+
+
+def _check_given(given: Any, players: Mapping[str, Player]) -> None:
+    """Raises ValueError if the user's specs are of a module that no player learns with."""
+    learning = [module_id for module_id, player in players.items() if player.learns]
+    for module_id in given.rl_module_specs if isinstance(given, MultiRLModuleSpec) else ():
+        if module_id not in players:
+            raise ValueError(
+                f"rl_module_spec.{module_id}: no player has this module{did_you_mean(module_id, learning)}"
+            )
+        if module_id not in learning:
+            written = players[module_id].written
+            raise ValueError(f"rl_module_spec.{module_id}: {written} brings its own module; leave it out")
 
 
 def _check_supported(player: Player, learner: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -12,30 +12,30 @@ from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.models.utils import get_filter_config
 from ray.rllib.utils import force_list
 
-from rllib_reciprocator.episodes.additions import given_connector
 from rllib_reciprocator.episodes.encoding import flat_space, needs_flattening
 from rllib_reciprocator.episodes.joint_steps import JointSpaces
 from rllib_reciprocator.episodes.scaled_bytes import ScaleBytes, ScaleBytesOfAgents, holds_bytes, scaled_space
 
 
-def prepare_observations(config: AlgorithmConfig, joint: JointSpaces, as_they_are: Collection[Any]) -> None:
-    """Adds the connectors that make of observations what RLlib's default models take.
+def prepare_observations(
+    config: AlgorithmConfig, before: Any, joint: JointSpaces, as_they_are: Collection[Any]
+) -> Callable[..., list[Any]] | None:
+    """Returns what makes the env-to-module connectors: the user's own, and those that RLlib's default models need.
 
     Args:
-        config: The configuration; it is changed.
+        config: The configuration; its ``prepared_spaces`` are set.
+        before: What makes the user's own connectors, if anything.
         joint: The agents and their spaces.
         as_they_are: The agents whose own modules take observations as they are.
     """
     others = {agent: space for agent, space in joint.observations.items() if agent not in as_they_are}
     flattened = tuple(agent for agent, space in others.items() if needs_flattening(space))
     of_bytes = tuple(agent for agent, space in others.items() if holds_bytes(space))
-    if flattened or of_bytes:
-        connector = partial(preparing, given_connector(config._env_to_module_connector), flattened, of_bytes)
-        config.env_runners(env_to_module_connector=connector)
     config.prepared_spaces = {
         **{agent: scaled_space(joint.observations[agent]) for agent in of_bytes},
         **{agent: flat_space(joint.observations[agent]) for agent in flattened},
     }
+    return partial(preparing, before, flattened, of_bytes) if flattened or of_bytes else before
 
 
 def prepare_observations_of_one(config: AlgorithmConfig) -> None:

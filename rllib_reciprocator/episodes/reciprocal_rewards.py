@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_reciprocator.episodes.influence import EpisodeReciprocity
 from rllib_reciprocator.episodes.joint_steps import check_rewards
@@ -50,11 +51,22 @@ class AddReciprocalRewards(ConnectorV2):
             for name in ("state", "actions", "rewards", PRESENT)
         }
         for own in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            _check_memory(own)
             rewards = np.asarray(own.get_rewards(slice(0, len(own))), np.float32)
             if INTRINSIC_REWARD in own.extra_model_outputs:
                 rewards = rewards + own.get_extra_model_outputs(INTRINSIC_REWARD, slice(0, len(own)))
             self.add_n_batch_items(batch, Columns.REWARDS, rewards, len(own), own)
         return batch
+
+
+def _check_memory(own: SingleAgentEpisode) -> None:
+    """Raises ValueError if the memory before a chunk is missing, as where its agent did not act before the cut."""
+    states = own.extra_model_outputs.get(Columns.STATE_OUT)
+    if states is not None and own.t_started > 0 and states.lookback == 0:
+        raise ValueError(
+            f"batch_mode: {own.agent_id} has a memory and does not act in every step, and RLlib loses the memory where"
+            " episodes are cut; set it to complete_episodes"
+        )
 
 
 class AddJointSteps(ConnectorV2):

@@ -213,7 +213,9 @@ class ReciprocitySettings(IntrinsicSettings):
     exploration: Share = 0.0
     always_estimate: bool = False
 
-    def for_game(self, *, has_payoffs: bool, num_agents: int, gamma: float) -> ReciprocitySettings:
+    def for_game(
+        self, *, has_payoffs: bool, num_agents: int, gamma: float, lowest_reward: float | None = None
+    ) -> ReciprocitySettings:
         """The settings with everything decided that follows from the game.
 
         In a game with a payoff table what is to be answered is seen in the last actions: ``petty``, the last step
@@ -226,6 +228,7 @@ class ReciprocitySettings(IntrinsicSettings):
             has_payoffs: Whether rewards follow from the joint action alone.
             num_agents: N.
             gamma: The discount of rewards.
+            lowest_reward: Not used.
         """
         by_game = {
             "reward": "petty" if has_payoffs else "petty_payoff",

@@ -327,6 +327,27 @@ def test_asynchronous_algorithms(build, kind):
     assert np.isfinite(float(result["env_runners"]["influence"]["stays_on_late"]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "runners"), [(PPOConfig, 2), (IMPALAConfig, 0), pytest.param(APPOConfig, 0, marks=pytest.mark.slow)]
+)
+def test_a_scheduled_weight_follows_training_iterations(build, tmp_path, kind, runners):
+    """Not updates of the learner, of which asynchronous algorithms make many in an iteration."""
+
+    def fresh():
+        weight = {"start": 1.0, "end": 100.0, "per_iteration": 1.0}
+        a_config = config(kind=kind, weight=weight, fragment=10).env_runners(num_env_runners=runners)
+        a_config.reporting(min_time_s_per_iteration=0 if kind is PPOConfig else 0.5)
+        return build(a_config)
+
+    algo = fresh()
+    weights = [float(algo.train()["env_runners"]["reciprocal_weight"]) for _ in range(3)]
+    assert weights == [1.0, 2.0, 3.0]
+    algo.save_to_path(tmp_path)
+    resumed = fresh()
+    resumed.restore_from_path(tmp_path)
+    assert float(resumed.train()["env_runners"]["reciprocal_weight"]) == 4.0
+
+
 def test_rewards_that_are_no_numbers_end_training_with_agent_and_step(build):
     algo = build(config(fragment=7, env_config={"poison": 3}))
     with pytest.raises(ValueError, match="gave stays a reward of nan at step 2"):
