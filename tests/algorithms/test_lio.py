@@ -304,6 +304,17 @@ def test_others_can_be_given_to(build, player):
     assert {"player_0", "player_1", "incentives"} <= changed
 
 
+@pytest.mark.parametrize("player", ["lio", "lio_ac"])
+def test_incentives_are_learned_with_linear_recurrent_units(build, player):
+    """The gradient through a policy's step takes second derivatives of its memory."""
+    a_config = config(player).rl_module(model_config={"fcnet_hiddens": [8], "use_lru": True})
+    algo = build(a_config)
+    before = weights(algo)
+    algo.train()
+    changed = {key.split("/")[0] for key, value in weights(algo).items() if not np.array_equal(value, before[key])}
+    assert changed == {"player_0", "player_1", "incentives"}
+
+
 def test_nobody_learns_while_estimators_warm_up(build):
     a_config = config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01, updates_per_iteration=1)
     algo = build(a_config.intrinsic("reciprocity", warmup_iterations=1))
