@@ -61,6 +61,8 @@ class BatchedConfig(PPOConfig):
     }
     default_player: ClassVar[str] = "ppo"
     meta_settings_class: ClassVar[type[MetaSettings]] = MetaSettings
+    # Names of intrinsic rewards with parameters that the learner of this algorithm trains.
+    trained_intrinsic_rewards: ClassVar[tuple[str, ...]] = ()
     # Names of the players whose memory lives as long as a meta-episode; if there are any, a sample is a whole one.
     remembering: ClassVar[tuple[str, ...]] = ()
 
@@ -537,7 +539,7 @@ class BatchedConfig(PPOConfig):
                     raise ValueError("grad_clip_by: only global_norm, for players that learn by policy gradients")
                 for name in each.intrinsic if each.learns else ():
                     learned_by = intrinsic_reward(name).learned_by
-                    if learned_by and self.algo_class.__name__ not in learned_by:
+                    if learned_by and name not in self.trained_intrinsic_rewards:
                         raise ValueError(
                             f"players.{player.agent}: {name} are learned by run: {' or '.join(learned_by)} only"
                         )

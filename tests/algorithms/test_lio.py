@@ -5,7 +5,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.algorithms.lio import LIOConfig
+from rllib_reciprocator.algorithms.lio import LIO, LIOConfig
 from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
 from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
 from rllib_reciprocator.batched.learner import ITERATION
@@ -426,6 +426,17 @@ def test_incentives_are_learned_by_lio_alone():
     )
     with pytest.raises(ValueError, match="incentives are learned by run: LIO only"):
         a_config.validate()
+
+
+class CustomLIO(LIO):
+    """An algorithm that is a subclass with another name."""
+
+
+def test_subclasses_learn_incentives_too():
+    for a_config in (config(), CustomLIO.get_default_config().environment("escape_room_v0")):
+        a_config.algo_class = CustomLIO
+        a_config.validate()
+        assert a_config.givers() == [0, 1]
 
 
 # --- elsewhere -------------------------------------------------------------------------------------------------------

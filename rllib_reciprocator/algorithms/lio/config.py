@@ -45,6 +45,7 @@ class LIOConfig(BatchedConfig):
         LIO_ACTOR_CRITIC: ACTOR_CRITIC,
     }
     default_player = LIO_PLAYER
+    trained_intrinsic_rewards: ClassVar[tuple[str, ...]] = (INCENTIVES,)
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults: those that learn in Escape Room."""
