@@ -51,10 +51,11 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "_lr_vf", "actor_lr", "critic_lr", "alpha_lr"), _NOT_NEGATIVE),
     **dict.fromkeys(("gamma", "lambda", "lambda_", "decay", "momentum", "replay_proportion", "epsilon"), _SHARE),
     **dict.fromkeys(("entropy_coeff", "vf_loss_coeff", "kl_coeff", "kl_target"), _NOT_NEGATIVE),
-    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha", "sigma"), _POSITIVE),
+    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha"), _POSITIVE),
     **dict.fromkeys(("vf_clip_param", "grad_clip", "clip_rewards", "training_intensity"), _LIMIT),
     "tau": Range(0.0, 1.0, open=True),
-    **dict.fromkeys(("v_min", "v_max", "target_entropy"), _ANY),
+    # The range of sigma is in ShaperConfig.
+    **dict.fromkeys(("v_min", "v_max", "target_entropy", "sigma"), _ANY),
     **dict.fromkeys(
         (
             "num_epochs", "critic_epochs", "minibatch_size", "train_batch_size", "train_batch_size_per_learner",
