@@ -54,8 +54,8 @@ class ShaperConfig(COALAConfig):
         """Sets how players learn; see also :meth:`COALAConfig.training`.
 
         Args:
-            sigma: Standard deviation of the perturbations of ``shaper`` players, above 0 and at most 1000; a number or a
-                schedule by joint steps, ``[[step, deviation], ..]``.
+            sigma: Standard deviation of the perturbations of ``shaper`` players, above 0 and at most 1000; a number, or
+                a schedule by joint steps, ``[[step, deviation], ..]``.
             **kwargs: Other settings.
 
         Returns:
@@ -119,6 +119,6 @@ class ShaperConfig(COALAConfig):
             if count and groups * count < 2:
                 raise ValueError(
                     f"num_envs_per_env_runner: {self.num_envs_per_env_runner} environments are one group of meta.copies"
-                    f" {copies}, so that {module_id} has a single perturbation, whose fitness is compared with no other;"
-                    f" use {2 * copies} or more"
+                    f" {copies}: {module_id} has a single perturbation, whose fitness is compared with no other; use"
+                    f" {2 * copies} or more"
                 )
