@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllib_reciprocator.experiments.errors import UserError
+from social_dilemmas.batched_game import MOST_GAMES
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ RANGES: dict[str, Range] = {
         (
             "num_epochs", "critic_epochs", "minibatch_size", "train_batch_size", "train_batch_size_per_learner",
             "n_step", "num_atoms", "rollout_fragment_length", "evaluation_interval", "evaluation_duration",
-            "num_envs_per_env_runner", "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner",
-            "broadcast_interval",
+            "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner",
+            "broadcast_interval", "updates_per_iteration",
         ),
         _AT_LEAST_ONE,
     ),
@@ -74,6 +75,7 @@ RANGES: dict[str, Range] = {
         ),
         _PROCESSES,
     ),
+    "num_envs_per_env_runner": Range(1, MOST_GAMES),
     "seed": Range(0, 2**31 - 1),
 }  # fmt: skip
 # Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.

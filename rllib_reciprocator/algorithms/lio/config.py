@@ -191,6 +191,21 @@ class LIOConfig(BatchedConfig):
         Raises:
             ValueError: With the setting at fault and how to mend it.
         """
+        if not isinstance(self.updates_per_iteration, int) or self.updates_per_iteration < 1:
+            raise ValueError(f"updates_per_iteration: {self.updates_per_iteration} must be at least 1")
         super().validate()
+        if not self.in_evaluation:
+            self._check_recipients()
         if self.givers() and not self.plays_whole_episodes(self.make_game()):
             raise ValueError("batch_mode: incentives are learned from whole episodes; set it to complete_episodes")
+
+    def _check_recipients(self) -> None:
+        """Raises ValueError if a player would learn to give, but no other agent is trained by this algorithm."""
+        recipients = self._learning(lambda player: True)
+        for index in self.givers():
+            if not set(recipients) - {index}:
+                agent = self.assigned_players[index].agent
+                raise ValueError(
+                    f"players.{agent}: incentives change what the algorithm's other players learn, and there is none;"
+                    f" set {{player: {LIO_PLAYER}, gives: false}}, or let another agent learn, as pg"
+                )
