@@ -584,8 +584,8 @@ class BatchedConfig(PPOConfig):
         environments = self.num_envs_per_env_runner
         if isinstance(environments, int) and environments > MOST_GAMES:
             raise ValueError(
-                f"num_envs_per_env_runner: {environments} is more than the {MOST_GAMES} environments that one runner can"
-                " step together; use more num_env_runners"
+                f"num_envs_per_env_runner: {environments} is more than the {MOST_GAMES} environments that one env"
+                " runner can step together; use more num_env_runners"
             )
         self._check_device()
 
