@@ -5,3 +5,5 @@ OUTCOMES, REWARD_PER_STEP = "outcomes", "reward_per_step"
 INNER_EPISODES = "inner_episodes"
 # What agents give each other, by ordered pair, and by pair and what the recipient did.
 INCENTIVES, INCENTIVES_BY_ACTION = "incentives", "incentives_by_action"
+# Env runners of an iteration whose sample was left out because it took longer than ``sample_timeout_s``.
+NUM_TIMED_OUT = "num_env_runners_timed_out"

@@ -130,14 +130,32 @@ class BatchedGame(ABC):
         """Plays one joint action in every copy.
 
         Args:
-            actions: ``[B, N]`` int64.
+            actions: ``[B, N]`` int64, each in the action space.
 
         Returns:
             The observations, rewards, ends and outcomes.
+
+        Raises:
+            ValueError: If actions are not integers of that shape, or one is not in the action space. On a GPU, where
+                looking at values would wait for the device in every step, the device itself asserts the latter.
         """
+        self._check_actions(actions)
         rewards, terminated, outcomes = self._play(actions)
         self._steps = self._steps + 1
         return Step(self._observe(), rewards, terminated, self._steps >= self.horizon, outcomes)
+
+    def _check_actions(self, actions: Tensor) -> None:
+        """Raises ValueError if actions have another shape or type, or are not in the action space."""
+        shape, count = (self.num_games, self.num_agents), int(self.action_space.n)
+        if actions.shape != shape or actions.is_floating_point():
+            raise ValueError(f"actions are {actions.dtype} {tuple(actions.shape)}; they must be torch.int64 {shape}")
+        low, high = actions.aminmax()
+        if actions.is_cuda:
+            message = f"an action is not in {self.action_space} of {type(self).__name__}"
+            torch._assert_async((low >= 0) & (high < count), message)
+        elif low < 0 or high >= count:
+            wrong = int(low) if low < 0 else int(high)
+            raise ValueError(f"action {wrong} is not in {self.action_space} of {type(self).__name__}")
 
     def time_left(self) -> Tensor:
         """Share of the episode's steps that are still to come, ``[B]`` float32: 1 at the start, 0 at the horizon."""

@@ -26,6 +26,7 @@ def check_game(make: MakeGame) -> None:
     """
     for check in (
         check_spaces_and_shapes,
+        check_actions_out_of_range,
         check_views,
         check_determinism,
         check_copies_are_independent,
@@ -102,6 +103,33 @@ def check_spaces_and_shapes(make: MakeGame) -> None:
             assert rates.shape == (b, n), f"rate {name} has shape {tuple(rates.shape)}"
             assert rates.isfinite().all(), f"rate {name} is not finite"
         obs = step.obs
+
+
+def check_actions_out_of_range(make: MakeGame) -> None:
+    """Actions that are not in the action space are refused, and change nothing."""
+    game, env = make(4), GameParallelEnv(make(1), "game_v0")
+    if game.device.type == "cuda":  # where the device itself asserts, after which it can no longer be used
+        return
+    game.reset(seed=1)
+    env.reset(seed=1)
+    before = game.get_state()
+    for wrong in (-1, int(game.action_space.n)):
+        actions = torch.zeros(4, game.num_agents, dtype=torch.int64, device=game.device)
+        actions[2, -1] = wrong
+        _check_refused(lambda actions=actions: game.step(actions), f"a game plays action {wrong}")
+        joint = {agent: wrong if agent == env.agents[-1] else 0 for agent in env.agents}
+        _check_refused(lambda joint=joint: env.step(joint), f"the ParallelEnv plays action {wrong}")
+    after = game.get_state()
+    assert all(torch.equal(before[name], after[name]) for name in ("_steps", *game.state_names)), "the state changed"
+
+
+def _check_refused(call: Callable[[], object], complaint: str) -> None:
+    """Raises AssertionError with the complaint if a call does not raise ValueError."""
+    try:
+        call()
+    except ValueError:
+        return
+    raise AssertionError(complaint)
 
 
 def check_views(make: MakeGame) -> None:

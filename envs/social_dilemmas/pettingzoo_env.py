@@ -75,7 +75,16 @@ class GameParallelEnv(ParallelEnv):
         return self._split(obs), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
-        """Plays one joint action, given for every agent."""
+        """Plays one joint action, given for every agent.
+
+        Raises:
+            ValueError: If an agent's action is missing, or not in its action space.
+        """
+        for agent in self.agents:
+            if agent not in actions:
+                raise ValueError(f"there is no action for {agent}")
+            if not self._game.action_space.contains(actions[agent]):
+                raise ValueError(f"action {actions[agent]!r} of {agent} is not in {self._game.action_space}")
         joint = torch.tensor([[int(actions[agent]) for agent in self.agents]], device=self._game.device)
         step = self._game.step(joint)
         agents = self.agents

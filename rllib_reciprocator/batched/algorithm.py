@@ -28,6 +28,7 @@ from rllib_reciprocator.divergence import StopsWhenDiverged
 from rllib_reciprocator.exact_restore import ExactRestore
 from rllib_reciprocator.influence.learner import KeepsReplays
 from rllib_reciprocator.lost_learners import FailsFastOnLostLearner
+from rllib_reciprocator.metric_names import NUM_TIMED_OUT
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
 
     # Steps that were sampled since env runners last told of theirs.
     _untold_steps: int = 0
+    _warned_of_timeouts: bool = False
 
     @classmethod
     @override(Algorithm)
@@ -96,7 +98,20 @@ class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, 
             return [(self.env_runner.sample(), self.env_runner.get_metrics() if report else None)], []
         timeout = self.config.sample_timeout_s
         found = group.foreach_env_runner(_sampled, local_env_runner=False, timeout_seconds=timeout)
+        # Env runners whose process ended are marked unhealthy; those that are late are not.
+        self._log_timeouts(group.num_healthy_remote_workers() - len(found), group.num_remote_env_runners())
         return [each for each in found if not isinstance(each, str)], [each for each in found if isinstance(each, str)]
+
+    def _log_timeouts(self, num_late: int, num_env_runners: int) -> None:
+        """Logs how many env runners took longer than ``sample_timeout_s``, and warns the first time that any did."""
+        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_TIMED_OUT), num_late, reduce="sum")
+        if num_late > 0 and not self._warned_of_timeouts:
+            self._warned_of_timeouts = True
+            logger.warning(
+                "%d of %d env runners took longer than sample_timeout_s (%g s): their environments are left out of the"
+                " iteration. Raise sample_timeout_s, or lower num_envs_per_env_runner; %s/%s counts later ones",
+                *(num_late, num_env_runners, self.config.sample_timeout_s, ENV_RUNNER_RESULTS, NUM_TIMED_OUT),
+            )
 
     def learn(self, sample: Sample, *, report: bool = True, **settings: Any) -> None:
         """Lets the learners learn from a sample.

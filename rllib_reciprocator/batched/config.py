@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -32,10 +33,15 @@ from rllib_reciprocator.players import (
 )
 from rllib_reciprocator.ray_internals import drop_warnings
 from rllib_reciprocator.typed_settings import IntrinsicSettings
+from social_dilemmas.batched_game import MOST_GAMES
+from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:
     from rllib_reciprocator.batched.tracker import StepTracker
     from social_dilemmas.batched_game import BatchedGame
+
+BATCH_MODES = ("truncate_episodes", "complete_episodes")
+_LEARNER_NAME = re.compile(r"[\w.-]+")
 
 
 def _module_of(agent_id: str, episode: Any = None, **kwargs: Any) -> str:
@@ -62,6 +68,8 @@ class BatchedConfig(PPOConfig):
     }
     default_player: ClassVar[str] = "ppo"
     meta_settings_class: ClassVar[type[MetaSettings]] = MetaSettings
+    # Names of intrinsic rewards with parameters that the learner of this algorithm trains.
+    trained_intrinsic_rewards: ClassVar[tuple[str, ...]] = ()
     # Names of the players whose memory lives as long as a meta-episode; if there are any, a sample is a whole one.
     remembering: ClassVar[tuple[str, ...]] = ()
 
@@ -163,8 +171,13 @@ class BatchedConfig(PPOConfig):
             This configuration.
 
         Raises:
+            ValueError: If the name is empty or has other characters than letters, digits and ``_.-``.
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
+        if not _LEARNER_NAME.fullmatch(name):
+            raise ValueError(
+                f"learning_players: {name!r} cannot be written as learner/NAME; use letters, digits and _.- in a name"
+            )
         made = described_learner(name, self.own_learning_settings, settings)
         self.own_learning_settings = {**self.own_learning_settings, name: made}
         return self
@@ -284,6 +297,7 @@ class BatchedConfig(PPOConfig):
         Raises:
             ValueError: With the setting at fault and how to mend it.
         """
+        self._check_sampling_settings()
         game = self.make_game()
         self.assigned_players = assign(
             self.written_players(),
@@ -585,7 +599,7 @@ class BatchedConfig(PPOConfig):
                     raise ValueError("grad_clip_by: only global_norm, for players that learn by policy gradients")
                 for name in each.intrinsic if each.learns else ():
                     learned_by = intrinsic_reward(name).learned_by
-                    if learned_by and self.algo_class.__name__ not in learned_by:
+                    if learned_by and name not in self.trained_intrinsic_rewards:
                         raise ValueError(
                             f"players.{player.agent}: {name} are learned by run: {' or '.join(learned_by)} only"
                         )
@@ -607,15 +621,41 @@ class BatchedConfig(PPOConfig):
                 raise ValueError(
                     "reciprocity.future_weight: needs whole episodes of one length (rollout_fragment_length auto)"
                 )
-        if self.local_runner_device != "auto":
-            import torch
 
-            try:
-                torch.device(self.local_runner_device)
-            except RuntimeError:
-                raise ValueError(
-                    f"local_runner_device: {self.local_runner_device!r} is not auto, cpu or cuda"
-                ) from None
+    def _check_sampling_settings(self) -> None:
+        """Raises ValueError if a setting of the env runners has no such value, or none on this machine."""
+        if self.batch_mode not in BATCH_MODES:
+            raise ValueError(
+                f"batch_mode: {self.batch_mode!r} is not {' or '.join(BATCH_MODES)}"
+                f"{did_you_mean(str(self.batch_mode), BATCH_MODES)}"
+            )
+        environments = self.num_envs_per_env_runner
+        if isinstance(environments, int) and environments > MOST_GAMES:
+            raise ValueError(
+                f"num_envs_per_env_runner: {environments} is more than the {MOST_GAMES} environments that one env"
+                " runner can step together; use more num_env_runners"
+            )
+        self._check_device()
+
+    def _check_device(self) -> None:
+        """Raises ValueError if ``local_runner_device`` is no device, or one that is not there."""
+        import torch
+
+        written = self.local_runner_device
+        if written == "auto" or self.in_evaluation:  # which samples where RLlib would
+            return
+        try:
+            device = torch.device(written)
+        except RuntimeError:
+            device = None
+        if device is None or device.type not in ("cpu", "cuda"):
+            raise ValueError(f"local_runner_device: {written!r} is not auto, cpu or cuda")
+        # With a GPU of its own the algorithm runs on a machine that has one, which this need not be.
+        has_gpu = self.num_gpus > 0 or (not self.num_learners and self.num_gpus_per_learner > 0)
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if device.type == "cuda" and not has_gpu and (device.index or 0) >= devices:
+            available = f"has {devices} CUDA device{'s' * (devices != 1)}" if devices else "has no CUDA device"
+            raise ValueError(f"local_runner_device: {written!r}: this machine {available}; use auto or cpu")
 
     def _check_sizes(self, game: BatchedGame) -> None:
         games, steps = self.num_envs_per_env_runner, self.rollout_steps()

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from rllib_reciprocator.experiments.errors import writing
+from rllib_reciprocator.experiments.json_text import to_json
 from rllib_reciprocator.metric_names import INNER_EPISODES
 
 
 def write(report: dict[str, Any], file: Path) -> None:
-    """Writes a report as JSON.
+    """Writes a report as JSON, with null for the interval of a single episode.
 
     Raises:
         UserError: If the file cannot be written.
     """
     with writing("--out", file):
-        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        file.write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
@@ -43,7 +44,7 @@ def inner_episodes_table(report: dict[str, Any]) -> Table:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """A report as a table, mean and half-width of the 95% confidence interval."""
+    """A report as a table, mean and half-width of the 95% confidence interval if there is more than one episode."""
     drawn = Table(title=f"{report['env']}: {report['episodes']} episodes", title_justify="left")
     figures = [name for name in next(iter(report["players"].values())) if name not in ("player", INNER_EPISODES)]
     drawn.add_column("agent")
@@ -51,5 +52,10 @@ def table(report: dict[str, Any]) -> Table:
     for name in figures:
         drawn.add_column(name.replace("_", " "), justify="right")
     for agent, row in report["players"].items():
-        drawn.add_row(agent, row["player"], *(f"{row[name]['mean']:.3f} ± {row[name]['ci95']:.3f}" for name in figures))
+        drawn.add_row(agent, row["player"], *(_interval(**row[name]) for name in figures))
     return drawn
+
+
+def _interval(mean: float, ci95: float) -> str:
+    """Returns a mean and its interval for a cell."""
+    return f"{mean:.3f} ± {ci95:.3f}" if math.isfinite(ci95) else f"{mean:.3f}"

@@ -20,6 +20,7 @@ from rllib_reciprocator.metric_names import (
     INCENTIVES,
     INCENTIVES_BY_ACTION,
     INNER_EPISODES,
+    NUM_TIMED_OUT,
     OUTCOMES,
     REWARD_PER_STEP,
 )
@@ -37,7 +38,7 @@ ENV_RUNNERS, LEARNERS, EVALUATION = "env_runners", "learners", "evaluation"
 OF_ENV_RUNNERS = (
     "episode_return_mean", "episode_return_min", "episode_return_max", "episode_len_mean", "episode_len_min",
     "episode_len_max", "episode_duration_sec_mean", "num_episodes", "num_episodes_lifetime", "num_env_steps_sampled",
-    "num_env_steps_sampled_lifetime",
+    "num_env_steps_sampled_lifetime", NUM_TIMED_OUT,
 )  # fmt: skip
 BY_AGENT = (
     "agent_episode_returns_mean", "agent_episode_return_mean", "agent_steps", "num_agent_steps_sampled",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -18,6 +17,7 @@ from rich.table import Table
 from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
 from rllib_reciprocator.experiments.figures import PALETTE, outcome_rates
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
+from rllib_reciprocator.experiments.json_text import settings_from_json
 from rllib_reciprocator.experiments.printing import print_table
 from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
 from rllib_reciprocator.experiments.schema import Experiment
@@ -66,7 +66,7 @@ def trials_of(grid: ResultGrid, experiment: Experiment, algorithm: type[Algorith
         lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
         error = reason(lines[-1]) if result.error else None
         results, _ = parse_results(_text(storage, folder / "result.json"))
-        settings = json.loads(_text(storage, folder / "params.json") or "{}")
+        settings = settings_from_json(_text(storage, folder / "params.json") or "{}")
         players = _players(experiment, algorithm, settings, results)
         trials.append(Trial(folder, storage, flatten_dict(settings), players, results, checkpoint, error))
     return trials

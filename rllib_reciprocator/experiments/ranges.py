@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllib_reciprocator.experiments.errors import UserError
+from social_dilemmas.batched_game import MOST_GAMES
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,17 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "_lr_vf", "actor_lr", "critic_lr", "alpha_lr"), _NOT_NEGATIVE),
     **dict.fromkeys(("gamma", "lambda", "lambda_", "decay", "momentum", "replay_proportion", "epsilon"), _SHARE),
     **dict.fromkeys(("entropy_coeff", "vf_loss_coeff", "kl_coeff", "kl_target"), _NOT_NEGATIVE),
-    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha", "sigma"), _POSITIVE),
+    **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha"), _POSITIVE),
     **dict.fromkeys(("vf_clip_param", "grad_clip", "clip_rewards", "training_intensity"), _LIMIT),
     "tau": Range(0.0, 1.0, open=True),
-    **dict.fromkeys(("v_min", "v_max", "target_entropy"), _ANY),
+    # The range of sigma is in ShaperConfig.
+    **dict.fromkeys(("v_min", "v_max", "target_entropy", "sigma"), _ANY),
     **dict.fromkeys(
         (
             "num_epochs", "critic_epochs", "minibatch_size", "train_batch_size", "train_batch_size_per_learner",
             "n_step", "num_atoms", "rollout_fragment_length", "evaluation_interval", "evaluation_duration",
-            "num_envs_per_env_runner", "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner",
-            "broadcast_interval",
+            "metrics_num_episodes_for_smoothing", "max_requests_in_flight_per_env_runner",
+            "broadcast_interval", "updates_per_iteration",
         ),
         _AT_LEAST_ONE,
     ),
@@ -73,6 +75,7 @@ RANGES: dict[str, Range] = {
         ),
         _PROCESSES,
     ),
+    "num_envs_per_env_runner": Range(1, MOST_GAMES),
     "seed": Range(0, 2**31 - 1),
 }  # fmt: skip
 # Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.

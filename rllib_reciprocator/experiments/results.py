@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Parts of a result that hold metrics alone.
+_METRICS = ("env_runners", "learners", "evaluation")
+
 
 def parse_results(text: str) -> tuple[list[dict[str, Any]], list[int]]:
     """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones.
+
+    Metrics that are null, as JSON has no other word for NaN, become NaN.
 
     A run that is killed may leave half a line, to which the next one is then joined.
 
@@ -24,10 +30,20 @@ def parse_results(text: str) -> tuple[list[dict[str, Any]], list[int]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             result = json.loads(line)
-            by_iteration[int(result["training_iteration"])] = result
+            metrics = {key: _with_nan(value) for key, value in result.items() if key in _METRICS}
+            by_iteration[int(result["training_iteration"])] = {**result, **metrics}
         except (json.JSONDecodeError, KeyError, TypeError, ValueError):
             broken.append(number)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)], broken
+
+
+def _with_nan(value: Any) -> Any:
+    """Returns nested metrics with NaN for None."""
+    if isinstance(value, dict):
+        return {key: _with_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(each) for each in value]
+    return math.nan if value is None else value
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

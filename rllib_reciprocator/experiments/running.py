@@ -25,6 +25,7 @@ from rllib_reciprocator.divergence import DivergenceCallback, StopsWhenDiverged
 from rllib_reciprocator.episodes.rewards_callback import RewardPerStepCallback
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
+from rllib_reciprocator.experiments.json_text import StandardJsonLogger
 from rllib_reciprocator.experiments.metrics import ITERATIONS
 from rllib_reciprocator.experiments.progress import ProgressCallback
 from rllib_reciprocator.experiments.resuming import describe, prepare
@@ -210,6 +211,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     stop = StopAt(experiment.stop, experiment.metric)
     callbacks = [
         ProgressCallback(experiment.name, experiment.stop.get(ITERATIONS)),
+        StandardJsonLogger(),
         TensorBoardLogger(),
         *_loggers(experiment),
     ]

@@ -18,6 +18,7 @@ import social_dilemmas
 from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class, algorithm_names
 from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
+from rllib_reciprocator.batched.config import BATCH_MODES
 from rllib_reciprocator.episodes.reciprocate import SUPPORTED, check_modules
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
 from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
@@ -41,6 +42,8 @@ _SETTERS = (
 _ALIASES = {"lambda": "lambda_", "callbacks": "callbacks_class", "input": "input_"}
 # Attributes of configurations that are written by other names.
 _NOT_WRITTEN = {"player_mapping", "intrinsic_settings", "assigned_players", "meta_settings", "own_learning_settings"}
+# Values of settings that RLlib annotates as text and does not check.
+_CHOICES = {"batch_mode": BATCH_MODES}
 # Settings that have a default and may be switched off.
 _MAY_BE_NONE = ("grad_clip", "min_time_s_per_iteration", "target_worker_clipping", "train_batch_size")
 
@@ -168,6 +171,8 @@ def _check_settings(settings: dict[str, Any], config: AlgorithmConfig, path: str
         elif isinstance(default, bool | int | float | str) and not scheduled:
             _check_type(f"{path}.{key}", value, float | int if isinstance(default, float) else type(default))
         check_range(f"{path}.{key}", key, value)
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise UserError(f"{path}.{key}: {value!r} is {unknown(value, _CHOICES[key])}")
 
 
 def _check_parts(settings: dict[str, Any], config: AlgorithmConfig) -> None:

@@ -31,7 +31,8 @@ class IntrinsicReward:
         model_settings: What goes into the ``model_config`` of who has it, if anything: ``(game, settings) -> dict``.
         label: How its figures begin in results, if not with its name.
         weight_logged_with: Id of the module among whose figures its weight is, if not its player's.
-        learned_by: Names of the algorithms whose learners it needs for players that learn; empty for any.
+        learned_by: Names of the algorithms that train its parameters, for error messages; empty if it has none. An
+            algorithm trains those that its configuration lists (``BatchedConfig.trained_intrinsic_rewards``).
     """
 
     settings: str

@@ -142,7 +142,10 @@ def scan(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
 
 
 class _Scan(torch.autograd.Function):
-    """Its gradient is the same recurrence from the end on, so that no step's graph is kept."""
+    """Computes the recurrence and its gradient, which is the same recurrence backward in time.
+
+    No step's graph is kept. The gradient is computed with :func:`scan` itself and therefore has a gradient too.
+    """
 
     @staticmethod
     def forward(ctx: Any, kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
@@ -155,7 +158,7 @@ class _Scan(torch.autograd.Function):
         kept, after, before = ctx.saved_tensors
         # What a change after step t brings: its own, and through the next step.
         next_kept = torch.cat([kept[:, 1:], torch.zeros_like(kept[:, :1])], 1)
-        brought = _in_chunks(next_kept.flip(1), wanted.flip(1), torch.zeros_like(before)).flip(1)
+        brought = scan(next_kept.flip(1), wanted.flip(1), torch.zeros_like(before)).flip(1)
         of_kept = brought * torch.cat([before[:, None], after[:, :-1]], 1)
         return of_kept, brought, kept[:, 0] * brought[:, 0]
 

@@ -14,6 +14,7 @@ import pandas as pd
 from rllib_reciprocator.checkpoints import find_checkpoint, newest_trials
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.figures import figures
+from rllib_reciprocator.experiments.json_text import settings_from_json
 from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
 from rllib_reciprocator.ray_internals import flatten_dict
 
@@ -145,7 +146,7 @@ def _trial(file: Path) -> TrialFolder:
     results, broken = _results(file)
     settings = file.parent / SETTINGS
     try:
-        loaded = json.loads(settings.read_text(encoding="utf-8"))
+        loaded = settings_from_json(settings.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{settings}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

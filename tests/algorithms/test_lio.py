@@ -5,7 +5,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.algorithms.lio import LIOConfig
+from rllib_reciprocator.algorithms.lio import LIO, LIOConfig
 from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
 from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
 from rllib_reciprocator.batched.learner import ITERATION
@@ -400,6 +400,17 @@ def test_others_can_be_given_to(build, player):
     assert {"player_0", "player_1", "incentives"} <= changed
 
 
+@pytest.mark.parametrize("player", ["lio", "lio_ac"])
+def test_incentives_are_learned_with_linear_recurrent_units(build, player):
+    """The gradient through a policy's step takes second derivatives of its memory."""
+    a_config = config(player).rl_module(model_config={"fcnet_hiddens": [8], "use_lru": True})
+    algo = build(a_config)
+    before = weights(algo)
+    algo.train()
+    changed = {key.split("/")[0] for key, value in weights(algo).items() if not np.array_equal(value, before[key])}
+    assert changed == {"player_0", "player_1", "incentives"}
+
+
 def test_nobody_learns_while_estimators_warm_up(build):
     a_config = config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01, updates_per_iteration=1)
     algo = build(a_config.intrinsic("reciprocity", warmup_iterations=1))
@@ -513,6 +524,17 @@ def test_incentives_are_learned_by_lio_alone():
     )
     with pytest.raises(ValueError, match="incentives are learned by run: LIO only"):
         a_config.validate()
+
+
+class CustomLIO(LIO):
+    """An algorithm that is a subclass with another name."""
+
+
+def test_subclasses_learn_incentives_too():
+    for a_config in (config(), CustomLIO.get_default_config().environment("escape_room_v0")):
+        a_config.algo_class = CustomLIO
+        a_config.validate()
+        assert a_config.givers() == [0, 1]
 
 
 # --- elsewhere -------------------------------------------------------------------------------------------------------

@@ -284,3 +284,28 @@ def test_learns_to_defect_against_who_always_cooperates(build):
 def test_what_cannot_be_is_refused(players, networks, message):
     with pytest.raises(ValueError, match=message):
         config(players, networks=networks).validate()
+
+
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        (0, "^sigma: 0 is no standard deviation"),
+        (-0.1, "^sigma: -0.1 is no"),
+        (float("nan"), "^sigma: nan is no"),
+        (1e30, r"^sigma: 1e\+30 is no .* above 0 and at most 1000$"),
+        ([[0, 0.3], [100, 0.0]], "^sigma: 0 at step 100 is no"),
+        ([[0, 1e30], [100, 0.1]], r"^sigma: 1e\+30 at step 0 is no"),
+    ],
+)
+def test_perturbations_need_a_finite_positive_standard_deviation(sigma, message):
+    with pytest.raises(ValueError, match=message):
+        config(sigma=sigma).validate()
+
+
+def test_one_group_is_refused():
+    with pytest.raises(ValueError, match=r"^num_envs_per_env_runner: 4 .*player_0 has a single perturbation.* use 8"):
+        config(games=4).validate()
+    config(games=8).validate()
+    config(games=4).env_runners(num_env_runners=2).validate()
+    shared = config({"player_*": "team/both"}, games=4)
+    shared.validate()

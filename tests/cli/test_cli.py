@@ -122,6 +122,25 @@ def results(folder):
     return by_iteration
 
 
+def standard_json(text):
+    """JSON without the NaN and Infinity that Python adds to it."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_one_episode_is_evaluated_without_an_interval(ipd, tmp_path):
+    out = tmp_path / "out.json"
+    evaluated = invoke("evaluate", str(ipd), "--episodes", "1", "--seed", "1", "--out", str(out))
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "nan" not in evaluated.stdout
+    written = standard_json(out.read_text())["players"]["player_0"]["return"]
+    assert written["ci95"] is None
+    assert isinstance(written["mean"], float)
+
+
 def test_train_from_options_then_evaluate(tmp_path):
     done = run(*train_ipd(tmp_path, SMALL, iterations=3))
     assert done.returncode == 0, done.stderr
@@ -181,6 +200,9 @@ cartpole:
     assert not list((tmp_path / "out" / "two-variants").glob("*/checkpoint_*"))
     (checkpoint,) = (tmp_path / "out" / "cartpole").glob("*/checkpoint_*")
     assert "cartpole: PPO on CartPole-v1, 2 iterations" in done.stdout
+    for file in (tmp_path / "out").glob("*/*/result.json"):
+        assert [standard_json(line)["training_iteration"] for line in file.read_text().splitlines()] == [1, 2]
+        assert standard_json((file.parent / "params.json").read_text())["env"] in ("ipd_v0", "CartPole-v1")
 
     evaluated = invoke("evaluate", str(checkpoint), "--episodes", "3")
     assert evaluated.exit_code == 0, evaluated.stderr

@@ -123,6 +123,44 @@ def test_a_grid_without_room_is_refused():
         social_dilemmas.make("coins_v0", num_agents=3, grid_size=2)
 
 
+@pytest.mark.parametrize("action", [-1, 5, 9])
+def test_actions_that_are_not_in_the_action_space_are_refused(action):
+    game = social_dilemmas.make("coins_v0", 3)
+    game.reset(seed=1)
+    actions = torch.zeros(3, 2, dtype=torch.int64)
+    actions[1, 1] = action
+    with pytest.raises(ValueError, match=rf"^action {action} is not in Discrete\(5\) of Coins$"):
+        game.step(actions)
+    parallel = social_dilemmas.parallel_env("coins_v0")
+    parallel.reset(seed=1)
+    with pytest.raises(ValueError, match=rf"^action {action} of player_1 is not in Discrete\(5\)$"):
+        parallel.step({"player_0": 0, "player_1": action})
+    in_turn = social_dilemmas.spec("coins_v0").env()
+    in_turn.reset(seed=1)
+    in_turn.step(0)
+    with pytest.raises(ValueError, match=rf"^action {action} of player_1 is not in Discrete\(5\)$"):
+        in_turn.step(action)
+
+
+@pytest.mark.parametrize(
+    "actions", [torch.zeros(3, 2), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)]
+)
+def test_actions_of_another_type_or_shape_are_refused(actions):
+    game = social_dilemmas.make("coins_v0", 3)
+    game.reset(seed=1)
+    with pytest.raises(ValueError, match=r"they must be torch.int64 \(3, 2\)"):
+        game.step(actions)
+
+
+def test_missing_actions_and_fractions_are_refused():
+    env = social_dilemmas.parallel_env("coins_v0")
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match="there is no action for player_1"):
+        env.step({"player_0": 0})
+    with pytest.raises(ValueError, match=r"action 0\.7 of player_1 is not in"):
+        env.step({"player_0": 0, "player_1": 0.7})
+
+
 def test_text_of_a_state():
     assert coins([4, 0, 2, 6]).render_ansi() == "B . a\n. A .\nb . ."
     assert coins([4, 4, 2, 6]).render_ansi() == ". . a\n. * .\nb . ."

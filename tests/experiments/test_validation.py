@@ -2,12 +2,17 @@ from pathlib import Path
 
 import pytest
 
+from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import read_file, typed
 from rllib_reciprocator.experiments.validation import check
 
 EXAMPLES = sorted(Path("tuned_examples").glob("*.yaml"))
 HEADER = ("Source:", "Command:", "Expect:", "Minutes:")
+
+
+LIO = {"run": "LIO", "env": "ipd_v0"}
+ONLY_FIXED = {"scripted/random": 0.5, "scripted/tit_for_tat": 0.5}
 
 
 def experiment(run="Reciprocator", env="ipd_v0", **config):
@@ -77,6 +82,33 @@ def test_tuned_examples_are_valid_and_described(file):
             "x.config.env: 'CartPole-v1' is not a registered multi-agent",
         ),
         ({"run": "PPO", "env": "CartPole-v1", "minibatch_size": 10**6}, "x.config: .*minibatch_size"),
+        ({"batch_mode": "x"}, "x.config.batch_mode: 'x' is not known; there are complete_episodes, truncate_episodes"),
+        (
+            {"run": "PPO", "env": "CartPole-v1", "batch_mode": "truncate"},
+            "x.config.batch_mode: 'truncate' is not known; did you mean 'truncate_episodes'",
+        ),
+        ({"num_envs_per_env_runner": 10**9}, "x.config.num_envs_per_env_runner: 1000000000 must be .* at most 1e[+]08"),
+        (
+            {"run": "PPO", "env": "CartPole-v1", "num_envs_per_env_runner": 10**9},
+            "x.config.num_envs_per_env_runner: 1000000000 must be .* at most 1e[+]08",
+        ),
+        ({"learning_players": {"": {}}}, "x.config.learning_players: '' cannot be written as learner/NAME"),
+        ({"learning_players": {"a/b": {}}}, "x.config.learning_players: 'a/b' cannot be written as learner/NAME"),
+        ({**LIO, "updates_per_iteration": 0}, "x.config.updates_per_iteration: 0 must be at least 1"),
+        *(
+            (
+                {**LIO, "players": {"player_0": "lio", "player_1": co_player}},
+                r"x.config.players.player_0: incentives .* set \{player: lio, gives: false\}",
+            )
+            for co_player in ("scripted/tit_for_tat", "axelrod/Grudger", "learner/pg", {"pool": ONLY_FIXED})
+        ),
+        (
+            {"run": "Shaper", "num_envs_per_env_runner": 8},
+            "x.config.num_envs_per_env_runner: 8 environments are one group of meta.copies 8",
+        ),
+        ({"run": "Shaper", "sigma": 0}, "x.config.sigma: 0 is no standard deviation"),
+        ({"run": "Shaper", "sigma": [[0, 0.3], [9, 0]]}, "x.config.sigma: 0 at step 9 is no standard deviation"),
+        ({"local_runner_device": "meta"}, "x.config.local_runner_device: 'meta' is not auto, cpu or cuda"),
     ],
 )
 def test_settings_that_are_wrong(settings, complaint):
@@ -86,10 +118,37 @@ def test_settings_that_are_wrong(settings, complaint):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    problem = f"x.config.local_runner_device: '{device}': this machine has no CUDA device; use auto or cpu"
+    with pytest.raises(UserError, match=problem):
+        check(experiment(local_runner_device=device), "file")
+    # With a GPU the algorithm runs where there is one.
+    check(experiment(local_runner_device=device, num_gpus_per_learner=1), "file")
+
+
+def test_python_configurations_are_checked_alike():
+    config = algorithm_class("LIO").get_default_config().environment("ipd_v0")
+    for settings, problem in (
+        ({"updates_per_iteration": 0}, "^updates_per_iteration: 0 must be at least 1$"),
+        ({"batch_mode": "x"}, "^batch_mode: 'x' is not truncate_episodes or complete_episodes"),
+        ({"num_envs_per_env_runner": 10**9}, "^num_envs_per_env_runner: 1000000000 is more than the 100000000"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            config.copy().update_from_dict(settings).validate()
+    with pytest.raises(ValueError, match=r"^learning_players: '' cannot be written as learner/NAME"):
+        config.learning_player("")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {},
+        {**LIO, "players": {"player_0": {"player": "lio", "gives": False}, "player_1": "scripted/tit_for_tat"}},
+        {**LIO, "players": {"player_0": "lio", "player_1": {"pool": {"pg": 0.5, "scripted/random": 0.5}}}},
+        {**LIO, "players": {"player_*": "team/all"}},
+        {"batch_mode": "complete_episodes"},
         {"lr": 1, "lambda": 0.9, "env_config": {"num_steps": 3}},
         {"lr": {"grid_search": [0.1, 0.2]}, "reciprocity": {"reward": {"grid_search": ["petty", "petty_payoff"]}}},
         {"reciprocity": {"weight": {"start": 0.7, "end": 0.2, "per_iteration": 0.1}}},

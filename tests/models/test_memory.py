@@ -36,6 +36,15 @@ def test_a_scan_and_its_gradient_are_those_of_a_loop(steps, streams, cell, seed)
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_a_scan_has_second_derivatives(steps):
+    generator = torch.Generator().manual_seed(steps)
+    kept, added = torch.rand(2, 2, steps, 3, generator=generator, dtype=torch.float64)
+    before = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    inputs = tuple(each.requires_grad_() for each in (kept, added, before))
+    assert torch.autograd.gradgradcheck(scan, inputs)
+
+
 def test_a_scan_over_long_contexts_neither_fades_nor_overflows():
     kept = torch.full((2, 5000, 3), 1e-3, requires_grad=True)
     added = torch.randn(2, 5000, 3, requires_grad=True)

@@ -45,6 +45,7 @@ class LIOConfig(BatchedConfig):
         LIO_ACTOR_CRITIC: ACTOR_CRITIC,
     }
     default_player = LIO_PLAYER
+    trained_intrinsic_rewards: ClassVar[tuple[str, ...]] = (INCENTIVES,)
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults: those that learn in Escape Room."""
@@ -190,6 +191,8 @@ class LIOConfig(BatchedConfig):
         Raises:
             ValueError: With the setting at fault and how to mend it.
         """
+        if not isinstance(self.updates_per_iteration, int) or self.updates_per_iteration < 1:
+            raise ValueError(f"updates_per_iteration: {self.updates_per_iteration} must be at least 1")
         super().validate()
         models = getattr(self._settings_of_all(INCENTIVES), "opponents", "known") == "modelled"
         pools = [player.agent for player in self.assigned_players if len(player.alternatives) > 1]
@@ -198,5 +201,18 @@ class LIOConfig(BatchedConfig):
                 f"incentives.opponents: modelled takes the policy of each agent to be one, and players.{pools[0]} is a"
                 " pool; set it to known"
             )
+        if not self.in_evaluation:
+            self._check_recipients()
         if self.givers() and not self.plays_whole_episodes(self.make_game()):
             raise ValueError("batch_mode: incentives are learned from whole episodes; set it to complete_episodes")
+
+    def _check_recipients(self) -> None:
+        """Raises ValueError if a player would learn to give, but no other agent is trained by this algorithm."""
+        recipients = self._learning(lambda player: True)
+        for index in self.givers():
+            if not set(recipients) - {index}:
+                agent = self.assigned_players[index].agent
+                raise ValueError(
+                    f"players.{agent}: incentives change what the algorithm's other players learn, and there is none;"
+                    f" set {{player: {LIO_PLAYER}, gives: false}}, or let another agent learn, as pg"
+                )

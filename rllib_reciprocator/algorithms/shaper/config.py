@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from rllib_reciprocator.algorithms.coala import COALAConfig
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rllib_reciprocator.players import Player
 
 SHAPER_PLAYER, EVOLUTION = "shaper", "evolution"
+# Larger perturbations saturate every policy.
+MAX_SIGMA = 1e3
 
 
 class ShaperConfig(COALAConfig):
@@ -50,8 +54,8 @@ class ShaperConfig(COALAConfig):
         """Sets how players learn; see also :meth:`COALAConfig.training`.
 
         Args:
-            sigma: Standard deviation of the perturbations of ``shaper`` players, a number or a schedule by joint steps,
-                ``[[step, deviation], ..]``.
+            sigma: Standard deviation of the perturbations of ``shaper`` players, above 0 and at most 1000; a number, or
+                a schedule by joint steps, ``[[step, deviation], ..]``.
             **kwargs: Other settings.
 
         Returns:
@@ -75,3 +79,46 @@ class ShaperConfig(COALAConfig):
         from rllib_reciprocator.algorithms.shaper.evolved_module import EvolvedModule
 
         return EvolvedModule if self.loss_of(player) == EVOLUTION else super().module_class(player)
+
+    @override(COALAConfig)
+    def validate(self) -> None:
+        """Derives what follows from players, games and runners, and checks everything.
+
+        Raises:
+            ValueError: With the setting at fault and how to mend it.
+        """
+        super().validate()
+        self._check_sigma()
+        self._check_population()
+
+    def _check_sigma(self) -> None:
+        """Raises ValueError if perturbations have, or reach by a schedule, a standard deviation out of range."""
+        Scheduler.validate(
+            fixed_value_or_schedule=self.sigma, setting_name="sigma", description="standard deviation of perturbations"
+        )
+        points = self.sigma if isinstance(self.sigma, list | tuple) else [(None, self.sigma)]
+        for step, value in points:
+            if not 0.0 < value <= MAX_SIGMA:
+                at = "" if step is None else f" at step {step}"
+                raise ValueError(
+                    f"sigma: {value:g}{at} is no standard deviation of perturbations, from which shaper learns; it must"
+                    f" be above 0 and at most {MAX_SIGMA:g}"
+                )
+
+    def _check_population(self) -> None:
+        """Raises ValueError if a module has a single perturbation in an iteration, with nothing to compare it to."""
+        if self.in_evaluation:
+            return
+        copies = self.meta_settings.copies
+        groups = max(1, self.num_env_runners) * self.num_envs_per_env_runner // copies
+        agents: Counter[str] = Counter()
+        for index, player in enumerate(self.assigned_players):
+            for (member, _), (module_id, _) in zip(player.alternatives, self._alternatives[index], strict=True):
+                agents[module_id] += member.learns and self.loss_of(member) == EVOLUTION
+        for module_id, count in agents.items():
+            if count and groups * count < 2:
+                raise ValueError(
+                    f"num_envs_per_env_runner: {self.num_envs_per_env_runner} environments are one group of meta.copies"
+                    f" {copies}: {module_id} has a single perturbation, whose fitness is compared with no other; use"
+                    f" {2 * copies} or more"
+                )

@@ -1,0 +1,20 @@
+"""Env runners that take longer than sample_timeout_s."""
+
+from rllib_reciprocator import ReciprocatorConfig
+from tests.env_runners import SlowSecondRunner
+
+
+def test_late_env_runners_are_counted_and_warned_of_once(build, caplog):
+    config = (
+        ReciprocatorConfig()
+        .environment("ipd_v0", env_config={"num_steps": 4})
+        .env_runners(num_env_runners=2, num_envs_per_env_runner=4, sample_timeout_s=2.5)
+        .training(num_epochs=1)
+    )
+    config.env_runner_cls = SlowSecondRunner
+    algo = build(config)
+    results = [algo.train()["env_runners"] for _ in range(2)]
+    assert [each["num_env_runners_timed_out"] for each in results] == [1, 1]
+    assert [each["num_env_steps_sampled"] for each in results] == [16, 16]
+    (warning,) = [each for each in caplog.messages if "sample_timeout_s" in each]
+    assert warning.startswith("1 of 2 env runners took longer than sample_timeout_s (2.5 s)")

@@ -1,0 +1,19 @@
+"""Env runners for tests; in a module that Ray's workers can import."""
+
+import time
+
+from rllib_reciprocator.batched import BatchedEnvRunner
+
+
+class SlowSecondRunner(BatchedEnvRunner):
+    """The second remote env runner samples slowly; both warm up while they are built."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        super().sample()
+        self.get_metrics()
+
+    def sample(self, *args, **kwargs):
+        if self.worker_index == 2:
+            time.sleep(4.0)
+        return super().sample(*args, **kwargs)
