@@ -31,6 +31,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         action_names: What its actions are called, if it says.
         has_payoffs: Whether rewards are known to follow from the joint action alone.
         summarize: How outcomes that were summed over steps become rates, if the environment is one of our games.
+        episode_outcomes: Names of the rates that are defined for whole episodes alone.
     """
 
     def __init__(self, env: Any) -> None:
@@ -47,6 +48,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         self.action_names: tuple[str, ...] = tuple(getattr(env, "action_names", ()))
         self.has_payoffs = getattr(env, "payoffs", None) is not None
         self.summarize = getattr(env, "summarize", None)
+        self.episode_outcomes: frozenset[str] = getattr(env, "episode_outcomes", frozenset())
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode."""
