@@ -32,6 +32,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         has_payoffs: Whether rewards are known to follow from the joint action alone.
         summarize: How outcomes that were summed over steps become rates, if the environment is one of our games.
         takes_turns: If True, one agent acts at a time.
+        episode_outcomes: Names of the rates that are defined for whole episodes alone.
     """
 
     takes_turns = False
@@ -50,6 +51,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         self.action_names: tuple[str, ...] = tuple(getattr(env, "action_names", ()))
         self.has_payoffs = getattr(env, "payoffs", None) is not None
         self.summarize = getattr(env, "summarize", None)
+        self.episode_outcomes: frozenset[str] = getattr(env, "episode_outcomes", frozenset())
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode."""

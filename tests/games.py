@@ -48,3 +48,49 @@ class Countdown(BatchedGame):
 
 
 COUNTDOWN = GameSpec("countdown_v0", "tests.games:Countdown", "Copies that end at different steps.")
+
+
+class Clock(BatchedGame):
+    """Nothing depends on actions. Player 0 has an event in every step, player 1 in every second one."""
+
+    state_names = ("_unused",)
+    episode_outcomes = frozenset({"mean_step"})
+
+    def __init__(self, *, num_steps=8, num_games=1, device="cpu"):
+        super().__init__(num_agents=2, num_steps=num_steps, num_games=num_games, device=device)
+        self.observation_space = self.state_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.action_names = ("wait", "hurry")
+        self.reward_range = (0.0, 1.0)
+        self._unused = torch.zeros(num_games, device=self.device)
+
+    def state(self):
+        return self._unused[:, None]
+
+    def _initial_state(self):
+        return {"_unused": torch.zeros_like(self._unused)}
+
+    def _observe(self):
+        return self._unused[:, None, None].expand(-1, 2, 1).clone()
+
+    def _play(self, actions):
+        step = (self._steps + 1)[:, None].float()
+        events = torch.cat([torch.ones_like(step), (step % 2 == 0).float()], 1)
+        ended = torch.zeros_like(self._unused, dtype=torch.bool)
+        return events, ended, {"events": events, "event_steps": events * step}
+
+    @staticmethod
+    def summarize(totals, num_steps):
+        return {
+            "events_per_step": totals["events"] / num_steps,
+            "mean_step": totals["event_steps"] / totals["events"].clamp(min=1.0),
+        }
+
+    def render_ansi(self, copy=0):
+        return str(int(self._steps[copy]))
+
+    def render_rgb(self, copy=0):
+        return np.zeros((1, 1, 3), np.uint8)
+
+
+CLOCK = GameSpec("clock_v0", "tests.games:Clock", "Events at known steps.")

@@ -59,6 +59,8 @@ class BatchedGame(ABC):
         least_agents: How few may play.
         state_names: Attributes that hold the state, each a tensor ``[.., B]``.
         presets: Settings that go together, by the name that may stand for them in the setting ``map``.
+        episode_outcomes: Names of the rates of :meth:`summarize` that are defined for whole episodes alone, as a mean
+            step within the episode. They are logged for the episodes that ended.
     """
 
     agents: tuple[str, ...]
@@ -74,6 +76,7 @@ class BatchedGame(ABC):
     fully_observed: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    episode_outcomes: frozenset[str] = frozenset()
 
     def __init__(self, *, num_agents: int, num_steps: int, num_games: int, device: str | torch.device) -> None:
         """Sets what every game has.

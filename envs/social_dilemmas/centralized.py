@@ -76,6 +76,7 @@ class Centralized(BatchedGame):
         least, most = self._game.reward_range
         self.reward_range = (n * least, n * most)
         self.terminates_early = self._game.terminates_early
+        self.episode_outcomes = self._game.episode_outcomes
         self._factors = len(names) ** torch.arange(n, device=self.device)
         # All that is random is drawn here, so that one generator tells everything.
         self._game._uniform = self._drawn  # type: ignore[method-assign]

@@ -99,7 +99,10 @@ def check_spaces_and_shapes(make: MakeGame) -> None:
         assert step.outcomes, "there are no outcomes"
         for name, values in step.outcomes.items():
             assert values.shape == (b, n), f"step {t}: outcome {name} has shape {tuple(values.shape)}"
-        for name, rates in game.summarize(step.outcomes, 1).items():
+        summary = game.summarize(step.outcomes, 1)
+        unknown = game.episode_outcomes - set(summary)
+        assert not unknown, f"episode_outcomes: summarize does not return {', '.join(sorted(unknown))}"
+        for name, rates in summary.items():
             assert rates.shape == (b, n), f"rate {name} has shape {tuple(rates.shape)}"
             assert rates.isfinite().all(), f"rate {name} is not finite"
         obs = step.obs

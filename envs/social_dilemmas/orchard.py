@@ -25,6 +25,7 @@ class Orchard(GridWorld):
     """
 
     class_names: tuple[str, ...] = ("sand", "wall", "apple")
+    episode_outcomes = frozenset({"sustainability"})
 
     def __init__(
         self,

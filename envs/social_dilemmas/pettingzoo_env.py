@@ -25,6 +25,7 @@ class GameParallelEnv(ParallelEnv):
         action_names: What the actions are called.
         payoffs: The payoff table of a game in which rewards follow from the joint action alone, else None.
         summarize: The game's :meth:`BatchedGame.summarize`, for outcomes summed over steps.
+        episode_outcomes: Names of its rates that are defined for whole episodes alone.
     """
 
     def __init__(self, game: BatchedGame, name: str, render_mode: str | None = None) -> None:
@@ -54,6 +55,7 @@ class GameParallelEnv(ParallelEnv):
         self.action_names = game.action_names
         self.payoffs = game.payoffs
         self.summarize = game.summarize
+        self.episode_outcomes = game.episode_outcomes
         self._game = game
         self._window = _Window(name, _PER_SECOND) if render_mode == "human" else None
 

@@ -72,6 +72,8 @@ class SampleLogger:
         self.game, self.alternatives = game, alternatives
         # Returns so far, and steps, of the episodes under way.
         self._running = torch.zeros(game.num_games, game.num_agents + 1, device=game.device)
+        # Outcomes so far, and steps, of the episodes under way; None before the first sample.
+        self._running_outcomes: Tensor | None = None
 
     def log(self, runner: BatchedEnvRunner, sample: Sample, *, only_first: bool = False) -> None:
         """Logs steps, episodes, extrinsic returns and outcomes of one sample, and what trackers recorded.
@@ -92,8 +94,13 @@ class SampleLogger:
             rewards = rewards * counted[..., None]
             outcomes = {name: values * counted[..., None] for name, values in outcomes.items()}
         totals = {name: values.sum((0, 1)) for name, values in outcomes.items()}
-        for name, rates in self.game.summarize(totals, steps).items():
-            for agent, rate in zip(agents, rates.tolist(), strict=True):
+        rates = self.game.summarize(totals, steps)
+        if self.game.episode_outcomes:
+            ends = ended if counted is None else ended & counted
+            of_episodes = self._episode_outcomes(outcomes, ends, reset=only_first)
+            rates = {name: rate for name, rate in rates.items() if name not in self.game.episode_outcomes} | of_episodes
+        for name, values in rates.items():
+            for agent, rate in zip(agents, values.tolist(), strict=True):
                 metrics.log_value((OUTCOMES, agent, name), rate, reduce="mean")
         per_step = rewards.sum((0, 1)).cpu() / steps
         for agent, value in zip(agents, per_step.tolist(), strict=True):
@@ -128,20 +135,27 @@ class SampleLogger:
 
     def get_state(self) -> dict[str, Tensor]:
         """The sums of the episodes under way."""
-        return {"running": self._running}
+        state = {"running": self._running}
+        return state if self._running_outcomes is None else {**state, "running_outcomes": self._running_outcomes}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`get_state` returned."""
         self._running = state["running"]
+        # Checkpoints of earlier versions do not have it.
+        self._running_outcomes = state.get("running_outcomes")
 
     def drop_episodes(self, where: Tensor) -> None:
         """Drops the episodes under way in some environments, ``[B]`` bool: they do not go on to their ends."""
         self._running = torch.where(where[:, None], 0.0, self._running)
+        if self._running_outcomes is not None:
+            self._running_outcomes = torch.where(where[:, None], 0.0, self._running_outcomes)
 
     def follow_episodes(self, sample: Sample) -> None:
-        """Adds up the returns of the episodes under way over a sample that is not logged."""
+        """Adds up the returns and outcomes of the episodes under way over a sample that is not logged."""
         with_length = torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1)
         _, self._running = episode_sums(with_length, sample.ended, self._running)
+        if self.game.episode_outcomes:
+            self._episode_outcomes(sample.outcomes, sample.ended, reset=False)
 
     def _log_steps(self, runner: BatchedEnvRunner, steps: int, mask: RolloutMask) -> None:
         """Logs the environment steps that count, and those of each agent and of each module."""
@@ -182,6 +196,33 @@ class SampleLogger:
         metrics.log_value(EPISODE_RETURN_MAX, float(collective.max()), reduce="max")
         for agent, value in zip(self.game.agents, returns.mean(0).tolist(), strict=True):
             metrics.log_value((EPISODE_AGENT_RETURN_MEAN, agent), value, reduce="mean")
+
+    def _episode_outcomes(self, outcomes: dict[str, Tensor], ended: Tensor, *, reset: bool) -> dict[str, Tensor]:
+        """Computes the rates that are defined for whole episodes, over the episodes that ended in this sample.
+
+        Args:
+            outcomes: ``[B, T, N]`` by name.
+            ended: ``[B, T]`` bool, if True an episode ended with that step.
+            reset: If True, all episodes began with this sample, and those under way at its end are dropped.
+
+        Returns:
+            ``[N]`` by name; empty if no episode ended.
+        """
+        names = sorted(outcomes)
+        values = torch.cat(
+            [*(outcomes[name] for name in names), torch.ones_like(ended[..., None], dtype=torch.float32)], -1
+        )
+        running = self._running_outcomes
+        if running is None or reset:
+            running = torch.zeros_like(values[:, 0])
+        sums, running = episode_sums(values, ended, running)
+        self._running_outcomes = torch.zeros_like(running) if reset else running
+        if not len(sums):
+            return {}
+        total = sums.sum(0)
+        by_name = dict(zip(names, total[:-1].unflatten(0, (len(names), -1)), strict=True))
+        rates = self.game.summarize(by_name, float(total[-1]))
+        return {name: rates[name] for name in sorted(self.game.episode_outcomes)}
 
     def _log_members(self, metrics: MetricsLogger, sample: Sample, mask: RolloutMask, steps: float) -> None:
         """Logs the share of steps in which each pool member plays, and the mean reward of all agents in them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,24 +16,49 @@ PALETTE = (
 # Figures of each learner's own.
 LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
 RECIPROCAL_REWARD = "reciprocal_reward"
-RETURN, RETURN_OF_ALL = "return", "return_of_all"
+# One agent's undiscounted extrinsic return per episode, and the sum over all agents.
+RETURN, COLLECTIVE_RETURN = "return", "collective_return"
 BY_PAIR = ("influence", "influence_std", "balance")
 # What agents give each other, by pair, and by pair and what the recipient did.
 OF_INCENTIVES = (INCENTIVES, INCENTIVES_BY_ACTION)
 SOCIAL = ("efficiency", "equality", "reward_gap")
 NOT_OUTCOMES = (
-    RETURN, RETURN_OF_ALL, REWARD_PER_STEP, RECIPROCAL_REWARD, *BY_PAIR, *OF_INCENTIVES, *SOCIAL, *LOSSES,
+    RETURN, COLLECTIVE_RETURN, REWARD_PER_STEP, RECIPROCAL_REWARD, *BY_PAIR, *OF_INCENTIVES, *SOCIAL, *LOSSES,
 )  # fmt: skip
 
 
 def outcome_rates(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The outcome rates in a result: outcome -> agent -> value; empty for algorithms that report none."""
+    """The outcome rates in a result: outcome -> agent -> value; empty for algorithms that report none.
+
+    Rates of whole episodes are left out where no episode ended in this iteration.
+    """
     rates: dict[str, dict[str, float]] = {}
     outcomes = result.get("env_runners", {}).get("outcomes", {})
     for agent in sorted(outcomes):
-        for name, value in outcomes[agent].items():
+        for name, value in _finite(outcomes[agent]).items():
             rates.setdefault(name, {})[agent] = float(value)
     return rates
+
+
+def returns(result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the mean return of each agent per episode; empty if no episode ended in this iteration."""
+    return _finite(result.get("env_runners", {}).get("agent_episode_returns_mean", {}))
+
+
+def collective_return(result: Mapping[str, Any]) -> float | None:
+    """Returns the mean over episodes of the sum of all agents' returns; None if no episode ended in this iteration."""
+    return _finite({"": result.get("env_runners", {}).get("episode_return_mean")}).get("")
+
+
+def rewards_per_step(result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the mean extrinsic reward of each agent per step, which needs no episode to have ended."""
+    return _finite(result.get("env_runners", {}).get(REWARD_PER_STEP, {}))
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the values that are there, by name in order. RLlib reports NaN for a metric without a new value."""
+    numbers = {name: float(values[name]) for name in sorted(values) if values[name] is not None}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
@@ -48,7 +74,7 @@ def _all(result: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         yield from ((name, agent, value) for agent, value in by_agent.items())
     yield from ((RETURN, agent, value) for agent, value in sampled.get("agent_episode_returns_mean", {}).items())
     yield from ((REWARD_PER_STEP, agent, value) for agent, value in sampled.get(REWARD_PER_STEP, {}).items())
-    yield RETURN_OF_ALL, "", sampled.get("episode_return_mean")
+    yield COLLECTIVE_RETURN, "", sampled.get("episode_return_mean")
     yield from ((name, "", sampled.get("social", {}).get(name)) for name in SOCIAL)
     for name in BY_PAIR:
         yield from ((name, pair, value) for pair, value in sampled.get(name, {}).items())

@@ -184,6 +184,18 @@ def _outcomes(game: BatchedGame) -> Iterable[str]:
     return game.summarize({name: total[0] for name, total in step.outcomes.items()}, 1)
 
 
+def _episode_outcomes(config: Any) -> frozenset[str]:
+    """Returns the names of outcomes that results have only after an episode has ended.
+
+    Args:
+        config: The algorithm's settings as a result has them, or None.
+    """
+    env = config.get("env") if isinstance(config, Mapping) else None
+    if not (isinstance(env, str) and social_dilemmas.is_game(env)):
+        return frozenset()
+    return social_dilemmas.make(env, **dict(config.get("env_config") or {})).episode_outcomes
+
+
 def missing(metric: str, result: Mapping[str, Any]) -> str | None:
     """What is wrong with a figure that a result lacks; None if it is there, or may still come.
 
@@ -198,6 +210,8 @@ def missing(metric: str, result: Mapping[str, Any]) -> str | None:
     for group in groups:
         within = within.get(group) if isinstance(within, Mapping) else None
     if not isinstance(within, Mapping) or not within or name in within or name in (*OF_ENV_RUNNERS, *LOSSES):
+        return None
+    if groups[-2:-1] == [OUTCOMES] and name in _episode_outcomes(result.get("config")):
         return None
     there = [f"{'/'.join(groups)}/{each}" for each in flatten_dict(dict(within)) if "timer" not in each]
     return f"is not in the results{did_you_mean(metric, there)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,12 +16,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
-from rllib_reciprocator.experiments.figures import PALETTE, outcome_rates
+from rllib_reciprocator.experiments.figures import (
+    PALETTE,
+    collective_return,
+    outcome_rates,
+    returns,
+    rewards_per_step,
+)
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.json_text import settings_from_json
 from rllib_reciprocator.experiments.printing import print_table
 from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
 from rllib_reciprocator.experiments.schema import Experiment
+from rllib_reciprocator.experiments.stopping import StopAt, comparable_trials
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign
 from rllib_reciprocator.ray_internals import flatten_dict
@@ -90,7 +98,7 @@ def _players(
 ) -> dict[str, str]:
     players: dict[str, Any] = {key: settings[key] for key in _WHO_PLAYS if key in settings}
     if not issubclass(algorithm, BatchedAlgorithm):
-        agents = sorted(results[-1].get("env_runners", {}).get("agent_episode_returns_mean", {})) if results else []
+        agents = list(returns(results[-1]) or rewards_per_step(results[-1])) if results else []
         if "players" not in players or not agents:
             return {}
         learner = algorithm.__name__.lower()
@@ -130,21 +138,32 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
 
 
 def _table(experiment: Experiment, trial: Trial) -> Table:
-    """The last result of a trial, a row an agent."""
+    """Builds the table of a trial's last result, one row per agent.
+
+    Where no episode ended in the last iteration it shows rewards per step instead of returns.
+    """
     last = trial.results[-1]
-    rates, sampled = outcome_rates(last), last.get("env_runners", {})
-    returns = sampled.get("agent_episode_returns_mean", {})
+    rates, by_agent = outcome_rates(last), returns(last)
+    measure, digits = "return", 2
+    if not by_agent and rewards_per_step(last):
+        measure, by_agent, digits = "reward per step", rewards_per_step(last), 3
     table = Table()
     table.add_column("agent")
     table.add_column("player")
-    table.add_column("extrinsic return", justify="right")
+    table.add_column(measure, justify="right")
     for name in rates:
         table.add_column(name.replace("_", " "), justify="right")
-    for agent in sorted(returns) or ["all"]:
-        value = returns.get(agent, sampled.get("episode_return_mean", float("nan")))
-        row = [agent, trial.players.get(agent, experiment.run), f"{value:.2f}"]
-        table.add_row(*row, *(f"{by.get(agent, float('nan')):.3f}" for by in rates.values()))
+    total = collective_return(last)
+    if not by_agent and total is not None:
+        by_agent = {"all": total}
+    for agent in sorted(by_agent or {agent for by in rates.values() for agent in by}) or ["all"]:
+        row = [agent, trial.players.get(agent, experiment.run), _number(by_agent.get(agent), digits)]
+        table.add_row(*row, *(_number(by.get(agent), 3) for by in rates.values()))
     return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def by_setting(trials: list[Trial]) -> dict[tuple[tuple[str, str], ...], list[Trial]]:
@@ -158,57 +177,85 @@ def by_setting(trials: list[Trial]) -> dict[tuple[tuple[str, str], ...], list[Tr
 
 
 def summary(experiment: Experiment, trials: list[Trial]) -> Table:
-    """A sweep as a table: a row a setting, with means over its trials and their 95% confidence intervals.
+    """Builds the table of a sweep: one row per setting, with means over its trials and 95% confidence intervals.
 
-    An outcome is the mean over players; the return is that of all players together. Trials that failed count in
-    neither; a row says how many.
+    An outcome is the mean over agents; the collective return is the sum. Means are over the ``n`` trials of a setting
+    that met the stopping criterion; if none did, over those with the most iterations (:func:`comparable_trials`). The
+    row says at which iterations these ended, and how many trials failed or were stopped early.
     """
     settings = by_setting(trials)
     table = Table(title=f"{experiment.name}: {len(trials)} trials of {len(settings)} settings", title_justify="left")
-    for name in [*(name for name, _ in next(iter(settings), ())), "trials"]:
+    for name in [*(name for name, _ in next(iter(settings), ())), "trials", "n", "iterations"]:
         table.add_column(name)
-    rows = {
-        key: [_means(trial.results[-1]) for trial in group if trial.results and not trial.error]
-        for key, group in settings.items()
-    }
-    names = list(dict.fromkeys(name for row in rows.values() for means in row for name in means))
+    rows = {}
+    for key, group in settings.items():
+        selected = comparable_trials([[] if trial.error else trial.results for trial in group], experiment.stop)
+        rows[key] = [group[index].results[-1] for index in selected]
+    means = {key: [_means(result) for result in results] for key, results in rows.items()}
+    names = list(dict.fromkeys(name for row in means.values() for of_trial in row for name in of_trial))
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
-    for key, row in rows.items():
-        failed = sum(trial.error is not None for trial in settings[key])
-        count = f"{len(settings[key])}" + (f" ({failed} failed)" if failed else "")
-        figures = [_interval([means[name] for means in row if name in means]) for name in names]
-        table.add_row(*(value for _, value in key), count, *figures)
+    for key, results in rows.items():
+        row = means[key]
+        figures = [_interval([of_trial[name] for of_trial in row if name in of_trial], len(row)) for name in names]
+        counts = [_trial_count(experiment, settings[key]), str(len(row)), _iterations(results)]
+        table.add_row(*(value for _, value in key), *counts, *figures)
     return table
 
 
+def _trial_count(experiment: Experiment, trials: list[Trial]) -> str:
+    """Returns how many trials a setting has, and how many of them failed or were stopped early."""
+    criterion = StopAt(experiment.stop)
+    failed = sum(trial.error is not None for trial in trials)
+    stopped = sum(
+        bool(experiment.stop and trial.results) and not trial.error and not criterion.reached(trial.results[-1])
+        for trial in trials
+    )
+    notes = [f"{count} {what}" for count, what in ((failed, "failed"), (stopped, "stopped early")) if count]
+    return f"{len(trials)}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _iterations(results: list[dict[str, Any]]) -> str:
+    """Returns the iterations of some results as one number or a range, for a cell."""
+    numbers = sorted({int(result["training_iteration"]) for result in results})
+    return "-" if not numbers else str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
 def _means(result: dict[str, Any]) -> dict[str, float]:
-    """Outcomes of a result, each the mean over players, and the return of all."""
+    """Returns the outcomes of a result as means over agents, and the collective return.
+
+    If no episode ended in this iteration, the collective reward per step takes the place of the collective return.
+    """
     means = {name: statistics.fmean(by.values()) for name, by in outcome_rates(result).items()}
-    total = result.get("env_runners", {}).get("episode_return_mean")
-    return {**means, "return": float(total)} if total is not None else means
+    total, prefix = collective_return(result), "" if len(rewards_per_step(result)) == 1 else "collective "
+    if total is not None:
+        return {**means, f"{prefix}return": total}
+    per_step = rewards_per_step(result)
+    return {**means, f"{prefix}reward per step": math.fsum(per_step.values())} if per_step else means
 
 
-def _interval(values: list[float]) -> str:
-    """Mean and half-width of its confidence interval, for a cell."""
+def _interval(values: list[float], count: int) -> str:
+    """Formats the mean and the half-width of its confidence interval for a cell of a row with ``count`` trials."""
     if not values:
         return "-"
     mean, half = mean_and_half_width(values)
-    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {half:.3f}"
+    text = f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {half:.3f}"
+    return text if len(values) == count else f"{text} (n {len(values)})"
 
 
 def _figures(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     """What is drawn of a result: name of the panel -> player -> value."""
-    metrics = result.get("env_runners", {})
-    returns = metrics.get("agent_episode_returns_mean") or {"episode return": metrics.get("episode_return_mean")}
-    known = {agent: returns[agent] for agent in sorted(returns) if returns[agent] is not None}
-    return {**outcome_rates(result), "extrinsic return": known}
+    total = collective_return(result)
+    by_agent = returns(result) or ({"all": total} if total is not None else {})
+    drawn = {**outcome_rates(result), "return": by_agent, "reward per step": rewards_per_step(result)}
+    return {name: by for name, by in drawn.items() if by}
 
 
 def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
-    """Draws outcome rates and extrinsic returns over the iterations, one line a trial and player.
+    """Draws outcome rates and returns over the iterations, one line per trial and agent.
 
-    Colours tell players apart, or in a sweep its settings, and dashes then the players.
+    Rewards per step are drawn if there is an iteration in which no episode ended. Colours tell players apart, or in a
+    sweep its settings, and dashes then the players.
 
     Args:
         title: Above it.
@@ -221,8 +268,11 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
 
     settings = by_setting(trials)
     sweep = len(settings) > 1
-    names = list(dict.fromkeys(name for trial in trials for name in _figures(trial.results[-1])))
-    agents = list(dict.fromkeys(s for t in trials for by in _figures(t.results[-1]).values() for s in by))
+    of_results = [_figures(result) for trial in trials for result in trial.results]
+    names = list(dict.fromkeys(name for figures in of_results for name in figures)) or ["return"]
+    if all("return" in figures for figures in of_results):
+        names = [name for name in names if name != "reward per step"]
+    agents = list(dict.fromkeys(agent for figures in of_results for name in names for agent in figures.get(name, {})))
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -232,9 +282,10 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
             figures = [_figures(result) for result in trial.results]
             for panel, name in zip(panels, names, strict=True):
                 for index, agent in enumerate(agents):
-                    values = [each.get(name, {}).get(agent, float("nan")) for each in figures]
+                    values = [of_result.get(name, {}).get(agent) for of_result in figures]
+                    points = [(x, y) for x, y in zip(iterations, values, strict=True) if y is not None]
                     style = {"color": _colour(number if sweep else index), "linestyle": STYLES[index % len(STYLES)]}
-                    panel.plot(iterations, values, linewidth=1.6, **style)
+                    panel.plot([x for x, _ in points], [y for _, y in points], linewidth=1.6, **style)
     for panel, name in zip(panels, names, strict=True):
         panel.set_title(name.replace("_", " "), fontsize=10)
         panel.set_xlabel("iteration")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from rllib_reciprocator.experiments.figures import outcome_rates
+from rllib_reciprocator.experiments.figures import collective_return, outcome_rates, returns, rewards_per_step
 
 LINES_WITHOUT_TERMINAL = 20
 LONGEST_TAG = 60
@@ -21,9 +21,11 @@ def brief(result: dict[str, Any]) -> str:
     parts = [
         f"{name} " + " ".join(f"{value:.3f}" for value in by.values()) for name, by in outcome_rates(result).items()
     ]
-    mean = result.get("env_runners", {}).get("episode_return_mean")
+    mean = collective_return(result)
     if mean is not None:
-        parts.append(f"return {mean:.1f}")
+        parts.append(f"{'return' if len(returns(result)) == 1 else 'collective return'} {mean:.1f}")
+    elif per_step := rewards_per_step(result):
+        parts.append("reward per step " + " ".join(f"{value:.3f}" for value in per_step.values()))
     return "  ".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.tune.stopper import Stopper
@@ -45,3 +45,25 @@ class StopAt(Stopper):
     def stop_all(self) -> bool:
         """Whether all trials end."""
         return self.problem is not None
+
+
+def comparable_trials(results: Sequence[Sequence[Mapping[str, Any]]], stop: Mapping[str, float]) -> list[int]:
+    """Selects the trials of one setting whose last results may be averaged.
+
+    These are the trials that met the stopping criterion. A trial that a scheduler stopped earlier, or that failed, is
+    left out. If no trial met the criterion, the trials with the most iterations are selected.
+
+    Args:
+        results: The results of each trial, one per iteration; a trial without results is never selected.
+        stop: Metric -> value to reach.
+
+    Returns:
+        Indices of the selected trials.
+    """
+    criterion = StopAt(stop)
+    last = {index: of_trial[-1] for index, of_trial in enumerate(results) if of_trial}
+    finished = [index for index, result in last.items() if criterion.reached(result)]
+    if finished or not last:
+        return finished
+    longest = max(result["training_iteration"] for result in last.values())
+    return [index for index, result in last.items() if result["training_iteration"] == longest]

@@ -11,10 +11,12 @@ from ray.tune.result import TIMESTEPS_TOTAL, TRAINING_ITERATION
 
 from rllib_reciprocator.experiments.figures import (
     BY_PAIR,
+    COLLECTIVE_RETURN,
     LOSSES,
     NOT_OUTCOMES,
     OF_INCENTIVES,
     RECIPROCAL_REWARD,
+    RETURN,
     SOCIAL,
     distributions,
     figures,
@@ -70,7 +72,7 @@ def _layout(names: list[str]) -> dict[str, dict[str, list[Any]]]:
     there = list(dict.fromkeys(names))
     parts = {
         "cooperation": [name for name in there if name not in NOT_OUTCOMES or name in SOCIAL],
-        "returns": [name for name in there if name.startswith("return")],
+        "returns": [name for name in there if name in (RETURN, COLLECTIVE_RETURN)],
         "influence": [n for n in there if n in (*BY_PAIR, RECIPROCAL_REWARD)],
         "incentives": [name for name in there if name in OF_INCENTIVES],
         "learning": [name for name in there if name in LOSSES],

@@ -26,14 +26,15 @@ from rllib_reciprocator.evaluation.memory_one import LAST_ACTIONS
 from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.figures import (
     BY_PAIR,
+    COLLECTIVE_RETURN,
     LOSSES,
     NOT_OUTCOMES,
     OF_INCENTIVES,
     PALETTE,
     RECIPROCAL_REWARD,
     RETURN,
-    RETURN_OF_ALL,
     SOCIAL,
+    collective_return,
 )
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.results import differing
@@ -101,10 +102,21 @@ def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
     names = dict.fromkeys(name for group in groups for name in group.figures["figure"])
     outcomes = [name for name in names if name not in NOT_OUTCOMES]
     whose = "each player" if len(groups) == 1 else "the mean player of each group"
-    band = "Bands are 95% confidence intervals of means over trials (Student)."
+    band = (
+        "Bands are 95% confidence intervals of means over trials (Student), where there are at least two. A cross marks"
+        " where a trial ended before the others: from there on the mean is over those that went on (n in the labels)."
+    )
+    returns = [RETURN, COLLECTIVE_RETURN]
+    if any(_lacks_returns(group) for group in groups):
+        returns.append(REWARD_PER_STEP)
     parts = [
         ("Cooperation", [*outcomes, *SOCIAL], f"Outcomes of {whose}. {band}"),
-        ("Returns", [RETURN, RETURN_OF_ALL], "Extrinsic: without reciprocal rewards."),
+        (
+            "Returns",
+            returns,
+            "A return is one agent's undiscounted extrinsic reward per episode, without reciprocal rewards; the"
+            " collective return is the sum over agents.",
+        ),
         (
             "Who influences whom",
             [*BY_PAIR, RECIPROCAL_REWARD],
@@ -125,6 +137,11 @@ def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
         if drawing is not None:
             sections.append(Section(title, note, _drawn(drawing)))
     return sections
+
+
+def _lacks_returns(group: Group) -> bool:
+    """Returns True if there are iterations in which no episode ended, as with fragments of long episodes."""
+    return any(collective_return(result) is None for trial in group.trials for result in trial.results)
 
 
 def _drawn(drawing: go.Figure) -> Markup:
@@ -192,7 +209,7 @@ def _inner_episodes(groups: Sequence[Group]) -> list[Section]:
     drawing = go.Figure()
     for group in groups:
         found: dict[str, dict[int, list[float]]] = {}
-        for trial in group.trials:
+        for trial in group.comparable:
             for agent, of_agent in trial.results[-1].get("env_runners", {}).get(INNER_EPISODES, {}).items():
                 for number, value in of_agent[REWARD_PER_STEP].items():
                     found.setdefault(agent, {}).setdefault(int(number), []).append(value)
@@ -252,23 +269,30 @@ def _settings_frame(groups: Sequence[Group], names: Sequence[str]) -> pd.DataFra
 
 
 def _summary(groups: Sequence[Group]) -> Markup:
-    """The last iteration of every group: means over trials of means over players."""
+    """Builds the table of last iterations: per group, means over trials of means over agents.
+
+    Trials that were stopped before the others do not count in the means (:attr:`Group.comparable`), whose number is n.
+    """
     rows: dict[str, dict[str, str]] = {}
     for group in groups:
+        trials = group.comparable
         last = pd.concat(
             [
                 figures[figures["iteration"] == figures["iteration"].max()].assign(trial=number)
-                for number, figures in enumerate(trial.figures for trial in group.trials)
+                for number, figures in enumerate(trial.figures for trial in trials)
             ]
         )
-        iterations = [trial.results[-1]["training_iteration"] for trial in group.trials]
+        last = last[np.isfinite(last["value"].astype(float))]
+        iterations = [trial.results[-1]["training_iteration"] for trial in trials]
         row: dict[str, Any] = {
             "trials": len(group.trials),
+            "n": len(trials),
             "iterations": f"{min(iterations)}" + (f" to {max(iterations)}" if len(set(iterations)) > 1 else ""),
             "seconds": f"{sum(trial.results[-1].get('time_total_s', 0.0) for trial in group.trials):.0f}",
         }
         names = [name for name in dict.fromkeys(last["figure"]) if name not in NOT_OUTCOMES]
-        for name in [*names, RETURN_OF_ALL]:
+        per_step = [] if (last["figure"] == COLLECTIVE_RETURN).any() else [REWARD_PER_STEP]
+        for name in [*names, COLLECTIVE_RETURN, *per_step]:
             values = last[last["figure"] == name].groupby("trial")["value"].mean().to_numpy()
             if len(values):
                 mean, half = mean_and_half_width(values)

@@ -16,6 +16,8 @@ from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.json_text import settings_from_json
 from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
+from rllib_reciprocator.experiments.resuming import DESCRIPTION
+from rllib_reciprocator.experiments.stopping import comparable_trials
 from rllib_reciprocator.ray_internals import flatten_dict
 
 RESULTS, SETTINGS = "result.json", "params.json"
@@ -30,12 +32,14 @@ class TrialFolder:
         settings: What it was run with, by path.
         results: What it reported, a result an iteration.
         problems: What could not be read of it.
+        stop: Its stopping criterion, metric -> value to reach; empty if the run does not have it written down.
     """
 
     folder: Path
     settings: dict[str, Any] = field(repr=False)
     results: list[dict[str, Any]] = field(repr=False)
     problems: list[str] = field(default_factory=list)
+    stop: dict[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def algorithm(self) -> str:
@@ -92,6 +96,12 @@ class Group:
         """What there is to draw of all trials, with their number as ``trial``."""
         parts = [trial.figures.assign(trial=number) for number, trial in enumerate(self.trials)]
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def comparable(self) -> list[TrialFolder]:
+        """The trials whose last results may be averaged; see :func:`comparable_trials`."""
+        selected = comparable_trials([trial.results for trial in self.trials], self.trials[0].stop)
+        return [self.trials[index] for index in selected]
 
 
 def read_groups(folders: Sequence[str | Path]) -> list[Group]:
@@ -152,7 +162,16 @@ def _trial(file: Path) -> TrialFolder:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{settings}: is not whole ({error})") from None
     problems = [f"{file}: line {number} is not whole and was left out" for number in broken]
-    return TrialFolder(file.parent, flatten_dict(loaded), results, problems)
+    return TrialFolder(file.parent, flatten_dict(loaded), results, problems, _stop(file.parent.parent / DESCRIPTION))
+
+
+def _stop(file: Path) -> dict[str, float]:
+    """Returns the stopping criterion of a run from its description; empty if there is none that can be read."""
+    try:
+        stop = json.loads(file.read_text(encoding="utf-8"))["stop"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return stop if isinstance(stop, dict) else {}
 
 
 def _results(file: Path) -> tuple[list[dict[str, Any]], list[int]]:

@@ -1,10 +1,15 @@
 import io
+from dataclasses import replace
+from pathlib import PurePosixPath
 
+import pytest
+from pyarrow import fs
 from rich.console import Console
 from rich.table import Table
 
 from rllib_reciprocator.experiments import outcome
 from rllib_reciprocator.experiments.printing import print_table
+from rllib_reciprocator.experiments.progress import brief
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.reports.runs import Group, TrialFolder
 
@@ -81,4 +86,93 @@ def test_failures_by_hand():
     ]
     table = outcome.summary(Experiment(name="x", run="Reciprocator"), trials)
     columns = {column.header: list(column.cells) for column in table.columns}
-    assert columns == {"lr": ["0.1", "9"], "trials": ["2 (1 failed)", "2 (2 failed)"], "rate": ["0.400", "-"]}
+    assert columns == {
+        "lr": ["0.1", "9"],
+        "trials": ["2 (1 failed)", "2 (2 failed)"],
+        "n": ["1", "0"],
+        "iterations": ["1", "-"],
+        "rate": ["0.400", "-"],
+    }
+
+
+def result_at(iteration, rate, **sampled):
+    outcomes = {"a": {"rate": rate}, "b": {"rate": rate + 0.2}}
+    return {
+        "training_iteration": iteration,
+        "time_total_s": float(iteration),
+        "env_runners": {"outcomes": outcomes, "reward_per_step": {"a": 0.25, "b": 0.5}, **sampled},
+    }
+
+
+NO_EPISODE_ENDED = {
+    "agent_episode_returns_mean": {"a": float("nan"), "b": float("nan")},
+    "episode_return_mean": float("nan"),
+}
+
+
+def sweep_trial(lr, seed, rate, iterations, **sampled):
+    results = [result_at(k, rate, **sampled) for k in range(1, iterations + 1)]
+    return outcome.Trial(f"x/{lr}_{seed}", None, {"lr": lr, "seed": seed}, {}, results, None, None)
+
+
+def columns_of(table):
+    return {column.header: list(column.cells) for column in table.columns}
+
+
+def test_means_of_a_sweep_leave_out_trials_that_a_scheduler_stopped():
+    trials = [
+        sweep_trial(0.1, 1, 0.6, 30),
+        sweep_trial(0.1, 2, 0.8, 30),
+        sweep_trial(0.1, 3, 0.0, 2),
+        sweep_trial(9.0, 1, 0.1, 2),
+        sweep_trial(9.0, 2, 0.3, 4),
+    ]
+    table = outcome.summary(Experiment(name="x", run="PPO", stop={"training_iteration": 30}), trials)
+    columns = columns_of(table)
+    assert columns["trials"] == ["3 (1 stopped early)", "2 (2 stopped early)"]
+    assert columns["n"] == ["2", "1"]
+    assert columns["iterations"] == ["30", "4"]
+    # Mean over agents 0.7 and 0.9: 0.8, and 12.706 times 0.1 (Student, 1 degree of freedom).
+    assert columns["rate"] == ["0.800 ± 1.271", "0.400"]
+
+
+def test_trials_that_met_a_metric_at_different_iterations_are_averaged():
+    trials = [sweep_trial(0.1, 1, 0.95, 3), sweep_trial(0.1, 2, 0.95, 8), sweep_trial(0.1, 3, 0.5, 2)]
+    stop = {"training_iteration": 30, "env_runners/outcomes/a/rate": 0.9}
+    columns = columns_of(
+        outcome.summary(Experiment(name="x", run="PPO", stop=stop), [*trials, sweep_trial(0.2, 1, 0.1, 30)])
+    )
+    assert columns["trials"] == ["3 (1 stopped early)", "1"]
+    assert (columns["n"], columns["iterations"]) == (["2", "1"], ["3 to 8", "30"])
+    assert columns["rate"] == ["1.050 ± 0.000", "0.200"]
+
+
+def test_the_sum_over_agents_is_the_collective_return():
+    ended = {"agent_episode_returns_mean": {"a": -30.0, "b": -40.0}, "episode_return_mean": -70.0}
+    line = brief(result_at(1, 0.5, **ended))
+    assert line == "rate 0.500 0.700  collective return -70.0"
+    alone = {"env_runners": {"agent_episode_returns_mean": {"default_agent": 20.0}, "episode_return_mean": 20.0}}
+    assert brief(alone) == "return 20.0"
+    trials = [sweep_trial(0.1, 1, 0.6, 3, **ended), sweep_trial(0.2, 1, 0.6, 3, **ended)]
+    columns = columns_of(outcome.summary(Experiment(name="x", run="PPO", stop={"training_iteration": 3}), trials))
+    assert columns["collective return"] == ["-70.000", "-70.000"]
+    assert "return" not in columns
+
+
+@pytest.mark.parametrize("sampled", [NO_EPISODE_ENDED, {}])
+def test_rewards_per_step_where_no_episode_ended(tmp_path, sampled):
+    """Covers fragments shorter than episodes, for which RLlib reports NaN as returns, or nothing."""
+    trial = sweep_trial(0.1, 1, 0.5, 2, **sampled)
+    assert brief(trial.results[-1]) == "rate 0.500 0.700  reward per step 0.250 0.500"
+    console = Console(file=io.StringIO(), width=200)
+    shown = replace(trial, folder=PurePosixPath(tmp_path / "trial"), storage=fs.LocalFileSystem())
+    experiment = Experiment(name="x", run="PPO", env="harvest_v0", stop={"training_iteration": 2})
+    outcome.show(experiment, [shown], console)
+    text = console.file.getvalue()
+    rows = [line.replace("│", " ").split() for line in text.splitlines() if "│" in line]
+    assert rows == [["a", "PPO", "0.250", "0.500"], ["b", "PPO", "0.500", "0.700"]]
+    assert "reward per step" in text
+    assert "nan" not in text
+    assert (tmp_path / "learning_curves.png").stat().st_size > 1000
+    columns = columns_of(outcome.summary(experiment, [trial, sweep_trial(0.1, 2, 0.5, 2, **sampled)]))
+    assert columns["collective reward per step"] == ["0.750 ± 0.000"]

@@ -52,7 +52,8 @@ def test_what_is_wrong_is_named(monkeypatch, keys, complaint):
 
 
 def trial(weight, seed, rate, error=None):
-    result = {"env_runners": {"outcomes": {"a": {"rate": rate}, "b": {"rate": rate + 0.2}}, "episode_return_mean": 7.0}}
+    sampled = {"outcomes": {"a": {"rate": rate}, "b": {"rate": rate + 0.2}}, "episode_return_mean": 7.0}
+    result = {"training_iteration": 1, "env_runners": sampled}
     settings = {"reciprocity/weight": weight, "seed": seed, "lr": 0.1}
     return outcome.Trial(None, None, settings, {}, [result], None, error)
 
@@ -65,5 +66,6 @@ def test_the_summary_by_hand():
     assert columns["trials"] == ["2", "2 (1 failed)"]
     # Means of both players are 0.4 and 0.6: 0.5 on the whole, and 12.71 times 0.1 on either side (Student, 1 degree).
     assert columns["rate"][0] == "0.500 ± 1.271"
-    assert columns["return"][0] == "7.000 ± 0.000"
+    assert columns["collective return"][0] == "7.000 ± 0.000"
+    assert columns["n"] == ["2", "1"]
     assert "lr" not in columns

@@ -37,7 +37,7 @@ def test_what_is_written(tmp_path):
     logger.log_trial_end(trial)
     events = EventAccumulator(str(tmp_path)).Reload()
     scalars = set(events.Tags()["scalars"])
-    assert {"cooperation_rate/player_0", "return/player_0", "return_of_all/all"} <= scalars
+    assert {"cooperation_rate/player_0", "return/player_0", "collective_return/all"} <= scalars
     assert {"influence/player_0_on_player_1", "rllib/timers/sampling"} <= scalars
     assert not any("timestamp" in tag for tag in scalars)
     assert [(each.step, each.value) for each in events.Scalars("cooperation_rate/player_0")] == [(1, 0.25), (2, 0.25)]

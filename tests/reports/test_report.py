@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.reports.curves import mean_curve
+from rllib_reciprocator.reports.curves import draw_curves, early_ends, mean_curve
 from rllib_reciprocator.reports.report import write_report
 from rllib_reciprocator.reports.runs import read_groups
 
@@ -69,6 +70,69 @@ def test_bands_by_hand(tmp_path):
     last = curve.iloc[-1]
     assert last["mean"] == pytest.approx(0.65)
     assert last["high"] - last["mean"] == pytest.approx(12.7062 * 0.05, abs=1e-3)
+
+
+def stopped_early(tmp_path, stop=None):
+    """Three trials of one setting; a scheduler stopped two of them at iterations 2 and 4 of 5."""
+    run = tmp_path / "run"
+    trial(run, 1, 1.0)
+    for seed, iterations in ((2, 4), (3, 2)):
+        file = trial(run, seed, 0.1) / "result.json"
+        file.write_text("\n".join(file.read_text().splitlines()[:iterations]) + "\n")
+    if stop:
+        (run / "experiment.json").write_text(json.dumps({"name": "run", "run": "PPO", "stop": stop}))
+    return run
+
+
+def test_curves_say_how_many_trials_they_average_and_where_trials_end(tmp_path):
+    (group,) = read_groups([stopped_early(tmp_path)])
+    figures = group.figures
+    rates = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
+    curve = mean_curve(rates, "iteration")
+    assert list(curve["n"]) == [3, 3, 2, 2, 1]
+    assert list(curve["high"].notna()) == [True, True, True, True, False]
+    assert list(curve["low"].notna()) == [True, True, True, True, False]
+    assert early_ends(figures) == [2, 4]
+    drawing = draw_curves([group], ["cooperation_rate"])
+    bands = [trace for trace in drawing.data if trace.fill == "toself"]
+    assert [max(trace.x) for trace in bands] == [4, 4]
+    crosses = [trace for trace in drawing.data if trace.marker.symbol == "x"]
+    assert [list(trace.x) for trace in crosses] == [[2, 4], [2, 4]]
+    means = [trace for trace in drawing.data if trace.mode == "lines" and not trace.fill]
+    assert [list(trace.customdata) for trace in means] == [[3, 3, 2, 2, 1]] * 2
+
+
+@pytest.mark.parametrize("stop", [None, {"training_iteration": 5}])
+def test_the_summary_leaves_out_trials_that_were_stopped(tmp_path, stop):
+    write_report([stopped_early(tmp_path, stop)], tmp_path / "r.html")
+    text = Text((tmp_path / "r.html").read_text()).text
+    at = text.index("collective return") + 1
+    # Trials, n, iterations, seconds, and the means of the trial that went to the end: 1 and 0.5, and -45.
+    assert text[at : at + 7] == ["run", "3", "1", "5", "6", "0.750", "-45.000"]
+
+
+def test_the_summary_averages_trials_that_met_a_metric_early(tmp_path):
+    stop = {"env_runners/outcomes/player_0/cooperation_rate": 0.0}
+    write_report([stopped_early(tmp_path, stop)], tmp_path / "r.html")
+    text = Text((tmp_path / "r.html").read_text()).text
+    at = text.index("collective return") + 1
+    assert text[at : at + 4] == ["run", "3", "3", "2 to 5"]
+
+
+def test_a_run_whose_last_iteration_ended_no_episode(tmp_path):
+    folder = trial(tmp_path / "run", 1, 0.5)
+    last = result(6, 0.5)
+    nothing = {"agent_episode_returns_mean": {"player_0": math.nan}, "episode_return_mean": math.nan}
+    last["env_runners"] |= {**nothing, "reward_per_step": {"player_0": 0.25, "player_1": 0.75}}
+    with (folder / "result.json").open("a") as file:
+        file.write(json.dumps(last) + "\n")
+    write_report([folder], tmp_path / "r.html")
+    text = Text((tmp_path / "r.html").read_text()).text
+    assert text[text.index("reward per step") + 1 :][6] == "0.500"
+    assert "nan" not in text
+    drawing = draw_curves(read_groups([folder]), ["return", "collective_return", "reward_per_step"])
+    assert [title.text for title in drawing.layout.annotations] == ["return", "collective return", "reward per step"]
+    assert not any(math.isnan(value) for trace in drawing.data for value in trace.y)
 
 
 def test_half_written_results(tmp_path):
@@ -178,7 +242,7 @@ def test_the_page_in_a_browser(page, tmp_path):
         check=True,
     )
     shown = Text(done.stdout).text
-    assert {"cooperation rate", "return", "return of all", "influence", "policy loss", "entropy"} <= set(shown)
+    assert {"cooperation rate", "return", "collective return", "influence", "policy loss", "entropy"} <= set(shown)
     assert {"start", "CC", "CD", "DC", "DD", "P(cooperate)"} <= set(shown)
     assert "other" in shown
     assert done.stdout.count('class="main-svg"') >= 5
