@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +32,7 @@ from rllib_reciprocator.batched.metrics import SampleLogger
 from rllib_reciprocator.batched.sample import ENVIRONMENT, FINAL, LAST, Sample, StepColumns, before_end
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
 from rllib_reciprocator.models import REMEMBERS, Deterministic
+from rllib_reciprocator.models.exploration import without_exploration
 from rllib_reciprocator.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
@@ -200,6 +202,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def make_module(self) -> None:
         """Builds every player's module, those that trackers use, and the trackers."""
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
+        if self.config.in_evaluation:
+            spec = copy(spec)
+            spec.rl_module_specs = {
+                module_id: without_exploration(module_spec) for module_id, module_spec in spec.rl_module_specs.items()
+            }
         self.module = spec.build()
         self.module.foreach_module(lambda _, module: module.to(self.device))
         # A learner in the same process, parameters of this runner and the learner's that they are copied from, and

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -26,6 +27,7 @@ from rllib_reciprocator.evaluation.checkpoints import load, load_weights
 from rllib_reciprocator.evaluation.film import Film
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.evaluation.trace import step_rows
+from rllib_reciprocator.evaluation.whole_episodes import WholeEpisodes
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
 from rllib_reciprocator.intrinsic import balance, reciprocal_reward
@@ -45,6 +47,9 @@ class EpisodeEvaluator:
             environments.register(config.env)
         self.config = config.copy(copy_frozen=False)
         self.config.env_runners(num_env_runners=0, create_env_on_local_worker=True).debugging(seed=seed)
+        if isinstance(self.config, DQNConfig):
+            # Without exploration, as other policies are evaluated.
+            self.config.training(epsilon=0.0)
         self.checkpoint, self.seed, self.explore = checkpoint, seed, explore
         self.sources: dict[str, Path] = {}
         known: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
@@ -89,10 +94,24 @@ class EpisodeEvaluator:
     def _name(self, agent: str) -> str:
         return self.names.get(agent, self.config.algo_class.__name__)
 
-    def _runner(self, envs: int, **env_config: Any) -> Any:
-        config = self.config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=envs)
+    def _episodes(self, count: int) -> tuple[Any, list[Any]]:
+        """Samples episodes, in the order in which they start.
+
+        Returns:
+            The env runner and the episodes.
+        """
+        config = self.config.copy(copy_frozen=False)
+        whole = WholeEpisodes(config, count)
+        runner = self._runner(min(count, MOST_ENVS), config)
+        return runner, whole.sample(runner, self.explore)
+
+    def _runner(self, envs: int, config: AlgorithmConfig | None = None, **env_config: Any) -> Any:
+        config = (config or self.config.copy(copy_frozen=False)).env_runners(num_envs_per_env_runner=envs)
         config.environment(env_config={**config.env_config, **env_config})
         kind = config.env_runner_cls or (MultiAgentEnvRunner if config.is_multi_agent else SingleAgentEnvRunner)
+        if not issubclass(kind, MultiAgentEnvRunner | SingleAgentEnvRunner):
+            known = "MultiAgentEnvRunner or SingleAgentEnvRunner"
+            raise UserError(f"env_runner_cls: {kind.__name__} cannot be evaluated; use a subclass of {known}")
         try:
             runner = kind(config=config, worker_index=0)
         except (ValueError, TypeError, KeyError) as error:
@@ -114,8 +133,7 @@ class EpisodeEvaluator:
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
         """Plays episodes; see :meth:`Evaluator.evaluate`."""
-        runner = self._runner(min(episodes, MOST_ENVS))
-        played = runner.sample(num_episodes=episodes, explore=self.explore)[:episodes]
+        runner, played = self._episodes(episodes)
         figures: dict[str, dict[str, list[float]]] = {}
         for episode in played:
             for agent, own in _by_agent(episode).items():
@@ -152,8 +170,7 @@ class EpisodeEvaluator:
         """Plays episodes; see :meth:`Evaluator.trace`. Influence is told if agents were trained to reciprocate."""
         if not self.config.is_multi_agent:
             raise UserError(f"--trace: {self.config.env} has one agent")
-        runner = self._runner(min(episodes, MOST_ENVS))
-        played = runner.sample(num_episodes=episodes, explore=self.explore)[:episodes]
+        runner, played = self._episodes(episodes)
         return pd.concat([self._rows(runner, each, number) for number, each in enumerate(played)], ignore_index=True)
 
     def _rows(self, runner: Any, episode: Any, number: int) -> pd.DataFrame:

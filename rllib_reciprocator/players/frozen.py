@@ -18,6 +18,7 @@ from rllib_reciprocator.checkpoints import (
     read_constructor,
 )
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
+from rllib_reciprocator.models.exploration import without_exploration
 from rllib_reciprocator.players.players import Player
 from rllib_reciprocator.typed_settings import IntrinsicSettings
 
@@ -110,13 +111,15 @@ def _checkpointed_spec(folder: Path) -> RLModuleSpec:
     module_class, _, arguments = read_constructor(folder)
     check_pickles(folder)
     check_weights(folder)
-    return RLModuleSpec(
+    spec = RLModuleSpec(
         module_class,
         observation_space=arguments.get("observation_space"),
         action_space=arguments.get("action_space"),
         model_config=arguments["model_config"],
         load_state_path=str(folder),
     )
+    # The module is not trained any more: it plays its policy itself.
+    return without_exploration(spec)
 
 
 def _settings_of(spec: RLModuleSpec) -> dict[str, Any]:
