@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -119,9 +120,9 @@ def check_actions_out_of_range(make: MakeGame) -> None:
     for wrong in (-1, int(game.action_space.n)):
         actions = torch.zeros(4, game.num_agents, dtype=torch.int64, device=game.device)
         actions[2, -1] = wrong
-        _check_refused(lambda actions=actions: game.step(actions), f"a game plays action {wrong}")
+        _check_refused(partial(game.step, actions), f"a game plays action {wrong}")
         joint = {agent: wrong if agent == env.agents[-1] else 0 for agent in env.agents}
-        _check_refused(lambda joint=joint: env.step(joint), f"the ParallelEnv plays action {wrong}")
+        _check_refused(partial(env.step, joint), f"the ParallelEnv plays action {wrong}")
     after = game.get_state()
     assert all(torch.equal(before[name], after[name]) for name in ("_steps", *game.state_names)), "the state changed"
 
