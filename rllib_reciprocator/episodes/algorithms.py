@@ -14,6 +14,7 @@ from ray.rllib.utils.annotations import override
 
 import social_dilemmas
 from rllib_reciprocator import environments
+from rllib_reciprocator.checkpoints import VersionedCheckpoints
 from rllib_reciprocator.divergence import StopsWhenDiverged
 from rllib_reciprocator.episodes.additions import add_callbacks
 from rllib_reciprocator.episodes.known_environment import known_environment
@@ -56,7 +57,7 @@ class ConfigWithPlayers(AlgorithmConfig):
         return self
 
 
-class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays):
+class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, VersionedCheckpoints):
     """Mixed into an algorithm of RLlib's.
 
     Attributes:
