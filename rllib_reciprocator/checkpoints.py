@@ -1,8 +1,8 @@
 """RLlib's checkpoints on disk: found, looked through before anything of them is used, and read.
 
 They are made of pickles, and to unpickle is to run what a file asks for. So nothing is unpickled that asks for more
-than the classes of RLlib, of this package and of the libraries below;
-who knows where a checkpoint is from can trust it.
+than the exact names on the lists of :mod:`rllib_reciprocator.restricted_pickle`; who knows where a checkpoint is from
+can trust it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,34 @@ import json
 import logging
 import os
 import pickle
+import re
+import sys
+from collections import deque
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from packaging.version import Version
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from rllib_reciprocator.restricted_pickle import (
+    NOT_LISTED,
+    OPTION,
+    ConstructorUnpickler,
+    StandIn,
+    WeightsUnpickler,
+    check_attribute,
+)
 from social_dilemmas.registry import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -31,153 +49,12 @@ METADATA = "rllib_checkpoint.json"
 # Set to 1, checkpoints are unpickled whatever they ask for; in the environment, so that Ray's workers have it too.
 TRUST = "RLLIB_RECIPROCATOR_TRUST_CHECKPOINTS"
 
-# All classes in these packages.
-_PACKAGES = ("ray.rllib", "rllib_reciprocator", "social_dilemmas", "gymnasium.spaces")
-_NAMES = {
-    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
-    "collections": "Counter OrderedDict defaultdict deque",
-    "datetime": "date datetime timedelta timezone",
-    "functools": "partial",
-    "numpy": "bool_ dtype float32 float64 int32 int64 ndarray uint8",
-    "numpy._core.multiarray": "_reconstruct scalar",
-    "numpy.core.multiarray": "_reconstruct scalar",
-    "numpy._core.numeric": "_frombuffer",
-    "numpy.core.numeric": "_frombuffer",
-    "numpy.random._generator": "Generator",
-    "numpy.random._pcg64": "PCG64",
-    "numpy.random._pickle": "__bit_generator_ctor __generator_ctor",
-    "numpy.random.bit_generator": "SeedSequence __pyx_unpickle_SeedSequence",
-    "pathlib": "Path PosixPath PurePath PurePosixPath",
-    "pathlib._local": "Path PosixPath PurePath PurePosixPath",
-    "ray.rllib.algorithms.algorithm_config": "AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN",
-    "rllib_reciprocator.episodes.reciprocate": "_learner_pieces _runner_pieces",
-    "rllib_reciprocator.batched.config": "_module_of",
-    "rllib_reciprocator.episodes.observations": "preparing preparing_one",
-    "rllib_reciprocator.episodes.modules": "_module_of",
-    "torch": "BoolStorage DoubleStorage FloatStorage IntStorage LongStorage Size UInt8Storage device",
-    "torch._utils": "_rebuild_parameter _rebuild_tensor_v2",
-}
-# What version 0.1.0 called otherwise: modules, and single names in them.
-_MOVED_MODULES = {
-    f"rllib_reciprocator.{old}": f"rllib_reciprocator.{new}"
-    for old, new in {
-        "algorithms.reciprocate": "episodes.algorithms",
-        "algorithms.reciprocator.settings": "intrinsic.reciprocity",
-        "callbacks.episode_influence": "episodes.influence_callback",
-        "callbacks.episode_outcomes": "episodes.outcomes_callback",
-        "connectors.episode_influence": "episodes.influence",
-        "connectors.joint_steps": "episodes.joint_steps",
-        "estimators.counterfactual": "influence.counterfactual",
-        "estimators.mixed_reward_model": "influence.mixed_reward_model",
-        "estimators.own_view": "influence.own_view",
-        "estimators.reward_model": "influence.reward_model",
-        "estimators.tabular": "influence.tabular",
-        "estimators.transition_model": "influence.transition_model",
-        "rewards.rules": "intrinsic.reciprocity",
-        "rollout.batched_env_runner": "batched.env_runner",
-    }.items()
-}
-_MOVED_NAMES = {
-    ("rllib_reciprocator.algorithms.reciprocator.config", "_own_module"): (
-        "rllib_reciprocator.batched.config",
-        "_module_of",
-    ),
-    ("rllib_reciprocator.callbacks.social_metrics", "SocialMetricsCallback"): (
-        "ray.rllib.callbacks.callbacks",
-        "RLlibCallback",
-    ),
-}
-ALLOWED = frozenset((module, name) for module, names in _NAMES.items() for name in names.split())
-
-
-class _Unpickler(pickle.Unpickler):
-    """Refuses whatever is not on the list."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The class or function of that name.
-
-        Raises:
-            pickle.UnpicklingError: If it is not on the list.
-        """
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _load_storage
-        module, name = _MOVED_NAMES.get((module, name), (_MOVED_MODULES.get(module, module), name))
-        if (module, name) in ALLOWED:
-            return super().find_class(module, name)
-        if _is_within(module):
-            try:
-                found = super().find_class(module, name)
-            except (ImportError, AttributeError):  # of another version
-                return self.refuse(module, name)
-            if isinstance(found, type) and _is_within(found.__module__):
-                return found
-        return self.refuse(module, name)
-
-    def refuse(self, module: str, name: str) -> Any:
-        """Called for what is not on the list."""
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, {_UNKNOWN}")
-
-
-_UNKNOWN = "which is not RLlib's nor this package's; --trust reads it if you know where it is from"
-
-
-class _LenientUnpickler(_Unpickler):
-    """Puts something that does nothing in the place of what is not on the list."""
-
-    def refuse(self, module: str, name: str) -> Any:
-        """A stand-in: a class, since pickles may ask for objects of it."""
-        return type(name, (_StandIn,), {"module": module, "name": name})
-
-
-class _StandIn:
-    """Takes the place of a class, a function, and of what a call of it returns. Whatever is done to it does nothing.
-
-    Attributes:
-        module: Of what it takes the place of.
-        name: The same.
-        arguments: With which it was called.
-    """
-
-    module = name = ""
-    arguments: tuple = ()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _StandIn:
-        made = super().__new__(cls)
-        made.arguments = args
-        return made
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> _StandIn:
-        return type(self)(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        """Ignores it."""
-
-    def extend(self, values: Any) -> None:
-        """Ignores them."""
-
-    def named_class(self) -> tuple[str, str] | None:
-        """Module and name of the class whose code this stands for, as cloudpickle writes it; None if it is no class."""
-        if self.name == "_make_skeleton_class" and len(self.arguments) > 3 and isinstance(self.arguments[3], dict):
-            return str(self.arguments[3].get("__module__")), str(self.arguments[1])
-        return None
-
-
-def _is_within(module: str) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in _PACKAGES)
-
-
-def _load_storage(content: bytes) -> Any:
-    """What PyTorch pickles tensors as, read by PyTorch's own list of what may be in it."""
-    return torch.load(io.BytesIO(content), weights_only=True)
+# Key of METADATA: the version of this package that wrote a checkpoint.
+VERSION = "rllib_reciprocator_version"
+_PACKAGES = ("rllib_reciprocator", "social_dilemmas")
+# How settings name a module that is imported when they are used: MODULE:NAME, of a player module/MODULE:CLASS.
+_IMPORT = re.compile(r"(?:module/)?([^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d][\w./-]*")
+_PETTINGZOO = "pettingzoo/"
 
 
 def is_trusted() -> bool:
@@ -185,26 +62,31 @@ def is_trusted() -> bool:
     return os.environ.get(TRUST) == "1"
 
 
-def unpickle(file: Path, reader: type[_Unpickler] = _Unpickler) -> Any:
-    """What is in a pickle that asks for nothing but what is on the list; anything, where checkpoints are trusted.
+def unpickle(file: Path) -> Any:
+    """Returns what is in a pickle of weights, optimizers or counters; of anything, if checkpoints are trusted.
 
     Args:
         file: The file.
-        reader: What reads it.
 
     Raises:
         ValueError: If the file cannot be read or asks for more.
     """
+    return _unpickle(file, WeightsUnpickler)[0]
+
+
+def _unpickle(file: Path, reader_class: type[WeightsUnpickler]) -> tuple[Any, WeightsUnpickler]:
+    """Returns what is in a pickle, and what read it."""
     try:
         content = file.read_bytes()
-        return pickle.loads(content) if is_trusted() else reader(io.BytesIO(content)).load()
+        reader = reader_class(io.BytesIO(content))
+        return (pickle.loads(content) if is_trusted() else reader.load()), reader
     except Exception as error:  # a broken pickle raises whatever it leads to
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{file}: cannot be read ({reason[0]})") from None
 
 
 def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
-    """The class of a checkpointed component, and the arguments it was built with.
+    """Returns the class of a checkpointed component, and the arguments it was built with.
 
     Ray changes the classes of its actors, and RLlib's checkpoints then hold the code of a whole class. That code is not
     run: the class is imported by its name.
@@ -216,75 +98,223 @@ def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
         ValueError: If its file cannot be read, or asks for what is not on the list.
     """
     file = folder / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
-    built = unpickle(file, _LenientUnpickler)
+    content, reader = _unpickle(file, ConstructorUnpickler)
+    values = _walk(content)
+    if type(content) is dict and isinstance(cls := content.get(_CLASS), StandIn) and (name := cls.class_by_value()):
+        content = {**content, _CLASS: ConstructorUnpickler(io.BytesIO()).find_class(*name)}
+        values = _walk(content)
+    elif isinstance(reader, ConstructorUnpickler):
+        values = chain(values, reader.stand_ins)
+    for value in values if not is_trusted() else ():
+        if isinstance(value, StandIn):
+            verb = "asks for" if value.arguments is None else "calls"
+            raise ValueError(f"{file}: cannot be read (it {verb} {value}, {NOT_LISTED})")
+        if isinstance(value, str) and (module := _module_to_import(value)):
+            raise ValueError(f"{file}: cannot be read (it imports {module}, as {value!r}, {NOT_LISTED})")
+    return _parts(content, file)
+
+
+_CLASS = "class"
+
+
+def _parts(content: Any, file: Path) -> tuple[Any, tuple, dict[str, Any]]:
+    """Returns class, arguments and keyword arguments from what RLlib writes of a component.
+
+    Raises:
+        ValueError: If it is something else.
+    """
     try:
-        found, (args, kwargs) = built["class"], built["ctor_args_and_kwargs"]
+        cls, (args, kwargs) = content[_CLASS], content["ctor_args_and_kwargs"]
+        if isinstance(cls, type | StandIn) and isinstance(args, tuple) and isinstance(kwargs, dict):
+            return cls, args, kwargs
     except (LookupError, TypeError, ValueError):
-        raise ValueError(f"{file}: is not what RLlib writes") from None
-    if isinstance(found, _StandIn) and (named := found.named_class()):
-        try:
-            found = _Unpickler(io.BytesIO()).find_class(*named)
-        except (pickle.UnpicklingError, ImportError, AttributeError) as error:
-            raise ValueError(f"{file}: cannot be read ({error})") from None
-    for unknown in _stand_ins((found, args, kwargs)):
-        raise ValueError(f"{file}: cannot be read (it asks for {unknown.module}.{unknown.name}, {_UNKNOWN})")
-    return found, args, kwargs
+        pass
+    raise ValueError(f"{file}: is not what RLlib writes")
+
+
+def _module_to_import(value: str) -> str | None:
+    """Returns the module that a setting names, if it is not of this package, and importing it would run its code."""
+    match = _IMPORT.fullmatch(value)
+    module = match[1] if match else None
+    return module if module and module.partition(".")[0] not in _PACKAGES and module not in sys.modules else None
 
 
 def read_config(checkpoint: Path) -> AlgorithmConfig:
-    """The configuration that a checkpoint was made with.
+    """Returns the configuration that a checkpoint was made with.
 
     Raises:
         ValueError: If its file cannot be read.
     """
     try:
         algorithm, (state,), _ = read_constructor(checkpoint)
+        if not issubclass(algorithm, Algorithm):
+            raise TypeError(f"{algorithm.__qualname__} is not an algorithm")
+        if not is_trusted():
+            _check_config(state)
         return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]
     except Exception as error:  # settings of another version may be anything
         raise ValueError(f"{checkpoint}: its settings cannot be read ({error})") from None
 
 
-def _stand_ins(value: Any) -> Iterator[_StandIn | type[_StandIn]]:
-    """All stand-ins in a tree, and in the attributes of what is in it."""
+def _check_config(state: dict[str, Any]) -> None:
+    """Checks what a configuration's attributes can make RLlib call or import; their values are of listed classes."""
+    if not issubclass(state["class"], AlgorithmConfig):
+        raise TypeError(f"{state['class'].__qualname__} is not a configuration")
+    for name in state:
+        check_attribute(state["class"], name)
+    env = state.get("env")
+    if not isinstance(env, str | None):
+        raise TypeError(f"env is {env!r}, which is not the name of an environment")
+    if env and env.startswith(_PETTINGZOO) and not _is_of_pettingzoo(env.removeprefix(_PETTINGZOO)):
+        raise ValueError(f"env imports {env.removeprefix(_PETTINGZOO)}, {NOT_LISTED}")
+    mapping = state.get("policy_mapping_fn")
+    if not (mapping is None or callable(mapping)):
+        raise TypeError(f"policy_mapping_fn is {mapping!r}, which is not a function")
+
+
+def _is_of_pettingzoo(written: str) -> bool:
+    """Returns True if a module is PettingZoo's own, or is imported already."""
+    path = written.replace(".", "/")
+    spec = find_spec("pettingzoo")
+    folders = spec.submodule_search_locations if spec else None
+    return written.replace("/", ".") in sys.modules or any(
+        (Path(folder) / path).with_suffix(".py").is_file() for folder in folders or ()
+    )
+
+
+def _walk(value: Any) -> Iterator[Any]:
+    """Yields everything in a tree: keys, values, items, parts of partials, attributes of objects."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:
-        each = waiting.pop()
-        if id(each) in seen or isinstance(each, str | int | float | np.ndarray | None):
+        node = waiting.pop()
+        if id(node) in seen:
             continue
-        seen.add(id(each))
-        if isinstance(each, _StandIn) or (isinstance(each, type) and issubclass(each, _StandIn)):
-            yield each
-        elif isinstance(each, type):
+        seen.add(id(node))
+        yield node
+        if isinstance(node, str | bytes | int | float | np.ndarray | type | StandIn | None):
             continue
-        elif isinstance(each, dict):
-            waiting += [*each, *each.values()]
-        elif isinstance(each, list | tuple | set | frozenset):
-            waiting += each
-        elif isinstance(each, partial):
-            waiting += [each.func, each.args, each.keywords]
+        if isinstance(node, dict):
+            waiting += [*node, *node.values()]
+        elif isinstance(node, list | tuple | set | frozenset | deque):
+            waiting += node
+        elif isinstance(node, partial):
+            waiting += [node.func, node.args, node.keywords]
         else:
-            waiting += vars(each).values() if hasattr(each, "__dict__") else []
+            waiting += vars(node).values() if hasattr(node, "__dict__") else []
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of itself, read without importing anything that it names.
+
+    Attributes:
+        algorithm: Name of the algorithm's class.
+        env: Id of the game or environment, or name of its class; None if there is none.
+        env_config: Settings of the environment.
+    """
+
+    algorithm: str
+    env: str | None
+    env_config: dict[str, Any]
+
+
+def describe(checkpoint: Path) -> Description:
+    """Returns the algorithm and environment of a checkpoint, also of one whose classes are not on the list.
+
+    Raises:
+        ValueError: If its file cannot be read.
+    """
+    file = checkpoint / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
+    cls, args, _ = _parts(_unpickle(file, ConstructorUnpickler)[0], file)
+    if len(args) != 1 or not isinstance(args[0], dict):
+        raise ValueError(f"{file}: is not what RLlib writes")
+    env, env_config = args[0].get("env"), args[0].get("env_config")
+    return Description(
+        algorithm=_class_name(cls),
+        env=env if isinstance(env, str | None) else _class_name(env),
+        env_config=env_config if isinstance(env_config, dict) else {},
+    )
+
+
+def _class_name(cls: Any) -> str:
+    if isinstance(cls, StandIn):
+        return (cls.class_by_value() or (cls.module, cls.name))[1]
+    return getattr(cls, "__qualname__", type(cls).__qualname__)
+
+
+def package_version() -> str | None:
+    """Returns the version of this package; None where it is not installed."""
+    try:
+        return version("rllib_reciprocator")
+    except PackageNotFoundError:
+        return None
+
+
+class VersionedCheckpoints(Algorithm):
+    """Mixed into an algorithm: its checkpoints name the version of this package."""
+
+    @override(Algorithm)
+    def get_metadata(self) -> dict[str, Any]:
+        """Returns what is written into METADATA."""
+        return {**super().get_metadata(), VERSION: package_version()}
+
+
+@cache
+def warn_of_later_version(checkpoint: Path) -> None:
+    """Logs a warning, once, if a checkpoint is of a later version of this package.
+
+    Args:
+        checkpoint: Its folder.
+    """
+    try:
+        written = json.loads((checkpoint / METADATA).read_text(encoding="utf-8")).get(VERSION)
+        present = package_version()
+        later = written and present and Version(written) > Version(present)
+    except (OSError, ValueError, AttributeError, TypeError):  # of no version that there is
+        return
+    if later:
+        logger.warning(
+            "%s: was written by rllib_reciprocator %s, which is later than this version, %s; what came in between is"
+            " not known here",
+            checkpoint,
+            written,
+            present,
+        )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields all files in a folder, also below links, which RLlib follows."""
+    seen = set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(name)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(name) / file for file in sorted(files))
 
 
 def check_pickles(folder: Path) -> None:
     """Reads the pickles in a folder as :func:`unpickle` does, before RLlib reads them without looking.
 
-    RLlib reads the states of all components, and the constructors of modules alone.
+    RLlib reads the states of all components: weights, optimizers, counters. The constructors of modules are read too,
+    others never.
 
     Raises:
         ValueError: If one cannot be read or asks for more than is on the list.
     """
     if is_trusted():
         return
-    for file in sorted(folder.rglob("*")):
+    for file in _files(folder):
         if file.name == Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME:
             if MODULE_PATH.as_posix() in file.as_posix():
-                unpickle(file)
-        elif file.suffix in (".pkl", ".pickle"):
+                read_constructor(file.parent)
+        elif file.suffix.lower() in (".pkl", ".pickle"):
             unpickle(file)
-        elif file.suffix == ".msgpack":
-            raise ValueError(f"{file}: may hold pickles; --trust reads it if you know where it is from")
+        elif file.suffix.lower() == ".msgpack":
+            raise ValueError(f"{file}: may hold pickles; {OPTION} reads it if you know where it is from")
 
 
 def check_weights(folder: Path) -> None:
@@ -296,7 +326,9 @@ def check_weights(folder: Path) -> None:
     Raises:
         ValueError: If one is not; the message names the module.
     """
-    for file in sorted(folder.rglob("module_state.pkl")):
+    for file in _files(folder):
+        if file.name != "module_state.pkl":
+            continue
         for name, values in _arrays(unpickle(file), ""):
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{file.parent}: {file.parent.name} diverged: its weights {name} are not finite")

@@ -1,7 +1,7 @@
 """Checkpoints are looked through before anything of them runs."""
 
+import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -15,7 +15,6 @@ from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.checkpoints import (
     MODULE_PATH,
     TRUST,
-    _LenientUnpickler,
     check_pickles,
     find_checkpoint,
     newest_trials,
@@ -24,18 +23,10 @@ from rllib_reciprocator.checkpoints import (
 )
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.validation import build_config
+from rllib_reciprocator.restricted_pickle import ConstructorUnpickler
+from tests.forged_pickles import PROTO, STOP, Touch, named
 
 RLLIB = str(Path(sys.executable).with_name("rllib"))
-
-
-class Touch:
-    """Unpickling it makes a file."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.file}",)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +126,12 @@ def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
 
 def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
     """A class by value may name what this version no longer has; only its own name counts."""
-    gone = b"crllib_reciprocator.lost_learners\nGone\n."
+    gone = PROTO + named("rllib_reciprocator.lost_learners", "Gone") + STOP
     file = tmp_path / "x.pkl"
     file.write_bytes(gone)
     with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.lost_learners\.Gone"):
         unpickle(file)
-    assert unpickle(file, _LenientUnpickler).name == "Gone"
+    assert ConstructorUnpickler(io.BytesIO(gone)).load().name == "Gone"
 
 
 @pytest.mark.parametrize(
@@ -164,27 +155,36 @@ def test_pickles_that_ask_for_more(tmp_path, content):
         unpickle(file)
 
 
-def test_tensors_and_what_settings_are_made_of_are_read(tmp_path):
-    from collections import OrderedDict
+def test_what_weights_and_settings_are_made_of_is_read(tmp_path):
+    from collections import OrderedDict, defaultdict, deque
     from functools import partial
 
     import gymnasium
     import numpy as np
 
-    from rllib_reciprocator.batched.config import _module_of
+    from rllib_reciprocator.episodes.modules import _module_of
 
-    value = {
+    weights = {
         "tensor": torch.arange(4.0).reshape(2, 2), "int": torch.arange(3), "array": np.eye(2, dtype=np.float32),
-        "scalar": np.float64(2.0), "partial": partial(_module_of, "x"), "space": gymnasium.spaces.Discrete(3, seed=1),
-        "ordered": OrderedDict(a=1), "path": Path("/x"), "rng": np.random.default_rng(1),
+        "parameter": torch.nn.Parameter(torch.ones(2)), "scalar": np.float64(2.0), "ordered": OrderedDict(a=1),
+        "order": np.asfortranarray(np.arange(6).reshape(2, 3)), "empty": np.zeros((0, 2)), "strided": np.arange(6)[::2],
     }  # fmt: skip
-    file = tmp_path / "x.pkl"
-    file.write_bytes(pickle.dumps(value))
+    settings = {
+        "partial": partial(_module_of, {"a": "x"}), "space": gymnasium.spaces.Discrete(3, seed=1), "path": Path("/x"),
+        "dict": gymnasium.spaces.Dict(a=gymnasium.spaces.Box(0.0, 1.0, (2,))), "rng": np.random.default_rng(1),
+        "sets": ({1}, frozenset({2}), deque([3], 2)), "default": defaultdict(int, a=1), "slice": slice(1, 2),
+    }  # fmt: skip
+    file = tmp_path / "class_and_ctor_args.pkl"
+    file.write_bytes(pickle.dumps(weights))
     read = unpickle(file)
-    assert torch.equal(read["tensor"], value["tensor"])
-    assert read["space"] == value["space"]
-    assert read["rng"].random() == value["rng"].random()
-    assert read["partial"]() == "x"
+    assert all(np.array_equal(read[name].detach(), weights[name].detach()) for name in ("tensor", "int", "parameter"))
+    assert all(np.array_equal(read[name], weights[name]) for name in ("array", "scalar", "order", "empty", "strided"))
+    assert read["ordered"] == weights["ordered"]
+    file.write_bytes(pickle.dumps({"class": dict, "ctor_args_and_kwargs": ((), settings)}))
+    _, _, read = read_constructor(tmp_path)
+    assert all(read[name] == settings[name] for name in ("space", "dict", "sets", "path", "default", "slice"))
+    assert read["rng"].random() == settings["rng"].random()
+    assert read["partial"]("a") == "x"
 
 
 def test_msgpack_may_hold_pickles(tmp_path):

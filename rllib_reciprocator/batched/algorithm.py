@@ -24,6 +24,7 @@ from rllib_reciprocator.batched.config import BatchedConfig
 from rllib_reciprocator.batched.env_runner import BatchedEnvRunner
 from rllib_reciprocator.batched.learner import ITERATION
 from rllib_reciprocator.batched.sample import Sample, concatenate
+from rllib_reciprocator.checkpoints import VersionedCheckpoints
 from rllib_reciprocator.divergence import StopsWhenDiverged
 from rllib_reciprocator.exact_restore import ExactRestore
 from rllib_reciprocator.influence.learner import KeepsReplays
@@ -36,7 +37,9 @@ logger = logging.getLogger(__name__)
 TRIES, SECONDS_BETWEEN = 3, 5.0
 
 
-class BatchedAlgorithm(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore, PPO):
+class BatchedAlgorithm(
+    StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints, PPO
+):
     """Plays thousands of games at once, and learns from their steps.
 
     An iteration samples every game once, in all env runners; the learners do the rest (:class:`BatchedLearner`).

@@ -14,6 +14,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator import environments
+from rllib_reciprocator.checkpoints import VersionedCheckpoints
 from rllib_reciprocator.divergence import StopsWhenDiverged
 from rllib_reciprocator.episodes.composition import Composition, EpisodeSetup, check_memory_of_turns, compose
 from rllib_reciprocator.episodes.influence_callback import send_iteration
@@ -94,7 +95,7 @@ class ConfigWithPlayers(AlgorithmConfig):
         compose(self, self._setup, self._composition)
 
 
-class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore):
+class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints):
     """Mixed into an algorithm of RLlib's.
 
     Attributes:

@@ -9,7 +9,13 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rllib_reciprocator import checkpoints
-from rllib_reciprocator.checkpoints import MODULE_PATH, check_pickles, check_weights, find_checkpoint
+from rllib_reciprocator.checkpoints import (
+    MODULE_PATH,
+    check_pickles,
+    check_weights,
+    find_checkpoint,
+    warn_of_later_version,
+)
 from rllib_reciprocator.experiments.errors import UserError, user_path
 
 
@@ -22,6 +28,7 @@ def find(written: str | Path) -> Path:
     """
     try:
         folder = find_checkpoint(user_path(str(written), "checkpoint").resolve())
+        warn_of_later_version(folder)
         for part in (
             MODULE_PATH,
             Path("env_runner", "env_to_module_connector"),

@@ -20,15 +20,24 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.result_grid import ResultGrid
 
-from rllib_reciprocator.checkpoints import TRUST, check_pickles, check_weights, find_checkpoint, is_trusted
+from rllib_reciprocator.algorithms.registry import algorithm_class
+from rllib_reciprocator.checkpoints import (
+    TRUST,
+    check_pickles,
+    check_weights,
+    describe,
+    find_checkpoint,
+    is_trusted,
+    warn_of_later_version,
+)
 from rllib_reciprocator.divergence import DivergenceCallback, StopsWhenDiverged
 from rllib_reciprocator.episodes.rewards_callback import RewardPerStepCallback
+from rllib_reciprocator.experiments import resuming
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
 from rllib_reciprocator.experiments.json_text import StandardJsonLogger
 from rllib_reciprocator.experiments.metrics import ITERATIONS
 from rllib_reciprocator.experiments.progress import ProgressCallback
-from rllib_reciprocator.experiments.resuming import describe, prepare
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.experiments.search import scheduler, searcher, with_distributions
 from rllib_reciprocator.experiments.stopping import StopAt
@@ -149,18 +158,45 @@ def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tup
 
 
 def check_restore(experiment: Experiment) -> None:
-    """Checks that the checkpoint to start from is one, and that it can be read.
+    """Checks that the checkpoint to start from can be read, and is of the same algorithm and game.
 
     Raises:
-        UserError: If it is not.
+        UserError: If not.
     """
     if experiment.restore:
         try:
             checkpoint = _restored_from(experiment)
+            warn_of_later_version(checkpoint)
+            _check_same(checkpoint, experiment)
             check_pickles(checkpoint)
             check_weights(checkpoint)
         except ValueError as error:
             raise UserError(f"restore: {error}") from None
+
+
+def _check_same(checkpoint: Path, experiment: Experiment) -> None:
+    """Raises ValueError if a checkpoint is of another algorithm or game than an experiment."""
+    written = describe(checkpoint)
+    algorithm = algorithm_class(experiment.run).__name__
+    if written.algorithm != algorithm:
+        raise ValueError(
+            f"{checkpoint}: is a checkpoint of {written.algorithm}, which {experiment.run} cannot start from; give one"
+            f" of {experiment.run}, or run: {written.algorithm}"
+        )
+    trained = _game_of(written.env, written.env_config)
+    for settings in variants(experiment.config):
+        game = _game_of(experiment.env, settings.get("env_config"))
+        if game != trained:
+            raise ValueError(
+                f"{checkpoint}: was trained in {trained}, and this run is in {game}; give a checkpoint of {game}"
+            )
+
+
+def _game_of(env: str | None, env_config: Any) -> str:
+    """Returns the name of an environment, with that of the game inside where it is one around a game."""
+    name = str(env).rpartition(":")[2]
+    inner = env_config.get("game") if isinstance(env_config, dict) else None
+    return f"{name} around {inner.rpartition(':')[2]}" if isinstance(inner, str) else name
 
 
 def _restored_from(experiment: Experiment) -> Path:
@@ -216,7 +252,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
         *_loggers(experiment),
     ]
     if resume:
-        prepare(folder, stop, callbacks)
+        resuming.prepare(folder, stop, callbacks)
         tuner = tune.Tuner.restore(folder, algorithm, param_space=space, resume_unfinished=True, resume_errored=True)
     else:
         tuner = tune.Tuner(
@@ -244,7 +280,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
                 ),
             ),
         )
-    describe(experiment, folder)
+    resuming.describe(experiment, folder)
     with interruptible() as handler:
         grid = tuner.fit()
     if handler.received:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
 from rllib_reciprocator.checkpoints import (
     MODULE_PATH,
@@ -16,6 +16,7 @@ from rllib_reciprocator.checkpoints import (
     check_weights,
     read_config,
     read_constructor,
+    warn_of_later_version,
 )
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.models.exploration import without_exploration
@@ -108,7 +109,10 @@ def _of_run(checkpoint: Path, module_id: str) -> RLModuleSpec:
 
 
 def _checkpointed_spec(folder: Path) -> RLModuleSpec:
+    warn_of_later_version(folder.parents[len(MODULE_PATH.parts)])
     module_class, _, arguments = read_constructor(folder)
+    if not issubclass(module_class, RLModule) or "model_config" not in arguments:
+        raise ValueError(f"{folder}: is not the folder of a module")
     check_pickles(folder)
     check_weights(folder)
     spec = RLModuleSpec(
