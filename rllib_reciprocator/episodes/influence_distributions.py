@@ -45,7 +45,8 @@ def _reports_distribution(module: RLModule) -> bool | None:
     stateful = module.is_stateful()
     # RLlib adds an axis of time for modules with a state.
     axes = (None, None) if stateful else (None,)
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
 
     def batch_of_one(value: Any, *, axes: tuple[None, ...]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(value), device=device)[axes]
