@@ -268,7 +268,7 @@ def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Play
 def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
     """Raises ValueError if influence is an expectation over the policy of a player that reports no probabilities."""
     estimators = [spec for spec in specs.shared.values() if issubclass(spec.module_class, InfluenceEstimator)]
-    if not any(each.module_class.needs_behavior(each.model_config or {}) for each in estimators):
+    if not any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators):
         return
     for player in config.assigned_players:
         for member, _ in player.alternatives:

@@ -135,8 +135,8 @@ def influence_of(
 def no_distribution(agent: Any) -> str:
     """Returns the message for a player that reports no action distribution although counterfactuals need it."""
     return (
-        f"players.{agent}: its module reports no {Columns.ACTION_DIST_INPUTS}; set reciprocity.counterfactual to"
-        f" {UNIFORM}, or return the inputs of its action distribution beside its actions"
+        f"players.{agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which counterfactual policy needs; set"
+        f" reciprocity.counterfactual to {UNIFORM}"
     )
 
 

@@ -75,7 +75,8 @@ class JointSpaces:
         names = list(space.spaces)
         parts = [space[name] for name in names[: names.index(ACTION_MASK)]]
         start = sum(encoded_size(part, inside=True) for part in parts)
-        start += sum(encoded_size(self.observations[each]) + 1 for each in self.agents[: self.agents.index(agent)])
+        previous = [self.observations[name] for name in self.agents[: self.agents.index(agent)]]
+        start += sum(encoded_size(previous_space) + 1 for previous_space in previous)
         legal = state[:, start : start + count] > 0.0
         # Rows that allow nothing are of agents that are not to move.
         return legal | ~legal.any(-1, keepdim=True)

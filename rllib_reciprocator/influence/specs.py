@@ -122,14 +122,14 @@ def uniform_share(estimator: type[RegressionInfluence], settings: ReciprocitySet
     Raises:
         ValueError: If a share is given to an estimator that has no use for it.
     """
-    given = settings.uniform_share
+    share = settings.uniform_share
     if settings.counterfactual == UNIFORM:
-        if given:
+        if share:
             raise ValueError("reciprocity.uniform_share: counterfactual uniform has nothing else to mix; leave it out")
         return 0.0
-    if given and issubclass(estimator, CounterfactualInfluence):
+    if share and issubclass(estimator, CounterfactualInfluence):
         raise ValueError("reciprocity.uniform_share: for reward, value and transition; counterfactual can have 0 only")
-    return estimator.default_uniform_share if given is None else given
+    return estimator.default_uniform_share if share is None else share
 
 
 def _check_idle(settings: ReciprocitySettings, names: tuple[str, ...], why: str) -> None:

@@ -220,9 +220,9 @@ class ReciprocitySettings(IntrinsicSettings):
         """
         share = state["__dict__"].get("uniform_share", 0.0)
         if share is not None:
-            given = {*state["__pydantic_fields_set__"], "uniform_share"}
+            fields_set = {*state["__pydantic_fields_set__"], "uniform_share"}
             values = {**state["__dict__"], "uniform_share": share}
-            state = {**state, "__dict__": values, "__pydantic_fields_set__": given}
+            state = {**state, "__dict__": values, "__pydantic_fields_set__": fields_set}
         super().__setstate__(state)
 
     def for_game(self, *, has_payoffs: bool, num_agents: int, gamma: float) -> ReciprocitySettings:

@@ -226,4 +226,4 @@ def probabilities(distribution: Any, inputs: Tensor, num_actions: int) -> Tensor
     if isinstance(distribution, TorchCategorical):
         return inputs.softmax(-1)
     actions = torch.arange(num_actions, device=inputs.device).expand(len(inputs), -1)
-    return torch.stack([distribution.logp(each) for each in actions.unbind(1)], 1).exp()
+    return torch.stack([distribution.logp(action) for action in actions.unbind(1)], 1).exp()

@@ -66,7 +66,7 @@ STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 class ScriptedModule(NothingToAverage, TorchRLModule):
     """Plays the strategy that ``model_config["strategy"]`` names.
 
-    Reports its action distribution beside its actions, as influence is an expectation over it: ``action_dist_inputs``.
+    Returns ``action_dist_inputs`` too: influence is an expectation over the action distribution.
 
     All but ``random`` read the observation of a matrix game: the last actions, one's own first, ``-1`` before the
     first step. ``grim_trigger`` cooperates until any other player defects, then defects for the rest of the episode;

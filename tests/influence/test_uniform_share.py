@@ -32,8 +32,8 @@ from tests.multi_agent_envs import ActionsOnlyModule, ComeAndGo, Mixed, own_poli
 
 DETERMINISTIC = ("always_defect", "tit_for_tat", "grim_trigger", "win_stay_lose_shift")
 NO_DISTRIBUTION = (
-    "its module reports no action_dist_inputs; set reciprocity.counterfactual to uniform, or return the inputs of its"
-    " action distribution beside its actions"
+    "its module returns no action_dist_inputs, which counterfactual policy needs; set reciprocity.counterfactual to"
+    " uniform"
 )
 
 
@@ -194,7 +194,7 @@ def test_in_python_a_module_without_a_distribution_is_refused_when_the_algorithm
 
 
 def test_sampling_refuses_a_module_without_a_distribution():
-    """Where nobody asked before, as in an evaluation."""
+    """As an evaluation does, in which no algorithm is built."""
     config = beside_actions_only()
     config.validate()
     with pytest.raises(ValueError, match=f"players.early: {NO_DISTRIBUTION}"):
