@@ -99,6 +99,14 @@ class TinyModule(TorchRLModule, ValueFunctionAPI):
         return self.layer(batch[Columns.OBS])[:, 0]
 
 
+class ActionsOnlyModule(TinyModule):
+    """A user's own module that samples its actions and does not report their distribution."""
+
+    def _forward_exploration(self, batch, **kwargs):
+        logits = self._forward(batch)[Columns.ACTION_DIST_INPUTS]
+        return {Columns.ACTIONS: torch.distributions.Categorical(logits=logits).sample()}
+
+
 def shared_policy(agent, episode=None, **kwargs):
     return "p0"
 

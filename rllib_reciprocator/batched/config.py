@@ -25,6 +25,7 @@ from rllib_reciprocator.players import (
     KNOWN_LEARNERS,
     LEARNING,
     RECIPROCATOR,
+    RECIPROCITY,
     LearningSettings,
     LearningTracker,
     Player,
@@ -92,6 +93,8 @@ class BatchedConfig(PPOConfig):
         self.local_runner_device = "auto"
         self.stagger_episodes = True
         self._derived_overrides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        # States of configurations that lack it are of versions whose defaults were others: :meth:`from_state`.
+        self._defaults_version = 1
 
         self.algorithm_config_overrides_per_module: dict[str, Any] = {}
         self.env_runner_cls = BatchedEnvRunner
@@ -109,6 +112,18 @@ class BatchedConfig(PPOConfig):
         self.use_kl_loss = False
         self.vf_loss_coeff = 0.5
         self.vf_clip_param = float("inf")
+
+    @classmethod
+    @override(AlgorithmConfig)
+    def from_state(cls, state: dict[str, Any]) -> BatchedConfig:
+        """Returns the configuration of a state, as of a checkpoint, with the defaults of the version that saved it.
+
+        Settings of reciprocity that were saved restore themselves; where none were, ``uniform_share`` was 0.
+        """
+        config = super().from_state(state)
+        if "_defaults_version" not in state and RECIPROCITY not in config.intrinsic_settings:
+            config.intrinsic(RECIPROCITY, uniform_share=0.0)
+        return config
 
     def players(self, players: Mapping[str, Any]) -> BatchedConfig:
         """Says who plays.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS
+from rllib_reciprocator.influence import InfluenceEstimator
+from rllib_reciprocator.influence.reward_model import MODELLED, UNIFORM
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.models import (
     EXPLORES,
@@ -31,6 +33,7 @@ from rllib_reciprocator.players import (
     ScriptedModule,
     module_class,
 )
+from rllib_reciprocator.players.axelrod_strategies import is_stochastic
 from rllib_reciprocator.players.frozen import brought_by, frozen_module_spec
 from rllib_reciprocator.typed_settings import IntrinsicSettings
 
@@ -89,6 +92,7 @@ def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
                 _check_team(each, mate)
         _check_pool(index, player, specs)
     _add_shared(specs, config, game)
+    _check_distributions(specs, config)
     clash = set(specs.shared) & set(specs.of_players)
     if clash:
         raise ValueError(f"players: a team cannot be named {min(clash)!r}")
@@ -262,6 +266,20 @@ def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Play
         specs.brought_by.setdefault(index, {})[name] = len(specs.alternatives[index]) - 1
         for module_id, of_module in brought.modules.items():
             specs.shared[module_id + suffix] = of_module
+
+
+def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
+    """Raises ValueError if influence is an expectation over the policy of a player that reports no probabilities."""
+    estimators = [spec for spec in specs.shared.values() if issubclass(spec.module_class, InfluenceEstimator)]
+    if not any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators):
+        return
+    for player in config.assigned_players:
+        for member, _ in player.alternatives:
+            if member.kind == AXELROD and is_stochastic(member.source):
+                raise ValueError(
+                    f"players.{player.agent}: {member.written} draws its actions and reports no probabilities; set"
+                    f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}"
+                )
 
 
 def _add_shared(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame) -> None:

@@ -29,6 +29,7 @@ from rllib_reciprocator.divergence import DivergenceCallback
 from rllib_reciprocator.episodes.additions import given_connector
 from rllib_reciprocator.episodes.influence import EpisodeReciprocity
 from rllib_reciprocator.episodes.influence_callback import EpisodeInfluenceCallback
+from rllib_reciprocator.episodes.influence_distributions import check_distributions
 from rllib_reciprocator.episodes.joint_steps import JointSpaces
 from rllib_reciprocator.episodes.known_environment import KnownEnvironment, known_environment
 from rllib_reciprocator.episodes.learners import PlayersLearner, ReciprocalLearner, learner_with
@@ -40,7 +41,8 @@ from rllib_reciprocator.episodes.outcomes_callback import EpisodeOutcomesCallbac
 from rllib_reciprocator.episodes.reciprocal_rewards import AddReciprocalRewards
 from rllib_reciprocator.episodes.rewards_callback import RewardPerStepCallback
 from rllib_reciprocator.influence import MixedRewardModelInfluence
-from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.influence.reward_model import MODELLED, POLICY
+from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID, uniform_share
 from rllib_reciprocator.intrinsic import ReciprocitySettings
 from rllib_reciprocator.players import RECIPROCATOR
 from social_dilemmas.registry import did_you_mean
@@ -55,6 +57,8 @@ SETTINGS = frozenset(
         "observe_balance",
         "balance_scale",
         "influence",
+        "counterfactual",
+        "uniform_share",
         "estimator_hiddens",
         "estimator_lr",
         "estimator_epochs",
@@ -274,12 +278,16 @@ def check_modules(config: AlgorithmConfig) -> None:
     """
     spaces = module_spaces(config, known_environment(config))
     specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
+    modules = {}
     for module_id, (observation_space, action_space) in spaces.items():
         specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
         try:
-            specs[module_id].build()
+            modules[module_id] = specs[module_id].build()
         except Exception as error:  # whatever a user's own module raises
             raise ValueError(f"players: the module of {module_id} cannot be built: {error}") from None
+    estimator = specs.get(INFLUENCE_MODULE_ID)
+    if estimator and MixedRewardModelInfluence.needs_behavior(estimator.model_config):
+        check_distributions(modules)
 
 
 def episode_settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
@@ -304,6 +312,9 @@ def episode_settings(config: AlgorithmConfig, given: dict[str, Any]) -> Reciproc
     settings = ReciprocitySettings.model_validate(given)
     if settings.influence not in ("auto", "reward"):
         raise ValueError(f"reciprocity.influence: {settings.influence} is Reciprocator's own; here it is reward")
+    if settings.counterfactual == MODELLED:
+        raise ValueError("reciprocity.counterfactual: modelled is Reciprocator's own; here it is policy or uniform")
+    uniform_share(MixedRewardModelInfluence, settings)  # raises what cannot be
     return settings
 
 
@@ -335,6 +346,8 @@ def _with_estimator(
             "hiddens": settings.estimator_hiddens,
             "epochs": settings.estimator_epochs,
             "minibatch_size": settings.estimator_minibatch_size,
+            "counterfactual": settings.counterfactual or POLICY,
+            "uniform_share": uniform_share(MixedRewardModelInfluence, settings),
             "tau": settings.tau,
             "future_weight": 0.0,
             "gamma": config.gamma,

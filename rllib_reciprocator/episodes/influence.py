@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 import tree
+from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.spaces.space_utils import batch as batched
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from rllib_reciprocator.episodes.encoding import encode
 from rllib_reciprocator.episodes.joint_steps import JointSpaces, JointSteps, behavior_inputs, joint_steps
 from rllib_reciprocator.influence import MixedRewardModelInfluence, Transition
+from rllib_reciprocator.influence.reward_model import UNIFORM
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.intrinsic import ReciprocalRule, ReciprocitySettings
 from rllib_reciprocator.models import probabilities
@@ -74,6 +76,7 @@ def influence_of(
     steps: Sequence[JointSteps],
     *,
     last: bool = False,
+    explore: bool = True,
 ) -> Tensor:
     """The influence of each agent on each in all these steps, one after the other, ``[rows, N, N]`` by ``[j, i]``.
 
@@ -83,15 +86,22 @@ def influence_of(
         episodes: The chunks that the steps are of.
         steps: Their joint steps.
         last: Whether those are the newest step of each alone.
+        explore: If True, the players sampled their actions; if False, each took the most likely one.
+
+    Raises:
+        ValueError: If a counterfactual is an expectation over the policy of a player that reports no distribution.
     """
     joint = reciprocity.joint
-    behaviors = [_told_behavior(episode, each, last=last) for episode, each in zip(episodes, steps, strict=True)]
+    estimator: MixedRewardModelInfluence = module[INFLUENCE_MODULE_ID].unwrapped()
+    reported = [_reported_inputs(episode, each, last=last) for episode, each in zip(episodes, steps, strict=True)]
     state, actions, present = (
         torch.from_numpy(np.concatenate([getattr(each, name) for each in steps]))
         for name in ("state", "actions", "present")
     )
     rows, (n, width) = len(state), joint.action.shape
-    most = max(*joint.num_options, DRAWN_ACTIONS if 0 in joint.num_options else 1)
+    # From the policy, and where a uniform choice is mixed in from the action space.
+    num_draws = DRAWN_ACTIONS * (2 if estimator.uses_behavior and estimator.uniform_share else 1)
+    most = max(*joint.num_options, num_draws if 0 in joint.num_options else 1)
     options, probs = torch.zeros(rows, n, most, width), torch.zeros(rows, n, most)
     starts = np.cumsum([0, *(len(each.state) for each in steps)])[:-1]
     for index, agent in enumerate(joint.agents):
@@ -99,68 +109,109 @@ def influence_of(
         if not there:
             continue
         where = torch.from_numpy(np.concatenate([starts[index] + steps[index].rows[agent] for index in there]))
-        told = [behaviors[index][agent] for index in there]
-        inputs = None if any(part is None for part in told) else torch.from_numpy(np.concatenate(told))  # type: ignore[arg-type]
-        distribution = None if inputs is None else _distribution(module, episodes, agent, inputs)
+        distribution = inputs = None
+        if estimator.uses_behavior:
+            parts = [part for k in there if (part := reported[k][agent]) is not None]
+            if len(parts) < len(there):
+                raise ValueError(no_distribution(agent))
+            inputs = torch.from_numpy(np.concatenate(parts))
+            distribution = _distribution(module, episodes, agent, inputs, explore=explore)
         count = joint.num_options[index]
         if count:
+            legal = joint.legal_actions(agent, state[where])
             options[where, index, :count, :count] = torch.eye(count)
-            probs[where, index, :count] = _probabilities(distribution, inputs, count)
+            probs[where, index, :count] = _probabilities(distribution, inputs, legal, estimator.uniform_share)
         else:
-            drawn = _drawn(distribution, joint.actions[agent], len(where), width)
+            drawn, weights = _drawn(distribution, joint.actions[agent], len(where), width, estimator.uniform_share)
             options[where, index, : drawn.shape[1]] = drawn
-            probs[where, index, : drawn.shape[1]] = 1.0 / drawn.shape[1]
+            probs[where, index, : drawn.shape[1]] = weights
     transition = Transition(state, actions, torch.zeros(rows, n), torch.zeros(rows), torch.zeros(rows, n))
-    estimator: MixedRewardModelInfluence = module[INFLUENCE_MODULE_ID].unwrapped()
     device = next(estimator.parameters()).device
     moved = Transition(*(values.to(device) for values in transition))
     found = estimator.influence_among(moved, present.to(device), options.to(device), probs.to(device))
     return found.received.cpu()
 
 
-def _told_behavior(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool) -> dict[Any, np.ndarray | None]:
-    """What each agent's policy put into its distribution in its own steps, if it says.
+def no_distribution(agent: Any) -> str:
+    """Returns the message for a player that reports no action distribution although counterfactuals need it."""
+    return (
+        f"players.{agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which counterfactual policy needs; set"
+        f" reciprocity.counterfactual to {UNIFORM}"
+    )
+
+
+def _reported_inputs(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool) -> dict[Any, np.ndarray | None]:
+    """Returns the inputs of each agent's action distribution in its own steps, None where its module reports none.
 
     Args:
         episode: The chunk.
         steps: Its joint steps.
         last: Whether those are the newest step alone.
     """
-    told = {}
+    inputs = {}
     for agent, at in steps.rows.items():
         own = episode.agent_episodes[agent]
-        told[agent] = behavior_inputs(own, [-1] if last else slice(len(own) - len(at), len(own)))
-    return told
+        inputs[agent] = behavior_inputs(own, [-1] if last else slice(len(own) - len(at), len(own)))
+    return inputs
 
 
-def _distribution(module: Any, episodes: Sequence[MultiAgentEpisode], agent: Any, inputs: Tensor) -> Any:
+def _distribution(
+    module: Any, episodes: Sequence[MultiAgentEpisode], agent: Any, inputs: Tensor, *, explore: bool
+) -> Any:
     module_id = next(episode.module_for(agent) for episode in episodes if agent in episode.agent_episodes)
-    return module[module_id].unwrapped().get_exploration_action_dist_cls().from_logits(inputs)
+    of_agent = module[module_id].unwrapped()
+    if explore:
+        return of_agent.get_exploration_action_dist_cls().from_logits(inputs)
+    return of_agent.get_inference_action_dist_cls().from_logits(inputs).to_deterministic()
 
 
-def _probabilities(distribution: Any, inputs: Tensor | None, count: int) -> Tensor | float:
-    """How likely each of so many actions was, ``[rows, A]``; all alike where the policy does not say.
+def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, uniform_share: float) -> Tensor:
+    """Returns the probabilities of the alternatives to each action, ``[rows, A]``.
 
     The same wherever it is asked, for one step as for a batch of them: what a Reciprocator sees of its balance and what
     it is paid for have to agree.
+
+    Args:
+        distribution: The player's; None for a uniform choice alone.
+        inputs: What it was made from, ``[rows, inputs]``.
+        legal: ``[rows, A]`` bool, the actions that a uniform choice is among.
+        uniform_share: Share of the uniform choice.
     """
+    uniform = legal / legal.sum(-1, keepdim=True)
     if distribution is None:
-        return 1.0 / count
+        return uniform
     assert inputs is not None
-    return probabilities(distribution, inputs, count)
+    return (1.0 - uniform_share) * probabilities(distribution, inputs, legal.shape[-1]) + uniform_share * uniform
 
 
-def _drawn(distribution: Any, space: gymnasium.Space, rows: int, width: int) -> Tensor:
-    """Alternatives to actions that cannot be counted, ``[rows, draws, width]``: of the policy, or of the space."""
-    if distribution is None:
+def _drawn(
+    distribution: Any, space: gymnasium.Space, rows: int, width: int, uniform_share: float
+) -> tuple[Tensor, Tensor]:
+    """Draws alternatives to actions that cannot be counted, from the player's policy and from the action space.
+
+    Args:
+        distribution: The player's; None for draws from the action space alone.
+        space: The action space.
+        rows: How many steps.
+        width: Of an encoded action.
+        uniform_share: Share of the draws from the action space.
+
+    Returns:
+        The alternatives, ``[rows, draws, width]``, and their weights, ``[draws]``, which sum to 1.
+    """
+    draws: list[Tensor] = []
+    weights: list[float] = []
+    if distribution is not None:
+        of_policy = [tree.map_structure(np.asarray, distribution.sample()) for _ in range(DRAWN_ACTIONS)]
+        draws.append(torch.stack([torch.from_numpy(encode(space, actions)) for actions in of_policy], 1))
+        weights += [(1.0 - uniform_share) / DRAWN_ACTIONS] * DRAWN_ACTIONS
+    share = 1.0 if distribution is None else uniform_share
+    if share:
         space = copy.deepcopy(space)
         space.seed(0)
-        some = encode(space, batched([space.sample() for _ in range(DRAWN_ACTIONS)]))
-        drawn = torch.from_numpy(some).expand(rows, -1, -1)
-    else:
-        draws = [
-            torch.from_numpy(encode(space, tree.map_structure(np.asarray, distribution.sample())))
-            for _ in range(DRAWN_ACTIONS)
-        ]
-        drawn = torch.stack(draws, 1)
-    return torch.cat([drawn, drawn.new_zeros(*drawn.shape[:2], width - drawn.shape[2])], 2)
+        of_space = encode(space, batched([space.sample() for _ in range(DRAWN_ACTIONS)]))
+        draws.append(torch.from_numpy(of_space).expand(rows, -1, -1))
+        weights += [share / DRAWN_ACTIONS] * DRAWN_ACTIONS
+    drawn = torch.cat(draws, 1)
+    padded = torch.cat([drawn, drawn.new_zeros(*drawn.shape[:2], width - drawn.shape[2])], 2)
+    return padded, torch.tensor(weights)

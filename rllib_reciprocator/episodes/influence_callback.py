@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rllib_reciprocator.episodes.influence import EpisodeReciprocity, influence_of
+from rllib_reciprocator.episodes.influence_distributions import check_distributions
 from rllib_reciprocator.episodes.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.influence.metrics import BALANCE, INFLUENCE, INFLUENCE_STD, log_by_pair
+from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.intrinsic import balance, balance_after, reciprocal_reward
 from rllib_reciprocator.quantiles import QUANTILES, quantiles
 
@@ -54,6 +56,16 @@ class EpisodeInfluenceCallback(RLlibCallback):
         """Sends the iteration to env runners that were restarted."""
         _send(env_runner_group, algorithm.iteration, env_runner_indices)
 
+    def on_algorithm_init(self, *, algorithm: Any, **kwargs: Any) -> None:
+        """Checks that players report their action distributions, where influence is an expectation over these.
+
+        Raises:
+            ValueError: If one reports none.
+        """
+        modules = getattr(algorithm.env_runner, "module", None)
+        if modules is not None and modules[INFLUENCE_MODULE_ID].unwrapped().uses_behavior:
+            check_distributions({name: module for name, module in modules.items() if name != INFLUENCE_MODULE_ID})
+
     def on_sample_end(
         self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
     ) -> None:
@@ -63,7 +75,8 @@ class EpisodeInfluenceCallback(RLlibCallback):
         if not episodes:
             return
         steps = [reciprocity.joint_steps(episode) for episode in episodes]
-        flat = influence_of(env_runner.module, reciprocity, episodes, steps)
+        explore = bool(env_runner.config.explore)
+        flat = influence_of(env_runner.module, reciprocity, episodes, steps, explore=explore)
         influence = list(flat.split([len(each.state) for each in steps]))
         before, reciprocal = self._reciprocal(reciprocity, episodes, influence)
         weight = reciprocity.weight(self.iteration)

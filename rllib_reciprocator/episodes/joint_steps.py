@@ -9,14 +9,17 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import batch as batched
+from torch import Tensor
 
 from rllib_reciprocator.episodes.encoding import encode, encoded_size
 from rllib_reciprocator.episodes.observed_balance import encode_without_balance
+from rllib_reciprocator.models.action_masks import ACTION_MASK, mask_start
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,31 @@ class JointSpaces:
     def num_options(self) -> tuple[int, ...]:
         """How many actions each agent has to choose from; 0 where they cannot be counted."""
         return tuple(int(s.n) if isinstance(s, spaces.Discrete) else 0 for s in self.actions.values())
+
+    def legal_actions(self, agent: Any, state: Tensor) -> Tensor:
+        """Returns which of an agent's discrete actions its observations allow; all where they hold no action mask.
+
+        Args:
+            agent: The agent.
+            state: Joint states, ``[rows, state size]``.
+
+        Returns:
+            ``[rows, A]`` bool.
+        """
+        action_space = self.actions[agent]
+        assert isinstance(action_space, spaces.Discrete)
+        space, count = self.observations[agent], int(action_space.n)
+        if mask_start(space, action_space) is None:
+            return torch.ones(len(state), count, dtype=torch.bool)
+        assert isinstance(space, spaces.Dict)
+        names = list(space.spaces)
+        parts = [space[name] for name in names[: names.index(ACTION_MASK)]]
+        start = sum(encoded_size(part, inside=True) for part in parts)
+        previous = [self.observations[name] for name in self.agents[: self.agents.index(agent)]]
+        start += sum(encoded_size(previous_space) + 1 for previous_space in previous)
+        legal = state[:, start : start + count] > 0.0
+        # Rows that allow nothing are of agents that are not to move.
+        return legal | ~legal.any(-1, keepdim=True)
 
 
 @dataclass

@@ -46,10 +46,17 @@ class ObserveBalance(ConnectorV2):
         )
 
     def __call__(
-        self, *, rl_module: Any, batch: dict[str, Any], episodes: list[MultiAgentEpisode], **kwargs: Any
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: list[MultiAgentEpisode],
+        explore: bool | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Leaves the batch alone: RLlib takes observations from the episodes."""
-        self._move_on(rl_module, [episode for episode in episodes if episode.env_t > self._known(episode)])
+        moved = [episode for episode in episodes if episode.env_t > self._known(episode)]
+        self._move_on(rl_module, moved, explore=explore is not False)
         joint = self.reciprocity.joint
         for episode in episodes:
             balance = self._balances[episode.id_][1] if episode.id_ in self._balances else None
@@ -75,7 +82,7 @@ class ObserveBalance(ConnectorV2):
         """Up to which step the episode's balance is known."""
         return self._balances[episode.id_][0] if episode.id_ in self._balances else 0
 
-    def _move_on(self, rl_module: Any, episodes: list[MultiAgentEpisode]) -> None:
+    def _move_on(self, rl_module: Any, episodes: list[MultiAgentEpisode], *, explore: bool) -> None:
         """Takes the last step of each of these episodes into its balance."""
         if not episodes:
             return
@@ -85,7 +92,7 @@ class ObserveBalance(ConnectorV2):
             last_joint_step(episode, reciprocity.joint, reciprocity.observers, reciprocity.horizon)
             for episode in episodes
         ]
-        influence = influence_of(rl_module, reciprocity, episodes, steps, last=True)
+        influence = influence_of(rl_module, reciprocity, episodes, steps, last=True, explore=explore)
         before = torch.stack([self._balances.get(e.id_, (0, torch.zeros(n, n)))[1] for e in episodes])
         after = balance_after(before, influence, reciprocity.rule, reciprocity.balance_decay)
         for episode, balance in zip(episodes, after, strict=True):

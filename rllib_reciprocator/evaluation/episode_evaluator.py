@@ -187,7 +187,8 @@ class EpisodeEvaluator:
                     rewards[0, step, index] = float(episode.get_rewards(step, agent_ids=[agent]).get(agent, 0.0))
         if known is None:
             return step_rows(agents, actions, rewards, first_episode=number)
-        influence = influence_of(runner.module, known, [episode], [known.joint_steps(episode)])[None].transpose(0, 1)
+        steps = [known.joint_steps(episode)]
+        influence = influence_of(runner.module, known, [episode], steps, explore=self.explore)[None].transpose(0, 1)
         never = torch.zeros(influence.shape[:2], dtype=torch.bool)
         before = balance(influence, known.rule, known.balance_decay, never)
         reciprocal = reciprocal_reward(before, influence, known.rule).transpose(0, 1)

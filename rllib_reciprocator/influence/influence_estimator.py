@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
@@ -66,10 +66,19 @@ class InfluenceEstimator(TorchRLModule):
     ``model_config``: ``num_agents``, ``buffer_iterations``, ``update_period_iters``.
     """
 
+    @classmethod
+    def needs_behavior(cls, model_config: Mapping[str, Any]) -> bool:
+        """Returns whether :meth:`influence` takes expectations over the players' action distributions.
+
+        Args:
+            model_config: The settings that an estimator of this class is built with.
+        """
+        return False
+
     @property
     def uses_behavior(self) -> bool:
         """Whether :meth:`influence` needs the probabilities with which the players chose."""
-        return False
+        return self.needs_behavior(self.model_config)
 
     @property
     def uses_future(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from rllib_reciprocator.influence.influence_estimator import Influence, Transition
 from rllib_reciprocator.influence.networks import MixedActionNetwork
 from rllib_reciprocator.influence.regression import RegressionInfluence
+from rllib_reciprocator.influence.reward_model import DEFAULT_UNIFORM_SHARE, POLICY
 
 PRESENT = "present"
 
@@ -22,8 +24,18 @@ class MixedRewardModelInfluence(RegressionInfluence):
     counted, else some that are drawn from j's policy. Who is not there has no influence and gets none, and its rewards
     are not learned from.
 
+    Settings in ``model_config`` beside those of :class:`RegressionInfluence`: ``counterfactual``, ``policy`` or
+    ``uniform``; a uniform choice is one among the legal actions, or a draw from the action space.
+
     Its observation space is that of :class:`JointSpaces.state`, its action space that of ``JointSpaces.action``.
     """
+
+    default_uniform_share = DEFAULT_UNIFORM_SHARE
+
+    @classmethod
+    def needs_behavior(cls, model_config: Mapping[str, Any]) -> bool:
+        """Returns whether counterfactuals are expectations over the players' own policies."""
+        return model_config.get("counterfactual", POLICY) == POLICY
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The network."""

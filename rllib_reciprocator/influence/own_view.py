@@ -61,7 +61,7 @@ class OwnViewInfluence(RegressionInfluence):
 
         inputs = self.inputs(views[:, :, 0], flat.time_left)
         worth = self.worth(self.alternatives("reward", inputs, actions)).squeeze(-1)
-        probs = self.behavior_model(inputs)
+        probs = self.with_uniform_share(self.behavior_model(inputs))
         chosen = worth[:, :, :1].gather(3, actions[:, :, :1, None])[..., 0]
         done_to_me = chosen - (probs * worth).sum(-1)
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from copy import deepcopy
 from math import prod
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from gymnasium.spaces import Discrete
@@ -26,8 +26,14 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     Settings in ``model_config``: ``num_agents``, ``hiddens`` (widths), ``epochs``, ``minibatch_size``,
     ``future_weight`` (of the discounted future return beside the immediate reward), ``gamma``, and ``tau``: influence
     is read from copies of the networks that move by this share towards them after every update; with 1 from the
-    networks themselves.
+    networks themselves. ``uniform_share``, the share of a uniform choice in counterfactuals, is 0 in checkpoints that
+    do not name it.
+
+    Attributes:
+        default_uniform_share: The ``uniform_share`` of a new estimator whose settings leave it open.
     """
+
+    default_uniform_share: ClassVar[float] = 0.0
 
     _after: Tensor
 
@@ -66,6 +72,24 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         if self.target is not None:
             for copy, learned in zip(self.target.parameters(), self.online.parameters(), strict=True):
                 copy.lerp_(learned, self.model_config["tau"])
+
+    @property
+    def uniform_share(self) -> float:
+        """Share of a uniform choice in counterfactuals, from 0 to 1."""
+        return self.model_config.get("uniform_share", 0.0)
+
+    def with_uniform_share(self, probs: Tensor) -> Tensor:
+        """Mixes a uniform choice into action probabilities.
+
+        Without it an agent whose policy is deterministic has no influence, whatever it does to others.
+
+        Args:
+            probs: ``[.., A]``, over the action distribution of each agent.
+
+        Returns:
+            Of the same shape; each distribution still sums to 1.
+        """
+        return (1.0 - self.uniform_share) * probs + self.uniform_share / probs.shape[-1]
 
     def first_layer(self, copies: int, more: int = 0) -> nn.Module:
         """The first layer of C networks: of :meth:`inputs`, and of further numbers beside them."""

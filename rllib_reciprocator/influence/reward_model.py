@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from rllib_reciprocator.influence.regression import RegressionInfluence, cross_e
 from rllib_reciprocator.intrinsic import Estimates, influence
 
 POLICY, MODELLED, UNIFORM = "policy", "modelled", "uniform"
+# With it a deterministic defector has influence, and Reciprocators answer it; in Coins they also cooperate sooner.
+DEFAULT_UNIFORM_SHARE = 0.3
 
 
 class RewardModelInfluence(RegressionInfluence):
@@ -34,15 +37,17 @@ class RewardModelInfluence(RegressionInfluence):
     an output an agent err for each in another way, and what two owe each other is off by the difference.
     """
 
+    default_uniform_share = DEFAULT_UNIFORM_SHARE
+
     @property
     def shared(self) -> bool:
         """Whether one network tells the worth to any agent."""
         return self.model_config.get("shared", False)
 
-    @property
-    def uses_behavior(self) -> bool:
-        """Whether the probabilities with which the players chose are needed."""
-        return self.model_config["counterfactual"] == POLICY
+    @classmethod
+    def needs_behavior(cls, model_config: Mapping[str, Any]) -> bool:
+        """Returns whether counterfactuals are expectations over the players' own policies."""
+        return model_config["counterfactual"] == POLICY
 
     def build_networks(self) -> dict[str, nn.Module]:
         """A network for rewards, and one for behaviour if that is learned."""
@@ -64,8 +69,7 @@ class RewardModelInfluence(RegressionInfluence):
             probs = behavior.flatten(0, len(leading) - 1)
         else:
             probs = self.behavior_model(flat)
-        uniform = self.model_config.get("uniform_share", 0.0)
-        probs = (1.0 - uniform) * probs + uniform / self.num_actions
+        probs = self.with_uniform_share(probs)
         of_first = flat.actions[:, :1, None, None].expand(-1, 1, 1, self.num_agents)
         chosen = worth[:, :1].gather(2, of_first)[:, 0, 0]
         counterfactual = (probs.unsqueeze(-1) * worth).sum(2)

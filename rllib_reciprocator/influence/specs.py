@@ -9,7 +9,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rllib_reciprocator.influence.counterfactual import CounterfactualInfluence
 from rllib_reciprocator.influence.influence_estimator import InfluenceEstimator
 from rllib_reciprocator.influence.own_view import OwnViewInfluence
-from rllib_reciprocator.influence.reward_model import MODELLED, POLICY, RewardModelInfluence
+from rllib_reciprocator.influence.regression import RegressionInfluence
+from rllib_reciprocator.influence.reward_model import MODELLED, POLICY, UNIFORM, RewardModelInfluence
 from rllib_reciprocator.influence.tabular import TabularInfluence
 from rllib_reciprocator.influence.transition_model import TransitionInfluence
 from rllib_reciprocator.influence.value_model import ValueInfluence
@@ -22,9 +23,14 @@ INFLUENCE_MODULE_ID = "influence"
 # Settings that only learned estimators, and only the table, have.
 LEARNED = (
     "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
-    "future_weight", "counterfactual", "uniform_share", "estimator_shared",
+    "future_weight", "counterfactual", "estimator_shared",
 )  # fmt: skip
 TABLE = ("prior", "exploration")
+_LEARNED_ESTIMATORS: dict[str, type[RegressionInfluence]] = {
+    "counterfactual": CounterfactualInfluence,
+    "transition": TransitionInfluence,
+    "value": ValueInfluence,
+}
 
 
 def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: float) -> dict[str, RLModuleSpec]:
@@ -50,12 +56,15 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
     except ValueError as error:
         raise ValueError(f"reciprocity.estimator_sees: {error}") from None
     estimator: type[InfluenceEstimator]
+    learned: type[RegressionInfluence]
     if settings.influence == "tabular" or (settings.influence == "auto" and game.payoffs is not None):
         if game.payoffs is None:
             raise ValueError("reciprocity.influence: tabular needs a game with a payoff table; use reward")
         if sees != STATE:
             raise ValueError(f"reciprocity.estimator_sees: tabular looks states up; use influence reward with {sees}")
         _check_idle(settings, LEARNED, "not for tabular, which learns nothing by gradient")
+        if settings.uniform_share:
+            raise ValueError("reciprocity.uniform_share: not for tabular; set exploration")
         estimator = TabularInfluence
         model_config |= {
             "payoffs": game.payoffs.tolist(),
@@ -63,39 +72,33 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             "exploration": settings.exploration,
         }
     else:
-        learned: dict[str, Any] = {
-            "counterfactual": CounterfactualInfluence,
-            "transition": TransitionInfluence,
-            "value": ValueInfluence,
-        }
-        estimator = learned.get(settings.influence, RewardModelInfluence)
+        learned = _LEARNED_ESTIMATORS.get(settings.influence, RewardModelInfluence)
         if sees == OWN:
             _check_own_view(settings)
-            estimator = OwnViewInfluence
+            learned = OwnViewInfluence
         _check_idle(settings, TABLE, "for tabular; this estimator is learned")
-        if estimator is CounterfactualInfluence:
-            _check_idle(settings, ("counterfactual", "uniform_share"), "for reward, value and transition")
-        if estimator in (OwnViewInfluence, TransitionInfluence) and settings.uniform_share:
-            raise ValueError("reciprocity.uniform_share: for reward and value, with what all see")
+        if learned is CounterfactualInfluence:
+            _check_idle(settings, ("counterfactual",), "for reward, value and transition")
         if settings.estimator_shared and (
             sees != OBSERVATIONS
-            or estimator not in (RewardModelInfluence, ValueInfluence)
+            or learned not in (RewardModelInfluence, ValueInfluence)
             or settings.counterfactual == MODELLED
         ):
             raise ValueError(
                 "reciprocity.estimator_shared: needs estimator_sees observations, influence reward or value, and"
                 " counterfactual policy or uniform"
             )
-        if estimator is ValueInfluence:
+        if learned is ValueInfluence:
             _check_idle(settings, ("future_weight",), "value has the future in it")
         else:
             _check_idle(settings, ("estimator_lambda",), "for value")
-        estimator.check_space(space)
+        learned.check_space(space)
+        estimator = learned
         model_config |= {
             "lr": settings.estimator_lr,
             "horizon": game.horizon,
             "counterfactual": settings.counterfactual or (MODELLED if sees == OWN else POLICY),
-            "uniform_share": settings.uniform_share,
+            "uniform_share": uniform_share(learned, settings),
             "shared": settings.estimator_shared,
             "tau": settings.tau,
             "lambda": settings.estimator_lambda,
@@ -107,6 +110,26 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
         }
     spec = RLModuleSpec(estimator, observation_space=space, action_space=game.action_space, model_config=model_config)
     return {INFLUENCE_MODULE_ID: spec}
+
+
+def uniform_share(estimator: type[RegressionInfluence], settings: ReciprocitySettings) -> float:
+    """Returns the share of a uniform choice in an estimator's counterfactuals: the given one, or its class's default.
+
+    Args:
+        estimator: The estimator's class.
+        settings: The settings of reciprocity.
+
+    Raises:
+        ValueError: If a share is given to an estimator that has no use for it.
+    """
+    share = settings.uniform_share
+    if settings.counterfactual == UNIFORM:
+        if share:
+            raise ValueError("reciprocity.uniform_share: counterfactual uniform has nothing else to mix; leave it out")
+        return 0.0
+    if share and issubclass(estimator, CounterfactualInfluence):
+        raise ValueError("reciprocity.uniform_share: for reward, value and transition; counterfactual can have 0 only")
+    return estimator.default_uniform_share if share is None else share
 
 
 def _check_idle(settings: ReciprocitySettings, names: tuple[str, ...], why: str) -> None:

@@ -38,8 +38,11 @@ class TransitionInfluence(RewardModelInfluence):
     Source: Zhou, Hong and Kao (2024), Coins. Differs from the paper's code, which sums in four nested loops and learns
     a transition model without a^j for each agent j; here Pcf is the expectation of P over j's own probabilities.
 
-    Settings in ``model_config`` as for :class:`RewardModelInfluence`.
+    Settings in ``model_config`` as for :class:`RewardModelInfluence`; ``uniform_share`` is 0 unless it is given, as in
+    the paper.
     """
+
+    default_uniform_share = 0.0
 
     @classmethod
     def check_space(cls, space: gymnasium.Space) -> None:

@@ -8,7 +8,7 @@ Source: Zhou, Hong and Kao, "Reciprocal Reward Influence Encourages Cooperation 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -199,7 +199,7 @@ class ReciprocitySettings(IntrinsicSettings):
     estimator_sees: Literal["state", "observations", "own"] = "state"
     estimator_shared: bool = False
     counterfactual: Literal["policy", "modelled", "uniform"] | None = None
-    uniform_share: Share = 0.0
+    uniform_share: Share | None = None
     estimator_hiddens: Annotated[list[Width], Field(default_factory=lambda: [64, 64], min_length=1, max_length=8)]
     estimator_lr: Annotated[float, Field(gt=0.0)] = 0.005
     estimator_epochs: Annotated[int, Field(ge=1)] = 2
@@ -212,6 +212,19 @@ class ReciprocitySettings(IntrinsicSettings):
     prior: Annotated[float, Field(gt=0.0)] = 1.0
     exploration: Share = 0.0
     always_estimate: bool = False
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Restores pickled settings; those of versions whose ``uniform_share`` defaulted to 0 keep that 0.
+
+        It counts as given from then on, so that settings made from these (``exclude_unset``) keep it too. Settings that
+        leave the share open hold None.
+        """
+        share = state["__dict__"].get("uniform_share", 0.0)
+        if share is not None:
+            fields_set = {*state["__pydantic_fields_set__"], "uniform_share"}
+            values = {**state["__dict__"], "uniform_share": share}
+            state = {**state, "__dict__": values, "__pydantic_fields_set__": fields_set}
+        super().__setstate__(state)
 
     def for_game(
         self, *, has_payoffs: bool, num_agents: int, gamma: float, lowest_reward: float | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import torch
 from ray.rllib.core.distribution.distribution import Distribution
+from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical, TorchDeterministic
 from torch import Tensor
 from torch.nn import functional
 
@@ -213,10 +214,16 @@ def probabilities(distribution: Any, inputs: Tensor, num_actions: int) -> Tensor
     """How likely each action is, ``[rows, A]``.
 
     Args:
-        distribution: One of ours, or a categorical one of RLlib's, whose inputs are logits.
+        distribution: Any distribution over discrete actions: one of ours, a categorical one of RLlib's, whose inputs
+            are logits, a deterministic one, or another that knows the log-probability of an action.
         inputs: What it was made from, ``[rows, inputs]``.
         num_actions: A.
     """
     if isinstance(distribution, _LogitsDistribution | Deterministic):
         return distribution.probs(num_actions)
-    return inputs.softmax(-1)
+    if isinstance(distribution, TorchDeterministic):
+        return functional.one_hot(distribution.loc.long().reshape(len(inputs)), num_actions).float()
+    if isinstance(distribution, TorchCategorical):
+        return inputs.softmax(-1)
+    actions = torch.arange(num_actions, device=inputs.device).expand(len(inputs), -1)
+    return torch.stack([distribution.logp(action) for action in actions.unbind(1)], 1).exp()

@@ -31,6 +31,11 @@ def check_strategy(name: str) -> None:
         raise ValueError(f"Axelrod has no strategy {name!r}{did_you_mean(name, strategies)}")
 
 
+def is_stochastic(name: str) -> bool:
+    """Returns whether a strategy draws its actions; the library does not say from which probabilities."""
+    return bool(_strategies()[name].classifier["stochastic"])
+
+
 def _strategies() -> dict[str, type[axelrod.Player]]:
     """Those that go by what is played alone, by the names of their classes."""
     import axelrod

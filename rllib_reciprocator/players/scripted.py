@@ -16,6 +16,8 @@ from rllib_reciprocator.models.distributions import distribution_for
 
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"
+# The logit of an action that is taken with certainty; its sigmoid is 1 in float32, and its entropy is a number.
+CERTAIN = 1e4
 
 
 class View(NamedTuple):
@@ -64,6 +66,8 @@ STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 class ScriptedModule(NothingToAverage, TorchRLModule):
     """Plays the strategy that ``model_config["strategy"]`` names.
 
+    Returns ``action_dist_inputs`` too: influence is an expectation over the action distribution.
+
     All but ``random`` read the observation of a matrix game: the last actions, one's own first, ``-1`` before the
     first step. ``grim_trigger`` cooperates until any other player defects, then defects for the rest of the episode;
     that it was provoked is its recurrent state.
@@ -88,13 +92,19 @@ class ScriptedModule(NothingToAverage, TorchRLModule):
         view = View(first=obs[..., 0] < 0, own=obs[..., 0] > 0.5, others=obs[..., 1:] > 0.5)
         if self.strategy == GRIM_TRIGGER:
             return self._grim(view.others.any(-1), batch[Columns.STATE_IN][PROVOKED])
-        return {Columns.ACTIONS: MEMORY_1[self.strategy](view).long()}
+        return _with_certainty(MEMORY_1[self.strategy](view))
 
     @staticmethod
     def _grim(provoked: Tensor, before: Tensor) -> dict[str, Any]:
         """Answers to provocations ``[rows]`` or, as RLlib's own runners have what remembers, ``[rows, time]``."""
         if provoked.dim() == 1:
             provoked = provoked | before
-            return {Columns.ACTIONS: provoked.long(), Columns.STATE_OUT: {PROVOKED: provoked}}
+            return {**_with_certainty(provoked), Columns.STATE_OUT: {PROVOKED: provoked}}
         provoked = (provoked | before[:, None]).cummax(1).values
-        return {Columns.ACTIONS: provoked.long(), Columns.STATE_OUT: {PROVOKED: provoked[:, -1]}}
+        return {**_with_certainty(provoked), Columns.STATE_OUT: {PROVOKED: provoked[:, -1]}}
+
+
+def _with_certainty(defects: Tensor) -> dict[str, Tensor]:
+    """Returns actions and the inputs of their Bernoulli distribution, from whether to defect, ``[..]`` bool."""
+    logits = torch.where(defects, CERTAIN, -CERTAIN)[..., None]
+    return {Columns.ACTIONS: defects.long(), Columns.ACTION_DIST_INPUTS: logits}

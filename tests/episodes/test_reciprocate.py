@@ -79,10 +79,12 @@ def test_rewards_are_those_of_the_whole_episode(observe_balance, beside, monkeyp
 
     The balance that is seen is the balance that is paid by, beside players who tell no probabilities too.
     """
+    counterfactual = None
     if beside == "deterministic":
         monkeypatch.setattr(ScriptedModule, "_forward", takes_turns_of_actions)
-        beside = "scripted/random"
-    a_config = config({"*": "reciprocator", "early": beside}, observe_balance=observe_balance)
+        beside, counterfactual = "scripted/random", "uniform"
+    players = {"*": "reciprocator", "early": beside}
+    a_config = config(players, observe_balance=observe_balance, counterfactual=counterfactual)
     one = runner(a_config)
     chunks = [chunk for _ in range(4) for chunk in one.sample(num_timesteps=10)]
     known = a_config.episode_reciprocity
@@ -113,8 +115,9 @@ def test_rewards_are_those_of_the_whole_episode(observe_balance, beside, monkeyp
             at += len(each.state)
 
 
-def test_influence_is_the_sum_over_alternatives_one_by_one():
-    a_config = config(fragment=7)
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_influence_is_the_sum_over_alternatives_one_by_one(share):
+    a_config = config(fragment=7, uniform_share=share)
     one = runner(a_config)
     episode = one.sample(num_episodes=1)[0]
     known = a_config.episode_reciprocity
@@ -126,7 +129,7 @@ def test_influence_is_the_sum_over_alternatives_one_by_one():
     with torch.no_grad():
         for j, agent in enumerate(AGENTS):
             inputs = episode.agent_episodes[agent].get_extra_model_outputs(Columns.ACTION_DIST_INPUTS)
-            probs = torch.as_tensor(np.asarray(inputs)).softmax(-1)
+            probs = (1.0 - share) * torch.as_tensor(np.asarray(inputs)).softmax(-1) + share / 3
             at = steps.rows[agent]
             expected = network(state, actions)[at]
             for action in range(3):
@@ -161,7 +164,8 @@ def test_the_learner_gets_both_rewards_and_the_results_only_the_extrinsic(build)
 
 def test_the_estimator_learns_what_the_environment_pays(build):
     """Another's third action is worth 1: the influence of a step is known, and the model finds it."""
-    algo = build(config(fragment=7, estimator_epochs=30, buffer_iterations=5, estimator_lr=0.01))
+    settings = {"estimator_epochs": 30, "buffer_iterations": 5, "estimator_lr": 0.01, "uniform_share": 0.0}
+    algo = build(config(fragment=7, **settings))
     losses = [float(algo.train()["learners"]["influence"]["loss"]) for _ in range(12)]
     assert np.mean(losses[-5:]) < 0.1 * losses[0]
     episode = algo.env_runner.sample(num_episodes=1)[0]

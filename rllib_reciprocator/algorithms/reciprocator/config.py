@@ -51,7 +51,7 @@ class ReciprocatorConfig(BatchedConfig):
         estimator_sees: str = NotProvided,
         estimator_shared: bool = NotProvided,
         counterfactual: str | None = NotProvided,
-        uniform_share: float = NotProvided,
+        uniform_share: float | None = NotProvided,
         estimator_hiddens: list[int] = NotProvided,
         estimator_lr: float = NotProvided,
         estimator_epochs: int = NotProvided,
@@ -105,8 +105,10 @@ class ReciprocatorConfig(BatchedConfig):
             counterfactual: What ``reward`` and ``transition`` put in the place of an action: ``policy``, the
                 probabilities with which the influencer chose; ``modelled``, what it is learned to do where it sees what
                 the estimator sees; or ``uniform``. None for policy, or modelled where each sees its own.
-            uniform_share: How much of a uniform choice is mixed into these probabilities, so that who always does the
-                same has influence too.
+            uniform_share: How much of a uniform choice is mixed into these probabilities, from 0 to 1. With 0 a
+                deterministic policy has no influence: a trained defector takes what it wants and is not answered. None
+                for 0.3 with ``reward`` and ``value`` where ``estimator_sees`` is ``state`` or ``observations``, and
+                for 0 (the paper's) with ``transition`` and with ``own``. ``counterfactual`` has 0 only.
             estimator_hiddens: Widths of the hidden layers of a learned estimator.
             estimator_lr: Its learning rate.
             estimator_epochs: How often an update of it goes through its buffer.
