@@ -1,6 +1,9 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
+import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 
@@ -9,7 +12,7 @@ from rllib_reciprocator.algorithms.lio import LIO, LIOConfig
 from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
 from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
 from rllib_reciprocator.batched.learner import ITERATION
-from rllib_reciprocator.batched.sample import concatenate
+from rllib_reciprocator.batched.sample import Sample, concatenate
 from rllib_reciprocator.models import GIVEN, LOGITS
 from tests.weights import assert_same_weights, weights
 
@@ -210,6 +213,65 @@ def test_the_gradient_is_that_through_the_policies_step(
     assert scale > 1e-6
     for found, other in zip(captured["reward"], expected, strict=True):
         torch.testing.assert_close(found, other, atol=1e-3 * scale, rtol=1e-3)
+
+
+def in_double(sample):
+    """A sample with all numbers in double precision."""
+    columns = {each.name: getattr(sample, each.name) for each in fields(Sample)}
+    return Sample(
+        **tree.map_structure(lambda column: column.double() if column.is_floating_point() else column, columns)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"grad_clip": 0.05}, {"normalize_advantages": True}, {"grad_clip": 0.05, "normalize_advantages": True}],
+)
+def test_the_gradient_is_that_of_finite_differences_through_a_whole_update(build, settings):
+    """The loss of giver 0 after the policies' update, as its incentive function moves a little."""
+    algo = build(config(games=32, incentives={"cost_coeff": 0.0, "cost_lr": None}, gamma=0.9, **settings))
+    learner = algo.learner_group._learner
+    tau, after = in_double(algo.sample()), in_double(algo.sample())
+    modules = {module_id: module.unwrapped().double() for module_id, module in learner.module.items()}
+    start = {
+        module_id: {name: value.clone() for name, value in module.state_dict().items()}
+        for module_id, module in modules.items()
+    }
+    functions = learner.module["incentives"].unwrapped().functions
+    torch.manual_seed(0)
+    direction = [torch.randn_like(each) for each in functions.parameters()]
+    for each in direction:
+        each[1:] = 0.0
+    played, gains = after.in_first_episode(), torch.zeros_like(after.rewards[..., 0])
+    running = torch.zeros_like(gains[:, 0])
+    for t in reversed(range(gains.shape[1])):
+        running = after.rewards[:, t, 0] * played[:, t] + 0.9 * running
+        gains[:, t] = running
+    gains = (gains - (gains * played).sum(0) / played.sum(0).clamp(min=1)) * played
+
+    def loss(size):
+        for module_id, module in modules.items():
+            module.load_state_dict(start[module_id])
+        with torch.no_grad():
+            for parameter, each in zip(functions.parameters(), direction, strict=True):
+                parameter += size * each
+        algo.learn(tau, phase=POLICIES_PHASE, report=False)
+        rows = {name: column.flatten(0, 2) for name, column in after.modules["player_1"].items()}
+        with torch.no_grad():
+            logp, _ = Wrapped(learner.module["player_1"].unwrapped())(rows)
+        return float(-(logp.view_as(gains) * gains).sum() / len(gains))
+
+    size = 1e-4
+    difference = (loss(size) - loss(-size)) / (2 * size)
+    loss(0.0)
+    gradients = []
+    learner.get_optimizer("incentives", "reward").register_step_pre_hook(
+        lambda optimizer, *_: gradients.extend(each.grad.clone() for each in optimizer.param_groups[0]["params"])
+    )
+    algo.learn(after, phase=INCENTIVES_PHASE)
+    along = sum(float((gradient * each).sum()) for gradient, each in zip(gradients, direction, strict=True))
+    assert abs(difference) > 1e-5
+    assert along == pytest.approx(difference, rel=1e-3)
 
 
 def test_what_givers_gain_is_extrinsic_and_by_hand_without_critics(build):
