@@ -169,11 +169,24 @@ def test_a_pooled_giver_learns_nothing_from_steps_that_others_play(build, player
         assert_same(plain, after, prefix, of_giver=0)
 
 
-@pytest.mark.parametrize("name", ["ppo", "pg", "ac", "lio", "lio_ac"])
-def test_a_pool_member_learns_as_if_there_were_only_its_own_environments(build, name):
-    """Steps, statistics and baselines: learning from all environments is learning from those that the member plays."""
-    settings = {"entropy_coeff": 0.1, "normalize_advantages": name == "ppo"}
-    one, other = (build(config(name, **settings)) for _ in range(2))
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("name", "other_member"),
+    [
+        ("ppo", "scripted/random"),
+        ("ppo", "team/other"),
+        ("pg", "scripted/random"),
+        ("ac", "team/other"),
+        ("lio", "scripted/random"),
+        ("lio_ac", "scripted/random"),
+    ],
+)
+def test_a_pool_member_learns_as_if_there_were_only_its_own_environments(build, name, other_member, whole):
+    """Steps, statistics, baselines and values: learning from all environments is learning from those of the member."""
+    settings = {"entropy_coeff": 0.1, "normalize_advantages": name == "ppo", "whole": whole}
+    player = RUNS[name][1]
+    players = {"player_0": player, "player_1": {"pool": {player: 0.5, other_member: 0.5}}}
+    one, other = (build(config(name, players, **settings)) for _ in range(2))
     samples, elsewhere = pooled_samples(one)
     start = weights(one)
     plain = learn(one, *samples)
