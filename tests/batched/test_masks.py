@@ -200,6 +200,22 @@ def test_a_pool_member_learns_as_if_there_were_only_its_own_environments(build, 
         np.testing.assert_allclose(plain[key], after[key], atol=2e-5, rtol=1e-3, err_msg=key)
 
 
+@pytest.mark.parametrize("name", ["ppo", "ac"])
+def test_a_pool_member_learns_by_its_own_critic(build, name):
+    """Another critic of the other member changes nothing of what this one learns."""
+    player = RUNS[name][1]
+    players = {"player_0": player, "player_1": {"pool": {player: 0.5, "team/other": 0.5}}}
+    one, other = (build(config(name, players)) for _ in range(2))
+    samples, _ = pooled_samples(one, 1)
+    state = other.learner_group.get_weights()
+    state["other"] = {key: 3.0 * value if key.startswith("critic") else value for key, value in state["other"].items()}
+    other.learner_group.set_weights(state)
+    start, plain, after = weights(one), learn(one, *samples), learn(other, *samples)
+    assert changed(start, plain, "player_1/")
+    assert not changed(plain, after, "player_1/")
+    assert changed(plain, after, "other/")
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_is_learned_from_steps_after_the_end(build, name):
     """Neither by policies and critics nor by estimators and incentive functions."""
