@@ -145,8 +145,9 @@ def read_config(checkpoint: Path) -> AlgorithmConfig:
     Raises:
         ValueError: If its file cannot be read.
     """
+    algorithm, args, _ = read_constructor(checkpoint)
     try:
-        algorithm, (state,), _ = read_constructor(checkpoint)
+        (state,) = args
         if not issubclass(algorithm, Algorithm):
             raise TypeError(f"{algorithm.__qualname__} is not an algorithm")
         if not is_trusted():
@@ -206,7 +207,7 @@ def _walk(value: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of itself, read without importing anything that it names.
+    """Algorithm and environment of a checkpoint, read without importing anything that it names.
 
     Attributes:
         algorithm: Name of the algorithm's class.
@@ -285,13 +286,13 @@ def warn_of_later_version(checkpoint: Path) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yields all files in a folder, also below links, which RLlib follows."""
-    seen = set()
+    visited = set()
     for name, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(name)
-        if real in seen:
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders.sort()
         yield from (Path(name) / file for file in sorted(files))
 
@@ -314,7 +315,7 @@ def check_pickles(folder: Path) -> None:
         elif file.suffix.lower() in (".pkl", ".pickle"):
             unpickle(file)
         elif file.suffix.lower() == ".msgpack":
-            raise ValueError(f"{file}: may hold pickles; {OPTION} reads it if you know where it is from")
+            raise ValueError(f"{file}: may hold pickles; {OPTION} reads it, and runs their code")
 
 
 def check_weights(folder: Path) -> None:

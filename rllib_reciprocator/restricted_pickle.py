@@ -36,10 +36,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 from numpy.random import bit_generator as random_bit_generator
 
 OPTION = "--trust"
-NOT_LISTED = (
-    "which is not on the list of what checkpoints may ask for;"
-    f" {OPTION} reads it, and runs its code, if you know where it is from"
-)
+NOT_LISTED = f"which is not on the list; {OPTION} reads it, and runs its code"
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -6,26 +6,34 @@ import pickle
 import shutil
 import subprocess
 import sys
+import types
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from ray import cloudpickle
 
-from rllib_reciprocator.algorithms.registry import algorithm_class
+from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.checkpoints import (
     MODULE_PATH,
     TRUST,
     check_pickles,
+    describe,
     find_checkpoint,
     newest_trials,
+    read_config,
     read_constructor,
     unpickle,
+    warn_of_later_version,
 )
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.restricted_pickle import ConstructorUnpickler
-from tests.forged_pickles import PROTO, STOP, Touch, named
+from tests.cli.test_cli import no_ray
+from tests.forged_pickles import PROTO, STOP, Touch, canary, forged_into, forgeries, named
 
+__all__ = ["no_ray"]
 RLLIB = str(Path(sys.executable).with_name("rllib"))
 
 
@@ -60,17 +68,215 @@ def test_no_code_of_a_checkpoint_runs(checkpoint, tmp_path, place, command):
     if command == "player" and "player_0" not in str(place):
         pytest.skip("a frozen player's own folder is all that is read")
     bad = poisoned(checkpoint, tmp_path, place)
-    train = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{training_iteration: 1}")
-    arguments = {
-        "evaluate": ("evaluate", str(bad)),
-        "tournament": ("tournament", str(bad), "scripted/tit_for_tat", "--out", str(tmp_path / "out")),
-        "train": (*train, "--restore", str(bad), "--storage-path", str(tmp_path / "out")),
-        "player": (*train, "--config", json.dumps({"players": {"player_0": f"checkpoint/{bad}", "player_1": "ppo"}})),
-    }
-    if command == "train" and str(place) == "class_and_ctor_args.pkl":
-        return  # RLlib restores states, and leaves this one alone
-    one_line(invoke(*arguments[command]), "posix.system" if "state" in str(place) else "args.pkl: ")
+    refused = invoke(*reading(command, bad, tmp_path / "out"))
+    one_line(refused, "posix.system" if "state" in str(place) else "args.pkl: ")
     assert not (tmp_path / "executed").exists()
+
+
+# Opcodes that did something in a genuine checkpoint when all classes of RLlib were allowed.
+STATE_BUFFER = ("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector")
+FORGERIES = {
+    "unpickles bytes": (*STATE_BUFFER, "REDUCE of a context and bytes"),
+    "unpickles bytes as a state": (*STATE_BUFFER, "BUILD of bytes on an instance"),
+    "patches a command": (
+        "ray.rllib.examples.envs.classes.env_with_subprocess", "EnvWithSubprocess", "BUILD of slots on the class",
+    ),
+    "writes": ("ray.rllib.offline.json_writer", "JsonWriter", "REDUCE of a path"),
+    "patches a listed class": ("ray.rllib.callbacks.callbacks", "RLlibCallback", "BUILD on the class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize("command", ["evaluate", "tournament", "train", "player"])
+def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path, command, forgery):
+    """Forges what leaves nothing behind: the rest of each file is genuine."""
+    from tests.cli.test_cli import invoke, one_line
+
+    module, name, does = FORGERIES[forgery]
+    opcodes = forgeries(module, name, tmp_path / "executed")[does]
+    # Of the four only `train --restore` never reads the constructor of the whole, and only it the learner's state.
+    place = {
+        "evaluate": "class_and_ctor_args.pkl",
+        "tournament": MODULE_PATH / "module_state.pkl",
+        "train": MODULE_PATH.parent / "state.pkl",
+        "player": MODULE_PATH / "player_0" / "class_and_ctor_args.pkl",
+    }[command]
+    bad = tmp_path / "bad"
+    shutil.copytree(checkpoint, bad)
+    (bad / place).write_bytes(forged_into((bad / place).read_bytes(), opcodes))
+    with canary(tmp_path / "executed", imports=False):
+        refused = invoke(*reading(command, bad, tmp_path / "out"))
+    one_line(refused, f"{bad / place}: cannot be read (it ")
+    assert f"{module}.{name}, which is not on the list" in refused.stderr
+    assert "--trust reads it" in refused.stderr
+
+
+def reading(command, folder, out):
+    """A command that reads a checkpoint."""
+    train = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{training_iteration: 1}")
+    players = {"player_0": f"checkpoint/{folder}", "player_1": "ppo"}
+    return {
+        "evaluate": ("evaluate", str(folder)),
+        "tournament": ("tournament", str(folder), "scripted/tit_for_tat", "--out", str(out)),
+        "train": (*train, "--restore", str(folder), "--storage-path", str(out)),
+        "player": (*train, "--config", json.dumps({"players": players})),
+    }[command]
+
+
+def rewritten(checkpoint, folder, **settings):
+    """A copy of a checkpoint with other settings."""
+    shutil.copytree(checkpoint, folder)
+    file = folder / "class_and_ctor_args.pkl"
+    content = pickle.loads(file.read_bytes())
+    content["ctor_args_and_kwargs"][0][0].update(settings)
+    file.write_bytes(cloudpickle.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"env": "untrusted_games:ipd_v0"}, "it imports untrusted_games, as 'untrusted_games:ipd_v0', which is not on"),
+        ({"env_config": {"game": "untrusted_games:x_v0"}}, "it imports untrusted_games"),
+        ({"env": "pettingzoo/untrusted_games"}, "env imports untrusted_games, which is not on the list"),
+        ({"player_mapping": {"player_0": "module/untrusted_games:Module"}}, "it imports untrusted_games"),
+        ({"intrinsic_settings": {"untrusted_games:REWARD": {}}}, "it imports untrusted_games"),
+        (
+            {"validate": list},
+            "reciprocator.config.ReciprocatorConfig.validate",
+        ),
+        ({"__deepcopy__": list}, "ReciprocatorConfig.__deepcopy__"),
+        ({"env": dict}, "which is not the name of an environment"),
+        ({"class": dict}, "dict is not a configuration"),
+        ({"policy_mapping_fn": {"type": "os.system"}}, "is not a function"),
+        ({"callbacks_class": Touch}, "asks for tests.forged_pickles.Touch, which is not on the list"),
+    ],
+)
+def test_settings_that_would_run_code_are_refused(checkpoint, tmp_path, monkeypatch, settings, complaint):
+    """Settings of plain data may name what is imported, or take the place of methods."""
+    from tests.cli.test_cli import invoke, one_line
+
+    (tmp_path / "untrusted_games.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    one_line(invoke("evaluate", str(rewritten(checkpoint, tmp_path / "bad", **settings))), complaint)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_module_that_is_imported_already_may_be_named(checkpoint, tmp_path, monkeypatch):
+    """Names the game of a script, or of a command: nothing new runs."""
+    named_game = rewritten(checkpoint, tmp_path / "named", env="my_own_games:ipd_v0")
+    with pytest.raises(ValueError, match="it imports my_own_games"):
+        read_config(named_game)
+    monkeypatch.setitem(sys.modules, "my_own_games", types.ModuleType("my_own_games"))
+    assert open_evaluator(named_game).evaluate(2)["env"] == "my_own_games:ipd_v0"
+
+
+def test_the_game_that_a_tournament_is_given_may_be_named(checkpoint, tmp_path, monkeypatch):
+    from tests.cli.test_cli import invoke
+
+    (tmp_path / "given_games.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    named_game = rewritten(checkpoint, tmp_path / "named", env="given_games:ipd_v0")
+    options = ("--env", "given_games:ipd_v0", "--games", "2", "--out", str(tmp_path / "out"))
+    done = invoke("tournament", f"mine={named_game}#player_0", "scripted/tit_for_tat", *options)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_class_of_the_users_own_needs_trust(checkpoint, tmp_path, monkeypatch):
+    from tests.cli.test_cli import invoke, one_line
+
+    bad = rewritten(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
+    refused = invoke("evaluate", str(bad), "--episodes", "2")
+    one_line(refused, "asks for tests.test_checkpoints.OwnLearner, which is not on the list")
+    assert "; --trust reads it, and runs its code)" in refused.stderr
+    monkeypatch.setenv(TRUST, "0")  # and as it was afterwards
+    trusted = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
+    assert trusted.exit_code == 0, trusted.output
+
+
+class OwnLearner:
+    """A class that is not this package's."""
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--algo", "LIO", "--env", "ipd_v0"), "is a checkpoint of Reciprocator, which LIO cannot start from"),
+        (("--algo", "Reciprocator", "--env", "coins_v0"), "was trained in ipd_v0, and this run is in coins_v0"),
+        (
+            ("--algo", "Reciprocator", "--env", "giving_v0", "--config", "{env_config: {game: ipd_v0}}"),
+            "was trained in ipd_v0, and this run is in giving_v0 around ipd_v0; give a checkpoint of giving_v0",
+        ),
+    ],
+)
+def test_checkpoints_of_other_algorithms_and_games_are_not_restored(no_ray, checkpoint, options, complaint):
+    from tests.cli.test_cli import invoke, one_line
+
+    stop = ("--stop", "{training_iteration: 1}")
+    one_line(invoke("train", *options, *stop, "--restore", str(checkpoint)), f"restore: {checkpoint}: {complaint}")
+
+
+def test_a_checkpoint_of_a_later_version_gives_a_warning(checkpoint, tmp_path):
+    from tests.cli.test_cli import invoke
+
+    later = tmp_path / "later"
+    shutil.copytree(checkpoint, later)
+    file = later / "rllib_checkpoint.json"
+    written = json.loads(file.read_text())
+    assert written["rllib_reciprocator_version"] == version("rllib_reciprocator")
+    evaluate = ("evaluate", str(later), "--episodes", "2")
+    assert "later" not in invoke(*evaluate).stderr.replace(str(later), "")
+    file.write_text(json.dumps({**written, "rllib_reciprocator_version": "99.1"}))
+    warn_of_later_version.cache_clear()
+    done = invoke(*evaluate)
+    assert done.exit_code == 0, done.output
+    complaint = (
+        f"was written by rllib_reciprocator 99.1, which is later than this version, {version('rllib_reciprocator')}"
+    )
+    assert done.stderr.count(complaint) == 1
+
+
+def assert_is_read(folder):
+    """Every reader takes a checkpoint as it is."""
+    check_pickles(folder)
+    config = read_config(folder)
+    described = describe(folder)
+    assert (described.algorithm, described.env) == (config.algo_class.__name__, config.env)
+    for module in (folder / MODULE_PATH).iterdir():
+        if module.is_dir():
+            read_constructor(module)
+
+
+@pytest.mark.parametrize("learners", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", BATCHED)
+def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learners):
+    """After an iteration, with a pool in which an online learner is."""
+    default = algorithm_class(name).get_default_config()
+    pool = {"pool": {"learner/pg": 0.5, "scripted/random": 0.5}}
+    settings = {
+        "num_envs_per_env_runner": 32, "num_learners": learners, "env_config": {"num_steps": 4},
+        "players": {"player_0": default.default_player, "player_1": pool},
+        "meta": {"inner_episodes": 2, "copies": 4},
+    }  # fmt: skip
+    algo = build(build_config(algorithm_class(name), "ipd_v0", settings))
+    algo.train()
+    algo.save_to_path(tmp_path)
+    assert_is_read(tmp_path)
+
+
+@pytest.mark.parametrize("remote", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA"])
+def test_genuine_checkpoints_of_rllibs_algorithms_are_read(build, tmp_path, name, remote):
+    settings = {
+        "num_learners": remote, "num_env_runners": remote, "rollout_fragment_length": 6, "env_config": {"num_steps": 6},
+        "train_batch_size_per_learner": 24, "players": {"player_0": "reciprocator", "player_1": "scripted/tit_for_tat"},
+        "reciprocity": {"observe_balance": True},
+        **({"minibatch_size": 12, "num_epochs": 1} if name == "PPO" else {"min_time_s_per_iteration": 0}),
+    }  # fmt: skip
+    algo = build(build_config(algorithm_class(name), "ipd_v0", settings))
+    algo.train()
+    algo.save_to_path(tmp_path)
+    assert_is_read(tmp_path)
 
 
 def test_a_module_without_a_state_is_looked_through_too(checkpoint, tmp_path):
@@ -107,8 +313,6 @@ def test_a_folder_that_rllib_did_not_write_is_refused_without_reading_its_pickle
 
 def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
     """In a trial Ray puts a class of its own below the algorithm's, whose code RLlib's checkpoints then hold."""
-    from ray import cloudpickle
-
     from rllib_reciprocator import Reciprocator
 
     changed = type("Reciprocator", (Reciprocator,), {"__module__": Reciprocator.__module__, "new": lambda self: 1})
@@ -230,3 +434,12 @@ def test_checkpoints_of_version_0_1_0_play_as_they_did(tmp_path, game, returns):
     report = open_evaluator(tmp_path, seed=1).evaluate(50)["players"]
     assert tuple(row["return"]["mean"] for row in report.values()) == pytest.approx(returns, abs=1e-4)
     assert open_evaluator(tmp_path, seed=1).trace(3)["balance/player_0_towards_player_1"].abs().max() > 0
+
+
+@pytest.mark.parametrize("command", [("train",), ("train", "file"), ("example", "run")])
+def test_help_says_that_a_run_folder_is_code(command):
+    from tests.cli.test_cli import invoke
+
+    shown = " ".join(invoke(*command, "--help").stdout.split())
+    assert "A run folder is code, which this runs" in shown
+    assert ("MODULE:NAME, are imported" in shown) == (command == ("train", "file"))

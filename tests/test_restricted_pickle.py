@@ -1,4 +1,4 @@
-"""What the readers of checkpoints do with pickles that genuine checkpoints do not have: nothing."""
+"""Tests the readers of checkpoints with pickles that do what genuine ones do not."""
 
 import io
 import pickle
@@ -64,14 +64,14 @@ def checkpoint(tmp_path):
 @pytest.fixture(scope="module")
 def listed():
     """Imports all that is listed, so that whatever is imported later was imported by a forgery."""
-    found = {name: _look_up(*name) for name in sorted(CALLED | BUILT | NAMED)}
-    missing = {module for (module, _), value in found.items() if value is None}
+    values = {name: _look_up(*name) for name in sorted(CALLED | BUILT | NAMED)}
+    missing = {module for (module, _), value in values.items() if value is None}
     assert missing <= {"pathlib._local"}, "a name on the lists is not one of this version of its library"
-    return found
+    return values
 
 
 def may_be_made(module, name):
-    """Whether it is one of the few classes of RLlib of which settings are made: making them does nothing."""
+    """Returns True for the few classes of RLlib of which settings are made; making them does nothing."""
     return (module, name) in BUILT | CALLED
 
 
@@ -135,7 +135,7 @@ def test_a_genuine_pickle_that_does_something_first_is_refused(listed, tmp_path,
 
 
 def test_the_canary_notices(tmp_path):
-    """What it looks for is what these pickles do when they are unpickled without looking."""
+    """Unpickles without looking, and sees that the canary fails."""
     executed = tmp_path / "executed"
     forged = forgeries("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector", executed)
     with pytest.raises(AssertionError), canary(executed):
@@ -217,7 +217,7 @@ def test_weights_are_read_by_what_numpy_and_torch_reconstruct_theirs_with(tmp_pa
 )  # fmt: skip
 @pytest.mark.parametrize("reader", [WeightsUnpickler, ConstructorUnpickler])
 def test_opcodes_that_checkpoints_do_not_have(tmp_path, content, reader):
-    """Of older protocols, persistent ids, copyreg's codes, buffers from elsewhere; and what is not whole."""
+    """Covers older protocols, persistent ids, copyreg's codes, buffers from elsewhere, and what is not whole."""
     with canary(tmp_path / "executed"), pytest.raises(Exception) as raised:  # noqa: PT011 -- as broken pickles do
         reader(io.BytesIO(content)).load()
     assert not isinstance(raised.value, AssertionError)

@@ -43,15 +43,23 @@ KeepCheckpoints = Annotated[
     int | None, typer.Option("--keep-checkpoints-num", min=1, help="How many checkpoints to keep.")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Makes the run repeatable.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints of a run of that name.")]
-Restore = Annotated[str | None, typer.Option(help="A checkpoint to start from.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the last checkpoints of a run of that name. A run folder is code, which this runs: Tune's own"
+        " file in it is unpickled whatever it asks for.",
+    ),
+]
+Restore = Annotated[str | None, typer.Option(help="A checkpoint of the same algorithm and game to start from.")]
 RayAddress = Annotated[str | None, typer.Option(help="Of a running Ray cluster.")]
 RayCpus = Annotated[int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of a local cluster.")]
 RayGpus = Annotated[int | None, typer.Option("--ray-num-gpus", min=0, help="GPUs of a local cluster.")]
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Read checkpoints that ask for other code than RLlib's and this package's, and run it."
+        "--trust",
+        help="Read checkpoints that ask for classes and functions that are not on the package's list, and run them.",
     ),
 ]
 AnySeed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Makes the games repeatable.")]
@@ -166,7 +174,10 @@ def train_file(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="A YAML file with one or more experiments.")],
 ) -> None:
-    """Train what a YAML file describes; options go before the file's own keys."""
+    """Train what a YAML file describes; options go before the file's own keys.
+
+    Modules that it names, as MODULE:NAME, are imported: read a file from others before you run it.
+    """
     from rllib_reciprocator.experiments.schema import read_file
 
     _train(read_file(file), file, context.params)
@@ -239,8 +250,8 @@ def evaluate(
 ) -> None:
     """Play a checkpoint's players, or others in their place, without learning.
 
-    A checkpoint is made of pickles. It is read only if it asks for nothing but classes of RLlib and of this package;
-    --trust reads any other too, and runs the code in it.
+    A checkpoint is made of pickles. It is read only if it asks for nothing but names on the package's list; --trust
+    reads any other too, and runs the code in it.
     """
     from rllib_reciprocator.evaluation import film, open_evaluator, printing
     from rllib_reciprocator.evaluation.trace import write_trace
@@ -299,6 +310,7 @@ def tournament(
     trust: Trust = False,
 ) -> None:
     """Everybody against everybody: returns and outcomes of every entrant beside every other."""
+    import social_dilemmas
     from rllib_reciprocator.evaluation import tournament as tournaments
     from rllib_reciprocator.experiments import running
     from rllib_reciprocator.experiments.errors import user_path
@@ -309,6 +321,8 @@ def tournament(
     _trust(trust)
     folder = user_path(out, "--out")
     settings = parse(env_config, "--env-config") if env_config else None
+    if env:  # a module that the user names may be named by checkpoints, too
+        social_dilemmas.is_game(env)
     made = tournaments.tournament(
         tournaments.enter(entrants), env=env, env_config=settings, games=games, seed=seed, explore=explore
     )
