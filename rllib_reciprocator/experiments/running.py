@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ from rllib_reciprocator.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
 _LOGGER_HINTS = {
-    "wandb": "(run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline)",
-    "mlflow": "(set MLFLOW_TRACKING_URI, as to sqlite:///mlflow.db)",
+    "wandb": "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline",
+    "mlflow": "set MLFLOW_TRACKING_URI to a server or a database, as sqlite:///mlflow.db",
 }
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO)
 
@@ -317,9 +318,9 @@ def check_loggers(experiment: Experiment) -> None:
         try:
             _logger(name, experiment).setup()
         except Exception as error:  # whatever these packages raise without an account, a server or a store
-            lines = str(error).strip().splitlines()
-            problem = lines[0] if lines else type(error).__name__
-            raise UserError(f"{experiment.name}.loggers: {name} cannot log: {problem} {_LOGGER_HINTS[name]}") from None
+            # The first sentence; what follows is about the classes of these packages.
+            problem = re.split(r"(?<=\w)\.\s|\n", str(error).strip() or type(error).__name__)[0].rstrip(".")
+            raise UserError(f"{experiment.name}.loggers: {name}: {problem}; {_LOGGER_HINTS[name]}") from None
 
 
 def _loggers(experiment: Experiment) -> list[Any]:
