@@ -151,7 +151,7 @@ def main() -> None:
     if only != "games":
         import ray
 
-        ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         logging.disable(logging.WARNING)
         if only in ("growth", "coins-paper"):
             {"growth": growth, "coins-paper": coins_paper}[only]()

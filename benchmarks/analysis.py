@@ -20,7 +20,7 @@ def main() -> None:
     from rllib_reciprocator.evaluation.tournament import enter, hold, tournament
 
     torch.set_num_threads(1)
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     logging.disable(logging.WARNING)
     config = ReciprocatorConfig().environment("ipd_v0").env_runners(num_envs_per_env_runner=512)
     with tempfile.TemporaryDirectory() as folder:

@@ -190,7 +190,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    ray.init(num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     logging.disable(logging.WARNING)
     if options.what == "parity":
         parity(GAMES[options.game], options.seeds, options.iterations)

@@ -51,7 +51,7 @@ def main() -> None:
     from rllib_reciprocator.experiments.validation import build_config, check
 
     torch.set_num_threads(1)
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     logging.disable(logging.WARNING)
     (experiment,) = read_file(Path("tuned_examples", f"{options.example}.yaml"))
     algorithm = check(experiment, options.example)

@@ -7,12 +7,15 @@ been tried, the package asks for ``ray < 2.61``.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.utils.deterministic
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray._private.dict import flatten_dict
+from ray._private.services import canonicalize_bootstrap_address
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 __all__ = [
@@ -23,6 +26,8 @@ __all__ = [
     "env_creator",
     "flatten_dict",
     "leave_new_memory",
+    "running_cluster",
+    "speaks_grpc",
 ]
 
 # Private names of Ray's that are overridden or read where a class or an object of Ray's is at hand, by the module that
@@ -74,6 +79,42 @@ def answers(group: Any, function: Callable[[Any], Any], timeout_seconds: float |
         timeout_seconds: How long each may take.
     """
     yield from group._worker_manager.foreach_actor(function, healthy_only=False, timeout_seconds=timeout_seconds)
+
+
+def running_cluster() -> str | None:
+    """Returns the address ``HOST:PORT`` that Ray takes ``auto`` for; None if no cluster runs on this machine."""
+    try:
+        return canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None
+
+
+def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
+    """If True, a server of gRPC, as those of Ray are, answers at an address.
+
+    Ray itself ends the whole process where something else does. A server of gRPC begins with an HTTP/2 frame of
+    settings; nothing is asked where Ray encrypts its traffic.
+
+    Args:
+        host: Name or IP address.
+        port: TCP port.
+        timeout_seconds: How long to wait for a connection, and for an answer.
+
+    Raises:
+        OSError: If there is no connection or no answer in time.
+    """
+    preface, settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes(3) + b"\x04" + bytes(5)
+    with socket.create_connection((host, port), timeout=timeout_seconds) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return True
+        connection.sendall(preface + settings)
+        header = b""
+        while len(header) < 9:
+            received = connection.recv(9 - len(header))
+            if not received:
+                return False
+            header += received
+    return header[3:4] == b"\x04"
 
 
 class _Drop(logging.Filter):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+# Commands that tests run in processes of their own start a Ray of their own too.
+os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -14,7 +16,7 @@ def ray_cluster():
     import ray
 
     warnings.simplefilter("ignore")
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -52,7 +52,13 @@ Resume = Annotated[
     ),
 ]
 Restore = Annotated[str | None, typer.Option(help="A checkpoint of the same algorithm and game to start from.")]
-RayAddress = Annotated[str | None, typer.Option(help="Of a running Ray cluster.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a running Ray cluster, as HOST:PORT or auto; RAY_ADDRESS if not given. A local Ray is started if there"
+        " is neither, or for local."
+    ),
+]
 RayCpus = Annotated[int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of a local cluster.")]
 RayGpus = Annotated[int | None, typer.Option("--ray-num-gpus", min=0, help="GPUs of a local cluster.")]
 Trust = Annotated[
@@ -155,6 +161,7 @@ def train(
 ) -> None:
     """Train an algorithm on an environment, or `rllib train file F.yaml`."""
     if context.invoked_subcommand is not None:
+        _refuse_early_options(context)
         return
     from rllib_reciprocator.experiments.errors import UserError
     from rllib_reciprocator.experiments.schema import typed
@@ -167,6 +174,24 @@ def train(
     _train([typed(name, entry, "command line")], "command line", context.params)
 
 
+def _refuse_early_options(context: typer.Context) -> None:
+    """Raises UserError if `rllib train` has options before its subcommand, which would not see them."""
+    from rllib_reciprocator.experiments.errors import UserError
+
+    early = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(str(parameter.name))) is not None and source.name == "COMMANDLINE"
+    ]
+    if early:
+        command = f"rllib train {context.invoked_subcommand}"
+        only_here = [option for option in early if option in ("--algo", "--env", "--config")]
+        where = (
+            f"{', '.join(only_here)} cannot be used with it" if only_here else f"as in `{command} F.yaml {early[0]} ..`"
+        )
+        raise UserError(f"{', '.join(early)}: options go after `{command}`, {where}")
+
+
 @train_app.command("file")
 @_with_train_options
 @_one_line_errors
@@ -174,7 +199,7 @@ def train_file(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="A YAML file with one or more experiments.")],
 ) -> None:
-    """Train what a YAML file describes; options go before the file's own keys.
+    """Train what a YAML file describes; options replace the file's own keys.
 
     Modules that it names, as MODULE:NAME, are imported: read a file from others before you run it.
     """
@@ -211,14 +236,18 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
             begun.append(experiment.name)
     for experiment, _ in checked:
         running.check_storage(experiment)
-    if not options["ray_address"]:
+    ray_keys = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
+    ray_options = running.RayOptions(**ray_keys, verbosity=options["verbose"])
+    if ray_options.cluster is None:
         for experiment, algorithm in checked:
             validation.check_memory(experiment, algorithm, where)
+    for experiment, _ in checked:
+        running.check_loggers(experiment)
 
     console = Console()
     failed = False
-    ray_options = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
-    with running.ray_running(running.RayOptions(**ray_options, verbosity=options["verbose"]), checked):
+    with running.ray_running(ray_options, checked) as which_ray:
+        console.print(which_ray, highlight=False, soft_wrap=True)
         for experiment, algorithm in checked:
             trials = outcome.trials_of(
                 running.run(experiment, algorithm, resume=experiment.name in begun), experiment, algorithm
@@ -327,7 +356,9 @@ def tournament(
         tournaments.enter(entrants), env=env, env_config=settings, games=games, seed=seed, explore=explore
     )
     if num_workers or ray_address:
-        with running.ray_running(running.RayOptions(address=ray_address, num_cpus=num_workers or None), []):
+        ray_options = running.RayOptions(address=ray_address, num_cpus=num_workers or None)
+        with running.ray_running(ray_options, []) as which_ray:
+            Console().print(which_ray, highlight=False, soft_wrap=True)
             standings = tournaments.hold(made, num_workers or 1)
     else:
         standings = tournaments.hold(made)

@@ -217,20 +217,30 @@ class EpisodeEvaluator:
         agents = [str(agent) for agent in env.possible_agents]
         film = Film([f"{agent} ({self._name(agent)})" for agent in agents])
         names = getattr(env, "action_names", ())
+        # Resets the environment, to draw it before the first step.
+        runner.sample(num_timesteps=0, explore=self.explore, force_reset=True)
+        film.pictures.append(self._picture(env))
         over = False
         while not over:
             (chunk,) = runner.sample(num_timesteps=1, explore=self.explore)
-            picture = env.render()
-            if not isinstance(picture, np.ndarray):
-                raise UserError(f"--render: {self.config.env} draws no pictures (its render() gives {type(picture)})")
-            film.pictures.append(picture)
+            film.pictures.append(self._picture(env))
             own = _by_agent(chunk)
             taken = {agent: _plain(own[agent].get_actions(-1)) for agent in own if len(own[agent])}
             film.actions.append([str(names[taken[a]] if names else taken[a]) if a in taken else "" for a in agents])
             film.rewards.append([float(own[a].get_rewards(-1)) if a in taken else 0.0 for a in agents])
             over = chunk.is_done
-        film.pictures.insert(0, film.pictures[0])
         return film
+
+    def _picture(self, env: Any) -> np.ndarray:
+        """Returns the environment's image of its present state, ``[H, W, 3]`` uint8.
+
+        Raises:
+            UserError: If it draws none.
+        """
+        picture = env.render()
+        if not isinstance(picture, np.ndarray):
+            raise UserError(f"--render: {self.config.env} draws no pictures (its render() gives {type(picture)})")
+        return picture
 
     def policy(self) -> pd.DataFrame | None:
         """P(cooperate | last joint action); see :meth:`Evaluator.policy`."""

@@ -19,6 +19,7 @@ from rllib_reciprocator.checkpoints import MODULE_PATH
 from rllib_reciprocator.evaluation.batched_evaluator import RETURN, episode_figures
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
+from rllib_reciprocator.experiments.csv_text import write_csv
 from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.players import AXELROD, CHECKPOINT, LEARNER, SCRIPTED
@@ -271,7 +272,7 @@ def write(standings: pd.DataFrame, folder: Path, title: str) -> list[Path]:
     with writing("--out", folder):
         folder.mkdir(exist_ok=True)
         files = [folder / "tournament.csv"]
-        standings.to_csv(files[0], index=False, float_format="%.6g")
+        write_csv(standings, files[0])
         for figure in figures_of(standings):
             files.append(folder / f"{figure}.png")
             draw(standings, figure, title, files[-1])

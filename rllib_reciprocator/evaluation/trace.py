@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from rllib_reciprocator.experiments.csv_text import write_csv
 from rllib_reciprocator.experiments.errors import writing
 
 
@@ -70,4 +71,4 @@ def write_trace(rows: pd.DataFrame, file: Path) -> None:
         UserError: If the file cannot be written.
     """
     with writing("--trace", file):
-        rows.to_csv(file, index=False, float_format="%.6g")
+        write_csv(rows, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,13 @@ from rllib_reciprocator.experiments.search import scheduler, searcher, with_dist
 from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
+from rllib_reciprocator.ray_internals import running_cluster, speaks_grpc
 
+_SECONDS_TO_ANSWER = 5.0
+_LOGGER_HINTS = {
+    "wandb": "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline",
+    "mlflow": "set MLFLOW_TRACKING_URI to a server or a database, as sqlite:///mlflow.db",
+}
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO)
 
 
@@ -52,7 +58,8 @@ class RayOptions:
     """How to reach or start Ray.
 
     Attributes:
-        address: Of a running cluster; a local one is started if None.
+        address: Of a running cluster, as ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``; if None, the environment
+            variable ``RAY_ADDRESS``. A local Ray is started if that is not set either, and for ``local``.
         num_cpus: CPUs of a local cluster; those of the machine if None.
         num_gpus: GPUs of a local cluster; those of the machine if None.
         verbosity: 0 quiet, 1 with Ray's warnings, 2 with everything that workers print.
@@ -62,6 +69,14 @@ class RayOptions:
     num_cpus: int | None = None
     num_gpus: int | None = None
     verbosity: int = 0
+
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """The address of the cluster to connect to and where it is set; None if Ray is to be started here."""
+        for address, source in ((self.address, "--ray-address"), (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")):
+            if address:
+                return None if address == "local" else (address, source)
+        return None
 
 
 def storage_root(experiment: Experiment) -> str:
@@ -88,10 +103,13 @@ def set_verbosity(verbosity: int) -> None:
 
 
 @contextmanager
-def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> Iterator[None]:
+def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> Iterator[str]:
     """Connects to Ray, or starts it with room for the largest trial; lets go of it, or ends it, afterwards.
 
     Where Ray is up already, as in a notebook, it is used and stays.
+
+    Yields:
+        A line that says which Ray is used.
 
     Raises:
         UserError: If the cluster at the address cannot be reached, or a trial asks for GPUs that are not there.
@@ -103,45 +121,70 @@ def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Al
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     was_up = ray.is_initialized()
     cpus, gpus = _largest_trial(experiments)
-    if not was_up:
-        _start_ray(options, cpus)
+    line = "the one that this process has started or joined before" if was_up else _start_ray(options, cpus)
     try:
         offered = ray.cluster_resources().get("GPU", 0.0)
-        if gpus > offered and not options.address:
+        if gpus > offered and (was_up or options.cluster is None):
             raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {offered:g}")
-        yield
+        yield f"ray          {line}"
     finally:
         if not was_up:
             ray.shutdown()
 
 
-def _start_ray(options: RayOptions, cpus: int) -> None:
+def _start_ray(options: RayOptions, cpus: int) -> str:
+    """Connects to a cluster or starts a local Ray, with at least so many CPUs; returns which it is."""
     common: dict[str, Any] = {
         "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
     }
     if is_trusted():
         common["runtime_env"] = {"env_vars": {TRUST: "1"}}
-    if options.address:
-        _check_address(options.address)
+    if options.cluster is not None:
+        address, source = options.cluster
+        resolved = _check_address(address, f"{source} {address}")
         try:
-            ray.init(address=options.address, **common)
-        except ConnectionError as error:
-            raise UserError(f"--ray-address {options.address}: {error}") from None
-        return
-    available = options.num_cpus or os.cpu_count() or 1
-    ray.init(num_cpus=max(available, cpus), num_gpus=options.num_gpus, include_dashboard=False, **common)
+            ray.init(address=resolved, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:  # also clusters of other versions of Ray or Python
+            raise UserError(f"{source} {address}: cannot connect ({error})") from None
+        return f"cluster at {resolved} ({source})"
+    num_cpus = max(options.num_cpus or os.cpu_count() or 1, cpus)
+    # Without an address Ray would join a cluster that runs on this machine.
+    ray.init(address="local", num_cpus=num_cpus, num_gpus=options.num_gpus, include_dashboard=False, **common)
+    return f"started on this machine with {num_cpus} CPUs"
 
 
-def _check_address(address: str) -> None:
-    """Looks whether anybody listens there, which Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:  # "auto", or a name that Ray resolves
-        return
+def _check_address(address: str, where: str) -> str:
+    """Checks that a Ray cluster answers at an address, which Ray itself would try for minutes.
+
+    Args:
+        address: As in :class:`RayOptions`.
+        where: What the address was given with, for messages.
+
+    Returns:
+        The address, without ``auto``.
+
+    Raises:
+        UserError: If nothing answers, or something else than Ray does.
+    """
+    if address == "auto":
+        found = running_cluster()
+        if found is None:
+            raise UserError(f"{where}: no Ray cluster runs on this machine; give HOST:PORT, or leave it out")
+        address = found
+    scheme, _, rest = address.rpartition("://")
+    if scheme not in ("", "ray"):  # of a service that Ray has a module for
+        return address
+    host, _, port = rest.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"{where}: is no address; give HOST:PORT, ray://HOST:PORT or auto")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--ray-address {address}: nobody answers there ({error})") from None
+        answers_as_ray = speaks_grpc(host.strip("[]"), int(port), _SECONDS_TO_ANSWER)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"{where}: nothing answers there ({error})") from None
+    if not answers_as_ray:
+        raise UserError(f"{where}: what answers there is not Ray")
+    return address
 
 
 def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tuple[int, float]:
@@ -301,18 +344,35 @@ def _how_far(experiment: Experiment, grid: ResultGrid) -> str:
     return f"{experiment.name}: interrupted at {'; '.join(parts[:3]) or 'its start'}{more}; go on with --resume"
 
 
+def check_loggers(experiment: Experiment) -> None:
+    """Checks that the loggers that are asked for can log, with an account or a store of theirs.
+
+    Raises:
+        UserError: If one cannot.
+    """
+    for name in experiment.loggers:
+        try:
+            _logger(name, experiment).setup()
+        except Exception as error:  # whatever these packages raise without an account, a server or a store
+            # The first sentence; what follows is about the classes of these packages.
+            problem = re.split(r"(?<=\w)\.\s|\n", str(error).strip() or type(error).__name__)[0].rstrip(".")
+            raise UserError(f"{experiment.name}.loggers: {name}: {problem}; {_LOGGER_HINTS[name]}") from None
+
+
 def _loggers(experiment: Experiment) -> list[Any]:
     """Ray's own callbacks for the loggers that are asked for."""
-    made: list[Any] = []
-    if "wandb" in experiment.loggers:
+    return [_logger(name, experiment) for name in experiment.loggers]
+
+
+def _logger(name: str, experiment: Experiment) -> Any:
+    """Ray's own callback for a logger."""
+    if name == "wandb":
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        made.append(WandbLoggerCallback(project=experiment.name))
-    if "mlflow" in experiment.loggers:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
+        return WandbLoggerCallback(project=experiment.name)
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-        made.append(MLflowLoggerCallback(experiment_name=experiment.name))
-    return made
+    return MLflowLoggerCallback(experiment_name=experiment.name)
 
 
 def _folder_name(trial: Trial) -> str:

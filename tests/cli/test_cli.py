@@ -1,6 +1,8 @@
 import json
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,7 +72,20 @@ def one_line(result, complaint):
         (["train", "--algo", "Nobody", "--env", "x"], "run: 'Nobody' is not known"),
         (
             [*IPD, "--stop", "{training_iteration: 1}", "--ray-address", "127.0.0.1:9"],
-            "nobody answers there",
+            "--ray-address 127.0.0.1:9: nothing answers there",
+        ),
+        (
+            [*IPD, "--stop", "{training_iteration: 1}", "--ray-address", "cluster"],
+            "--ray-address cluster: is no address; give HOST:PORT",
+        ),
+        (
+            ["train", "--seed", "5", "--stop", "{training_iteration: 1}", "file", "F.yaml"],
+            "--stop, --seed: options go after `rllib train file`, as in `rllib train file F.yaml --stop ..`",
+        ),
+        (["train", "--no-checkpoint-at-end", "file", "F.yaml"], "--checkpoint-at-end: options go after"),
+        (
+            ["train", "--algo", "PPO", "--config", "{lr: 1}", "file", "F.yaml"],
+            "--algo, --config cannot be used with it",
         ),
         (["evaluate", "none"], "none: no such checkpoint"),
         (["evaluate", ".", "--players", "player_1"], "give AGENT=PLAYER"),
@@ -80,6 +95,53 @@ def one_line(result, complaint):
 )
 def test_bad_input_is_one_line_and_exit_code_2(no_ray, arguments, complaint):
     one_line(invoke(*arguments), complaint)
+
+
+@pytest.mark.parametrize("command", [[*IPD, "--stop", "{training_iteration: 1}"], ["tournament"]])
+def test_an_address_in_the_environment_is_connected_to(no_ray, monkeypatch, tmp_path, command):
+    """And not left for a local Ray if nothing answers there."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    if command == ["tournament"]:
+        players = ["scripted/always_defect", "scripted/tit_for_tat"]
+        command = [*command, *players, "--env", "ipd_v0", "--num-workers", "1", "--out", str(tmp_path / "out")]
+    one_line(invoke(*command), "RAY_ADDRESS 127.0.0.1:9: nothing answers there")
+
+
+def test_what_answers_must_be_ray(no_ray):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        options = ("--stop", "{training_iteration: 1}", "--ray-address", address)
+        one_line(invoke(*IPD, *options), f"--ray-address {address}: what answers there is not Ray")
+        thread.join()
+
+
+@pytest.mark.parametrize(("environment", "option"), [(None, []), ("", []), ("127.0.0.1:9", ["--ray-address", "local"])])
+def test_without_an_address_a_local_ray_is_started(monkeypatch, environment, option):
+    """Ray itself would join a cluster that runs on the machine, or that RAY_ADDRESS names."""
+    import ray
+
+    started = []
+
+    def init(**settings):
+        started.append(settings)
+        raise RuntimeError("no Ray in this test")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    if environment is not None:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    result = invoke(*IPD, "--stop", "{training_iteration: 1}", *option)
+    assert str(result.exception) == "no Ray in this test"
+    assert [each["address"] for each in started] == ["local"]
 
 
 def test_nothing_else_is_printed_by_a_real_process():
@@ -144,6 +206,7 @@ def test_one_episode_is_evaluated_without_an_interval(ipd, tmp_path):
 def test_train_from_options_then_evaluate(tmp_path):
     done = run(*train_ipd(tmp_path, SMALL, iterations=3))
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ray          started on this machine with ")
     folder = tmp_path / "reciprocator-ipd_v0"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     (trial,) = folder.glob("Reciprocator_*/")

@@ -93,5 +93,20 @@ distributed:
         command(file, tmp_path / "out", cluster), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"ray          cluster at {cluster.address} (--ray-address)\n")
     assert "distributed: 3 trials of 1 settings" in done.stdout
     assert len(list((tmp_path / "out").glob("distributed/*/checkpoint_*"))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["RAY_ADDRESS", "none"])
+def test_a_cluster_on_the_machine_is_joined_if_it_is_named(tmp_path, cluster, monkeypatch, source):
+    if source == "RAY_ADDRESS":
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    file = tmp_path / "run.yaml"
+    file.write_text(RUN.format(run="Reciprocator", iterations=1, settings=ROADS["Reciprocator"]))
+    without_address = command(file, tmp_path / "out", cluster)[:-2]
+    done = subprocess.run(without_address, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    which = f"cluster at {cluster.address} (RAY_ADDRESS)" if source == "RAY_ADDRESS" else "started on this machine with"
+    assert done.stdout.startswith(f"ray          {which}")

@@ -107,6 +107,15 @@ def test_several_episodes_are_several_films(checkpoint):
     assert len({str(film.actions) for film in films}) > 1
 
 
+@pytest.mark.parametrize("checkpoint", ["ipd", "stock"], indirect=True)
+def test_films_begin_before_the_first_step(checkpoint):
+    game = social_dilemmas.make("ipd_v0")
+    game.reset()
+    for film in open_evaluator(checkpoint, seed=3).films(2):
+        assert np.array_equal(film.pictures[0], game.render_rgb())
+        assert not any(np.array_equal(film.pictures[0], picture) for picture in film.pictures[1:])
+
+
 def test_films_side_by_side(tmp_path):
     """Three films in two columns; the shorter ones stay at their end."""
     films = [film(2), film(5), film(3)]
