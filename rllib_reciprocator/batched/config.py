@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from rllib_reciprocator.batched.module_specs import ModuleSpecs, made_for
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.players import (
+    CHECKPOINT,
     KNOWN_LEARNERS,
     LEARNING,
     RECIPROCATOR,
@@ -32,6 +34,7 @@ from rllib_reciprocator.players import (
     assign,
     described_learner,
 )
+from rllib_reciprocator.players.frozen import remembered_inner_episodes
 from rllib_reciprocator.ray_internals import drop_warnings
 from rllib_reciprocator.typed_settings import IntrinsicSettings
 from social_dilemmas.batched_game import MOST_GAMES
@@ -92,6 +95,8 @@ class BatchedConfig(PPOConfig):
         self.critic_epochs = 1
         self.local_runner_device = "auto"
         self.stagger_episodes = True
+        # Inner episodes of a meta-episode if a frozen player remembers them.
+        self._frozen_inner_episodes: int | None = None
         self._derived_overrides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         # States of configurations that lack it are of versions whose defaults were others: :meth:`from_state`.
         self._defaults_version = 1
@@ -322,6 +327,7 @@ class BatchedConfig(PPOConfig):
             self.default_player,
             tuple(self.learning_settings()),
         )
+        self._frozen_inner_episodes = self._inner_episodes_of_frozen_players()
         self._check_sizes(game)
         specs = made_for(self, game)
         self.complete_specs(specs, game)
@@ -479,18 +485,53 @@ class BatchedConfig(PPOConfig):
         return bool(self.remembering)
 
     def plays_meta_episodes(self) -> bool:
-        """Whether episodes are inner episodes of meta-episodes: if somebody learns between them, or remembers them."""
-        return self.samples_meta_episodes or any(
-            each.kind == LEARNING for player in self.assigned_players for each, _ in player.alternatives
-        )
+        """Returns True if episodes are inner episodes of meta-episodes.
+
+        That is so if there are online learners, or policies whose memory lives as long as a meta-episode.
+        """
+        return self._groups_copies() or self._frozen_inner_episodes is not None
 
     def inner_episodes(self) -> int:
         """M, inner episodes of a meta-episode; 1 where there are none."""
-        return self.meta_settings.inner_episodes if self.plays_meta_episodes() else 1
+        if not self.plays_meta_episodes():
+            return 1
+        return self._frozen_inner_episodes or self.meta_settings.inner_episodes
 
     def group_size(self) -> int:
         """Copies of a game that go together, in runners and learners; 1 if each is for itself."""
-        return self.meta_settings.copies if self.plays_meta_episodes() else 1
+        return self.meta_settings.copies if self._groups_copies() else 1
+
+    def _groups_copies(self) -> bool:
+        """Returns True if copies of the game form groups, which share an online learner or its gradient estimate."""
+        return self.samples_meta_episodes or any(
+            member.kind == LEARNING for player in self.assigned_players for member, _ in player.alternatives
+        )
+
+    def _inner_episodes_of_frozen_players(self) -> int | None:
+        """Returns the inner episodes of a meta-episode for frozen players that remember them; None if none does.
+
+        Raises:
+            ValueError: If their own runs differ in it and this one does not set it, or a checkpoint cannot be read.
+        """
+        remembering: dict[int, str] = {}
+        for player in self.assigned_players:
+            for member, _ in player.alternatives:
+                if member.kind != CHECKPOINT:
+                    continue
+                try:
+                    number = remembered_inner_episodes(Path(member.source))
+                except ValueError as error:
+                    raise ValueError(f"players.{player.agent}: {error}") from None
+                if number is not None:
+                    remembering.setdefault(number, player.agent)
+        if self.samples_meta_episodes or "inner_episodes" in self.meta_settings.model_fields_set:
+            return self.meta_settings.inner_episodes if remembering else None
+        if len(remembering) > 1:
+            (first, agent), (second, mate), *_ = remembering.items()
+            raise ValueError(
+                f"meta.inner_episodes: missing; the frozen players of {agent} and {mate} remember {first} and {second}"
+            )
+        return next(iter(remembering), None)
 
     def rollout_steps(self) -> int:
         """T, how many steps of each game a sample holds: the horizon, or ``rollout_fragment_length`` if that is set.
@@ -701,7 +742,7 @@ class BatchedConfig(PPOConfig):
             raise ValueError(f"minibatch_size: {self.minibatch_size} is not between 1 and the {rows} rows of a learner")
 
     def _check_meta_episodes(self, game: BatchedGame) -> None:
-        games, copies = self.num_envs_per_env_runner, self.meta_settings.copies
+        games, copies = self.num_envs_per_env_runner, self.group_size()
         runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
         if game.terminates_early:
             raise ValueError(f"env: inner episodes are of one length, and those of {self.env} may end early")

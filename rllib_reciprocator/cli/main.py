@@ -330,6 +330,22 @@ def tournament(
     env_config: Annotated[str | None, typer.Option(help="The game's settings, as '{\"num_steps\": 64}'.")] = None,
     games: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many games each group plays.")] = 1000,
     out: Annotated[str, typer.Option(help="Folder for the table as CSV and the heat maps.")] = "tournament",
+    pool: Annotated[
+        str | None,
+        typer.Option(help="Entrants to rank all against, as tit_for_tat,always_defect; without self-play."),
+    ] = None,
+    meta: Annotated[
+        str | None,
+        typer.Option(help='Meta-episodes, as \'{"inner_episodes": 10, "copies": 8}\'; as trained if not given.'),
+    ] = None,
+    learning_players: Annotated[
+        str | None,
+        typer.Option(help='Settings of online learners, as \'{"pg": {"lr": 1.0}}\'; as trained with if not given.'),
+    ] = None,
+    allow_other_env_config: Annotated[
+        bool,
+        typer.Option("--allow-other-env-config", help="Let entrants play that were trained with other game settings."),
+    ] = False,
     num_workers: Annotated[
         int, typer.Option(min=0, max=10_000, help="Ray tasks side by side; 0 for this process.")
     ] = 0,
@@ -353,18 +369,27 @@ def tournament(
     if env:  # a module that the user names may be named by checkpoints, too
         social_dilemmas.is_game(env)
     made = tournaments.tournament(
-        tournaments.enter(entrants), env=env, env_config=settings, games=games, seed=seed, explore=explore
+        tournaments.enter(entrants),
+        env=env,
+        env_config=settings,
+        games=games,
+        seed=seed,
+        explore=explore,
+        pool=[name.strip() for name in pool.split(",")] if pool else (),
+        meta=parse(meta, "--meta") if meta else None,
+        learning_players=parse(learning_players, "--learning-players") if learning_players else None,
+        allow_other_env_config=allow_other_env_config,
     )
     if num_workers or ray_address:
         ray_options = running.RayOptions(address=ray_address, num_cpus=num_workers or None)
         with running.ray_running(ray_options, []) as which_ray:
             Console().print(which_ray, highlight=False, soft_wrap=True)
-            standings = tournaments.hold(made, num_workers or 1)
+            results = tournaments.hold(made, num_workers or 1)
     else:
-        standings = tournaments.hold(made)
+        results = tournaments.hold(made)
     title = f"{made.config.env}: {games} games a group"
-    print_table(Console(), tournaments.table(standings, title))
-    for file in tournaments.write(standings, folder, title):
+    print_table(Console(), tournaments.table(results, title, made.pool))
+    for file in tournaments.write(results, folder, title, made.pool):
         typer.echo(f"written to {file}")
 
 

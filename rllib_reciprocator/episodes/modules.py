@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -32,7 +33,7 @@ from rllib_reciprocator.players import (
     assign,
     module_class,
 )
-from rllib_reciprocator.players.frozen import frozen_module_spec
+from rllib_reciprocator.players.frozen import frozen_module_spec, remembered_inner_episodes
 from social_dilemmas.registry import did_you_mean
 
 
@@ -184,7 +185,13 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
     if player.kind == AXELROD:
         raise ValueError(f"players.{player.agent}: {player.written} plays in batched games only (run: Reciprocator)")
     if player.kind == CHECKPOINT:
-        return frozen_module_spec(player, **spaces)
+        spec = frozen_module_spec(player, **spaces)
+        if remembered_inner_episodes(Path(player.source)) is not None:
+            raise ValueError(
+                f"players.{player.agent}: {player.written} remembers inner episodes, and plays on the batched"
+                " engine only (run: Reciprocator, COALA, ..)"
+            )
+        return spec
     for name in player.overrides:
         if not hasattr(config, name):
             raise ValueError(f"players.{player.agent}.{name}: {config.algo_class.__name__} has no such setting")

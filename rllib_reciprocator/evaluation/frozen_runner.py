@@ -29,8 +29,8 @@ def frozen_runner(
     Args:
         config: Of the run that says which game is played.
         players: Player by agent; none that learns.
-        episodes: How many are to be played, of all games together; as many games are played at once, up to a limit,
-            and whole groups where somebody learns between inner episodes.
+        episodes: Number of episodes to play, of all games together. They are played in parallel up to a limit, and in
+            whole meta-episodes and whole groups of copies where the players need these.
         seed: Seeds the games and the players.
         watched_by: A checkpoint whose influence estimator tells of those who bring none, if there is one in it.
         runner_class: Class of the runner.
@@ -46,11 +46,12 @@ def frozen_runner(
     watched = estimator is not None and estimator.is_dir()
     if watched or RECIPROCITY in play.intrinsic_settings:
         play.intrinsic(RECIPROCITY, always_estimate=watched)
-    groups = -(-min(episodes, MOST_GAMES) // (play.meta_settings.inner_episodes * play.meta_settings.copies))
     try:
-        play.env_runners(num_envs_per_env_runner=groups * play.meta_settings.copies).validate()
-        if not play.plays_meta_episodes():
-            play.env_runners(num_envs_per_env_runner=min(episodes, MOST_GAMES)).validate()
+        # A size that is valid with and without groups, until the players are known.
+        play.env_runners(num_envs_per_env_runner=play.meta_settings.copies).validate()
+        copies = play.group_size()
+        groups = -(-min(episodes, MOST_GAMES) // (play.inner_episodes() * copies))
+        play.env_runners(num_envs_per_env_runner=groups * copies).validate()
     except ValueError as error:
         raise UserError(str(error)) from None
     for player in play.assigned_players:

@@ -19,6 +19,7 @@ from rllib_reciprocator.checkpoints import (
     warn_of_later_version,
 )
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
+from rllib_reciprocator.models import REMEMBERS
 from rllib_reciprocator.models.exploration import without_exploration
 from rllib_reciprocator.players.players import Player
 from rllib_reciprocator.typed_settings import IntrinsicSettings
@@ -94,6 +95,24 @@ def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[st
     except ValueError as error:
         raise ValueError(f"players.{player.agent}: {error}") from None
     return found
+
+
+def remembered_inner_episodes(folder: Path) -> int | None:
+    """Returns the number of inner episodes in a meta-episode, for a frozen policy whose memory lives that long.
+
+    Args:
+        folder: Folder of its module in a checkpoint.
+
+    Returns:
+        The number in its own run; None if its memory ends with an episode.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read.
+    """
+    settings = read_constructor(folder)[2].get("model_config")
+    if not isinstance(settings, dict) or not settings.get(REMEMBERS):
+        return None
+    return read_config(folder.parents[len(MODULE_PATH.parts)]).inner_episodes()
 
 
 def _of_run(checkpoint: Path, module_id: str) -> RLModuleSpec:

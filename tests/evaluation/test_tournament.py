@@ -10,7 +10,16 @@ import torch
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
-from rllib_reciprocator.evaluation.tournament import enter, figures_of, hold, ranking, table, tournament, write
+from rllib_reciprocator.evaluation.tournament import (
+    enter,
+    hold,
+    metrics_of,
+    ranking,
+    standings,
+    table,
+    tournament,
+    write,
+)
 from rllib_reciprocator.experiments.errors import UserError
 from tests.games import COUNTDOWN
 
@@ -18,70 +27,102 @@ SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_
 IPD = {"env": "ipd_v0", "env_config": {"num_steps": 10}}
 
 
-def cell(standings, entrant, beside, figure="return"):
-    (row,) = standings[(standings["entrant"] == entrant) & (standings["beside"] == beside)].to_dict("records")
+def cell(frame, entrant, beside, figure="return"):
+    (row,) = frame[(frame["entrant"] == entrant) & (frame["beside"] == beside)].to_dict("records")
     return row[figure]
+
+
+def play(made, workers=0):
+    return standings(hold(made, workers))
 
 
 def test_strategies_by_hand():
     """Ten rounds of the prisoner's dilemma with payoffs -1, -3, 0 and -2."""
-    standings = hold(tournament(enter(SCRIPTS), games=5, **IPD))
-    assert len(standings) == 9
-    assert set(standings["games"]) == {5, 10}
-    assert cell(standings, "always_cooperate", "always_cooperate") == -10
-    assert cell(standings, "always_cooperate", "always_defect") == -30
-    assert cell(standings, "always_defect", "always_cooperate") == 0
-    assert cell(standings, "always_defect", "always_defect") == -20
-    assert cell(standings, "tit_for_tat", "always_defect") == -3 - 9 * 2
-    assert cell(standings, "always_defect", "tit_for_tat") == 0 - 9 * 2
-    assert cell(standings, "tit_for_tat", "always_defect", "cooperation_rate") == pytest.approx(0.1)
-    assert cell(standings, "tit_for_tat", "always_defect", "return_ci95") == 0
-    assert figures_of(standings) == ["return", "cooperation_rate"]
-    means = ranking(standings)["return"]
-    assert means["tit_for_tat"] == pytest.approx((-10 - 21 - 10) / 3)
-    assert means["always_defect"] == pytest.approx((0 - 20 - 18) / 3)
+    results = hold(tournament(enter(SCRIPTS), games=5, **IPD))
+    frame = standings(results)
+    assert len(frame) == 9
+    assert set(frame["games"]) == {5}
+    assert cell(frame, "always_cooperate", "always_cooperate") == -10
+    assert cell(frame, "always_cooperate", "always_defect") == -30
+    assert cell(frame, "always_defect", "always_cooperate") == 0
+    assert cell(frame, "always_defect", "always_defect") == -20
+    assert cell(frame, "tit_for_tat", "always_defect") == -3 - 9 * 2
+    assert cell(frame, "always_defect", "tit_for_tat") == 0 - 9 * 2
+    assert cell(frame, "tit_for_tat", "always_defect", "cooperation_rate") == pytest.approx(0.1)
+    assert cell(frame, "tit_for_tat", "always_defect", "return_ci95") == 0
+    assert metrics_of(frame) == ["return", "cooperation_rate"]
+
+
+def test_ranking_against_a_pool_without_self_play():
+    """Without the returns of two defectors with each other, -20 each, or of two cooperators, -10."""
+    results = hold(tournament(enter(SCRIPTS), games=4, **IPD))
+    ranked = ranking(results, ["always_cooperate", "always_defect"])
+    assert ranked["return"].to_dict() == {
+        "always_defect": 0.0,
+        "tit_for_tat": (-10 - 21) / 2,
+        "always_cooperate": -30.0,
+    }
+    assert list(ranked.index) == ["always_defect", "tit_for_tat", "always_cooperate"]
+    assert ranked["games"].to_dict() == {"always_defect": 4, "tit_for_tat": 8, "always_cooperate": 4}
+    assert list(ranking(results, ["tit_for_tat"]).index) == ["always_cooperate", "always_defect"]
+    shown = table(results, "x", ["tit_for_tat", "always_defect"])
+    assert "ranked by the mean return against tit_for_tat, always_defect (without self-play)" in str(shown.title)
+    columns = {column.header: list(column.cells) for column in shown.columns}
+    assert columns["entrant"] == ["always_defect", "always_cooperate", "tit_for_tat"]
+    assert columns["return"] == ["-18.000 ± 0.000", "-20.000 ± 0.000", "-21.000 ± 0.000"]
+    assert columns["return with tit_for_tat"] == ["-18.00 ± 0.00", "-10.00 ± 0.00", "-10.00 ± 0.00"]
+    assert [column.header for column in table(results, "x").columns[:2]] == ["entrant", "return with always_cooperate"]
+
+
+def test_rankings_of_three_players_are_of_groups_within_the_pool():
+    made = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
+    ranked = ranking(hold(made), ["always_cooperate", "tit_for_tat"])
+    # With two cooperators a defector gets 1.6 * 2 / 3; each cooperator with two others gets 1.6 - 1.
+    assert ranked["return"]["always_defect"] == pytest.approx(1.6 * 2 / 3, abs=1e-5)
+    assert ranked["return"]["always_cooperate"] == pytest.approx(0.6, abs=1e-5)
+    assert ranked["samples"].to_dict() == {"always_defect": 9, "always_cooperate": 3, "tit_for_tat": 3}
 
 
 def test_every_entrant_plays_every_agent():
     """A game that is better for the first agent: both entrants fare alike on the whole."""
     payoffs = [[[5.0, 0.0], [5.0, 0.0]], [[5.0, 0.0], [5.0, 0.0]]]
-    standings = hold(tournament(enter(SCRIPTS[:2]), games=4, env="ipd_v0", env_config={"payoffs": payoffs}))
-    assert cell(standings, "always_cooperate", "always_defect") == cell(standings, "always_defect", "always_cooperate")
-    assert cell(standings, "always_cooperate", "always_defect") == 32 * 5.0 / 2
+    frame = play(tournament(enter(SCRIPTS[:2]), games=4, env="ipd_v0", env_config={"payoffs": payoffs}))
+    assert cell(frame, "always_cooperate", "always_defect") == cell(frame, "always_defect", "always_cooperate")
+    assert cell(frame, "always_cooperate", "always_defect") == 32 * 5.0 / 2
 
 
 def test_those_who_learn_take_part():
     """Against who always cooperates they learn to defect, over ten inner episodes each; tit-for-tat is not used so."""
     entered = enter(["learner/pg", "scripted/always_cooperate", "scripted/tit_for_tat"])
     made = tournament(entered, env="ipd_v0", env_config={"num_steps": 10}, games=160, seed=1)
-    standings = hold(made).set_index(["entrant", "beside"])
-    assert standings.loc[("learner/pg", "always_cooperate"), "games"] == 160
-    used = standings.loc[("always_cooperate", "learner/pg"), "return"]
+    frame = play(made).set_index(["entrant", "beside"])
+    assert frame.loc[("learner/pg", "always_cooperate"), "games"] == 160
+    used = frame.loc[("always_cooperate", "learner/pg"), "return"]
     assert used < -25.0  # -30 where the other always defects, -10 where it never does
-    assert standings.loc[("tit_for_tat", "learner/pg"), "return"] > used
+    assert frame.loc[("tit_for_tat", "learner/pg"), "return"] > used
 
 
 def test_groups_of_three():
     made = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
     assert len(made.groups()) == 10
-    standings = hold(made)
-    assert len(standings) == 9
-    # A defector beside a cooperator: with two of them, or one and tit-for-tat (which begins with cooperating), or with
-    # itself: 1.6 * 2 / 3, 1.6 * 2 / 3 and 1.6 / 3 twice, once as every agent, of three games each.
-    rewards = [1.6 * 2 / 3] * 3 + [1.6 * 2 / 3] * 3 + [1.6 / 3] * 6
-    assert cell(standings, "always_defect", "always_cooperate") == pytest.approx(np.mean(rewards), abs=1e-5)
+    frame = play(made)
+    assert len(frame) == 9
+    # A defector with a cooperator and another one, or tit-for-tat (which begins with cooperating), or a defector. The
+    # mean of these groups, in the last of which it plays two agents.
+    rewards = [1.6 * 2 / 3, 1.6 * 2 / 3, 1.6 / 3]
+    assert cell(frame, "always_defect", "always_cooperate") == pytest.approx(np.mean(rewards), abs=1e-5)
 
 
 def test_players_of_a_checkpoint_and_of_the_axelrod_library(ipd):
     pytest.importorskip("axelrod")
     entrants = enter([f"mine={ipd}", "axelrod/TitForTat", "axelrod/Alternator", "tft=scripted/tit_for_tat"])
     assert [each.name for each in entrants] == ["mine#player_0", "TitForTat", "Alternator", "tft"]
-    standings = hold(tournament(entrants, games=6, seed=1))
-    alternating = [cell(standings, name, "Alternator") for name in ("TitForTat", "tft")]
+    frame = play(tournament(entrants, games=6, seed=1))
+    alternating = [cell(frame, name, "Alternator") for name in ("TitForTat", "tft")]
     assert alternating[0] == alternating[1]
-    assert cell(standings, "Alternator", "Alternator", "cooperation_rate") == 0.5
-    again = hold(tournament(entrants, games=6, seed=1))
-    pd.testing.assert_frame_equal(standings, again)
+    assert cell(frame, "Alternator", "Alternator", "cooperation_rate") == 0.5
+    again = play(tournament(entrants, games=6, seed=1))
+    pd.testing.assert_frame_equal(frame, again)
 
 
 def test_with_workers_it_is_the_same(ray_cluster, ipd):
@@ -128,9 +169,9 @@ def test_an_entrant_without_its_estimator_is_refused(coins, tmp_path):
 def test_coins_that_scripted_players_take():
     """Who moves at random takes as many of its own coins as of the other's."""
     scripts = ["a=scripted/random", "b=scripted/random"]
-    standings = hold(tournament(enter(scripts), games=2000, env="coins_v0"))
-    assert standings["own_coin_share"].between(0.47, 0.53).all()
-    assert standings["coins_per_step"].between(0.15, 0.3).all()
+    frame = play(tournament(enter(scripts), games=2000, env="coins_v0"))
+    assert frame["own_coin_share"].between(0.47, 0.53).all()
+    assert frame["coins_per_step"].between(0.15, 0.3).all()
 
 
 def test_games_that_end_early_are_counted_up_to_their_end():
@@ -138,7 +179,7 @@ def test_games_that_end_early_are_counted_up_to_their_end():
     made = tournament(
         enter(["a=scripted/random", "b=scripted/random"]), games=3000, env="countdown_v0", env_config={"num_steps": 12}
     )
-    returns = hold(made)["return"]
+    returns = play(made)["return"]
     # From 2 to 11 are left at the start, and player 0 takes 1 or 2 off in each step: by enumeration of what is left the
     # expected number of steps is 4.72; each player hurries in half of them.
     steps = [0.0, 1.0]
@@ -148,21 +189,23 @@ def test_games_that_end_early_are_counted_up_to_their_end():
 
 
 def test_settings_alone_are_of_the_game_of_the_first_checkpoint(ipd):
-    made = tournament(enter([str(ipd), *SCRIPTS]), env_config={"num_steps": 5})
+    made = tournament(enter([str(ipd), *SCRIPTS]), env_config={"num_steps": 5}, allow_other_env_config=True)
     assert (made.config.env, made.config.env_config) == ("ipd_v0", {"num_steps": 5})
 
 
 def test_as_table_and_files(tmp_path):
-    standings = hold(tournament(enter(SCRIPTS), games=2, **IPD))
-    assert table(standings, "x").row_count == 3
-    files = write(standings, tmp_path / "deep", "x")
+    results = hold(tournament(enter(SCRIPTS), games=2, **IPD))
+    assert table(results, "x").row_count == 3
+    files = write(results, tmp_path / "deep", "x")
     assert [file.name for file in files] == ["tournament.csv", "return.png", "cooperation_rate.png"]
     assert all(file.stat().st_size > 0 for file in files)
     read = pd.read_csv(files[0])
-    assert list(read.columns) == list(standings.columns)
+    assert list(read.columns) == list(standings(results).columns)
+    ranked = write(results, tmp_path / "ranked", "x", ["tit_for_tat"])[1]
+    assert pd.read_csv(ranked)["entrant"].tolist() == ["always_cooperate", "always_defect"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write(standings, tmp_path / "file", "x")
+        write(results, tmp_path / "file", "x")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +219,9 @@ def test_as_table_and_files(tmp_path):
         (SCRIPTS, {"env": "coins_v0"}, "always_cooperate: .*plays games of cooperate and defect"),
         ([*SCRIPTS, "scripted/tit_for_tt"], IPD, "did you mean 'tit_for_tat'"),
         ([*SCRIPTS, "/nowhere"], IPD, "/nowhere: no such checkpoint"),
+        (SCRIPTS, {**IPD, "pool": ["tit_for_tt"]}, "--pool tit_for_tt: .* did you mean 'tit_for_tat'"),
+        (SCRIPTS, {**IPD, "meta": {"inner_episodes": 0}}, "--meta.inner_episodes: Input should be greater"),
+        (SCRIPTS, {**IPD, "learning_players": {"pg": {"lr": "x"}}}, "--learning-players.pg.lr: Input should be"),
     ],
 )
 def test_what_cannot_be_held(entrants, options, complaint):
@@ -187,3 +233,20 @@ def test_cheats_of_the_axelrod_library_do_not_take_part():
     pytest.importorskip("axelrod")
     with pytest.raises(UserError, match="no strategy 'MindReader'"):
         tournament(enter([*SCRIPTS, "axelrod/MindReader"]), **IPD)
+
+
+def test_entrants_trained_with_other_settings_of_the_game_are_refused(ipd, coins):
+    entered = enter([f"mine={ipd}", *SCRIPTS])
+    payoffs = [[[-1, -1], [-4, 0]], [[0, -4], [-2, -2]]]
+    option = "to let it play, add --allow-other-env-config"
+    with pytest.raises(UserError, match=f"mine#player_0: was trained with num_steps 10, and the game has 5; {option}"):
+        tournament(entered, env_config={"num_steps": 5})
+    with pytest.raises(
+        UserError, match=f"mine#player_0: was trained with payoffs .*-3.*, and the game has .*; {option}"
+    ):
+        tournament(entered, env_config={"num_steps": 10, "payoffs": payoffs})
+    with pytest.raises(UserError, match=f"mine#player_0: was trained in ipd_v0, and the game is chicken_v0; {option}"):
+        tournament(entered, env="chicken_v0", env_config={"num_steps": 10})
+    same = [[[-1, -1], [-3, 0]], [[0, -3], [-2, -2]]]
+    assert tournament(entered, env_config={"num_steps": 10, "payoffs": same}).games == 1000
+    assert tournament(entered, env="chicken_v0", games=2, allow_other_env_config=True).games == 2
