@@ -118,6 +118,14 @@ class ExactRestore(Algorithm):
                 result.get()
         self._send_state_to_env_runners()
 
+    @override(Algorithm)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Restores the algorithm, or the part of it that ``component`` names."""
+        super().restore_from_path(path, *args, **kwargs)
+        if kwargs.get("component"):
+            # Otherwise set_state() was called.
+            self._send_state_to_env_runners()
+
     def _send_state_to_env_runners(self) -> None:
         """Sends weights, connector states and the step counter to remote env runners, and waits until they have them.
 

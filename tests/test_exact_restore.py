@@ -1,14 +1,19 @@
 """A restored run continues as if it had not been interrupted, from its first step on."""
 
+import time
+
 import numpy as np
 import pytest
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.tune import register_env
 
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from tests.multi_agent_envs import TwoAgents, own_policy
+from rllib_reciprocator.models.actor_critic import ActorCriticModule
+from tests.multi_agent_envs import TinyModule, TwoAgents, own_policy
 from tests.weights import assert_same_weights
 
 # From 0 to 0.5 in 640 steps, which the runs below do not reach.
@@ -16,11 +21,11 @@ SCHEDULE = [[0, 0.0], [640, 0.5]]
 COEFFICIENTS = ("curr_entropy_coeff", "curr_kl_coeff")
 
 
-def batched(runners=0, learners=0):
+def batched(runners=0, learners=0, player="reciprocator"):
     return (
         ReciprocatorConfig()
         .environment("ipd_v0", env_config={"num_steps": 4})
-        .players({"player_0": "reciprocator", "player_1": "ppo"})
+        .players({"player_0": player, "player_1": "ppo"})
         .env_runners(num_env_runners=runners, num_envs_per_env_runner=16)
         .training(num_epochs=2, lr=0.05, entropy_coeff=SCHEDULE, use_kl_loss=True, kl_coeff=0.5, kl_target=1e-4)
         .rl_module(model_config={"fcnet_hiddens": [4]})
@@ -29,7 +34,7 @@ def batched(runners=0, learners=0):
     )
 
 
-def stock(runners=0):
+def stock(runners=0, player="reciprocator"):
     register_env("two_agents", TwoAgents)
     config = (
         PPOConfig()
@@ -42,7 +47,7 @@ def stock(runners=0):
         .rl_module(model_config={"fcnet_hiddens": [4]})
         .debugging(seed=1)
     )
-    return reciprocate(config, {"a": "reciprocator", "b": "ppo"}, weight=0.5)
+    return reciprocate(config, {"a": player, "b": "ppo"}, weight=0.5)
 
 
 @pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -98,28 +103,50 @@ def test_a_coefficient_that_is_a_setting_is_that_of_the_configuration(build, tmp
     assert resumed.train()["learners"]["player_1"]["curr_entropy_coeff"] == 0.25
 
 
-@pytest.mark.parametrize("make", [batched, stock])
-@pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path"])
-def test_remote_env_runners_play_with_restored_weights_at_once(build, tmp_path, make, way):
-    trained = build(make(runners=0))
+class SlowToLoad(TorchRLModule):
+    """Takes a second to load weights in an env runner: those of its first synchronization are then in flight."""
+
+    def set_state(self, *args, **kwargs):
+        if ray.get_runtime_context().get_actor_id() is not None:
+            time.sleep(1.0)
+        super().set_state(*args, **kwargs)
+
+
+class SlowActorCritic(SlowToLoad, ActorCriticModule):
+    """For the batched engine."""
+
+
+class SlowTinyModule(SlowToLoad, TinyModule):
+    """For RLlib's env runners."""
+
+
+def weights_of_runners(algo):
+    return algo.env_runner_group.foreach_env_runner(
+        lambda runner: {key: module.get_state() for key, module in runner.module.items()}, local_env_runner=False
+    )
+
+
+@pytest.mark.parametrize(("make", "module"), [(batched, "SlowActorCritic"), (stock, "SlowTinyModule")])
+@pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path", "component"])
+def test_remote_env_runners_play_with_restored_weights_at_once(build, tmp_path, make, module, way):
+    player = f"module/tests.test_exact_restore:{module}"
+    trained = build(make(runners=0, player=player))
     for _ in range(2):
         trained.train()
     path = trained.save_to_path(tmp_path)
-    config = make(runners=2)
-    if way == "restore_from_path":
-        algo = build(config)
-        algo.restore_from_path(path)
-    else:
+    if way == "from_checkpoint":
         # The checkpoint's own configuration has no remote env runners.
-        remote = build(config)
-        remote.restore_from_path(path)
-        algo = Algorithm.from_checkpoint(remote.save_to_path(tmp_path / "remote"))
+        other = build(make(runners=1, player=player))
+        other.learner_group.restore_from_path(f"{path}/learner_group")
+        algo = Algorithm.from_checkpoint(other.save_to_path(tmp_path / "remote"))
+    else:
+        algo = build(make(runners=1, player=player))
+        of_component = {"component": "learner_group"} if way == "component" else {}
+        algo.restore_from_path(f"{path}/learner_group" if of_component else path, **of_component)
     weights = trained.get_weights()
-    states = algo.env_runner_group.foreach_env_runner(
-        lambda runner: {key: module.get_state() for key, module in runner.module.items()}, local_env_runner=False
-    )
+    states = weights_of_runners(algo)
     algo.stop()
-    assert len(states) == 2
+    assert len(states) == 1
     for state in states:
         for module_id, of_module in state.items():
             for name, value in of_module.items():
