@@ -333,7 +333,7 @@ def test_new_checkpoints_keep_their_share(checkpoint):
 
 @pytest.mark.parametrize("former", [False, True])
 def test_a_restored_algorithm_measures_as_its_checkpoint_did(ray_cluster, checkpoint, tmp_path, former):
-    path = of_former_version(checkpoint, tmp_path / "former", "0.0") if former else checkpoint
+    path = of_former_version(checkpoint, tmp_path / "former", "nothing") if former else checkpoint
     algo = Reciprocator.from_checkpoint(str(path))
     try:
         assert algo.env_runner.module["influence"].unwrapped().uniform_share == (0.0 if former else 0.3)

@@ -1,8 +1,9 @@
 import gymnasium
 import pytest
 import torch
+from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 
-from rllib_reciprocator.models.distributions import Bernoulli, Categorical, distribution_for
+from rllib_reciprocator.models.distributions import Bernoulli, Categorical, distribution_for, probabilities
 
 
 def pair(kind, seed=0, rows=64, actions=5):
@@ -67,3 +68,31 @@ def test_two_actions_need_one_logit():
     two, five = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(5)
     assert (distribution_for(two), distribution_for(two).required_input_dim(two)) == (Bernoulli, 1)
     assert (distribution_for(five), distribution_for(five).required_input_dim(five)) == (Categorical, 5)
+
+
+class ReversedDistribution:
+    """A user's own distribution, known by its log-probabilities alone; action k has the logit of the k-th last."""
+
+    def __init__(self, logits):
+        self.log_probs = logits.log_softmax(-1).flip(-1)
+
+    def logp(self, value, **kwargs):
+        return self.log_probs.gather(-1, value[:, None])[:, 0]
+
+
+@BOTH
+def test_probabilities_are_those_of_any_distribution(kind):
+    distribution, reference = pair(kind)
+    inputs, count = distribution.logits, reference.logits.shape[-1]
+    torch.testing.assert_close(probabilities(distribution, inputs, count), reference.probs)
+    greedy = probabilities(distribution.to_deterministic(), inputs, count)
+    assert torch.equal(greedy, torch.nn.functional.one_hot(reference.probs.argmax(-1), count).float())
+
+
+def test_probabilities_of_distributions_of_rllibs_and_of_the_users_own():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(probabilities(TorchCategorical.from_logits(logits), logits, 4), logits.softmax(-1))
+    certain = TorchCategorical.from_logits(logits).to_deterministic()
+    assert torch.equal(probabilities(certain, logits, 4).argmax(-1), logits.argmax(-1))
+    assert torch.equal(probabilities(certain, logits, 4).sum(-1), torch.ones(6))
+    torch.testing.assert_close(probabilities(ReversedDistribution(logits), logits, 4), logits.softmax(-1).flip(-1))
