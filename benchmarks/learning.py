@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.9, help="of the first iteration to look for")
     parser.add_argument("--outcome", default="cooperation_rate")
     parser.add_argument(
-        "--greedy", type=int, metavar="EPISODES", help="look at the return of all in such episodes of greedy play"
+        "--greedy", type=int, metavar="EPISODES", help="evaluate the collective return in such episodes of greedy play"
     )
     parser.add_argument("--config", type=yaml.safe_load, default={}, help="settings that differ, as '{lr: 0.01}'")
     options = parser.parse_args()

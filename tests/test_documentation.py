@@ -1,6 +1,7 @@
 """Every block of code in the README and the documentation does what it says."""
 
 import glob
+import importlib
 import re
 import shlex
 import shutil
@@ -165,6 +166,28 @@ def test_files_that_pages_name_are_there():
             assert (ROOT / ("" if page == "README.md" else "docs") / path).is_file(), (page, path)
         for path in re.findall(r"tuned_examples/\w+\.yaml", text):
             assert (ROOT / path).is_file(), (page, path)
+
+
+def test_members_that_the_python_page_names_are_there():
+    named = re.findall(r"^::: (\S+)\n    options: {members: \[([^]]*)]", PAGES["api.md"], re.MULTILINE)
+    assert len(named) > 10
+    for path, members in named:
+        try:
+            there = importlib.import_module(path)
+        except ModuleNotFoundError:
+            module, _, name = path.rpartition(".")
+            there = getattr(importlib.import_module(module), name)
+        missing = [member for member in members.split(", ") if not hasattr(there, member)]
+        assert not missing, (path, missing)
+
+
+def test_no_page_installs_the_package_from_an_index():
+    """Checks the pages and the headers of the examples: the package is in no index."""
+    examples = {path.name: path.read_text() for path in (ROOT / "tuned_examples").glob("*.yaml")}
+    for name, text in {**PAGES, **examples}.items():
+        for line in text.splitlines():
+            if "pip" in line and "import" not in line:
+                assert not re.search(r"(?<![\w/.-])rllib_reciprocator\b", line), (name, line)
 
 
 def test_the_page_of_settings_has_them_all_described():
