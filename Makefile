@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint docs bench clean
+.PHONY: train test test-learning test-slow lint docs bench clean
 
 train: .venv/installed
 	$(BIN)/rllib train file tuned_examples/reciprocator_ipd.yaml --storage-path results
 
 test: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-learning: .venv/installed
+	$(BIN)/pytest -m learning -n 2 --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow

@@ -1,4 +1,4 @@
-"""What one training iteration does to weights and losses, in pairs of runs that must agree, and by hand."""
+"""Compares weights and losses after training iterations of pairs of runs that must agree, and with values by hand."""
 
 import numpy as np
 import pytest
@@ -77,14 +77,14 @@ def test_groups_of_one_environment_discount_later_inner_episodes_as_one_long_epi
 
 def test_advantages_are_scaled_by_those_of_trained_agents_alone(build):
     """The payoffs of an agent that is not trained change nothing."""
-    large = [[[own, 100.0 * other] for own, other in row] for row in PAYOFFS]
+    large = [[[first, 100.0 * second] for first, second in row] for row in PAYOFFS]
     players = {"player_0": "coala", "player_1": "scripted/random"}
     runs = [
         after_training(build, coala(players, payoffs=payoffs, scale_advantages=True)) for payoffs in (PAYOFFS, large)
     ]
     (algo, results), (other_algo, other_results) = runs
     assert_same_weights(algo, other_algo)
-    losses, other_losses = (each["learners"]["player_0"] for each in (results, other_results))
+    losses, other_losses = results["learners"]["player_0"], other_results["learners"]["player_0"]
     assert abs(float(losses["policy_loss"])) > 1e-3
     for name in ("policy_loss", "vf_loss"):
         assert float(losses[name]) == float(other_losses[name])

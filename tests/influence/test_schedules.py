@@ -64,7 +64,7 @@ def test_the_table_counts_the_last_iterations_and_is_renewed_in_every_period(bui
 
 @pytest.mark.parametrize(("buffer", "period"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3)])
 def test_a_learned_estimator_is_fitted_in_every_period_to_the_last_iterations(build, buffer, period):
-    """Its replay buffer, and the number of its gradient steps, are of so many iterations."""
+    """Counts iterations in the replay buffer, and gradient steps, of which there is one per iteration in the buffer."""
     settings = {"estimator_minibatch_size": 4 * ENVIRONMENTS, "estimator_epochs": 1, "estimator_hiddens": [4]}
     schedule = {"buffer_iterations": buffer, "update_period_iters": period}
     algo = build(config(num_steps=4, influence="reward", **settings, **schedule))
@@ -80,10 +80,10 @@ def test_a_learned_estimator_is_fitted_in_every_period_to_the_last_iterations(bu
         after = algo.learner_group.get_weights()["influence"]
         is_fitted = any(not np.array_equal(after[name], value) for name, value in before.items())
         assert is_fitted == (iteration % period == 0)
-        kept = min(buffer, iteration + 1)
+        replay_length = min(buffer, iteration + 1)
         (replay,) = algo.get_state()["replays"]
-        assert len(replay) == kept
-        expected += kept if is_fitted else 0
+        assert len(replay) == replay_length
+        expected += replay_length if is_fitted else 0
         assert gradient_steps() == expected
         before = after
 
