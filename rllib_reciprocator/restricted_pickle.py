@@ -219,8 +219,10 @@ _BUILT = {
     "ray.rllib.core.rl_module.rl_module": "RLModuleSpec",
     "rllib_reciprocator.algorithms.coala.config": "COALASettings",
     "rllib_reciprocator.batched.meta_episodes": "MetaSettings",
+    "rllib_reciprocator.episodes.composition": "Composition EpisodeSetup",
     "rllib_reciprocator.episodes.influence": "EpisodeReciprocity",
     "rllib_reciprocator.episodes.joint_steps": "JointSpaces",
+    "rllib_reciprocator.episodes.known_environment": "KnownEnvironment",
     "rllib_reciprocator.intrinsic.incentives": "IncentiveSettings",
     "rllib_reciprocator.intrinsic.inequity_aversion": "InequityAversionSettings",
     "rllib_reciprocator.intrinsic.reciprocity": "ReciprocitySettings WeightSchedule",
@@ -291,6 +293,7 @@ _NAMED = {
     "rllib_reciprocator.algorithms.advantage_alignment.advantage_alignment": "AdvantageAlignment",
     "rllib_reciprocator.algorithms.advantage_alignment.config": "AdvantageAlignmentConfig",
     "rllib_reciprocator.algorithms.advantage_alignment.learner": "AdvantageAlignmentLearner",
+    "rllib_reciprocator.algorithms.advantage_alignment.module": "AlignedModule",
     "rllib_reciprocator.algorithms.coala.coala": "COALA",
     "rllib_reciprocator.algorithms.coala.config": "COALAConfig",
     "rllib_reciprocator.algorithms.coala.learner": "COALALearner",
@@ -311,6 +314,7 @@ _NAMED = {
     "rllib_reciprocator.episodes.influence_callback": "EpisodeInfluenceCallback",
     "rllib_reciprocator.episodes.learners": (
         "PlayersAPPOLearner PlayersIMPALALearner PlayersPPOLearner"
+        " RestoringAPPOLearner RestoringIMPALALearner RestoringPPOLearner"
         " ReciprocalAPPOLearner ReciprocalIMPALALearner ReciprocalPPOLearner"
     ),
     "rllib_reciprocator.episodes.outcomes_callback": "EpisodeOutcomesCallback",
@@ -335,6 +339,8 @@ _NAMED = {
 _APPLIED = frozenset(
     {
         ("rllib_reciprocator.batched.config", "_module_of"),
+        ("rllib_reciprocator.episodes.composition", "learner_pieces"),
+        ("rllib_reciprocator.episodes.composition", "runner_pieces"),
         ("rllib_reciprocator.episodes.modules", "_module_of"),
         ("rllib_reciprocator.episodes.observations", "preparing"),
         ("rllib_reciprocator.episodes.observations", "preparing_one"),

@@ -250,9 +250,9 @@ def assert_is_read(folder):
 @pytest.mark.parametrize("learners", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", BATCHED)
 def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learners):
-    """After an iteration, with a pool in which an online learner is."""
+    """After an iteration, with a pool of an online learner, a trained and a scripted player."""
     default = algorithm_class(name).get_default_config()
-    pool = {"pool": {"learner/pg": 0.5, "scripted/random": 0.5}}
+    pool = {"pool": {"learner/pg": 0.5, "ppo": 0.3, "scripted/random": 0.2}}
     settings = {
         "num_envs_per_env_runner": 32, "num_learners": learners, "env_config": {"num_steps": 4},
         "players": {"player_0": default.default_player, "player_1": pool},

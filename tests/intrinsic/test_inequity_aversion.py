@@ -59,7 +59,7 @@ def test_in_a_run_it_is_that_of_whole_episodes_and_of_those_who_have_it(build):
         ReciprocatorConfig()
         .environment("ipd_v0", env_config={"num_steps": 6})
         .players({"player_0": averse, "player_1": "ppo"})
-        .env_runners(num_envs_per_env_runner=5, rollout_fragment_length=4)
+        .env_runners(num_envs_per_env_runner=5, rollout_fragment_length=4, stagger_episodes=False)
         .debugging(seed=1)
     )
     algo = build(config)
