@@ -107,8 +107,7 @@ def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
         values = chain(values, reader.stand_ins)
     for value in values if not is_trusted() else ():
         if isinstance(value, StandIn):
-            verb = "asks for" if value.arguments is None else "calls"
-            raise ValueError(f"{file}: cannot be read (it {verb} {value}, {NOT_LISTED})")
+            raise ValueError(f"{file}: cannot be read (it {value}, {NOT_LISTED})")
         if isinstance(value, str) and (module := _module_to_import(value)):
             raise ValueError(f"{file}: cannot be read (it imports {module}, as {value!r}, {NOT_LISTED})")
     return _parts(content, file)

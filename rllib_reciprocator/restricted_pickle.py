@@ -412,7 +412,12 @@ class StandIn:
         self.module, self.name, self.arguments = module, name, arguments
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+        """Says what the file does with it."""
+        if by_value := self.class_by_value():
+            return f"holds the code of {'.'.join(by_value)}"
+        if self.name == "_make_function":
+            return "holds the code of a function"
+        return f"{'asks for' if self.arguments is None else 'calls'} {self.module}.{self.name}"
 
     def class_by_value(self) -> tuple[str, str] | None:
         """Returns module and name of the class whose code this represents, as cloudpickle writes it; or None."""

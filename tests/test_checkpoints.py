@@ -324,7 +324,13 @@ def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
     with pytest.raises(ValueError, match=r"asks for somebody\.elses\.Own"):
         read_constructor(tmp_path)
     file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"f": lambda: 1},), {})}))
-    with pytest.raises(ValueError, match="--trust reads it"):
+    with pytest.raises(ValueError, match="holds the code of a function, which is not on the list; --trust"):
+        read_constructor(tmp_path)
+    own = type("Own", (), {"__module__": "__main__"})
+    file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"callbacks": own},), {})}))
+    with pytest.raises(
+        ValueError, match=r"holds the code of __main__\.Own, which is not on the list; --trust reads it"
+    ):
         read_constructor(tmp_path)
 
 
