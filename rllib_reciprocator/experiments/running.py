@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from rllib_reciprocator.experiments.validation import algorithm_settings, build_
 from rllib_reciprocator.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
+# Bytes of results that there must at least be room for.
+_LEAST_ROOM = 2**20
 _LOGGER_HINTS = {
     "wandb": "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline",
     "mlflow": "set MLFLOW_TRACKING_URI to a server or a database, as sqlite:///mlflow.db",
@@ -224,6 +227,8 @@ def check_storage(experiment: Experiment) -> None:
             Path(root).mkdir(parents=True, exist_ok=True)
             if not os.access(root, os.W_OK | os.X_OK):
                 raise PermissionError("no right to write there")
+            with tempfile.TemporaryFile(dir=root) as file:  # which a full disk refuses
+                file.write(bytes(_LEAST_ROOM))
     except (OSError, ValueError) as error:
         raise UserError(f"--storage-path {root}: results cannot be written there ({error})") from None
 
