@@ -127,7 +127,7 @@ def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Al
 
 
 def _start_ray(options: RayOptions, cpus: int) -> str:
-    """Connects to a cluster or starts a local Ray, with at least so many CPUs; returns which it is."""
+    """Connects to a cluster or starts a local Ray with at least ``cpus`` CPUs; returns a line that says which."""
     common: dict[str, Any] = {
         "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
@@ -162,10 +162,10 @@ def _check_address(address: str, where: str) -> str:
         UserError: If nothing answers, or something else than Ray does.
     """
     if address == "auto":
-        found = running_cluster()
-        if found is None:
+        local_cluster = running_cluster()
+        if local_cluster is None:
             raise UserError(f"{where}: no Ray cluster runs on this machine; give HOST:PORT, or leave it out")
-        address = found
+        address = local_cluster
     scheme, _, rest = address.rpartition("://")
     if scheme not in ("", "ray"):  # of a service that Ray has a module for
         return address
