@@ -40,9 +40,9 @@ def settings_from_json(text: str) -> Any:
 
 def _with_infinities(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _with_infinities(each) for key, each in value.items()}
+        return {key: _with_infinities(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_infinities(each) for each in value]
+        return [_with_infinities(item) for item in value]
     return _INFINITIES.get(value, value) if isinstance(value, str) else value
 
 

@@ -40,9 +40,9 @@ def parse_results(text: str) -> tuple[list[dict[str, Any]], list[int]]:
 def _with_nan(value: Any) -> Any:
     """Returns nested metrics with NaN for None."""
     if isinstance(value, dict):
-        return {key: _with_nan(each) for key, each in value.items()}
+        return {key: _with_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_nan(each) for each in value]
+        return [_with_nan(item) for item in value]
     return math.nan if value is None else value
 
 

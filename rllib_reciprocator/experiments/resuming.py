@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -65,9 +66,34 @@ def check_resumable(experiment: Experiment, folder: str) -> bool:
             " another --experiment-name for a new run"
         )
     begun = _newest_state(folder) is not None
-    if not begun:
+    if begun:
+        _check_whole(folder)
+    else:
         logger.warning("--resume: %s had not begun; it starts", folder)
     return begun
+
+
+def _check_whole(folder: str) -> None:
+    """Checks that Tune's own files of a run were written to their ends.
+
+    Raises:
+        UserError: If one was not, as where the disk was full or the run was killed meanwhile.
+    """
+    storage, path = FileSystem.from_uri(folder)
+    state_file = _newest_state(folder)
+    for file in (f"{path}/{TUNER}", state_file):
+        assert file is not None
+        content = _read(storage, file)
+        try:
+            if file == state_file:
+                json.loads(content)
+            elif not content.endswith(pickle.STOP):
+                raise ValueError("a pickle without its end")
+        except ValueError:
+            raise UserError(
+                f"--resume: {file} is not whole: the disk was full, or the run was killed, while it was being written;"
+                " start another run with --restore and the last checkpoint"
+            ) from None
 
 
 def _description(folder: str) -> dict[str, Any] | None:
@@ -105,19 +131,14 @@ def prepare(folder: str, stop: StopAt, callbacks: list[Any]) -> None:
         callbacks: Of the run, in the place of those it had.
 
     Raises:
-        UserError: If Tune's file is not whole, or a trial that is done is to go on, but has no checkpoint.
+        UserError: If Tune's files are not whole, or a trial that is done is to go on, but has no checkpoint.
     """
+    _check_whole(folder)
     storage, path = FileSystem.from_uri(folder)
     tuner = cloudpickle.loads(_read(storage, f"{path}/{TUNER}"))
     state_file = _newest_state(folder)
     assert state_file is not None
-    try:
-        state = json.loads(_read(storage, state_file))
-    except ValueError:
-        raise UserError(
-            f"--resume: {state_file} was being written when the run was killed; start another with --restore and the"
-            " last checkpoint"
-        ) from None
+    state = json.loads(_read(storage, state_file))
     described = _description(folder) or {}
     former = StopAt(described.get("stop", {}))
     state["trial_data"] = [

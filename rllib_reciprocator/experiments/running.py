@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ from rllib_reciprocator.experiments.validation import algorithm_settings, build_
 from rllib_reciprocator.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
+# Bytes of results that there must at least be room for.
+_LEAST_ROOM = 2**20
 _LOGGER_HINTS = {
     "wandb": "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline",
     "mlflow": "set MLFLOW_TRACKING_URI to a server or a database, as sqlite:///mlflow.db",
@@ -133,7 +136,7 @@ def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Al
 
 
 def _start_ray(options: RayOptions, cpus: int) -> str:
-    """Connects to a cluster or starts a local Ray, with at least so many CPUs; returns which it is."""
+    """Connects to a cluster or starts a local Ray with at least ``cpus`` CPUs; returns a line that says which."""
     common: dict[str, Any] = {
         "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
@@ -168,10 +171,10 @@ def _check_address(address: str, where: str) -> str:
         UserError: If nothing answers, or something else than Ray does.
     """
     if address == "auto":
-        found = running_cluster()
-        if found is None:
+        local_cluster = running_cluster()
+        if local_cluster is None:
             raise UserError(f"{where}: no Ray cluster runs on this machine; give HOST:PORT, or leave it out")
-        address = found
+        address = local_cluster
     scheme, _, rest = address.rpartition("://")
     if scheme not in ("", "ray"):  # of a service that Ray has a module for
         return address
@@ -260,6 +263,8 @@ def check_storage(experiment: Experiment) -> None:
             Path(root).mkdir(parents=True, exist_ok=True)
             if not os.access(root, os.W_OK | os.X_OK):
                 raise PermissionError("no right to write there")
+            with tempfile.TemporaryFile(dir=root) as file:  # which a full disk refuses
+                file.write(bytes(_LEAST_ROOM))
     except (OSError, ValueError) as error:
         raise UserError(f"--storage-path {root}: results cannot be written there ({error})") from None
 

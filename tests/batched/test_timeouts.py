@@ -14,7 +14,7 @@ def test_late_env_runners_are_counted_and_warned_of_once(build, caplog):
     config.env_runner_cls = SlowSecondRunner
     algo = build(config)
     results = [algo.train()["env_runners"] for _ in range(2)]
-    assert [each["num_env_runners_timed_out"] for each in results] == [1, 1]
-    assert [each["num_env_steps_sampled"] for each in results] == [16, 16]
-    (warning,) = [each for each in caplog.messages if "sample_timeout_s" in each]
+    assert [result["num_env_runners_timed_out"] for result in results] == [1, 1]
+    assert [result["num_env_steps_sampled"] for result in results] == [16, 16]
+    (warning,) = [line for line in caplog.messages if "sample_timeout_s" in line]
     assert warning.startswith("1 of 2 env runners took longer than sample_timeout_s (2.5 s)")

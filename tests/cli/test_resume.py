@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -16,7 +17,9 @@ from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.resuming import check_resumable, describe, prepare
 from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.stopping import StopAt
-from tests.cli.test_cli import FIGURES, RLLIB, invoke, results
+from tests.cli.test_cli import FIGURES, RLLIB, invoke, no_ray, one_line, results
+
+__all__ = ["no_ray"]
 
 CONFIG = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
 ITERATIONS = 60
@@ -126,11 +129,26 @@ def test_what_may_not_change(tmp_path, caplog):
     describe(typed("x", entry, "f"), folder)
     (tmp_path / "x" / "tuner.pkl").write_text("")
     assert not check_resumable(typed("x", entry, "f"), folder), "it was killed before it began"
-    (tmp_path / "x" / "experiment_state-2026-01-01_10-00-00.json").write_text("{half")
+    tuner, state = tmp_path / "x" / "tuner.pkl", tmp_path / "x" / "experiment_state-2026-01-01_10-00-00.json"
+    whole = pickle.dumps({})
+    # A full disk, or a kill, leaves the beginning of a file, or nothing of it.
+    for tuner_part, state_part, broken in (
+        (b"", b"{}", tuner),
+        (whole[:-1], b"{}", tuner),
+        (whole, b"{half", state),
+        (whole, b"", state),
+    ):
+        tuner.write_bytes(tuner_part)
+        state.write_bytes(state_part)
+        problem = (
+            f"{broken} is not whole: the disk was full, or the run was killed, .* start another run with --restore"
+        )
+        with pytest.raises(UserError, match=problem):
+            check_resumable(typed("x", entry, "f"), folder)
+        with pytest.raises(UserError, match=problem):
+            prepare(folder, StopAt({}), [])
+    state.write_bytes(b"{}")
     assert check_resumable(typed("x", {**entry, "stop": {"training_iteration": 9}}, "f"), folder)
-    (tmp_path / "x" / "tuner.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(UserError, match="was being written when the run was killed; start another with --restore"):
-        prepare(folder, StopAt({}), [])
     changed = {**entry, "seeds": 2, "config": {"lr": 0.2, "players": {"*": "ppo"}, "gamma": 0.9}}
     with pytest.raises(
         UserError, match=r"seeds \(None, now 2\); config\.lr \(0\.1, now 0\.2\); config\.gamma \(None, now 0\.9\)"
@@ -142,6 +160,18 @@ def test_what_may_not_change(tmp_path, caplog):
     (tmp_path / "x" / "experiment.json").unlink()
     check_resumable(typed("x", entry, "f"), folder)
     assert "did not write its settings down" in caplog.messages[-1]
+
+
+def test_a_disk_without_room_is_refused_before_ray_starts(no_ray, tmp_path):
+    """A limit on the size of files stands for a disk that is full."""
+    file = written(tmp_path, 1)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, former[1]))
+    try:
+        done = invoke("train", "file", file, "--storage-path", str(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    one_line(done, f"--storage-path {tmp_path / 'out'}: results cannot be written there ([Errno 27] File too large)")
 
 
 def test_a_figure_that_turns_out_to_be_missing_ends_the_run_in_one_line(ray_cluster, tmp_path):
