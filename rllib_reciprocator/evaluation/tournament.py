@@ -477,7 +477,10 @@ def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
     ranked = ranking(results, pool) if pool else None
     if ranked is not None:
         title += f"; ranked by the mean return against {', '.join(pool)} (without self-play)"
-    partners = (list(pool) if pool else names)[:MAX_COLUMNS]
+    partners = list(pool) if pool else names
+    if len(partners) > MAX_COLUMNS:
+        title += f"; returns with the first {MAX_COLUMNS} of {len(partners)}, the files have all"
+        partners = partners[:MAX_COLUMNS]
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("entrant")
     metrics = metrics_of(cells) if pool else []

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
+from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.tournament import (
     enter,
@@ -250,3 +252,32 @@ def test_entrants_trained_with_other_settings_of_the_game_are_refused(ipd, coins
     same = [[[-1, -1], [-3, 0]], [[0, -3], [-2, -2]]]
     assert tournament(entered, env_config={"num_steps": 10, "payoffs": same}).games == 1000
     assert tournament(entered, env="chicken_v0", games=2, allow_other_env_config=True).games == 2
+
+
+def test_from_the_command_line(tmp_path):
+    def run(*options):
+        given = [
+            "--env",
+            "ipd_v0",
+            "--env-config",
+            '{"num_steps": 10}',
+            "--games",
+            "24",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+        return CliRunner().invoke(app, ["tournament", *SCRIPTS, "learner/pg", *given, *options])
+
+    done = run(
+        "--pool", "tit_for_tat, always_defect", "--meta", '{"inner_episodes": 3, "copies": 2}',
+        "--learning-players", '{"pg": {"lr": 0.0}}',
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "without self-play" in " ".join(done.stdout.split())
+    frame = pd.read_csv(tmp_path / "out" / "tournament.csv")
+    assert cell(frame, "learner/pg", "tit_for_tat", "samples") == 24 / 6
+    ranked = pd.read_csv(tmp_path / "out" / "ranking.csv")
+    assert ranked["entrant"].tolist()[-1] == "always_cooperate"
+    refused = run("--pool", "tit_for_tat,nobody")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("rllib: --pool nobody: no entrant has this name")

@@ -112,14 +112,17 @@ def test_policies_that_remember_play_whole_meta_episodes_in_evaluations_of_other
     assert len(evaluator.trace(30)) == 30 * STEPS
 
 
-def test_policies_that_remember_play_whole_meta_episodes_as_frozen_players(checkpoints):
+def test_policies_that_remember_play_whole_meta_episodes_as_frozen_players(checkpoints, tmp_path):
     config = ReciprocatorConfig().environment("ipd_v0", env_config={"num_steps": STEPS}).debugging(seed=1)
     config.players({"player_0": "ppo", "player_1": f"checkpoint/{checkpoints['coala']}#player_0"})
     algo = config.env_runners(num_envs_per_env_runner=1000).build_algo()
     rates = [algo.train()["env_runners"]["outcomes"]["player_1"]["cooperation_rate"] for _ in range(INNER + 1)]
+    path = algo.save_to_path(tmp_path / "second")
     algo.stop()
     expected = expected_cooperation().mean(1)
     assert rates == pytest.approx([*expected, expected[0]], abs=0.03)
+    row = open_evaluator(path, seed=1).evaluate(3000)["players"]["player_1"]
+    assert row["inner_episodes"]["cooperation_rate"] == pytest.approx(expected, abs=0.03)
 
 
 def test_frozen_players_with_different_meta_episodes(checkpoints):
