@@ -12,7 +12,7 @@ from ray.tune import register_env
 
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.models.actor_critic import ActorCriticModule
+from rllib_reciprocator.models.distributions import Categorical
 from tests.multi_agent_envs import TinyModule, TwoAgents, own_policy
 from tests.weights import assert_same_weights
 
@@ -112,8 +112,12 @@ class SlowToLoad(TorchRLModule):
         super().set_state(*args, **kwargs)
 
 
-class SlowActorCritic(SlowToLoad, ActorCriticModule):
+class SlowBatchedModule(SlowToLoad, TinyModule):
     """For the batched engine."""
+
+    def setup(self):
+        super().setup()
+        self.action_dist_cls = Categorical
 
 
 class SlowTinyModule(SlowToLoad, TinyModule):
@@ -126,7 +130,7 @@ def weights_of_runners(algo):
     )
 
 
-@pytest.mark.parametrize(("make", "module"), [(batched, "SlowActorCritic"), (stock, "SlowTinyModule")])
+@pytest.mark.parametrize(("make", "module"), [(batched, "SlowBatchedModule"), (stock, "SlowTinyModule")])
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path", "component"])
 def test_remote_env_runners_play_with_restored_weights_at_once(build, tmp_path, make, module, way):
     player = f"module/tests.test_exact_restore:{module}"

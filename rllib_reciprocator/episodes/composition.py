@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
@@ -249,7 +250,9 @@ def check_memory_of_turns(config: AlgorithmConfig, setup: EpisodeSetup) -> None:
     specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
     for module_id, (observation_space, action_space) in spaces.items():
         specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
-        if specs[module_id].build().is_stateful():
+        with torch.random.fork_rng(devices=[]):
+            module = specs[module_id].build()
+        if module.is_stateful():
             raise ValueError(
                 f"batch_mode: agents of {config.env} take turns, and {module_id} has a memory; set it to"
                 " complete_episodes"
