@@ -24,7 +24,7 @@ class MixedRewardModelInfluence(RegressionInfluence):
     counted, else some that are drawn from j's policy. Who is not there has no influence and gets none, and its rewards
     are not learned from.
 
-    Settings in ``model_config`` beside those of :class:`RegressionInfluence`: ``counterfactual``, ``policy`` or
+    Settings in ``model_config``: those of :class:`RegressionInfluence`, and ``counterfactual``: ``policy`` or
     ``uniform``; a uniform choice is one among the legal actions, or a draw from the action space.
 
     Its observation space is that of :class:`JointSpaces.state`, its action space that of ``JointSpaces.action``.

@@ -194,7 +194,7 @@ def test_in_python_a_module_without_a_distribution_is_refused_when_the_algorithm
 
 
 def test_sampling_refuses_a_module_without_a_distribution():
-    """As an evaluation does, in which no algorithm is built."""
+    """Samples without an algorithm, as an evaluation does."""
     config = beside_actions_only()
     config.validate()
     with pytest.raises(ValueError, match=f"players.early: {NO_DISTRIBUTION}"):
@@ -205,14 +205,14 @@ def test_a_uniform_choice_is_one_among_the_legal_actions():
     """Two agents with masks, one of them among other observations; a mask that allows nothing is of who waits."""
     masked = spaces.Dict({"action_mask": spaces.Box(0, 1, (3,)), "observation": spaces.Box(0, 255, (2,), "uint8")})
     later = spaces.Dict({"action_mask": spaces.MultiBinary(2), "a_class_map": spaces.Box(0, 4, (1, 2), "uint8")})
-    seen = {"plain": spaces.Discrete(2), "masked": masked, "later": later}
-    chosen = {"plain": spaces.Discrete(3), "masked": spaces.Discrete(3), "later": spaces.Discrete(2)}
-    joint = JointSpaces(seen, chosen)
+    observations = {"plain": spaces.Discrete(2), "masked": masked, "later": later}
+    actions = {"plain": spaces.Discrete(3), "masked": spaces.Discrete(3), "later": spaces.Discrete(2)}
+    joint = JointSpaces(observations, actions)
     parts = [[1, 0, 1], [1, 0, 1, 0, 0, 1], [*[0, 1, 0, 0, 0] * 2, 0, 1, 1], [0.5]]
     state = torch.tensor([[value for part in parts for value in part]])
     assert state.shape[1] == joint.state.shape[0]
-    found = {agent: joint.legal_actions(agent, state).tolist()[0] for agent in seen}
-    assert found == {"plain": [True] * 3, "masked": [True, False, True], "later": [False, True]}
+    legal = {agent: joint.legal_actions(agent, state).tolist()[0] for agent in observations}
+    assert legal == {"plain": [True] * 3, "masked": [True, False, True], "later": [False, True]}
     assert joint.legal_actions("masked", torch.zeros_like(state)).all()
 
 
@@ -239,12 +239,12 @@ def test_a_share_of_alternatives_to_actions_that_cannot_be_counted_is_of_the_spa
         return influence_of(runner.module, known, chunks, steps)
 
     of_policy = influence(uniform_share=0.0)
-    found = {share: influence(uniform_share=share) for share in (0.25, 1.0)}
+    by_share = {share: influence(uniform_share=share) for share in (0.25, 1.0)}
     of_space = influence(counterfactual="uniform")
     for j, i in ((0, 1), (1, 0), (2, 0)):
         assert (of_space[:, j, i] - of_policy[:, j, i]).abs().max() > 1e-5
-    torch.testing.assert_close(found[1.0], of_space, atol=1e-5, rtol=1e-3)
-    torch.testing.assert_close(found[0.25], 0.25 * of_space + 0.75 * of_policy, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(by_share[1.0], of_space, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(by_share[0.25], 0.25 * of_space + 0.75 * of_policy, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("sees", ["state", "own"])
@@ -257,13 +257,13 @@ def test_other_estimators_mix_a_given_share_too(sees):
         "horizon": 3,
     }
     data = played(8, num_steps=3, sees=sees)
-    found = {}
+    by_share = {}
     for share in (None, 0.0, 0.25, 1.0):
         model = estimator(kind, **settings, **({} if share is None else {"uniform_share": share}))
-        found[share] = torch.stack(list(model.influence(data.steps, data.behavior)))
-    torch.testing.assert_close(found[0.25], 0.75 * found[0.0] + 0.25 * found[1.0], atol=1e-5, rtol=1e-4)
-    assert torch.equal(found[None], found[0.0])
-    assert (found[1.0] - found[0.0]).abs().max() > 1e-3
+        by_share[share] = torch.stack(list(model.influence(data.steps, data.behavior)))
+    torch.testing.assert_close(by_share[0.25], 0.75 * by_share[0.0] + 0.25 * by_share[1.0], atol=1e-5, rtol=1e-4)
+    assert torch.equal(by_share[None], by_share[0.0])
+    assert (by_share[1.0] - by_share[0.0]).abs().max() > 1e-3
 
 
 def test_tuned_examples_with_the_papers_settings_mix_nothing():
@@ -318,10 +318,10 @@ def test_checkpoints_of_former_versions_keep_a_share_of_0(checkpoint, tmp_path, 
     state = pickle.loads(pickle.dumps(config.get_state()))
     assert share_of(ReciprocatorConfig.from_state(state).reciprocity(weight=0.1)) == 0.0
     # A player of theirs brings its own estimator.
-    beside = batched({"player_0": "reciprocator", "player_1": f"checkpoint/{former}"}, env="coins_v0")
-    assert share_of(beside) == 0.3
-    brought = beside.rl_module_spec.rl_module_specs["influence+player_1"]
-    assert brought.model_config.get("uniform_share", 0.0) == 0.0
+    config = batched({"player_0": "reciprocator", "player_1": f"checkpoint/{former}"}, env="coins_v0")
+    assert share_of(config) == 0.3
+    spec = config.rl_module_spec.rl_module_specs["influence+player_1"]
+    assert spec.model_config.get("uniform_share", 0.0) == 0.0
 
 
 def test_new_checkpoints_keep_their_share(checkpoint):
