@@ -285,6 +285,8 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
                     values = [of_result.get(name, {}).get(agent) for of_result in figures]
                     points = [(x, y) for x, y in zip(iterations, values, strict=True) if y is not None]
                     style = {"color": _colour(number if sweep else index), "linestyle": STYLES[index % len(STYLES)]}
+                    if len(points) == 1:
+                        style["marker"] = "o"
                     panel.plot([x for x, _ in points], [y for _, y in points], linewidth=1.6, **style)
     for panel, name in zip(panels, names, strict=True):
         panel.set_title(name.replace("_", " "), fontsize=10)

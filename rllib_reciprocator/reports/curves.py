@@ -85,6 +85,7 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
                 shape = go.Scatter(
                     x=[*band[axis], *band[axis][::-1]],
                     y=[*band["high"], *band["low"][::-1]],
+                    mode="lines",
                     fill="toself",
                     fillcolor=line.colour,
                     opacity=0.18,
