@@ -15,7 +15,7 @@ PALETTE = (
 )  # fmt: skip
 # Figures of each learner's own.
 LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
-RECIPROCAL_REWARD = "reciprocal_reward"
+RECIPROCAL_REWARD, RECIPROCAL_WEIGHT = "reciprocal_reward", "reciprocal_weight"
 # One agent's undiscounted extrinsic return per episode, and the sum over all agents.
 RETURN, COLLECTIVE_RETURN = "return", "collective_return"
 BY_PAIR = ("influence", "influence_std", "balance")

@@ -14,7 +14,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 import social_dilemmas
 from rllib_reciprocator.batched import BatchedConfig
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, SOCIAL
+from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, RECIPROCAL_WEIGHT, SOCIAL
 from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.metric_names import (
     INCENTIVES,
@@ -150,6 +150,8 @@ def _of_env_runners(config: AlgorithmConfig) -> Iterable[str]:
     What agents there are is known of our games only.
     """
     yield from OF_ENV_RUNNERS
+    if not isinstance(config, BatchedConfig):
+        yield RECIPROCAL_WEIGHT
     game = _game(config)
     agents = game.agents if game is not None else ("*",)
     yield from (f"{name}/{agent}" for name in BY_AGENT for agent in agents)
