@@ -85,6 +85,10 @@ class ConfigWithPlayers(AlgorithmConfig):
         """Returns RLlib's learner, whose state includes its entropy and KL coefficients."""
         return learner_with(RestoringLearner, super().get_default_learner_class())
 
+    def keep_composition(self) -> None:
+        """Keeps the present composition; policies that are set from now on replace those of the players."""
+        self._setup = None
+
     def _compose(self) -> None:
         if isinstance(self.env, str) and environments.is_known(self.env):
             environments.register(self.env)

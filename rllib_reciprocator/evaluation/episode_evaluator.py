@@ -18,6 +18,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 import social_dilemmas
 from rllib_reciprocator import environments
 from rllib_reciprocator.checkpoints import MODULE_PATH
+from rllib_reciprocator.episodes.algorithms import ConfigWithPlayers
 from rllib_reciprocator.episodes.influence import EpisodeReciprocity, influence_of
 from rllib_reciprocator.episodes.known_environment import known_environment
 from rllib_reciprocator.episodes.modules import module_spec
@@ -85,6 +86,8 @@ class EpisodeEvaluator:
         spec = self.config.get_multi_rl_module_spec(spaces=module_spaces(self.config, known))
         spec.add_modules(specs)
         modules = {agents[each.agent]: f"guest-{each.agent}" for each in guests}
+        if isinstance(self.config, ConfigWithPlayers):
+            self.config.keep_composition()
         self.config.multi_agent(
             policies=[*self.config.policies, *specs],
             policy_mapping_fn=partial(_guest_or, modules, self.config.policy_mapping_fn),
