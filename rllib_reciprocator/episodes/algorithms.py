@@ -29,16 +29,11 @@ class ConfigWithPlayers(AlgorithmConfig):
     """Mixed into a configuration of RLlib's: what files say of players and reciprocity.
 
     Environments may be named as for :func:`rllib_reciprocator.environments.register`.
-
-    Attributes:
-        default_algorithm: The class of the algorithm, where the constructor is given none.
     """
-
-    default_algorithm: ClassVar[type[Algorithm] | None] = None
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults."""
-        super().__init__(algo_class=algo_class or self.default_algorithm)
+        super().__init__(algo_class=algo_class or _ALGORITHMS.get(type(self)))
         self._setup: EpisodeSetup | None = None
         self._composition = Composition()
 
@@ -152,8 +147,9 @@ class IMPALA(WithPlayers, impala.IMPALA):
     config_class = IMPALAConfig
 
 
-PPOConfig.default_algorithm, APPOConfig.default_algorithm, IMPALAConfig.default_algorithm = PPO, APPO, IMPALA
-
+# The algorithm of each configuration's class. It is no attribute of that class: Ray follows the attributes of a
+# trainable, and would do so for ever from an algorithm to its configuration and back.
+_ALGORITHMS: dict[type, type[WithPlayers]] = {PPOConfig: PPO, APPOConfig: APPO, IMPALAConfig: IMPALA}
 _STATIC: dict[tuple[type, type], type[ConfigWithPlayers]] = {
     (ppo.PPOConfig, ppo.PPO): PPOConfig,
     (appo.APPOConfig, appo.APPO): APPOConfig,
@@ -174,7 +170,7 @@ def with_players(config: AlgorithmConfig) -> ConfigWithPlayers:
         config_class: Any = type(config)
         subclass = _config_class(config_class, config.algo_class)
         config.__class__ = subclass
-        config.algo_class = subclass.default_algorithm
+        config.algo_class = _ALGORITHMS[subclass]
     return config
 
 
@@ -184,5 +180,5 @@ def _config_class(config_class: type, algorithm: type) -> type[ConfigWithPlayers
     if (config_class, algorithm) in _STATIC:
         return _STATIC[config_class, algorithm]
     subclass: Any = type(config_class.__name__, (ConfigWithPlayers, config_class), {})
-    subclass.default_algorithm = type(algorithm.__name__, (WithPlayers, algorithm), {"config_class": subclass})
+    _ALGORITHMS[subclass] = type(algorithm.__name__, (WithPlayers, algorithm), {"config_class": subclass})
     return subclass
