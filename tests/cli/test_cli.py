@@ -310,7 +310,7 @@ stock:
     rates = [each["lr"] for each in params]
     assert all(rates.count(rate) == 2 for rate in rates)
     assert "sweep: 4 trials of 2 settings" in done.stdout
-    assert "±" in done.stdout
+    assert "collective return" in done.stdout
     assert "scripted/random" in done.stdout
     assert "cooperation rate" in done.stdout
 

@@ -12,7 +12,7 @@ from social_dilemmas.conformance import check_game
 from tests.games import CLOCK, Clock
 
 SIZES = {
-    "Reciprocator": {"num_envs_per_env_runner": 4},
+    "Reciprocator": {"num_envs_per_env_runner": 4, "stagger_episodes": False},
     "PPO": {
         "num_env_runners": 0,
         "num_envs_per_env_runner": 2,
