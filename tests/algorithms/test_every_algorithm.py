@@ -109,7 +109,8 @@ two-of-each:
   config:
     env_config: {{num_steps: 4}}
     players: {{player_0: {player}, player_1: {{pool: {{{player}: 0.5, scripted/random: 0.5}}}}}}
-    meta: {{inner_episodes: 2, copies: {environments}}}
+    meta: {{inner_episodes: 2, copies: 1}}
+    seed: 1
     num_env_runners: 2
     num_learners: 2
     num_envs_per_env_runner: {environments}
