@@ -1,0 +1,279 @@
+"""Plants small faults in the sources, one at a time, and runs the tests that should find them.
+
+    python tests/mutants.py list --count 60 --seed 20261128          # the faults that are drawn
+    python tests/mutants.py run --count 60 --seed 20261128 --out mutants.json
+
+Faults are drawn by a fixed seed: a function uniformly, then one of the operators that apply to it, then a place. The
+operators are sign, comparison, off by one, dropped factor, dropped mask, swapped arguments and wrong axis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "rllib_reciprocator"
+FOLDERS = ("batched", "algorithms", "influence", "incentives", "intrinsic", "players", "evaluation")
+# Drawing pictures is no part of what is computed.
+SKIPPED = {"film.py", "rendering.py", "printing.py"}
+# Tests by folder, the ones that are most likely to fail first.
+TESTS = {
+    "batched": ["tests/batched", "tests/algorithms", "tests/evaluation"],
+    "algorithms/advantage_alignment": [
+        "tests/algorithms/test_advantage_alignment.py",
+        "tests/batched/test_masks.py",
+        "tests/algorithms/test_every_algorithm.py",
+    ],
+    "algorithms/coala": ["tests/algorithms/test_coala.py", "tests/algorithms"],
+    "algorithms/shaper": ["tests/algorithms/test_shaper.py", "tests/algorithms"],
+    "algorithms/lio": ["tests/algorithms/test_lio.py", "tests/batched/test_masks.py", "tests/algorithms"],
+    "algorithms": ["tests/algorithms", "tests/batched"],
+    "influence": ["tests/influence", "tests/batched", "tests/algorithms", "tests/episodes"],
+    "incentives": ["tests/algorithms/test_lio.py", "tests/batched/test_masks.py", "tests/evaluation"],
+    "intrinsic": ["tests/intrinsic", "tests/algorithms", "tests/batched"],
+    "players": ["tests/players", "tests/evaluation", "tests/algorithms", "tests/cli"],
+    "evaluation": ["tests/evaluation", "tests/cli", "tests/reports"],
+}
+NO_NUMBERS = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple)
+COMPARISONS = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
+AXES = {
+    "sum",
+    "mean",
+    "any",
+    "all",
+    "cat",
+    "stack",
+    "flatten",
+    "unflatten",
+    "transpose",
+    "repeat_interleave",
+    "amax",
+    "cumsum",
+    "unbind",
+    "chunk",
+    "softmax",
+    "std",
+    "argmax",
+    "unsqueeze",
+}
+
+
+# Functions whose two arguments cannot be swapped, or whose order does not matter.
+SYMMETRIC = frozenset(
+    [
+        "isinstance",
+        "issubclass",
+        "getattr",
+        "hasattr",
+        "setattr",
+        "range",
+        "zip",
+        "transpose",
+        "Field",
+        "min",
+        "max",
+        "reshape",
+        "map_structure",
+        "get",
+        "fromkeys",
+        "default",
+        "maximum",
+        "minimum",
+        "logical_and",
+        "partial",
+    ]
+)
+
+
+def _is_value(node: ast.AST) -> bool:
+    """If True, an argument is a name or an attribute: swapped with another one it may be of the right type."""
+    return isinstance(node, ast.Name | ast.Attribute)
+
+
+@dataclass
+class Mutant:
+    """One fault: the text between two offsets of a file is replaced."""
+
+    path: str
+    function: str
+    line: int
+    operator: str
+    start: int
+    end: int
+    old: str
+    new: str
+
+
+class Offsets:
+    """Offsets in a source of what the AST gives lines and columns for."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.starts = source, [0]
+        for line in source.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        lines = self.source.splitlines()
+
+        def at(line: int, column: int) -> int:
+            return self.starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
+
+        return at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+
+def faults(node: ast.AST, offsets: Offsets) -> Iterator[tuple[str, ast.AST, str]]:
+    """Yields operator, node and new text of the faults at one node."""
+    text = lambda part: offsets.source[slice(*offsets.span(part))]  # noqa: E731
+    if isinstance(node, ast.BinOp):
+        left, right = text(node.left), text(node.right)
+        if isinstance(node.op, ast.Sub):
+            yield "sign", node, f"({left} + {right})"
+        elif isinstance(node.op, ast.Add) and not isinstance(
+            node.left, ast.Constant | ast.JoinedStr | ast.List | ast.Tuple
+        ):
+            yield "sign", node, f"({left} - {right})"
+        elif isinstance(node.op, ast.Mult):
+            yield "dropped factor", node, f"({left})"
+            yield "dropped factor", node, f"({right})"
+        elif isinstance(node.op, ast.Div):
+            yield "dropped factor", node, f"({left})"
+        elif isinstance(node.op, ast.BitAnd):
+            yield "dropped mask", node, f"({left})"
+            yield "dropped mask", node, f"({right})"
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Invert):
+        if not isinstance(node.operand, ast.Constant):
+            yield "sign", node, f"({text(node.operand)})"
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARISONS:
+        new = COMPARISONS[type(node.ops[0])]
+        yield "comparison", node, f"({text(node.left)} {new} {text(node.comparators[0])})"
+    elif isinstance(node, ast.Constant) and type(node.value) is int:
+        yield "off by one", node, str(node.value + 1)
+    elif isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        plain = [part for part in node.args if not isinstance(part, ast.Starred)]
+        if name == "where" and len(node.args) == 3:
+            yield "dropped mask", node, f"({text(node.args[1])})"
+        if len(plain) == len(node.args) == 2 and name not in SYMMETRIC and all(map(_is_value, plain)):
+            first, second = map(text, node.args)
+            rest = [f"{keyword.arg}={text(keyword.value)}" for keyword in node.keywords if keyword.arg]
+            if len(rest) == len(node.keywords):
+                yield "swapped arguments", node, f"{text(node.func)}({', '.join([second, first, *rest])})"
+        for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
+            if isinstance(part, ast.Name) and "mask" in part.id:
+                yield "dropped mask", part, "None"
+        if name in AXES:
+            for part in node.args:
+                if isinstance(part, ast.Constant) and type(part.value) is int:
+                    yield "wrong axis", part, str(1 - part.value if part.value in (0, 1) else part.value - 1)
+
+
+def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """Yields all functions of a module, with their classes' names."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield f"{prefix}{node.name}", node
+
+
+def body_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    """Yields the nodes of a function's body, without annotations, docstring, error messages and logging."""
+    todo = list(function.body)  # type: ignore[attr-defined]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.AnnAssign | ast.Import | ast.ImportFrom):
+            if isinstance(node, ast.AnnAssign) and node.value is not None:
+                todo.append(node.value)
+            continue
+        yield node
+        todo += list(ast.iter_child_nodes(node))
+
+
+def drawn(count: int, seed: int) -> list[Mutant]:
+    """Returns that many faults."""
+    pool: list[list[Mutant]] = []
+    for folder in FOLDERS:
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            if path.name in SKIPPED:
+                continue
+            source = path.read_text()
+            offsets = Offsets(source)
+            for name, function in functions(ast.parse(source)):
+                found = []
+                for node in body_nodes(function):
+                    for operator, part, new in faults(node, offsets):
+                        start, end = offsets.span(part)
+                        relative = str(path.relative_to(ROOT))
+                        found.append(Mutant(relative, name, part.lineno, operator, start, end, source[start:end], new))
+                if found:
+                    pool.append(found)
+    draw = random.Random(seed)
+    chosen = draw.sample(range(len(pool)), min(count, len(pool)))
+    mutants = []
+    for k in chosen:
+        operator = draw.choice(sorted({mutant.operator for mutant in pool[k]}))
+        places = [mutant for mutant in pool[k] if mutant.operator == operator]
+        mutants.append(draw.choice(sorted(places, key=lambda mutant: (mutant.start, mutant.new))))
+    return mutants
+
+
+def tests_of(path: str) -> list[str]:
+    """Returns the tests for a file."""
+    relative = path.removeprefix("rllib_reciprocator/")
+    keys = [key for key in TESTS if relative.startswith(f"{key}/")]
+    return TESTS[max(keys, key=len)]
+
+
+def run(mutant: Mutant, timeout: float) -> tuple[str, str]:
+    """Returns ``found``, ``survived`` or ``timeout``, and the first test that fails."""
+    path = ROOT / mutant.path
+    source = path.read_text()
+    try:
+        path.write_text(source[: mutant.start] + mutant.new + source[mutant.end :])
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests_of(mutant.path)]
+        try:
+            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            return "timeout", ""
+        failed = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return ("survived", "") if result.returncode == 0 else ("found", failed[0][:200] if failed else "error")
+    finally:
+        path.write_text(source)
+
+
+def main() -> None:
+    """Lists or runs the faults."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("list", "run"))
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=20261128)
+    parser.add_argument("--timeout", type=float, default=900.0)
+    parser.add_argument("--out", default="mutants.json")
+    parser.add_argument("--part", default="0/1", help="K/N: every N-th fault from the K-th on")
+    options = parser.parse_args()
+    part, parts = map(int, options.part.split("/"))
+    results = []
+    for number, mutant in enumerate(drawn(options.count, options.seed)):
+        if number % parts != part:
+            continue
+        print(f"{number}: {mutant.path}:{mutant.line} {mutant.function} [{mutant.operator}]", flush=True)
+        print(f"    {mutant.old!r} -> {mutant.new!r}", flush=True)
+        if options.action == "run":
+            began = time.monotonic()
+            verdict, test = run(mutant, options.timeout)
+            print(f"    {verdict} {test} ({time.monotonic() - began:.0f} s)", flush=True)
+            results.append({"number": number, **asdict(mutant), "verdict": verdict, "test": test})
+            Path(options.out).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
