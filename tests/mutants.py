@@ -68,30 +68,28 @@ AXES = {
 
 
 # Functions whose two arguments cannot be swapped, or whose order does not matter.
-SYMMETRIC = frozenset(
-    [
-        "isinstance",
-        "issubclass",
-        "getattr",
-        "hasattr",
-        "setattr",
-        "range",
-        "zip",
-        "transpose",
-        "Field",
-        "min",
-        "max",
-        "reshape",
-        "map_structure",
-        "get",
-        "fromkeys",
-        "default",
-        "maximum",
-        "minimum",
-        "logical_and",
-        "partial",
-    ]
-)
+SYMMETRIC = {
+    "isinstance",
+    "issubclass",
+    "getattr",
+    "hasattr",
+    "setattr",
+    "range",
+    "zip",
+    "transpose",
+    "Field",
+    "min",
+    "max",
+    "reshape",
+    "map_structure",
+    "get",
+    "fromkeys",
+    "default",
+    "maximum",
+    "minimum",
+    "logical_and",
+    "partial",
+}
 
 
 def _is_value(node: ast.AST) -> bool:
