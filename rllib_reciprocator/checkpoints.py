@@ -52,8 +52,9 @@ TRUST = "RLLIB_RECIPROCATOR_TRUST_CHECKPOINTS"
 # Key of METADATA: the version of this package that wrote a checkpoint.
 VERSION = "rllib_reciprocator_version"
 _PACKAGES = ("rllib_reciprocator", "social_dilemmas")
-# How settings name a module that is imported when they are used: MODULE:NAME, of a player module/MODULE:CLASS.
-_IMPORT = re.compile(r"(?:module/)?([^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d][\w./-]*")
+# Settings name a module that is imported when they are used as MODULE:NAME, that of a player as module/MODULE:CLASS.
+# Whatever stands after the colon, the module is imported first; a file of any name can be imported by its name.
+_MODULE, _DEVICE = re.compile(r"[^/\s]+"), re.compile(r"(cpu|cuda|mps|xpu):\d+")
 _PETTINGZOO = "pettingzoo/"
 
 
@@ -133,9 +134,18 @@ def _parts(content: Any, file: Path) -> tuple[Any, tuple, dict[str, Any]]:
 
 def _module_to_import(value: str) -> str | None:
     """Returns the module that a setting names, if it is not of this package, and importing it would run its code."""
-    match = _IMPORT.fullmatch(value)
-    module = match[1] if match else None
-    return module if module and module.partition(".")[0] not in _PACKAGES and module not in sys.modules else None
+    name = value.removeprefix("module/")
+    if _DEVICE.fullmatch(name):
+        return None
+    for module, colon, rest in (name.partition(":"), name.rpartition(":")):
+        if colon and not rest.startswith("//") and _MODULE.fullmatch(module) and not _is_harmless(module):
+            return module
+    return None
+
+
+def _is_harmless(module: str) -> bool:
+    """Returns True if importing a module runs no code: it is of this package, or imported already."""
+    return module.partition(".")[0] in _PACKAGES or module in sys.modules
 
 
 def read_config(checkpoint: Path) -> AlgorithmConfig:
@@ -165,6 +175,9 @@ def _check_config(state: dict[str, Any]) -> None:
     env = state.get("env")
     if not isinstance(env, str | None):
         raise TypeError(f"env is {env!r}, which is not the name of an environment")
+    module, colon, _ = (env or "").rpartition(":")
+    if colon and not _is_harmless(module):
+        raise ValueError(f"env imports {module}, {NOT_LISTED}")
     if env and env.startswith(_PETTINGZOO) and not _is_of_pettingzoo(env.removeprefix(_PETTINGZOO)):
         raise ValueError(f"env imports {env.removeprefix(_PETTINGZOO)}, {NOT_LISTED}")
     mapping = state.get("policy_mapping_fn")

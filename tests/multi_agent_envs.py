@@ -107,6 +107,14 @@ class ActionsOnlyModule(TinyModule):
         return {Columns.ACTIONS: torch.distributions.Categorical(logits=logits).sample()}
 
 
+class SamplingModule(TinyModule):
+    """A user's own module that samples its actions, always the first one, and reports a uniform distribution."""
+
+    def _forward_exploration(self, batch, **kwargs):
+        logits = torch.zeros_like(self._forward(batch)[Columns.ACTION_DIST_INPUTS])
+        return {Columns.ACTION_DIST_INPUTS: logits, Columns.ACTIONS: torch.zeros(len(logits), dtype=torch.int64)}
+
+
 def shared_policy(agent, episode=None, **kwargs):
     return "p0"
 

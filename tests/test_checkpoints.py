@@ -137,6 +137,10 @@ def rewritten(checkpoint, folder, **settings):
     ("settings", "complaint"),
     [
         ({"env": "untrusted_games:ipd_v0"}, "it imports untrusted_games, as 'untrusted_games:ipd_v0', which is not on"),
+        ({"env": "untrusted_games:9_v0"}, "it imports untrusted_games, as 'untrusted_games:9_v0'"),
+        ({"env": "untrusted-games:c"}, "it imports untrusted-games, as 'untrusted-games:c'"),
+        ({"env": "cuda:0"}, "env imports cuda, which is not on the list"),
+        ({"player_mapping": {"player_0": "module/untrusted_games:9"}}, "it imports untrusted_games"),
         ({"env_config": {"game": "untrusted_games:x_v0"}}, "it imports untrusted_games"),
         ({"env": "pettingzoo/untrusted_games"}, "env imports untrusted_games, which is not on the list"),
         ({"player_mapping": {"player_0": "module/untrusted_games:Module"}}, "it imports untrusted_games"),

@@ -464,10 +464,16 @@ class BatchedConfig(PPOConfig):
                 "suffixes": suffixes,
                 "slots": slots,
                 "numbers": numbers,
-                "trained": [[each.learns for each, _ in player.alternatives] for player in self.assigned_players],
+                "trained": [
+                    [self._is_given_to(member) for member, _ in player.alternatives] for player in self.assigned_players
+                ],
             }
             trackers.append(make(game, settings, **others))
         return trackers
+
+    def _is_given_to(self, member: Player) -> bool:
+        """Returns whether a pool member receives incentives: if it is trained; in an evaluation if it was."""
+        return member.learns or (self.in_evaluation and member.kind == CHECKPOINT)
 
     def warmup_iterations(self) -> int:
         """How many iterations at the start change what learns beside the policies only."""

@@ -31,7 +31,7 @@ from rllib_reciprocator.batched.masks import MEMBERS, VALID
 from rllib_reciprocator.batched.metrics import SampleLogger
 from rllib_reciprocator.batched.sample import ENVIRONMENT, FINAL, LAST, Sample, StepColumns, before_end
 from rllib_reciprocator.batched.tracker import JointStep, StepTracker
-from rllib_reciprocator.models import REMEMBERS, Deterministic
+from rllib_reciprocator.models import REMEMBERS, Deterministic, probabilities
 from rllib_reciprocator.models.exploration import without_exploration
 from rllib_reciprocator.ray_internals import leave_new_memory
 
@@ -332,6 +332,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def start_over(self) -> None:
         """Starts new episodes, and meta-episodes, in all games with the next sample."""
         self._to_start, self._number = True, 0
+        self._logger.drop_episodes(self._all)
 
     def _spread_phases(self, explore: bool) -> None:
         """Starts new episodes in all environments and plays them to evenly spread steps, one fragment apart.
@@ -547,16 +548,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if Columns.STATE_OUT in out:
                 after = out[Columns.STATE_OUT]
                 playing.memory = {name: playing.put(value, playing.memory[name]) for name, value in after.items()}
-            if Columns.ACTIONS in out:
-                distribution = Deterministic(out[Columns.ACTIONS])
-            else:
-                distribution = module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
-                if not explore:
-                    distribution = distribution.to_deterministic()
-            action = distribution.sample(generator=self._generator)
+            distribution = self._distribution(module, out, explore)
+            # A module may sample by itself.
+            action = out.get(Columns.ACTIONS)
+            action = distribution.sample(generator=self._generator) if action is None else action
             actions.append(playing.as_streams(playing.put(action)))
             if self._needs_probs:
-                probs = playing.put(distribution.probs(int(self.game.action_space.n)))
+                dist_inputs = out.get(Columns.ACTION_DIST_INPUTS, action)
+                probs = playing.put(probabilities(distribution, dist_inputs, int(self.game.action_space.n)))
                 behavior.append(playing.as_streams(probs))
             if playing.learns:
                 chosen = {
@@ -569,6 +568,21 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 columns |= {name: playing.put(column) for name, column in chosen.items()}
                 modules[playing.module_id].add(**{name: playing.as_streams(column) for name, column in columns.items()})
         return self._chosen(actions), self._chosen(behavior) if self._needs_probs else None
+
+    @staticmethod
+    def _distribution(module: Any, out: Any, explore: bool) -> Any:
+        """Returns the distribution that a module's actions are drawn from; one action where it reports no other.
+
+        Args:
+            module: The module.
+            out: Its outputs.
+            explore: If False, the most likely action has probability 1.
+        """
+        inputs, actions = out.get(Columns.ACTION_DIST_INPUTS), out.get(Columns.ACTIONS)
+        if inputs is None or (actions is not None and not explore):
+            return Deterministic(actions)
+        distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
+        return distribution if explore else distribution.to_deterministic()
 
     def _is_played_by(self, playing: _Playing) -> Tensor:
         """``[B, S]`` bool, whether each of a module's agents is played by it in each game."""

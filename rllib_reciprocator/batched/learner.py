@@ -60,9 +60,11 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
     Attributes:
         scheduled: Settings that modules keep in a buffer of that name, as numbers or schedules by joint steps.
+        keeps_advantage_scales: If True, keeps the standard deviations of advantages that are standardised.
     """
 
     scheduled: ClassVar[tuple[str, ...]] = ("epsilon",)
+    keeps_advantage_scales: ClassVar[bool] = False
 
     @override(PPOTorchLearner)
     def build(self) -> None:
@@ -275,15 +277,16 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
         Args:
             joint: Columns of joint steps.
-            function: From values ``[B, T, N]`` and the mask of the steps that count, ``[B, T]``, ``[B, T, N]`` or None,
-                to values of the same shape.
+            function: Returns values of the same shape from values ``[B, T, N]`` and the mask of the steps that count,
+                ``[B, T, N]`` or None.
             values: ``[B, T, N]``.
 
         Returns:
             ``[B, T, N]``.
         """
         if MEMBERS not in joint:
-            return function(values, joint.get(VALID))
+            valid = joint.get(VALID)
+            return function(values, None if valid is None else valid[..., None].expand_as(values))
         rollout_mask, result = self.rollout_mask(joint), values
         for flags in self._turns:
             mask = rollout_mask.where(flags, values)
@@ -610,7 +613,8 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
         if self.config.get_config_for_module(module_id).normalize_advantages:
             mask = columns.get(Columns.LOSS_MASK)
-            self.advantage_scales[module_id] = deviation(own, (0,), mask)
+            if self.keeps_advantage_scales:
+                self.advantage_scales[module_id] = deviation(own, (0,), mask)
             own = standardized(own, mask)
         return {**columns, Postprocessing.ADVANTAGES: own, Postprocessing.VALUE_TARGETS: goals}
 
@@ -712,8 +716,8 @@ def _counted_rows(columns: dict[str, Any]) -> int:
 
 
 def _standardized_by_agent(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns values ``[B, T, N]`` standardised for each agent, over the steps that a mask of any such shape leaves."""
-    masks = [None] * values.shape[-1] if mask is None else mask.expand_as(values).unbind(-1)
+    """Returns values ``[B, T, N]`` standardised for each agent over the steps where a mask ``[B, T, N]`` is true."""
+    masks = [None] * values.shape[-1] if mask is None else mask.unbind(-1)
     columns = zip(values.unbind(-1), masks, strict=True)
     return torch.stack([standardized(column, mask_of_agent) for column, mask_of_agent in columns], -1)
 

@@ -73,8 +73,10 @@ def ppo_loss(
     divergence = None
     if config.use_kl_loss:
         before = module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS])
-        divergence = mean_of_counted(before.kl(policy), mask)
-        loss = loss + kl_coeff * divergence
+        kl = before.kl(policy)
+        loss = loss + kl_coeff * mean_of_counted(kl, mask)
+        # RLlib adapts the coefficient of each learner by the mean over the learner's own rows.
+        divergence = masked_mean(kl, mask)
     if told is not None:
         none = torch.zeros((), device=loss.device)
         told |= {

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS
 from rllib_reciprocator.influence import InfluenceEstimator
-from rllib_reciprocator.influence.reward_model import MODELLED, UNIFORM
+from rllib_reciprocator.influence.reward_model import MODELLED, POLICY, UNIFORM
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.models import (
     EXPLORES,
@@ -20,6 +21,7 @@ from rllib_reciprocator.models import (
     DefaultModelModule,
 )
 from rllib_reciprocator.models.class_encoder import num_classes
+from rllib_reciprocator.models.reporting import REPORTING, reports_distribution
 from rllib_reciprocator.models.settings import model_settings_class
 from rllib_reciprocator.players import (
     AXELROD,
@@ -269,13 +271,20 @@ def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Play
 
 
 def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
-    """Raises ValueError if influence is an expectation over the policy of a player that reports no probabilities."""
+    """Raises ValueError if a player reports no probabilities, but learning or influence needs them."""
     estimators = [spec for spec in specs.shared.values() if issubclass(spec.module_class, InfluenceEstimator)]
-    if not any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators):
-        return
-    for player in config.assigned_players:
-        for member, _ in player.alternatives:
-            if member.kind == AXELROD and is_stochastic(member.source):
+    expects = any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators)
+    for player, pool in zip(config.assigned_players, specs.alternatives, strict=True):
+        for (member, _), (module_id, _) in zip(player.alternatives, pool, strict=True):
+            spec = specs.of_players[module_id]
+            is_checked = (expects or member.learns) and not spec.module_class.__module__.startswith(REPORTING)
+            if is_checked and reports_distribution(spec.build(), time_axis=False) is False:
+                raise ValueError(
+                    f"players.{player.agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which"
+                    + (" learning needs" if member.learns else f" counterfactual {POLICY} needs; set")
+                    + ("" if member.learns else f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}")
+                )
+            if expects and member.kind == AXELROD and is_stochastic(member.source):
                 raise ValueError(
                     f"players.{player.agent}: {member.written} draws its actions and reports no probabilities; set"
                     f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}"

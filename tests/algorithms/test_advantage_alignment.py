@@ -179,3 +179,18 @@ def test_the_past_of_an_episode_counts_in_later_fragments(build):
     columns, others = prepared(algo, second), prepared(other, second)
     assert not torch.allclose(columns["player_0"]["advantages"], others["player_0"]["advantages"], atol=0.1)
     torch.testing.assert_close(columns["player_1"]["advantages"], others["player_1"]["advantages"])
+
+
+def test_checkpoints_without_an_estimate_of_co_players_are_restored(build, tmp_path, caplog):
+    """As those before version 0.2: weights are taken over, and the optimizer of the module that is larger is reset."""
+    players = {"player_0": "advantage_alignment", "player_1": "scripted/tit_for_tat"}
+    former, resumed = build(config({**players, "player_0": "ppo"})), build(config(players))
+    former.train()
+    former.save_to_path(tmp_path)
+    resumed.restore_from_path(tmp_path)
+    before, after = weights(former), weights(resumed)
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value)
+    assert any("its optimizer is reset" in record.getMessage() for record in caplog.records)
+    resumed.train()
+    assert any(not np.array_equal(weights(resumed)[key], value) for key, value in before.items())

@@ -281,6 +281,18 @@ def test_in_a_pool_only_the_member_that_learns_to_gives_and_only_trained_members
         assert float(logged[pair]) == pytest.approx(float(values[values > 0].mean()), rel=1e-4)
 
 
+def test_standardised_returns_with_complete_episodes(build):
+    """Without pools the mask is one of steps; that of all steps changes nothing."""
+    settings = {"normalize_returns": True, "lambda_": 1.0, "bootstrap_at_horizon": False}
+    trained = []
+    for whole in (True, False):
+        algo = build(config("ppo", {"player_*": "ppo"}, whole=whole, **settings))
+        algo.train()
+        trained.append(weights(algo))
+    for key in trained[0]:
+        np.testing.assert_allclose(trained[0][key], trained[1][key], atol=1e-5, err_msg=key)
+
+
 # --- metrics ---------------------------------------------------------------------------------------------------------
 
 

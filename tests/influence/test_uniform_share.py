@@ -339,3 +339,21 @@ def test_a_restored_algorithm_measures_as_its_checkpoint_did(ray_cluster, checkp
         assert algo.env_runner.module["influence"].unwrapped().uniform_share == (0.0 if former else 0.3)
     finally:
         algo.stop()
+
+
+def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_themselves(ray_cluster):
+    players = {"player_0": "reciprocator", "player_1": "module/tests.multi_agent_envs:SamplingModule"}
+    a_config = batched(players).reciprocity(uniform_share=0.0, influence="reward")
+    algo = a_config.build_algo()
+    sample = algo.sample()
+    algo.stop()
+    assert not sample.joint["actions"][..., 1].any()
+    # Its first action is one of two that it might have taken.
+    assert float(sample.modules["player_1"]["action_logp"].exp().mean()) == pytest.approx(0.5)
+    assert float(sample.joint["influence"][..., 1, 0].abs().max()) > 1e-4
+
+
+def test_batched_games_refuse_modules_that_report_no_distribution():
+    players = {"player_0": "reciprocator", "player_1": "module/tests.multi_agent_envs:ActionsOnlyModule"}
+    with pytest.raises(ValueError, match=r"players.player_1: its module returns no action_dist_inputs, which learning"):
+        batched(players).validate()

@@ -45,7 +45,7 @@ def train_example(example, iterations, *, seed=1, is_greedy=False, players=None,
             results = algo.train()
     finally:
         algo.stop()
-    return results["evaluation" if is_greedy else "env_runners"].get("env_runners", results["env_runners"])
+    return results["evaluation"]["env_runners"] if is_greedy else results["env_runners"]
 
 
 def outcomes(results, name):

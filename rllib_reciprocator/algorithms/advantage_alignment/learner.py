@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from ray.rllib.core import COMPONENT_OPTIMIZER
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
 from torch import Tensor
@@ -21,6 +23,8 @@ from rllib_reciprocator.batched.learner import BatchedLearner, Joint
 from rllib_reciprocator.batched.sample import ENVIRONMENT, STREAMS_PREFIX
 from rllib_reciprocator.distributed import deviation, sum_over_learners
 from rllib_reciprocator.players import Player
+
+logger = logging.getLogger(__name__)
 
 # Part of the learner's state: what agents have had so far in the episodes under way, [environments, N].
 PAST = "past_of_episodes"
@@ -121,18 +125,31 @@ class AdvantageAlignmentLearner(BatchedLearner):
         gains = joint["shaped_rewards"] + gamma * joint["next_values"] - joint["values"]
         gains, scaled = (self.over_members(joint, _in_deviations, values) for values in (gains, advantages))
         trained = mask.where(self._trained, advantages)
-        own = scaled * trained
-        others = own.sum(-1, keepdim=True) - own
+        trained_only = scaled * trained
+        co_players = trained_only.sum(-1, keepdim=True) - trained_only
         if self._co_player_values:
-            others = others + self._untrained_advantages(joint, trained)
+            co_players = co_players + self._untrained_advantages(joint, trained)
         environments = joint[ENVIRONMENT][:, 0] if ENVIRONMENT in joint else None
         before = None if environments is None else self._past[environments]
         past, after = past_gains(gains, joint["is_first"], gamma, before)
         if environments is not None:
-            # Each learner has some environments, and all of them know all.
-            self._past = sum_over_learners(torch.zeros_like(self._past).index_copy(0, environments, after))
-        aligned = scaled + self.config.alignment_weight * alignment(past, others, gamma)
+            self._keep_past(environments, after)
+        aligned = scaled + self.config.alignment_weight * alignment(past, co_players, gamma)
         return torch.where(mask.where(self._aligned, advantages), aligned, advantages)
+
+    def _keep_past(self, environments: Tensor, after: Tensor) -> None:
+        """Keeps past gains for the next rollout, those of all learners on each.
+
+        Args:
+            environments: ``[B]``, the environments of this learner's rollout.
+            after: ``[B, N]``, their past gains after it.
+        """
+        ones = torch.ones_like(after[:, :1])
+        columns = torch.cat([after, ones], 1)
+        zeros = torch.zeros(len(self._past), columns.shape[1], device=self._device)
+        sums = sum_over_learners(zeros.index_copy(0, environments, columns))
+        # Environments that no learner has in this update, as those of a late env runner, keep theirs.
+        self._past = torch.where(sums[:, -1:] > 0, sums[:, :-1], self._past)
 
     def _untrained_advantages(self, joint: Joint, trained: Tensor) -> Tensor:
         """Returns for each agent the sum of the advantages of co-players that are not trained, ``[B, T, N]``.
@@ -171,7 +188,7 @@ class AdvantageAlignmentLearner(BatchedLearner):
     @override(BatchedLearner)
     @torch.no_grad()
     def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
-        """As in other algorithms, with the targets of the estimates of co-players' values."""
+        """Returns the batches of other algorithms with the targets of the estimates of co-players' values."""
         batches = super().prepare(parts, joint)
         for module_id in self._co_player_values.keys() & batches.keys():
             for name in (CO_PLAYER_TARGETS, CO_PLAYER_MASK):
@@ -188,14 +205,28 @@ class AdvantageAlignmentLearner(BatchedLearner):
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned; with other environments episodes begin anew, without a past."""
-        super().set_state(state)
+        """Takes over what :meth:`get_state` returned.
+
+        With other numbers of environments episodes are reset, without a past. Modules of checkpoints before version 0.2
+        do not estimate the returns of co-players: the optimizers of these modules are reset.
+        """
+        saved = dict(state.get(COMPONENT_OPTIMIZER, {}))
+        for module_id in self._estimating:
+            for name, optimizer in self.get_optimizers_for_module(module_id):
+                key = f"{module_id}_{name}"
+                if key in saved and _sizes(saved[key]["state"]) != _sizes(optimizer.state_dict()):
+                    logger.warning("%s: the checkpoint does not estimate co-players; its optimizer is reset", module_id)
+                    del saved[key]
+        super().set_state({**state, COMPONENT_OPTIMIZER: saved} if COMPONENT_OPTIMIZER in state else state)
         if PAST in state and state[PAST].shape == tuple(self._past.shape):
             self._past = torch.as_tensor(state[PAST]).to(self._device)
 
 
+def _sizes(optimizer_state: dict[str, Any]) -> list[int]:
+    """Returns the number of parameters in each group of an optimizer's state."""
+    return [len(group["params"]) for group in optimizer_state["param_groups"]]
+
+
 def _in_deviations(values: Tensor, mask: Tensor | None) -> Tensor:
     """Returns the values of each agent, ``[B, T, N]``, in units of their standard deviation where a mask is true."""
-    if mask is not None:
-        mask = (mask if mask.dim() == values.dim() else mask[..., None]).expand_as(values)
     return values / deviation(values, (0, 1), mask)

@@ -79,6 +79,8 @@ class _LogProbabilities(nn.Module):
 class LIOLearner(BatchedLearner):
     """Learns in two phases: policies from a sample, then incentive functions from what comes of it."""
 
+    keeps_advantage_scales = True
+
     @override(BatchedLearner)
     def build(self) -> None:
         """Builds modules and optimizers, and notes who gives."""
