@@ -181,6 +181,20 @@ def test_the_past_of_an_episode_counts_in_later_fragments(build):
     torch.testing.assert_close(columns["player_1"]["advantages"], others["player_1"]["advantages"])
 
 
+def test_environments_that_an_update_lacks_keep_their_past(build):
+    """As those of an env runner that was late."""
+    players = {"player_0": "advantage_alignment", "player_1": "ppo"}
+    algo, other = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
+    first, second, third = (algo.sample() for _ in range(3))
+    algo.learn(first)
+    other.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
+    for each in (algo, other):
+        each.learn(second.first_games(8))
+    other.learner_group.set_weights(algo.learner_group.get_weights())
+    one, two = (prepared(each, third)["player_0"]["advantages"] for each in (algo, other))
+    assert not torch.allclose(one[8:], two[8:], atol=0.1)
+
+
 def test_checkpoints_without_an_estimate_of_co_players_are_restored(build, tmp_path, caplog):
     """As those before version 0.2: weights are taken over, and the optimizer of the module that is larger is reset."""
     players = {"player_0": "advantage_alignment", "player_1": "scripted/tit_for_tat"}

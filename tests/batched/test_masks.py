@@ -1,5 +1,7 @@
 """The steps that other pool members play, and those after the end of an episode, change nothing that is learned."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import social_dilemmas
 from rllib_reciprocator.algorithms.lio.lio import INCENTIVES_PHASE, POLICIES_PHASE
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.batched.sample import Sample
+from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.intrinsic import REWARDS, reciprocal_reward
 from tests.games import COUNTDOWN
 from tests.weights import weights
@@ -291,6 +294,16 @@ def test_standardised_returns_with_complete_episodes(build):
         trained.append(weights(algo))
     for key in trained[0]:
         np.testing.assert_allclose(trained[0][key], trained[1][key], atol=1e-5, err_msg=key)
+
+
+def test_pooled_recipients_are_given_to_in_evaluations(build, tmp_path):
+    players = {"player_0": "lio", "player_1": {"pool": {"pg": 0.5, "scripted/random": 0.5}}}
+    algo = build(config("lio", players))
+    algo.train()
+    path = algo.save_to_path(tmp_path / "run")
+    report = open_evaluator(Path(path), {}, seed=1).evaluate(64)["players"]
+    assert report["player_1"]["received"]["mean"] > 0.1
+    assert report["player_0"]["given"]["mean"] > 0.1
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
