@@ -48,7 +48,7 @@ from rllib_reciprocator.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
 # Bytes of results that there must at least be room for.
-_LEAST_ROOM = 2**20
+_MIN_FREE_BYTES = 2**20
 _LOGGER_HINTS = {
     "wandb": "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline",
     "mlflow": "set MLFLOW_TRACKING_URI to a server or a database, as sqlite:///mlflow.db",
@@ -264,7 +264,7 @@ def check_storage(experiment: Experiment) -> None:
             if not os.access(root, os.W_OK | os.X_OK):
                 raise PermissionError("no right to write there")
             with tempfile.TemporaryFile(dir=root) as file:  # which a full disk refuses
-                file.write(bytes(_LEAST_ROOM))
+                file.write(bytes(_MIN_FREE_BYTES))
     except (OSError, ValueError) as error:
         raise UserError(f"--storage-path {root}: results cannot be written there ({error})") from None
 

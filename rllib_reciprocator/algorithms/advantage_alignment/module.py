@@ -21,7 +21,7 @@ CO_PLAYER_LOSS = "co_player_vf_loss"
 class AlignedModule(ActorCriticModule):
     """An actor-critic with one more network, which estimates the returns of co-players that have no critic.
 
-    Frozen, scripted and online learning co-players are not trained here, so that no critic of theirs tells their
+    Frozen, scripted and online learning co-players are not trained in this run, so that there is no critic for their
     advantages. This network estimates their returns from the agent's own observation. It has no memory.
 
     Settings in ``model_config``, in addition to those of :class:`ActorCriticModule`: ``num_co_players``, N - 1.
