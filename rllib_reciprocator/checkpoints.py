@@ -1,8 +1,8 @@
 """RLlib's checkpoints on disk: found, looked through before anything of them is used, and read.
 
 They are made of pickles, and to unpickle is to run what a file asks for. So nothing is unpickled that asks for more
-than the exact names on the lists of :mod:`rllib_reciprocator.restricted_pickle`; ``--trust`` reads a checkpoint whatever
-it asks for.
+than the exact names on the lists of :mod:`rllib_reciprocator.restricted_pickle`; ``--trust``
+reads a checkpoint whatever it asks for.
 """
 
 from __future__ import annotations

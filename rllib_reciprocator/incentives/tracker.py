@@ -144,11 +144,11 @@ class IncentiveTracker:
         return found, {} if noise is None else {NOISE: noise}
 
     def _gives(self, members: Tensor) -> Tensor:
-        """Returns whether the giving pool member plays each agent, ``[rows, N]`` bool, from ``[rows, N]`` members."""
+        """Returns whether the giving pool member plays each agent, ``[rows, N]`` bool, from the members."""
         return members == self._giver
 
     def _is_given_to(self, members: Tensor) -> Tensor:
-        """Returns whether the playing pool member receives incentives, ``[rows, N]`` bool, from ``[rows, N]`` members."""
+        """Returns whether the playing pool member receives incentives, ``[rows, N]`` bool, from the members."""
         return self._receives[self._agents, members]
 
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
