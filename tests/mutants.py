@@ -27,21 +27,17 @@ FOLDERS = ("batched", "algorithms", "influence", "incentives", "intrinsic", "pla
 SKIPPED = {"film.py", "rendering.py", "printing.py"}
 # Tests by folder, the ones that are most likely to fail first.
 TESTS = {
-    "batched": ["tests/batched", "tests/algorithms", "tests/evaluation"],
-    "algorithms/advantage_alignment": [
-        "tests/algorithms/test_advantage_alignment.py",
-        "tests/batched/test_masks.py",
-        "tests/algorithms/test_every_algorithm.py",
-    ],
-    "algorithms/coala": ["tests/algorithms/test_coala.py", "tests/algorithms"],
-    "algorithms/shaper": ["tests/algorithms/test_shaper.py", "tests/algorithms"],
-    "algorithms/lio": ["tests/algorithms/test_lio.py", "tests/batched/test_masks.py", "tests/algorithms"],
-    "algorithms": ["tests/algorithms", "tests/batched"],
-    "influence": ["tests/influence", "tests/batched", "tests/algorithms", "tests/episodes"],
-    "incentives": ["tests/algorithms/test_lio.py", "tests/batched/test_masks.py", "tests/evaluation"],
-    "intrinsic": ["tests/intrinsic", "tests/algorithms", "tests/batched"],
-    "players": ["tests/players", "tests/evaluation", "tests/algorithms", "tests/cli"],
-    "evaluation": ["tests/evaluation", "tests/cli", "tests/reports"],
+    "batched": ["batched", "algorithms/test_update_numbers.py", "algorithms/test_every_algorithm.py", "evaluation"],
+    "algorithms/advantage_alignment": ["algorithms/test_advantage_alignment.py", "batched/test_masks.py"],
+    "algorithms/coala": ["algorithms/test_coala.py", "algorithms/test_update_numbers.py", "evaluation"],
+    "algorithms/shaper": ["algorithms/test_shaper.py", "algorithms/test_update_numbers.py"],
+    "algorithms/lio": ["algorithms/test_lio.py", "batched/test_masks.py"],
+    "algorithms": ["algorithms", "batched"],
+    "influence": ["influence", "batched/test_env_runner.py", "episodes/test_reciprocate.py"],
+    "incentives": ["algorithms/test_lio.py", "batched/test_masks.py", "evaluation"],
+    "intrinsic": ["intrinsic", "batched/test_masks.py", "algorithms/test_reciprocator.py"],
+    "players": ["players", "algorithms/test_update_numbers.py", "evaluation", "batched"],
+    "evaluation": ["evaluation", "reports"],
 }
 NO_NUMBERS = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple)
 COMPARISONS = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
@@ -225,7 +221,7 @@ def drawn(count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(path: str) -> list[str]:
-    """Returns the tests for a file."""
+    """Returns the tests for a file, as paths in the folder of tests."""
     relative = path.removeprefix("rllib_reciprocator/")
     keys = [key for key in TESTS if relative.startswith(f"{key}/")]
     return TESTS[max(keys, key=len)]
@@ -237,7 +233,16 @@ def run(mutant: Mutant, timeout: float) -> tuple[str, str]:
     source = path.read_text()
     try:
         path.write_text(source[: mutant.start] + mutant.new + source[mutant.end :])
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests_of(mutant.path)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *(f"tests/{name}" for name in tests_of(mutant.path)),
+        ]
         try:
             result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
