@@ -221,10 +221,10 @@ def drawn(count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(path: str) -> list[str]:
-    """Returns the tests for a file, as paths in the folder of tests."""
+    """Returns the tests for a file, as paths."""
     relative = path.removeprefix("rllib_reciprocator/")
     keys = [key for key in TESTS if relative.startswith(f"{key}/")]
-    return TESTS[max(keys, key=len)]
+    return [f"tests/{name}" for name in TESTS[max(keys, key=len)]]
 
 
 def run(mutant: Mutant, timeout: float) -> tuple[str, str]:
