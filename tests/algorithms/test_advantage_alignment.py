@@ -196,7 +196,7 @@ def test_environments_that_an_update_lacks_keep_their_past(build):
 
 
 def test_checkpoints_without_an_estimate_of_co_players_are_restored(build, tmp_path, caplog):
-    """As those before version 0.2: weights are taken over, and the optimizer of the module that is larger is reset."""
+    """As earlier ones: weights are taken over, and the optimizer of the module that is larger now is reset."""
     players = {"player_0": "advantage_alignment", "player_1": "scripted/tit_for_tat"}
     former, resumed = build(config({**players, "player_0": "ppo"})), build(config(players))
     former.train()

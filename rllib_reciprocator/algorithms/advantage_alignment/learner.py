@@ -207,8 +207,8 @@ class AdvantageAlignmentLearner(BatchedLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`get_state` returned.
 
-        With other numbers of environments episodes are reset, without a past. Modules of checkpoints before version 0.2
-        do not estimate the returns of co-players: the optimizers of these modules are reset.
+        With other numbers of environments episodes are reset, without a past. Modules of earlier checkpoints do not
+        estimate the returns of co-players: the optimizers of these modules are reset.
         """
         saved = dict(state.get(COMPONENT_OPTIMIZER, {}))
         for module_id in self._estimating:
