@@ -241,12 +241,14 @@ def run(mutant: Mutant, timeout: float) -> tuple[str, str]:
             "-q",
             "-p",
             "no:cacheprovider",
-            *(f"tests/{name}" for name in tests_of(mutant.path)),
+            *tests_of(mutant.path),
         ]
         try:
             result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             return "timeout", ""
+        if result.returncode not in (0, 1, 2):
+            raise RuntimeError(f"pytest ended with {result.returncode}: {result.stdout[-300:]}{result.stderr[-300:]}")
         failed = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return ("survived", "") if result.returncode == 0 else ("found", failed[0][:200] if failed else "error")
     finally:
