@@ -274,6 +274,23 @@ def test_the_gradient_is_that_of_finite_differences_through_a_whole_update(build
     assert along == pytest.approx(difference, rel=1e-3)
 
 
+def test_recipients_by_ppo_are_approximated_by_one_sgd_step(build):
+    """At a small learning rate the incentive functions learn as if the recipient took a policy-gradient step."""
+    gradients = []
+    for recipient in ("pg", "ppo"):
+        players = {"player_0": "lio", "player_1": recipient}
+        incentives = {"cost_coeff": 0.0, "cost_lr": None}
+        algo = build(config(players, lr=1e-5, use_baseline=False, num_epochs=1, incentives=incentives))
+        tau, after = algo.sample(), algo.sample()
+        algo.learn(tau, phase=POLICIES_PHASE, report=False)
+        algo.learner_group._learner.get_optimizer("incentives", "reward").register_step_pre_hook(
+            lambda optimizer, *_: gradients.append(optimizer.param_groups[0]["params"][0].grad[0].clone())
+        )
+        algo.learn(after, phase=INCENTIVES_PHASE)
+    assert float(gradients[0].abs().max()) > 0.0
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.02 * float(gradients[0].abs().max()))
+
+
 def test_what_givers_gain_is_extrinsic_and_by_hand_without_critics(build):
     algo = build(config(gamma=0.9))
     sample = algo.sample()
