@@ -39,6 +39,7 @@ from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.intrinsic.incentives import RECEIVED
 from rllib_reciprocator.intrinsic.registry import LOSS_MASK, IntrinsicReward, intrinsic_reward
 from rllib_reciprocator.models import IS_FIRST
+from rllib_reciprocator.players import Player
 from rllib_reciprocator.quantiles import QUANTILES, quantiles
 from rllib_reciprocator.ray_internals import leave_new_memory
 from rllib_reciprocator.typed_settings import IntrinsicSettings
@@ -127,6 +128,17 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._clips = any(
             self.config.get_config_for_module(key).grad_clip is not None for key in (*self._agents, INFLUENCE_MODULE_ID)
         )
+
+    def member_flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
+        """Returns for each agent whether its pool members have a property, ``[members]`` bool.
+
+        Args:
+            holds: Returns whether a player has it.
+        """
+        return [
+            torch.tensor([holds(member) for member, _ in player.alternatives], device=self._device)
+            for player in self.config.assigned_players
+        ]
 
     def _member_setting(self, of: Callable[[Any, str | None], float | bool]) -> MemberSetting:
         """Returns a setting of all pool members; members that are not trained have that of the first one that is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ from rllib_reciprocator.batched.advantages import generalized_advantages
 from rllib_reciprocator.batched.learner import BatchedLearner, Joint
 from rllib_reciprocator.batched.sample import ENVIRONMENT, STREAMS_PREFIX
 from rllib_reciprocator.distributed import deviation, sum_over_learners
-from rllib_reciprocator.players import Player
 
 logger = logging.getLogger(__name__)
 
@@ -84,21 +82,14 @@ class AdvantageAlignmentLearner(BatchedLearner):
     def build(self) -> None:
         """Builds modules and optimizers, and notes which pool members align their advantages, and which are trained."""
         super().build()
-        self._aligned = self._flags(lambda player: player.algorithm == ALIGNED)
-        self._trained = self._flags(lambda player: player.learns)
+        self._aligned = self.member_flags(lambda player: player.algorithm == ALIGNED)
+        self._trained = self.member_flags(lambda player: player.learns)
         # By module that estimates the returns of co-players: values before and after each step, [B, S, T, N - 1].
         self._co_player_values: dict[str, tuple[Tensor, Tensor]] = {}
         self._estimating = [key for key in self._agents if isinstance(self.module[key].unwrapped(), AlignedModule)]
         config = self.config
         environments = max(1, config.num_env_runners) * config.num_envs_per_env_runner
         self._past = torch.zeros(environments, len(self._alternatives), device=self._device)
-
-    def _flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
-        """Returns for each agent whether its pool members have a property, ``[members]`` bool."""
-        return [
-            torch.tensor([holds(member) for member, _ in player.alternatives], device=self._device)
-            for player in self.config.assigned_players
-        ]
 
     @override(BatchedLearner)
     def values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:

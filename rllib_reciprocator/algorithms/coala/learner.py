@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
@@ -24,9 +22,9 @@ class COALALearner(BatchedLearner):
     def build(self) -> None:
         """Notes who learns inside the environment, who is trained, and whose credit spans meta-episodes."""
         super().build()
-        self._learns_inside = self._flags(lambda player: player.kind == LEARNING)
-        self._trained_players = self._flags(self.learns_from_credit)
-        self._meta_players = self._flags(lambda player: player.algorithm == COALA_PLAYER)
+        self._learns_inside = self.member_flags(lambda player: player.kind == LEARNING)
+        self._trained_players = self.member_flags(self.learns_from_credit)
+        self._meta_players = self.member_flags(lambda player: player.algorithm == COALA_PLAYER)
         # Whether others are trained too.
         self._trains_others = any(
             bool((trained & ~meta).any())
@@ -36,13 +34,6 @@ class COALALearner(BatchedLearner):
     def learns_from_credit(self, player: Player) -> bool:
         """Whether what single actions are credited with changes a player."""
         return player.learns
-
-    def _flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
-        """By agent, of which of its alternatives something holds, bool."""
-        return [
-            torch.tensor([holds(each) for each, _ in player.alternatives], device=self._device)
-            for player in self.config.assigned_players
-        ]
 
     @override(BatchedLearner)
     def joint_columns(self, parts: dict[str, dict[str, Tensor]]) -> Joint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,6 @@ from rllib_reciprocator.incentives.opponent_models import OpponentModels
 from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
 from rllib_reciprocator.models import GIVEN
-from rllib_reciprocator.players import Player
 
 POLICIES_PHASE, INCENTIVES_PHASE = "policies", "incentives"
 REWARD, COST, CRITIC, OPPONENTS = "reward", "cost", "critic", "opponents"
@@ -88,10 +87,9 @@ class LIOLearner(BatchedLearner):
         settings = self.config.intrinsic_of_all(INCENTIVES, self.config.make_game())
         assert isinstance(settings, IncentiveSettings)
         self._settings = settings
-        players = self.config.assigned_players
         # For each agent, which of its pool members give and which are given to.
-        self._gives = [self._flags(player, lambda member: INCENTIVES in member.intrinsic) for player in players]
-        self._receives = [self._flags(player, lambda member: True) for player in players]
+        self._gives = self.member_flags(lambda member: member.learns and INCENTIVES in member.intrinsic)
+        self._receives = self.member_flags(lambda member: member.learns)
         super().build()
         self._cost_coeff = Scheduler(fixed_value_or_schedule=settings.cost_coeff)
         self._lesson: _Lesson | None = None
@@ -105,11 +103,6 @@ class LIOLearner(BatchedLearner):
             module = self.module[module_id].unwrapped()
             critic = set(critic_parameters(module))
             self._trained[module_id] = {name: each for name, each in module.named_parameters() if each not in critic}
-
-    def _flags(self, player: Player, holds: Callable[[Player], bool]) -> Tensor:
-        """Returns for each pool member of a player whether it is trained and has a property, ``[members]`` bool."""
-        flags = [member.learns and holds(member) for member, _ in player.alternatives]
-        return torch.tensor(flags, device=self._device)
 
     @property
     def _functions(self) -> IncentiveFunctions:
