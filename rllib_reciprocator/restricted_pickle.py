@@ -278,6 +278,7 @@ _NAMED = {
     "ray.rllib.callbacks.callbacks": "RLlibCallback",
     "ray.rllib.core.models.catalog": "Catalog",
     "ray.rllib.core.rl_module.multi_rl_module": "MultiRLModule",
+    "ray.rllib.core.rl_module.torch.torch_rl_module": "TorchDDPRLModule",
     "ray.rllib.env.multi_agent_env_runner": "MultiAgentEnvRunner",
     "ray.rllib.env.single_agent_env_runner": "SingleAgentEnvRunner",
     "ray.rllib.evaluation.collectors.simple_list_collector": "SimpleListCollector",

@@ -251,10 +251,17 @@ def assert_is_read(folder):
             read_constructor(module)
 
 
-@pytest.mark.parametrize("learners", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", BATCHED)
+WITH_TWO_LEARNERS = [pytest.param(name, 2, marks=pytest.mark.slow) for name in BATCHED if name != "Reciprocator"]
+
+
+@pytest.mark.parametrize(
+    ("name", "learners"), [*((name, 0) for name in BATCHED), ("Reciprocator", 2), *WITH_TWO_LEARNERS]
+)
 def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learners):
-    """After an iteration, with a pool of an online learner, a trained and a scripted player."""
+    """After an iteration, with a pool of an online learner, a trained and a scripted player.
+
+    Two learners wrap their modules for PyTorch's distributed training, which their checkpoints name.
+    """
     default = algorithm_class(name).get_default_config()
     pool = {"pool": {"learner/pg": 0.5, "ppo": 0.3, "scripted/random": 0.2}}
     settings = {
@@ -268,7 +275,7 @@ def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learn
     assert_is_read(tmp_path)
 
 
-@pytest.mark.parametrize("remote", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remote", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA"])
 def test_genuine_checkpoints_of_rllibs_algorithms_are_read(build, tmp_path, name, remote):
     settings = {
