@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-learning test-slow lint docs bench clean
+.PHONY: train test test-learning test-regression test-slow lint docs bench clean
 
 train: .venv/installed
 	$(BIN)/rllib train file tuned_examples/reciprocator_ipd.yaml --storage-path results
@@ -12,6 +12,9 @@ test: .venv/installed
 
 test-learning: .venv/installed
 	$(BIN)/pytest -m learning -n 2 --dist worksteal
+
+test-regression: .venv/installed
+	PYTHONHASHSEED=0 $(BIN)/pytest -m slow -n 2 --dist worksteal tests/regression
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow

@@ -1,0 +1,98 @@
+"""Seeded runs and stored checkpoints keep their numbers to the bit.
+
+The numbers in ``tests/data/regression`` were recorded by :mod:`tests.regression.record` and hold for the versions and
+the CPU that they name; elsewhere the tests are skipped.
+"""
+
+import json
+import os
+import shutil
+
+import pytest
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from tests.regression.record import (
+    DATA,
+    ITERATIONS,
+    NUMBERS,
+    SAVED_AFTER,
+    evaluation,
+    machine,
+    numbers,
+    train_with_tune,
+    unpack_frozen,
+    with_frozen_player,
+)
+from tests.regression.runs import RUNS
+
+RECORDED = json.loads(NUMBERS.read_text())
+HERE = machine()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        RECORDED["machine"] != HERE, reason=f"numbers were recorded with {RECORDED['machine']}, not with {HERE}"
+    ),
+]
+NAMES = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            RUNS[name].algorithm == "PPO" and os.environ.get("PYTHONHASHSEED") != "0",
+            reason="RLlib's env runners iterate over sets: set PYTHONHASHSEED=0",
+        ),
+    )
+    for name in RUNS
+]
+
+
+def assert_equal_numbers(actual, expected):
+    """Compares weights and metrics; a metric that is new or gone is a difference too."""
+    for kind in ("weights", "metrics"):
+        differences = {
+            key: (actual[kind].get(key), expected[kind].get(key))
+            for key in sorted({*actual[kind], *expected[kind]})
+            if actual[kind].get(key) != expected[kind].get(key)
+        }
+        assert not differences, f"{len(differences)} {kind} differ"
+
+
+def test_every_run_is_recorded():
+    assert RECORDED["runs"].keys() == RUNS.keys()
+    assert all(len(rows) == ITERATIONS for rows in RECORDED["runs"].values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_keeps_its_numbers(build, tmp_path, name):
+    algo = build(RUNS[name].config(unpack_frozen()))
+    for expected in RECORDED["runs"][name]:
+        assert_equal_numbers(numbers(algo, algo.train()), expected)
+
+
+@pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stored_checkpoint_goes_on_with_the_numbers_of_its_run(build, tmp_path, name, way):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.unpack_archive(DATA / f"{name}.zip", checkpoint)
+    if way == "from_checkpoint":
+        algo = Algorithm.from_checkpoint(str(checkpoint))
+    else:
+        algo = build(RUNS[name].config(unpack_frozen()))
+        algo.restore_from_path(str(checkpoint))
+    recorded = RECORDED["restored"] if RUNS[name].algorithm == "PPO" else RECORDED["runs"][name][SAVED_AFTER:]
+    try:
+        for expected in recorded:
+            assert_equal_numbers(numbers(algo, algo.train()), expected)
+    finally:
+        algo.stop()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_players_of_a_stored_checkpoint_are_evaluated_and_play_frozen(ray_cluster, tmp_path, name):
+    shutil.unpack_archive(DATA / f"{name}.zip", tmp_path)
+    assert evaluation(tmp_path) == RECORDED["evaluations"][name]
+    assert_equal_numbers(with_frozen_player(name, tmp_path), RECORDED["frozen"][name])
+
+
+def test_a_stored_results_folder_is_resumed(tmp_path):
+    shutil.unpack_archive(DATA / "tune_folder.zip", tmp_path)
+    assert train_with_tune(tmp_path, ITERATIONS, "--resume") == RECORDED["tune"]
