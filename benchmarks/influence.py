@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 import social_dilemmas
-from rllib_reciprocator.batched.advantages import returns_after
-from rllib_reciprocator.influence import (
+from rllib_reciprocator.engine.advantages import returns_after
+from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance, reciprocal_reward
+from rllib_reciprocator.intrinsic.reciprocity.estimators import (
     CounterfactualInfluence,
     OwnViewInfluence,
     RewardModelInfluence,
     Transition,
 )
-from rllib_reciprocator.influence.regression import RegressionInfluence
-from rllib_reciprocator.influence.view import OBSERVATIONS, OWN, STATE, view, view_space
-from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
+from rllib_reciprocator.intrinsic.reciprocity.estimators.regression import RegressionInfluence
+from rllib_reciprocator.intrinsic.reciprocity.estimators.view import OBSERVATIONS, OWN, STATE, view, view_space
 
 ESTIMATORS: dict[str, tuple[type[RegressionInfluence], dict[str, Any]]] = {
     "reward": (RewardModelInfluence, {}),

@@ -7,16 +7,20 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rllib_reciprocator.utils.moved_modules import install
+
 if TYPE_CHECKING:
     from rllib_reciprocator.algorithms.reciprocator import Reciprocator, ReciprocatorConfig
-    from rllib_reciprocator.episodes.reciprocate import reciprocate
+    from rllib_reciprocator.rllib_episodes.reciprocate import reciprocate
 
 _FROM = {
     "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
     "ReciprocatorConfig": "rllib_reciprocator.algorithms.reciprocator",
-    "reciprocate": "rllib_reciprocator.episodes.reciprocate",
+    "reciprocate": "rllib_reciprocator.rllib_episodes.reciprocate",
 }
 __all__ = ["Reciprocator", "ReciprocatorConfig", "reciprocate"]
+
+install()
 
 
 def __getattr__(name: str) -> Any:

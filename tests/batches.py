@@ -1,6 +1,6 @@
 """What learners make of samples, for tests."""
 
-from rllib_reciprocator.batched.learner import ITERATION
+from rllib_reciprocator.engine.learner import ITERATION
 
 
 def prepared(algo, sample, iteration=0):

@@ -2,7 +2,7 @@
 
 import time
 
-from rllib_reciprocator.batched import BatchedEnvRunner
+from rllib_reciprocator.engine import BatchedEnvRunner
 
 
 class SlowSecondRunner(BatchedEnvRunner):

@@ -22,21 +22,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rllib_reciprocator"
-FOLDERS = ("batched", "algorithms", "influence", "incentives", "intrinsic", "players", "evaluation")
+FOLDERS = ("engine", "algorithms", "intrinsic", "players", "evaluation")
 # Drawing pictures is no part of what is computed.
 SKIPPED = {"film.py", "rendering.py", "printing.py"}
 # Tests by folder, the ones that are most likely to fail first.
 TESTS = {
-    "batched": ["batched", "algorithms/test_update_numbers.py", "algorithms/test_every_algorithm.py", "evaluation"],
-    "algorithms/advantage_alignment": ["algorithms/test_advantage_alignment.py", "batched/test_masks.py"],
+    "engine": ["engine", "algorithms", "evaluation"],
+    "algorithms/advantage_alignment": ["algorithms/test_advantage_alignment.py", "engine/test_masks.py"],
     "algorithms/coala": ["algorithms/test_coala.py", "algorithms/test_update_numbers.py", "evaluation"],
     "algorithms/shaper": ["algorithms/test_shaper.py", "algorithms/test_update_numbers.py"],
-    "algorithms/lio": ["algorithms/test_lio.py", "batched/test_masks.py"],
-    "algorithms": ["algorithms", "batched"],
-    "influence": ["influence", "batched/test_env_runner.py", "episodes/test_reciprocate.py"],
-    "incentives": ["algorithms/test_lio.py", "batched/test_masks.py", "evaluation"],
-    "intrinsic": ["intrinsic", "batched/test_masks.py", "algorithms/test_reciprocator.py"],
-    "players": ["players", "algorithms/test_update_numbers.py", "evaluation", "batched"],
+    "algorithms/lio": ["algorithms/test_lio.py", "engine/test_masks.py"],
+    "algorithms": ["algorithms", "engine"],
+    "intrinsic/incentives": ["algorithms/test_lio.py", "engine/test_masks.py", "evaluation"],
+    "intrinsic/reciprocity": ["intrinsic", "engine/test_env_runner.py", "rllib_episodes/test_reciprocate.py"],
+    "intrinsic": ["intrinsic", "engine/test_masks.py", "algorithms/test_reciprocator.py"],
+    "players": ["players", "algorithms/test_update_numbers.py", "evaluation", "engine"],
     "evaluation": ["evaluation", "reports"],
 }
 NO_NUMBERS = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple)

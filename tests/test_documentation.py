@@ -18,7 +18,7 @@ from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.experiments.schema import Experiment, parse, typed
 from rllib_reciprocator.experiments.settings_page import settings_page
 from rllib_reciprocator.experiments.validation import check
-from rllib_reciprocator.intrinsic import ReciprocitySettings
+from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.models.settings import ModelSettings
 from tests.multi_agent_envs import TwoAgents
 

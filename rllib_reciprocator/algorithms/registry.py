@@ -18,7 +18,7 @@ BATCHED = {
 }
 OURS = {
     **BATCHED,
-    **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.episodes.algorithms"),
+    **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.rllib_episodes.algorithms"),
 }
 
 

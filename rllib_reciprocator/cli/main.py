@@ -112,7 +112,7 @@ class _Notes(logging.Handler):
 def _trust(given: bool) -> None:
     """Lets checkpoints be unpickled whatever they ask for, here and in Ray's workers."""
     if given:
-        from rllib_reciprocator.checkpoints import TRUST
+        from rllib_reciprocator.utils.checkpoints import TRUST
 
         os.environ[TRUST] = "1"
 

@@ -8,19 +8,19 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rllib_reciprocator import checkpoints
-from rllib_reciprocator.checkpoints import (
+from rllib_reciprocator.experiments.errors import UserError, user_path
+from rllib_reciprocator.utils import checkpoints
+from rllib_reciprocator.utils.checkpoints import (
     MODULE_PATH,
     check_pickles,
     check_weights,
     find_checkpoint,
     warn_of_later_version,
 )
-from rllib_reciprocator.experiments.errors import UserError, user_path
 
 
 def find(written: str | Path) -> Path:
-    """A checkpoint's folder, or the last one of a run's (:func:`rllib_reciprocator.checkpoints.find_checkpoint`).
+    """A checkpoint's folder, or the last one of a run's (:func:`rllib_reciprocator.utils.checkpoints.find_checkpoint`).
 
     Raises:
         UserError: If there is none, more than one trial has one, it asks for more than a checkpoint may when it is

@@ -16,14 +16,6 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 import social_dilemmas
-from rllib_reciprocator import environments
-from rllib_reciprocator.checkpoints import MODULE_PATH
-from rllib_reciprocator.episodes.algorithms import ConfigWithPlayers
-from rllib_reciprocator.episodes.influence import EpisodeReciprocity, influence_of
-from rllib_reciprocator.episodes.known_environment import known_environment
-from rllib_reciprocator.episodes.modules import module_spec
-from rllib_reciprocator.episodes.outcomes_callback import summed_outcomes
-from rllib_reciprocator.episodes.reciprocate import module_spaces
 from rllib_reciprocator.evaluation.checkpoints import load, load_weights
 from rllib_reciprocator.evaluation.film import Film
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
@@ -31,8 +23,16 @@ from rllib_reciprocator.evaluation.trace import step_rows
 from rllib_reciprocator.evaluation.whole_episodes import WholeEpisodes
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.intervals import mean_with_interval
-from rllib_reciprocator.intrinsic import balance, reciprocal_reward
+from rllib_reciprocator.intrinsic.reciprocity import balance, reciprocal_reward
 from rllib_reciprocator.players import assign, keys_by_agent
+from rllib_reciprocator.rllib_episodes import environments
+from rllib_reciprocator.rllib_episodes.algorithms import ConfigWithPlayers
+from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity, influence_of
+from rllib_reciprocator.rllib_episodes.known_environment import known_environment
+from rllib_reciprocator.rllib_episodes.modules import module_spec
+from rllib_reciprocator.rllib_episodes.outcomes_callback import summed_outcomes
+from rllib_reciprocator.rllib_episodes.reciprocate import module_spaces
+from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 
 MOST_ENVS = 16
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from rllib_reciprocator.batched import BatchedConfig
+from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.evaluation.batched_evaluator import BatchedEvaluator
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.episode_evaluator import EpisodeEvaluator

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rllib_reciprocator.batched import BatchedConfig, BatchedEnvRunner
-from rllib_reciprocator.checkpoints import MODULE_PATH
+from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner
 from rllib_reciprocator.evaluation.checkpoints import load_weights
 from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.players import RECIPROCITY
+from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 
 MOST_GAMES = 4096
 

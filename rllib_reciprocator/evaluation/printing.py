@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rllib_reciprocator.experiments.errors import writing
 from rllib_reciprocator.experiments.json_text import to_json
-from rllib_reciprocator.metric_names import INNER_EPISODES
+from rllib_reciprocator.utils.metric_names import INNER_EPISODES
 
 
 def write(report: dict[str, Any], file: Path) -> None:

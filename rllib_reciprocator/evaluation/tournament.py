@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 import social_dilemmas
-from rllib_reciprocator.batched import BatchedConfig
-from rllib_reciprocator.checkpoints import MODULE_PATH
+from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.evaluation.batched_evaluator import RETURN, episode_figures
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
@@ -25,6 +24,7 @@ from rllib_reciprocator.experiments.errors import UserError, writing
 from rllib_reciprocator.experiments.intervals import stratified_mean_and_half_width
 from rllib_reciprocator.players import AXELROD, CHECKPOINT, LEARNER, LEARNING, SCRIPTED
 from rllib_reciprocator.players.frozen import remembered_inner_episodes
+from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from social_dilemmas.registry import did_you_mean
 
 # The table shows the returns with this number of partners at most; the files have all of them.

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rllib_reciprocator.metric_names import INCENTIVES, INCENTIVES_BY_ACTION, REWARD_PER_STEP
-from rllib_reciprocator.quantiles import QUANTILES
+from rllib_reciprocator.utils.metric_names import INCENTIVES, INCENTIVES_BY_ACTION, REWARD_PER_STEP
+from rllib_reciprocator.utils.quantiles import QUANTILES
 
 # Colours of lines and bars, in their order.
 PALETTE = (

@@ -12,11 +12,11 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 import social_dilemmas
-from rllib_reciprocator.batched import BatchedConfig
+from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.figures import BY_PAIR, LOSSES, RECIPROCAL_REWARD, RECIPROCAL_WEIGHT, SOCIAL
-from rllib_reciprocator.influence.specs import INFLUENCE_MODULE_ID
-from rllib_reciprocator.metric_names import (
+from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.utils.metric_names import (
     INCENTIVES,
     INCENTIVES_BY_ACTION,
     INNER_EPISODES,
@@ -24,7 +24,7 @@ from rllib_reciprocator.metric_names import (
     OUTCOMES,
     REWARD_PER_STEP,
 )
-from rllib_reciprocator.ray_internals import flatten_dict
+from rllib_reciprocator.utils.ray_internals import flatten_dict
 from social_dilemmas.batched_game import BatchedGame
 from social_dilemmas.registry import did_you_mean
 

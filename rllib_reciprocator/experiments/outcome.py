@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
+from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig
 from rllib_reciprocator.experiments.figures import (
     PALETTE,
     collective_return,
@@ -31,7 +31,7 @@ from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.stopping import StopAt, comparable_trials
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.players import assign
-from rllib_reciprocator.ray_internals import flatten_dict
+from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 CURVES = "learning_curves.png"
 # With more trials there is one summary instead of a table each.

@@ -15,7 +15,7 @@ from ray import cloudpickle, tune
 from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.stopping import StopAt
-from rllib_reciprocator.ray_internals import flatten_dict
+from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 logger = logging.getLogger(__name__)
 

@@ -22,17 +22,6 @@ from ray.tune.experiment import Trial
 from ray.tune.result_grid import ResultGrid
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.checkpoints import (
-    TRUST,
-    check_pickles,
-    check_weights,
-    describe,
-    find_checkpoint,
-    is_trusted,
-    warn_of_later_version,
-)
-from rllib_reciprocator.divergence import DivergenceCallback, StopsWhenDiverged
-from rllib_reciprocator.episodes.rewards_callback import RewardPerStepCallback
 from rllib_reciprocator.experiments import resuming
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
@@ -44,7 +33,18 @@ from rllib_reciprocator.experiments.search import scheduler, searcher, with_dist
 from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
-from rllib_reciprocator.ray_internals import running_cluster, speaks_grpc
+from rllib_reciprocator.rllib_episodes.rewards_callback import RewardPerStepCallback
+from rllib_reciprocator.utils.checkpoints import (
+    TRUST,
+    check_pickles,
+    check_weights,
+    describe,
+    find_checkpoint,
+    is_trusted,
+    warn_of_later_version,
+)
+from rllib_reciprocator.utils.divergence import DivergenceCallback, StopsWhenDiverged
+from rllib_reciprocator.utils.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
 # Bytes of results that there must at least be room for.

@@ -11,16 +11,16 @@ import social_dilemmas
 from rllib_reciprocator.algorithms.coala.config import COALASettings
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
-from rllib_reciprocator.batched import BatchedConfig
-from rllib_reciprocator.episodes.reciprocate import SETTINGS
+from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.experiments.schema import Experiment
-from rllib_reciprocator.intrinsic import ReciprocitySettings
+from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.models.settings import ModelSettings
 from rllib_reciprocator.players import LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, assign
 from rllib_reciprocator.players.scripted import STRATEGIES
+from rllib_reciprocator.rllib_episodes.reciprocate import SETTINGS
 
 _PPO_OF_OURS = (
     "lr", "gamma", "lambda_", "clip_param", "entropy_coeff", "num_epochs", "minibatch_size", "vf_loss_coeff",

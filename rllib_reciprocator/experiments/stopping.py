@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.stopper import Stopper
 
 from rllib_reciprocator.experiments.metrics import missing
-from rllib_reciprocator.ray_internals import flatten_dict
+from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 
 class StopAt(Stopper):

@@ -21,7 +21,7 @@ from rllib_reciprocator.experiments.figures import (
     distributions,
     figures,
 )
-from rllib_reciprocator.ray_internals import flatten_dict
+from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 # What is said of the trial itself, and not of what it learned.
 _BOOKKEEPING = ("config", "timestamp", "date", "pid", "hostname", "node_ip", "trial_id", "done", "perf")

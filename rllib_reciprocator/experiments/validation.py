@@ -15,11 +15,9 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 import social_dilemmas
-from rllib_reciprocator import environments
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class, algorithm_names
-from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig
-from rllib_reciprocator.batched.config import BATCH_MODES
-from rllib_reciprocator.episodes.reciprocate import SUPPORTED, check_modules
+from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig
+from rllib_reciprocator.engine.config import BATCH_MODES
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown
 from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
 from rllib_reciprocator.experiments.ranges import SCHEDULED, check_range
@@ -28,7 +26,9 @@ from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_rew
 from rllib_reciprocator.models.settings import ModelSettings, model_settings_class
 from rllib_reciprocator.players import RECIPROCITY, LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
-from rllib_reciprocator.ray_internals import DEPRECATED_VALUE, env_creator
+from rllib_reciprocator.rllib_episodes import environments
+from rllib_reciprocator.rllib_episodes.reciprocate import SUPPORTED, check_modules
+from rllib_reciprocator.utils.ray_internals import DEPRECATED_VALUE, env_creator
 from social_dilemmas.registry import did_you_mean
 
 logger = logging.getLogger(__name__)

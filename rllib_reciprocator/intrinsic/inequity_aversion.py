@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rllib_reciprocator.typed_settings import IntrinsicSettings, Share
+from rllib_reciprocator.utils.settings import IntrinsicSettings, Share
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.batched.tracker import JointStep
+    from rllib_reciprocator.engine.tracker import JointStep
     from social_dilemmas.batched_game import BatchedGame
 
 SMOOTHED_REWARDS = "smoothed_rewards"

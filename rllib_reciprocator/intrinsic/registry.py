@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from rllib_reciprocator.typed_settings import IntrinsicSettings
+from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 # Column of joint steps that the function of rewards sees where not all steps count, [B, T, N] bool: the steps in which
 # each agent with these settings plays, before the end of the episode. Statistics over a batch are taken over these.
@@ -21,7 +21,7 @@ class IntrinsicReward:
     Attributes:
         settings: The class of its settings, an :class:`IntrinsicSettings`.
         rewards: ``(joint, settings) -> [B, T, N]``: the reward of every agent, as if all had these settings.
-        tracker: What the env runner asks in every step, if anything (:class:`rllib_reciprocator.batched.StepTracker`):
+        tracker: What the env runner asks in every step, if anything (:class:`rllib_reciprocator.engine.StepTracker`):
             ``(game, settings, **others)``, with the settings of each agent that has the reward, else None, and by name
             ``default`` (those of who does not have it), ``modules`` (all RLModules, by id) and ``suffixes`` (of the ids
             of the modules that each agent brought with it) with ``slots`` (which agent it was in its own run),
@@ -60,11 +60,11 @@ class IntrinsicReward:
 _HERE = "rllib_reciprocator.intrinsic"
 _REWARDS = {
     "reciprocity": IntrinsicReward(
-        settings=f"{_HERE}.reciprocity:ReciprocitySettings",
-        rewards=f"{_HERE}.reciprocity:rewards",
-        tracker="rllib_reciprocator.influence.tracker:InfluenceTracker",
-        modules="rllib_reciprocator.influence.specs:estimator_specs",
-        model_settings="rllib_reciprocator.influence.specs:model_settings",
+        settings=f"{_HERE}.reciprocity.settings:ReciprocitySettings",
+        rewards=f"{_HERE}.reciprocity.settings:rewards",
+        tracker="rllib_reciprocator.intrinsic.reciprocity.tracker:InfluenceTracker",
+        modules="rllib_reciprocator.intrinsic.reciprocity.specs:estimator_specs",
+        model_settings="rllib_reciprocator.intrinsic.reciprocity.specs:model_settings",
         label="reciprocal",
         weight_logged_with="influence",
     ),
@@ -78,11 +78,11 @@ _REWARDS = {
         rewards=f"{_HERE}.social_value_orientation:rewards",
     ),
     "incentives": IntrinsicReward(
-        settings=f"{_HERE}.incentives:IncentiveSettings",
-        rewards=f"{_HERE}.incentives:rewards",
-        tracker="rllib_reciprocator.incentives.tracker:IncentiveTracker",
-        modules="rllib_reciprocator.incentives.specs:incentive_specs",
-        model_settings="rllib_reciprocator.incentives.specs:model_settings",
+        settings=f"{_HERE}.incentives.settings:IncentiveSettings",
+        rewards=f"{_HERE}.incentives.settings:rewards",
+        tracker="rllib_reciprocator.intrinsic.incentives.tracker:IncentiveTracker",
+        modules="rllib_reciprocator.intrinsic.incentives.specs:incentive_specs",
+        model_settings="rllib_reciprocator.intrinsic.incentives.specs:model_settings",
         label="incentive_cost",
         learned_by=("LIO",),
     ),

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from rllib_reciprocator.typed_settings import IntrinsicSettings
+from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 
 class SharedRewardSettings(IntrinsicSettings):

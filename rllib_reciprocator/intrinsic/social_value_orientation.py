@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rllib_reciprocator.typed_settings import IntrinsicSettings
+from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 
 class SocialValueOrientationSettings(IntrinsicSettings):

@@ -13,11 +13,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_reciprocator.distributed import mean_of_counted
 from rllib_reciprocator.models.class_encoder import ClassEncoder, num_classes
 from rllib_reciprocator.models.distributions import distribution_for, with_exploration
 from rllib_reciprocator.models.encoder import Encoder
 from rllib_reciprocator.models.memory import made_memory
+from rllib_reciprocator.utils.distributed import mean_of_counted
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
 BALANCE = "influence_balance"

@@ -16,7 +16,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from torch import Tensor
 from torch.nn import functional
 
-from rllib_reciprocator.softmax import log_softmax
+from rllib_reciprocator.utils.softmax import log_softmax
 
 
 def _check_numbers(values: Tensor) -> None:

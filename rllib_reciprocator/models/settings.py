@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, create_model, model_valid
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from typing_extensions import Self
 
-from rllib_reciprocator.typed_settings import WIDEST, Settings, Width
+from rllib_reciprocator.utils.settings import WIDEST, Settings, Width
 
 MOST_STRIDE = 4
 

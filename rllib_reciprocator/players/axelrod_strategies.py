@@ -10,8 +10,8 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.distributions import distribution_for
+from rllib_reciprocator.utils.distributed import NothingToAverage
 from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
-from rllib_reciprocator.checkpoints import (
+from rllib_reciprocator.intrinsic.registry import intrinsic_reward
+from rllib_reciprocator.models import REMEMBERS
+from rllib_reciprocator.models.exploration import without_exploration
+from rllib_reciprocator.players.players import Player
+from rllib_reciprocator.utils.checkpoints import (
     MODULE_PATH,
     check_pickles,
     check_weights,
@@ -18,11 +22,7 @@ from rllib_reciprocator.checkpoints import (
     read_constructor,
     warn_of_later_version,
 )
-from rllib_reciprocator.intrinsic.registry import intrinsic_reward
-from rllib_reciprocator.models import REMEMBERS
-from rllib_reciprocator.models.exploration import without_exploration
-from rllib_reciprocator.players.players import Player
-from rllib_reciprocator.typed_settings import IntrinsicSettings
+from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 if TYPE_CHECKING:
     from social_dilemmas.batched_game import BatchedGame

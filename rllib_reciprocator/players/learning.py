@@ -15,14 +15,14 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.players.learning_networks import ActorCritic, Networks, Parameters, Tables
 from rllib_reciprocator.players.learning_settings import A2C, PG, LearningSettings
+from rllib_reciprocator.utils.distributed import NothingToAverage
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.batched.tracker import JointStep
+    from rllib_reciprocator.engine.tracker import JointStep
     from social_dilemmas.batched_game import BatchedGame
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from rllib_reciprocator.models.settings import ModelSettings
-from rllib_reciprocator.typed_settings import LARGEST_RATE, Settings, Share
+from rllib_reciprocator.utils.settings import LARGEST_RATE, Settings, Share
 
 PG: Literal["pg"] = "pg"
 A2C: Literal["a2c"] = "a2c"

@@ -11,10 +11,10 @@ from typing import Any
 
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rllib_reciprocator.checkpoints import find_checkpoint, module_in
 from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.players.axelrod_strategies import check_strategy
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
+from rllib_reciprocator.utils.checkpoints import find_checkpoint, module_in
 from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, RECIPROCITY = "reciprocator", "reciprocity"

@@ -10,9 +10,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from rllib_reciprocator.distributed import NothingToAverage
 from rllib_reciprocator.models.action_masks import MASK_START, masked
 from rllib_reciprocator.models.distributions import distribution_for
+from rllib_reciprocator.utils.distributed import NothingToAverage
 
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"

@@ -38,9 +38,9 @@ from rllib_reciprocator.experiments.figures import (
 )
 from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.experiments.results import differing
-from rllib_reciprocator.metric_names import INNER_EPISODES, REWARD_PER_STEP
 from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
 from rllib_reciprocator.reports.runs import Group, read_groups
+from rllib_reciprocator.utils.metric_names import INNER_EPISODES, REWARD_PER_STEP
 
 # Games are shown of so many groups at most, to keep the file small.
 MOST_FILMS = 3

@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from rllib_reciprocator.checkpoints import find_checkpoint, newest_trials
 from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.json_text import settings_from_json
 from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
 from rllib_reciprocator.experiments.resuming import DESCRIPTION
 from rllib_reciprocator.experiments.stopping import comparable_trials
-from rllib_reciprocator.ray_internals import flatten_dict
+from rllib_reciprocator.utils.checkpoints import find_checkpoint, newest_trials
+from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 RESULTS, SETTINGS = "result.json", "params.json"
 

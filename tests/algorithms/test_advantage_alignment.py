@@ -5,8 +5,8 @@ from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignmentConfig
 from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment, past_gains
-from rllib_reciprocator.batched.sample import Sample
-from rllib_reciprocator.intrinsic import REWARDS, balance, reciprocal_reward
+from rllib_reciprocator.engine.sample import Sample
+from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance, reciprocal_reward
 from tests.batches import prepared
 from tests.weights import weights
 

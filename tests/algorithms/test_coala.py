@@ -6,7 +6,7 @@ from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.coala import COALAConfig
 from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
-from rllib_reciprocator.batched.env_runner import passed_on
+from rllib_reciprocator.engine.env_runner import passed_on
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS, is_which
 from rllib_reciprocator.models.distributions import Bernoulli
 from rllib_reciprocator.players import LearningModule

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
-from rllib_reciprocator.batched import BatchedAlgorithm, BatchedConfig, BatchedLearner
 from rllib_reciprocator.cli import examples
+from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig, BatchedLearner
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.schema import read_file
 from rllib_reciprocator.experiments.validation import build_config, check

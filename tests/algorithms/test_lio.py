@@ -11,8 +11,8 @@ from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.lio import LIO, LIOConfig
 from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
 from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
-from rllib_reciprocator.batched.learner import ITERATION
-from rllib_reciprocator.batched.sample import Sample, concatenate
+from rllib_reciprocator.engine.learner import ITERATION
+from rllib_reciprocator.engine.sample import Sample, concatenate
 from rllib_reciprocator.models import GIVEN, LOGITS
 from tests.weights import assert_same_weights, weights
 

@@ -17,8 +17,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 import social_dilemmas
 from benchmarks.bare_loop import BareLoop
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.batched import BatchedEnvRunner
-from rllib_reciprocator.intrinsic import REWARDS, ReciprocitySettings, reciprocal_reward
+from rllib_reciprocator.engine import BatchedEnvRunner
+from rllib_reciprocator.intrinsic.reciprocity import REWARDS, ReciprocitySettings, reciprocal_reward
 from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.players import STRATEGIES
 from social_dilemmas.coins import Coins
@@ -60,7 +60,7 @@ def test_a_seeded_run_repeats_bit_by_bit(build):
 
 def test_first_weights_do_not_depend_on_the_hash_seed():
     code = (
-        "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.batched import BatchedEnvRunner;"
+        "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.engine import BatchedEnvRunner;"
         "c = ReciprocatorConfig().environment('ipd_v0').env_runners(num_envs_per_env_runner=4).debugging(seed=1);"
         "c.validate(); module = BatchedEnvRunner(config=c, worker_index=0).module['player_0'];"
         "print(module.actor.head.weight[0].tolist()); print(list({'player_0', 'player_1'}))"
@@ -578,7 +578,7 @@ class Breaks(Countdown):
 
 def test_an_iteration_without_samples_says_why(build, monkeypatch, tmp_path):
     """Env runners that raise again and again, whatever is restarted."""
-    from rllib_reciprocator.batched import algorithm
+    from rllib_reciprocator.engine import algorithm
 
     monkeypatch.setattr(algorithm, "SECONDS_BETWEEN", 0.1)
     a_config = config({"*": "ppo"}, games=4, env="tests.algorithms.test_reciprocator:breaks_v0")

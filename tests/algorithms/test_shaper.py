@@ -8,8 +8,8 @@ from ray.rllib.core.columns import Columns
 from rllib_reciprocator.algorithms.shaper import ShaperConfig
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED, EvolvedModule
-from rllib_reciprocator.batched import BatchedEnvRunner
-from rllib_reciprocator.batched.sample import concatenate
+from rllib_reciprocator.engine import BatchedEnvRunner
+from rllib_reciprocator.engine.sample import concatenate
 from tests.batches import prepared
 from tests.weights import assert_same_weights, weights
 

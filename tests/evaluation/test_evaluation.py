@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from rllib_reciprocator.checkpoints import MODULE_PATH
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.evaluation.printing import table, write
 from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 
 
 def evaluate(checkpoint, episodes, players=None, **options):

@@ -11,8 +11,8 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.checkpoints import TRUST
 from rllib_reciprocator.evaluation import open_evaluator
+from rllib_reciprocator.utils.checkpoints import TRUST
 
 SHORT, LONG = 2, 60
 

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.batched import BatchedEnvRunner, JointStep
+from rllib_reciprocator.engine import BatchedEnvRunner, JointStep
 from rllib_reciprocator.intrinsic.inequity_aversion import (
     SMOOTHED_REWARDS,
     InequityAversionSettings,

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_reciprocator.intrinsic import (
+from rllib_reciprocator.intrinsic.reciprocity import (
     REWARDS,
     Estimates,
     balance,

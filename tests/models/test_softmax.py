@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rllib_reciprocator.softmax import log_softmax
+from rllib_reciprocator.utils.softmax import log_softmax
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 2), (3, 4, 9)])

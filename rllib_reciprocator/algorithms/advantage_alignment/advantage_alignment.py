@@ -6,7 +6,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.algorithms.advantage_alignment.config import AdvantageAlignmentConfig
-from rllib_reciprocator.batched.algorithm import BatchedAlgorithm
+from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
 
 
 class AdvantageAlignment(BatchedAlgorithm):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
-from rllib_reciprocator.batched.config import BatchedConfig
-from rllib_reciprocator.batched.losses import PPO_LOSS
+from rllib_reciprocator.engine.config import BatchedConfig
+from rllib_reciprocator.engine.losses import PPO_LOSS
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.batched.module_specs import ModuleSpecs
+    from rllib_reciprocator.engine.module_specs import ModuleSpecs
     from rllib_reciprocator.models import ActorCriticModule
     from rllib_reciprocator.players import Player
     from social_dilemmas.batched_game import BatchedGame

@@ -17,10 +17,10 @@ from rllib_reciprocator.algorithms.advantage_alignment.module import (
     CO_PLAYER_TARGETS,
     AlignedModule,
 )
-from rllib_reciprocator.batched.advantages import generalized_advantages
-from rllib_reciprocator.batched.learner import BatchedLearner, Joint
-from rllib_reciprocator.batched.sample import ENVIRONMENT, STREAMS_PREFIX
-from rllib_reciprocator.distributed import deviation, sum_over_learners
+from rllib_reciprocator.engine.advantages import generalized_advantages
+from rllib_reciprocator.engine.learner import BatchedLearner, Joint
+from rllib_reciprocator.engine.sample import ENVIRONMENT, STREAMS_PREFIX
+from rllib_reciprocator.utils.distributed import deviation, sum_over_learners
 
 logger = logging.getLogger(__name__)
 

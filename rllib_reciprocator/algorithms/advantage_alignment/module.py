@@ -8,9 +8,9 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
-from rllib_reciprocator.distributed import mean_of_counted
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.models.actor_critic import Network
+from rllib_reciprocator.utils.distributed import mean_of_counted
 
 # Columns of a training batch, [rows, N - 1]: lambda-returns of the k-th agent after this one, and whether that agent's
 # value is to be learned here.

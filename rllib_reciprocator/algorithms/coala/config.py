@@ -10,9 +10,9 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.algorithms.coala.credit import Credit
-from rllib_reciprocator.batched.config import BatchedConfig
-from rllib_reciprocator.batched.losses import PPO_LOSS
-from rllib_reciprocator.batched.meta_episodes import MetaSettings
+from rllib_reciprocator.engine.config import BatchedConfig
+from rllib_reciprocator.engine.losses import PPO_LOSS
+from rllib_reciprocator.engine.meta_episodes import MetaSettings
 from rllib_reciprocator.players import POOL
 
 COALA_PLAYER = "coala"

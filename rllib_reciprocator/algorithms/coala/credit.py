@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.distributed import sum_over_learners
+from rllib_reciprocator.utils.distributed import sum_over_learners
 
 Credit = Literal["coala", "mfos", "unaware", "myopic"]
 

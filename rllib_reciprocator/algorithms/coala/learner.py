@@ -8,11 +8,11 @@ from torch import Tensor
 
 from rllib_reciprocator.algorithms.coala.config import COALA_PLAYER
 from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
-from rllib_reciprocator.batched.advantages import generalized_advantages
-from rllib_reciprocator.batched.learner import BatchedLearner, Joint
-from rllib_reciprocator.batched.masks import MEMBERS
-from rllib_reciprocator.distributed import deviation
+from rllib_reciprocator.engine.advantages import generalized_advantages
+from rllib_reciprocator.engine.learner import BatchedLearner, Joint
+from rllib_reciprocator.engine.masks import MEMBERS
 from rllib_reciprocator.players import LEARNING, Player
+from rllib_reciprocator.utils.distributed import deviation
 
 
 class COALALearner(BatchedLearner):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
-from rllib_reciprocator.batched.config import BatchedConfig
-from rllib_reciprocator.batched.losses import ACTOR_CRITIC, POLICY_GRADIENT, UNIFORM_KL
-from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID, pays
+from rllib_reciprocator.engine.config import BatchedConfig
+from rllib_reciprocator.engine.losses import ACTOR_CRITIC, POLICY_GRADIENT, UNIFORM_KL
+from rllib_reciprocator.intrinsic.incentives.specs import INCENTIVES_MODULE_ID, pays
 from rllib_reciprocator.players import INCENTIVES
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.batched.module_specs import ModuleSpecs
+    from rllib_reciprocator.engine.module_specs import ModuleSpecs
     from social_dilemmas.batched_game import BatchedGame
 
 LIO_PLAYER, LIO_ACTOR_CRITIC = "lio", "lio_ac"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.distributed import sum_over_learners
+from rllib_reciprocator.utils.distributed import sum_over_learners
 
 
 def gradients(outputs: Tensor, parameters: Sequence[Tensor], weights: Tensor) -> list[list[Tensor]]:

@@ -22,19 +22,19 @@ from rllib_reciprocator.algorithms.lio.credit import (
     through_standardization,
     worth_of_incentives,
 )
-from rllib_reciprocator.batched.advantages import generalized_advantages, less_mean
-from rllib_reciprocator.batched.learner import BatchedLearner, Joint
-from rllib_reciprocator.batched.losses import PPO_LOSS
-from rllib_reciprocator.batched.masks import MEMBERS, VALID
-from rllib_reciprocator.batched.policy_gradients import averaged_over_learners, critic_parameters
-from rllib_reciprocator.batched.rows import with_state
-from rllib_reciprocator.batched.sample import LAST, STREAMS_PREFIX
-from rllib_reciprocator.distributed import sum_over_learners
-from rllib_reciprocator.incentives.incentive_functions import IncentiveFunctions
-from rllib_reciprocator.incentives.opponent_models import OpponentModels
-from rllib_reciprocator.incentives.specs import INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID
+from rllib_reciprocator.engine.advantages import generalized_advantages, less_mean
+from rllib_reciprocator.engine.learner import BatchedLearner, Joint
+from rllib_reciprocator.engine.losses import PPO_LOSS
+from rllib_reciprocator.engine.masks import MEMBERS, VALID
+from rllib_reciprocator.engine.policy_gradients import averaged_over_learners, critic_parameters
+from rllib_reciprocator.engine.rows import with_state
+from rllib_reciprocator.engine.sample import LAST, STREAMS_PREFIX
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
+from rllib_reciprocator.intrinsic.incentives.incentive_functions import IncentiveFunctions
+from rllib_reciprocator.intrinsic.incentives.opponent_models import OpponentModels
+from rllib_reciprocator.intrinsic.incentives.specs import INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID
 from rllib_reciprocator.models import GIVEN
+from rllib_reciprocator.utils.distributed import sum_over_learners
 
 POLICIES_PHASE, INCENTIVES_PHASE = "policies", "incentives"
 REWARD, COST, CRITIC, OPPONENTS = "reward", "cost", "critic", "opponents"

@@ -12,8 +12,8 @@ from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.algorithms.lio.config import LIOConfig
 from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
-from rllib_reciprocator.batched.algorithm import BatchedAlgorithm
-from rllib_reciprocator.batched.sample import Sample
+from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
+from rllib_reciprocator.engine.sample import Sample
 
 PENDING_SAMPLE = "pending_sample"
 

@@ -7,8 +7,8 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.utils.annotations import override
 
-from rllib_reciprocator.batched.config import BatchedConfig
-from rllib_reciprocator.intrinsic import ReciprocitySettings
+from rllib_reciprocator.engine.config import BatchedConfig
+from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.players import RECIPROCATOR, RECIPROCITY
 
 
@@ -98,7 +98,8 @@ class ReciprocatorConfig(BatchedConfig):
                 what is done later than on the step, and what the estimator makes of that noise freezes play.
             estimator_sees: ``state``, the joint state; ``observations``, those of all players; or ``own``: each
                 Reciprocator learns from its own observations and rewards, and the actions that it sees, and uses
-                nothing else of anybody's (:class:`rllib_reciprocator.influence.OwnViewInfluence`). Needs ``reward``.
+                nothing else (:class:`rllib_reciprocator.intrinsic.reciprocity.estimators.OwnViewInfluence`). Needs
+                ``reward``.
             estimator_shared: Whether one network, of ``reward`` or ``value``, tells what actions are worth to any agent
                 from its place, where ``estimator_sees`` is ``observations``: then all are measured alike. If not, each
                 has outputs of its own.

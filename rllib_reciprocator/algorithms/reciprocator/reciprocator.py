@@ -6,7 +6,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.algorithms.reciprocator.config import ReciprocatorConfig
-from rllib_reciprocator.batched.algorithm import BatchedAlgorithm
+from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
 
 
 class Reciprocator(BatchedAlgorithm):
@@ -14,8 +14,8 @@ class Reciprocator(BatchedAlgorithm):
 
     Source: Zhou, Hong and Kao, "Reciprocal Reward Influence Encourages Cooperation From Self-Interested Agents",
     NeurIPS 2024. Env runners compute influence and balance in every step with the estimator as last synchronised
-    (:mod:`rllib_reciprocator.influence`); learners fit it and add the weighted reciprocal reward
-    (:mod:`rllib_reciprocator.intrinsic.reciprocity`).
+    (:mod:`rllib_reciprocator.intrinsic.reciprocity.estimators`); learners fit it and add the weighted reciprocal reward
+    (:mod:`rllib_reciprocator.intrinsic.reciprocity.settings`).
 
     Differs from the paper's code: influence is measured with the estimator of the iteration before, so that a policy
     can be shown its balance while it acts; the clipped objective uses advantages fixed at the start of an update, as

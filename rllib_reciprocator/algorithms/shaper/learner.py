@@ -14,11 +14,11 @@ from rllib_reciprocator.algorithms.coala.learner import COALALearner
 from rllib_reciprocator.algorithms.shaper.config import EVOLUTION
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED
-from rllib_reciprocator.batched.learner import Joint
-from rllib_reciprocator.batched.policy_gradients import POLICY
-from rllib_reciprocator.batched.sample import STREAMS_PREFIX
-from rllib_reciprocator.distributed import masked_mean, standardized
+from rllib_reciprocator.engine.learner import Joint
+from rllib_reciprocator.engine.policy_gradients import POLICY
+from rllib_reciprocator.engine.sample import STREAMS_PREFIX
 from rllib_reciprocator.players import Player
+from rllib_reciprocator.utils.distributed import masked_mean, standardized
 
 # Columns of a module's members: mean reward of a step, and whether it was played at all.
 FITNESS, PLAYED = "fitness", "played"

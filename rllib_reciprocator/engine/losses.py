@@ -1,0 +1,140 @@
+"""What policies and critics are trained on."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.ppo import (
+    LEARNER_RESULTS_KL_KEY,
+    LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY,
+    LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY,
+)
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from torch import Tensor
+
+from rllib_reciprocator.models import LOGITS, all_log_probs
+from rllib_reciprocator.utils.distributed import masked_mean, mean_of_counted
+
+# Losses by name: the clipped surrogate of PPO, and policy gradients without and with a critic.
+PPO_LOSS, POLICY_GRADIENT, ACTOR_CRITIC = "ppo", "pg", "ac"
+# Those that need a critic.
+WITH_CRITIC = (PPO_LOSS, ACTOR_CRITIC)
+# What policy gradients have beside them (``entropy_form``).
+ENTROPY, UNIFORM_KL = "entropy", "uniform_kl"
+
+
+def ppo_loss(
+    module: Any,
+    batch: dict[str, Tensor],
+    out: dict[str, Tensor],
+    config: Any,
+    *,
+    entropy_coeff: Tensor | float,
+    kl_coeff: Tensor | float,
+    told: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """The clipped surrogate objective with value loss and entropy bonus, as in RLlib's PPO.
+
+    Source: Schulman et al. (2017), equation 9. RLlib's own function gives the same; this one makes less of what only
+    metrics need.
+
+    Args:
+        module: The module, with ``compute_values``.
+        batch: Rows with observations, actions, their log-probabilities, distribution inputs, advantages and value
+            targets; rows where ``loss_mask`` is false do not count.
+        out: What the module's forward pass put out.
+        config: PPO's settings, as they are for this module.
+        entropy_coeff: Weight of the entropy bonus.
+        kl_coeff: Weight of the divergence from the behaviour policy, if ``config.use_kl_loss``.
+        told: Where the parts of the loss are put, by name, if they are asked for.
+
+    Returns:
+        A scalar.
+    """
+    mask = batch.get(Columns.LOSS_MASK)
+    policy = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+    ratio = (policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]).exp()
+    advantages = batch[Postprocessing.ADVANTAGES]
+    clipped = ratio.clamp(1.0 - config.clip_param, 1.0 + config.clip_param)
+    surrogate = torch.min(advantages * ratio, advantages * clipped)
+    entropy = policy.entropy()
+    rows = -surrogate - entropy_coeff * entropy
+    missed = limited = None
+    if config.use_critic:
+        values = module.compute_values(batch, embeddings=out.get(Columns.EMBEDDINGS))
+        missed = (values - batch[Postprocessing.VALUE_TARGETS]).square()
+        limited = missed if config.vf_clip_param == inf else missed.clamp(max=config.vf_clip_param)
+        rows = rows + config.vf_loss_coeff * limited
+    loss = mean_of_counted(rows, mask)
+    divergence = None
+    if config.use_kl_loss:
+        before = module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS])
+        kl = before.kl(policy)
+        loss = loss + kl_coeff * mean_of_counted(kl, mask)
+        # RLlib adapts the coefficient of each learner by the mean over the learner's own rows.
+        divergence = masked_mean(kl, mask)
+    if told is not None:
+        none = torch.zeros((), device=loss.device)
+        told |= {
+            POLICY_LOSS_KEY: -masked_mean(surrogate, mask),
+            ENTROPY_KEY: masked_mean(entropy, mask),
+            LEARNER_RESULTS_KL_KEY: none if divergence is None else divergence,
+        }
+        if missed is not None:
+            assert limited is not None
+            told |= {
+                VF_LOSS_KEY: masked_mean(limited, mask),
+                LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY: masked_mean(missed, mask),
+                LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: _explained(batch[Postprocessing.VALUE_TARGETS], missed, mask),
+            }
+    return loss
+
+
+def policy_gradient_loss(
+    module: Any,
+    batch: dict[str, Tensor],
+    out: dict[str, Tensor],
+    *,
+    entropy_coeff: Tensor | float,
+    entropy_form: str,
+    told: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """The policy-gradient loss, summed over rows; those where ``loss_mask`` is false do not count.
+
+    Source: Williams (1992). Yang et al. (2020) sum it over the steps of an episode too.
+
+    Args:
+        module: The module.
+        batch: Rows with actions and advantages.
+        out: What the module's forward pass put out.
+        entropy_coeff: Weight of what keeps the policy from being sure.
+        entropy_form: Of what: the entropy, or the mean log-probability of all actions, without exploration.
+        told: Where the parts of the loss are put, by name, if they are asked for.
+
+    Returns:
+        A scalar.
+    """
+    mask = batch.get(Columns.LOSS_MASK)
+    distribution = module.get_train_action_dist_cls()
+    policy = distribution.from_logits(out[Columns.ACTION_DIST_INPUTS])
+    gains = policy.logp(batch[Columns.ACTIONS]) * batch[Postprocessing.ADVANTAGES]
+    if entropy_form == UNIFORM_KL:
+        logits = out.get(LOGITS, out[Columns.ACTION_DIST_INPUTS])
+        bonus = all_log_probs(distribution.from_logits(logits), logits).mean(-1)
+    else:
+        bonus = policy.entropy()
+    if told is not None:
+        told |= {POLICY_LOSS_KEY: -masked_mean(gains, mask), ENTROPY_KEY: masked_mean(policy.entropy(), mask)}
+    rows = -gains - entropy_coeff * bonus
+    return rows.sum() if mask is None else (rows * mask).sum()
+
+
+@torch.no_grad()
+def _explained(targets: Tensor, missed: Tensor, mask: Tensor | None) -> Tensor:
+    """The share of the targets' variance that values explain, at least -1."""
+    spread = masked_mean((targets - masked_mean(targets, mask)).square(), mask)
+    return (1.0 - masked_mean(missed, mask) / spread.clamp(min=1e-12)).clamp(min=-1.0)

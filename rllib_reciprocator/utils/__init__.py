@@ -1,0 +1,1 @@
+"""What every layer uses: settings, checkpoints, tensors, distributed statistics, private names of Ray."""
