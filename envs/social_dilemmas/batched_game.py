@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Beyond these a game is a mistake in its settings, or more than a machine can hold.
-MOST_AGENTS, MOST_STEPS, MOST_GAMES = 100, 1_000_000, 100_000_000
+MAX_AGENTS, MAX_STEPS, MAX_GAMES = 100, 1_000_000, 100_000_000
 
 
 class Step(NamedTuple):
@@ -56,7 +56,7 @@ class BatchedGame(ABC):
         payoffs: The payoff table ``[A] * N + [N]`` of a game in which rewards follow from the joint action alone.
         terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
             end together.
-        least_agents: How few may play.
+        min_agents: How few may play.
         state_names: Attributes that hold the state, each a tensor ``[.., B]``.
         presets: Settings that go together, by the name that may stand for them in the setting ``map``.
         episode_outcomes: Names of the rates of :meth:`summarize` that are defined for whole episodes alone, as a mean
@@ -72,7 +72,7 @@ class BatchedGame(ABC):
     observations: Tensor | None = None
     payoffs: Tensor | None = None
     terminates_early: bool = False
-    least_agents: ClassVar[int] = 2
+    min_agents: ClassVar[int] = 2
     fully_observed: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -91,9 +91,9 @@ class BatchedGame(ABC):
             ValueError: If a count is out of range.
         """
         for name, value, least, most in (
-            ("num_agents", num_agents, self.least_agents, MOST_AGENTS),
-            ("num_steps", num_steps, 1, MOST_STEPS),
-            ("num_games", num_games, 1, MOST_GAMES),
+            ("num_agents", num_agents, self.min_agents, MAX_AGENTS),
+            ("num_steps", num_steps, 1, MAX_STEPS),
+            ("num_games", num_games, 1, MAX_GAMES),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be from {least} to {most}")

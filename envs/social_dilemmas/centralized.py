@@ -12,7 +12,7 @@ from torch import Tensor
 
 from social_dilemmas.batched_game import BatchedGame
 
-MOST_ACTIONS = 10_000
+MAX_ACTIONS = 10_000
 
 
 class Centralized(BatchedGame):
@@ -33,7 +33,7 @@ class Centralized(BatchedGame):
     Version history: v0, first.
     """  # noqa: E501
 
-    least_agents = 1
+    min_agents = 1
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Centralized(BatchedGame):
             raise ValueError("game: one agent acts for all already")
         super().__init__(num_agents=1, num_steps=self._game.horizon, num_games=num_games, device=device)
         n, space, names = self._game.num_agents, self._game.observation_space, self._game.action_names
-        if len(names) ** n > MOST_ACTIONS:
-            raise ValueError(f"game: {n} agents have {len(names)} ** {n} joint actions; {MOST_ACTIONS} at most")
+        if len(names) ** n > MAX_ACTIONS:
+            raise ValueError(f"game: {n} agents have {len(names)} ** {n} joint actions; {MAX_ACTIONS} at most")
         self.action_names = tuple("+".join(reversed(each)) for each in product(names, repeat=n))
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
         if not isinstance(space, gymnasium.spaces.Box):

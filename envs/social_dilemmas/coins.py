@@ -13,7 +13,7 @@ from social_dilemmas import rendering
 from social_dilemmas.batched_game import BatchedGame
 
 # Where coins may appear is found by comparing all cells with all.
-MOST_CELLS = 4096
+MAX_CELLS = 4096
 
 
 class Coins(BatchedGame):
@@ -69,8 +69,8 @@ class Coins(BatchedGame):
             raise ValueError(
                 f"grid_size {height}x{width} has no cell for each of {num_agents} agents and {num_agents} coins"
             )
-        if cells > MOST_CELLS:
-            raise ValueError(f"grid_size {height}x{width} has more than {MOST_CELLS} cells")
+        if cells > MAX_CELLS:
+            raise ValueError(f"grid_size {height}x{width} has more than {MAX_CELLS} cells")
         self.grid_size = (height, width)
         self.action_names = ("right", "left", "down", "up", "stay")
         self.action_space = gymnasium.spaces.Discrete(5)

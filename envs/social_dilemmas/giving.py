@@ -12,7 +12,7 @@ from torch import Tensor
 
 from social_dilemmas.batched_game import BatchedGame
 
-MOST_AGENTS = 6
+MAX_AGENTS = 6
 
 
 class Giving(BatchedGame):
@@ -51,9 +51,9 @@ class Giving(BatchedGame):
             ValueError: If there are too many agents, a number is out of range, or observations are no row of numbers.
         """
         n, space = self.num_agents, self.observation_space
-        if n > MOST_AGENTS:
+        if n > MAX_AGENTS:
             raise ValueError(
-                f"num_agents: each of {n} agents would have 2 ** {n - 1} times the actions; {MOST_AGENTS} at most"
+                f"num_agents: each of {n} agents would have 2 ** {n - 1} times the actions; {MAX_AGENTS} at most"
             )
         for name, value in (("amount", amount), ("cost", cost)):
             if not 0 <= value <= 1e6:

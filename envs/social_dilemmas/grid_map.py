@@ -16,7 +16,7 @@ MOVES = {"left": (0, -1), "right": (0, 1), "forward": (-1, 0), "back": (1, 0)}
 TURNS = {"turn_right": 1, "turn_left": 3}
 SAND, WALL = 0, 1
 # For each pose there is a table of where each cell is seen from it.
-MOST_CELLS = 1024
+MAX_CELLS = 1024
 
 
 class View(NamedTuple):
@@ -145,8 +145,8 @@ def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...], random_star
                 raise ValueError(f"map: row {row}, column {column}: {name!r} is not one of {known} or a digit")
             found[letters[name].block].append((row, column, name))
     cells = [cell for block in found for cell in block]
-    if not 1 <= len(cells) <= MOST_CELLS:
-        raise ValueError(f"map: {len(cells)} cells can be walked on; it must be from 1 to {MOST_CELLS}")
+    if not 1 <= len(cells) <= MAX_CELLS:
+        raise ValueError(f"map: {len(cells)} cells can be walked on; it must be from 1 to {MAX_CELLS}")
     wall = len(cells)
     numbers = np.full((len(lines), width), wall)
     for number, (row, column, _) in enumerate(cells):

@@ -22,7 +22,7 @@ BEAM, FIRE, ONESELF, OTHERS = 8, 9, 10, 11
 # Bits of the ground beside the class of what lies there: whether a beam is on it, and one that hits agents.
 LIT = {BEAM: 8, FIRE: 24}
 # An agent's number has five bits beside those of the ground.
-MOST_AGENTS = 31
+MAX_AGENTS = 31
 
 
 class Rays(NamedTuple):
@@ -112,8 +112,8 @@ class GridWorld(BatchedGame):
             ValueError: If a number is out of range, or the map has no place for every agent to start.
         """
         super().__init__(num_agents=num_agents, num_steps=num_steps, num_games=num_games, device=device)
-        if num_agents > MOST_AGENTS:
-            raise ValueError(f"num_agents is {num_agents}; on a grid it must be from 2 to {MOST_AGENTS}")
+        if num_agents > MAX_AGENTS:
+            raise ValueError(f"num_agents is {num_agents}; on a grid it must be from 2 to {MAX_AGENTS}")
         cooldowns = {name: steps for name, steps in (cooldowns or {}).items() if steps}
         check_ranges({"beam_length": beam_length}, 0, 100)
         check_ranges({"freeze_steps": freeze_steps, **cooldowns}, 0, 255)

@@ -153,11 +153,11 @@ class _Window:
             pygame.init()
             self._screen = pygame.display.set_mode(picture.shape[1::-1])
             pygame.display.set_caption(self._title)
-            self._clock = pygame.time.Clock()
+            self._step_count = pygame.time.Clock()
         pygame.event.pump()
         self._screen.blit(pygame.surfarray.make_surface(picture.swapaxes(0, 1)), (0, 0))
         pygame.display.flip()
-        self._clock.tick(self._frames_per_second)
+        self._step_count.tick(self._frames_per_second)
 
     def close(self) -> None:
         """Closes the window."""

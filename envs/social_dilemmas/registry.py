@@ -86,7 +86,7 @@ class GameSpec:
         return parallel_to_aec(self.parallel_env(render_mode, **settings))
 
 
-MOST_NAMES = 8
+MAX_NAMES = 8
 
 
 def did_you_mean(name: str, known: Any) -> str:
@@ -103,7 +103,7 @@ def did_you_mean(name: str, known: Any) -> str:
     near = difflib.get_close_matches(written, names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
-    if len(names) <= MOST_NAMES:
+    if len(names) <= MAX_NAMES:
         return f"; there are {', '.join(names)}"
     return f"; of {len(names)} the nearest are {', '.join(difflib.get_close_matches(written, names, n=3, cutoff=0.0))}"
 

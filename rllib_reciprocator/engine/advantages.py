@@ -43,7 +43,7 @@ def generalized_advantages(
     return advantages
 
 
-def less_mean(returns: Tensor, mask: Tensor | None) -> Tensor:
+def subtract_mean(returns: Tensor, mask: Tensor | None) -> Tensor:
     """Subtracts from returns their mean over all episodes, and all learners, at the same step.
 
     Args:

@@ -26,9 +26,9 @@ from rllib_reciprocator.engine.learner import ITERATION
 from rllib_reciprocator.engine.sample import Sample, concatenate
 from rllib_reciprocator.intrinsic.reciprocity.learner import KeepsReplays
 from rllib_reciprocator.utils.checkpoints import VersionedCheckpoints
-from rllib_reciprocator.utils.divergence import StopsWhenDiverged
+from rllib_reciprocator.utils.divergence import DivergenceGuard
 from rllib_reciprocator.utils.exact_restore import ExactRestore
-from rllib_reciprocator.utils.fault_tolerance import FailsFastOnLostLearner
+from rllib_reciprocator.utils.fault_tolerance import FailFastOnLostLearner
 from rllib_reciprocator.utils.metric_names import NUM_TIMED_OUT
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,7 @@ logger = logging.getLogger(__name__)
 TRIES, SECONDS_BETWEEN = 3, 5.0
 
 
-class BatchedAlgorithm(
-    StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints, PPO
-):
+class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints, PPO):
     """Plays thousands of games at once, and learns from their steps.
 
     An iteration samples every game once, in all env runners; the learners do the rest (:class:`BatchedLearner`).

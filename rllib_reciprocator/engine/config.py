@@ -19,7 +19,7 @@ import social_dilemmas
 from rllib_reciprocator.engine.env_runner import BatchedEnvRunner
 from rllib_reciprocator.engine.losses import ACTOR_CRITIC, ENTROPY, POLICY_GRADIENT, PPO_LOSS
 from rllib_reciprocator.engine.meta_episodes import MetaSettings
-from rllib_reciprocator.engine.module_specs import ModuleSpecs, made_for
+from rllib_reciprocator.engine.module_specs import ModuleSpecs, build_module_specs
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.players import (
@@ -37,7 +37,7 @@ from rllib_reciprocator.players import (
 from rllib_reciprocator.players.frozen import remembered_inner_episodes
 from rllib_reciprocator.utils.ray_internals import drop_warnings
 from rllib_reciprocator.utils.settings import IntrinsicSettings
-from social_dilemmas.batched_game import MOST_GAMES
+from social_dilemmas.batched_game import MAX_GAMES
 from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _LEARNER_NAME = re.compile(r"[\w.-]+")
 
 
 def _module_of(agent_id: str, episode: Any = None, **kwargs: Any) -> str:
-    """Games are not played in RLlib's episodes; what maps agents to modules is ``config.alternatives()``."""
+    """Games are not played in RLlib's episodes; what maps agents to modules is ``config.pool_members()``."""
     return agent_id
 
 
@@ -329,14 +329,14 @@ class BatchedConfig(PPOConfig):
         )
         self._frozen_inner_episodes = self._inner_episodes_of_frozen_players()
         self._check_sizes(game)
-        specs = made_for(self, game)
+        specs = build_module_specs(self, game)
         self.complete_specs(specs, game)
         self._check_learning(game, specs)
         # Lists: sets would order the modules, and with them the draws of their first weights, by hash seed.
         self.policies = list(specs.of_players)
         self.policy_mapping_fn = _module_of
         self.policies_to_train = list(specs.learning)
-        self._alternatives = specs.alternatives
+        self._alternatives = specs.pool_members
         self._brought = specs.brought
         self._brought_by = specs.brought_by
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
@@ -375,7 +375,7 @@ class BatchedConfig(PPOConfig):
             raise ValueError(f"env: {run} plays registered games, by id: {', '.join(social_dilemmas.game_ids())}")
         return social_dilemmas.make(self.env, num_games, **dict(self.env_config))
 
-    def alternatives(self) -> list[list[tuple[str, float]]]:
+    def pool_members(self) -> list[list[tuple[str, float]]]:
         """For each agent the ids of the modules that may play it, with their shares of the games."""
         return self._alternatives
 
@@ -384,7 +384,7 @@ class BatchedConfig(PPOConfig):
         game = self.make_game()
         found: dict[str, dict[tuple[int, int], IntrinsicSettings]] = {}
         for index, player in enumerate(self.assigned_players):
-            for number, (each, _) in enumerate(player.alternatives):
+            for number, (each, _) in enumerate(player.pool_members):
                 for name in each.intrinsic:
                     found.setdefault(name, {})[index, number] = self.intrinsic_of(each, name, game)
         return found
@@ -423,7 +423,7 @@ class BatchedConfig(PPOConfig):
         """
         game = self.make_game()
         for index, player in enumerate(self.assigned_players):
-            for (each, _), (own_id, _) in zip(player.alternatives, self._alternatives[index], strict=True):
+            for (each, _), (own_id, _) in zip(player.pool_members, self._alternatives[index], strict=True):
                 if own_id == module_id:
                     own = {name: (self.intrinsic_of(each, name, game), "", index) for name in each.intrinsic}
                     return own if each.learns else self._brought.get(index, {})
@@ -439,7 +439,7 @@ class BatchedConfig(PPOConfig):
         trackers: list[StepTracker] = [
             LearningTracker(game, modules[module_id].unwrapped(), index)
             for index, player in enumerate(self.assigned_players)
-            for (each, _), (module_id, _) in zip(player.alternatives, self._alternatives[index], strict=True)
+            for (each, _), (module_id, _) in zip(player.pool_members, self._alternatives[index], strict=True)
             if each.kind == LEARNING
         ]
         by_player = self.intrinsic_by_player()
@@ -465,7 +465,7 @@ class BatchedConfig(PPOConfig):
                 "slots": slots,
                 "numbers": numbers,
                 "trained": [
-                    [self._is_given_to(member) for member, _ in player.alternatives] for player in self.assigned_players
+                    [self._is_given_to(member) for member, _ in player.pool_members] for player in self.assigned_players
                 ],
             }
             trackers.append(make(game, settings, **others))
@@ -510,7 +510,7 @@ class BatchedConfig(PPOConfig):
     def _groups_copies(self) -> bool:
         """Returns True if copies of the game form groups, which share an online learner or its gradient estimate."""
         return self.samples_meta_episodes or any(
-            member.kind == LEARNING for player in self.assigned_players for member, _ in player.alternatives
+            member.kind == LEARNING for player in self.assigned_players for member, _ in player.pool_members
         )
 
     def _inner_episodes_of_frozen_players(self) -> int | None:
@@ -521,7 +521,7 @@ class BatchedConfig(PPOConfig):
         """
         remembering: dict[int, str] = {}
         for player in self.assigned_players:
-            for member, _ in player.alternatives:
+            for member, _ in player.pool_members:
                 if member.kind != CHECKPOINT:
                     continue
                 try:
@@ -533,9 +533,9 @@ class BatchedConfig(PPOConfig):
         if self.samples_meta_episodes or "inner_episodes" in self.meta_settings.model_fields_set:
             return self.meta_settings.inner_episodes if remembering else None
         if len(remembering) > 1:
-            (first, agent), (second, mate), *_ = remembering.items()
+            (first, agent), (second, other), *_ = remembering.items()
             raise ValueError(
-                f"meta.inner_episodes: missing; the frozen players of {agent} and {mate} remember {first} and {second}"
+                f"meta.inner_episodes: missing; the frozen players of {agent} and {other} remember {first} and {second}"
             )
         return next(iter(remembering), None)
 
@@ -652,7 +652,7 @@ class BatchedConfig(PPOConfig):
         if self.completes_episodes() and self.rollout_steps() != self._whole_steps(game):
             raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
         for player in self.assigned_players:
-            for each, _ in player.alternatives:
+            for each, _ in player.pool_members:
                 if each.intrinsic and game.num_agents == 1:
                     name = next(iter(each.intrinsic))
                     raise ValueError(f"players.{player.agent}: {name} is towards others, and {self.env} has one agent")
@@ -692,9 +692,9 @@ class BatchedConfig(PPOConfig):
                 f"{did_you_mean(str(self.batch_mode), BATCH_MODES)}"
             )
         environments = self.num_envs_per_env_runner
-        if isinstance(environments, int) and environments > MOST_GAMES:
+        if isinstance(environments, int) and environments > MAX_GAMES:
             raise ValueError(
-                f"num_envs_per_env_runner: {environments} is more than the {MOST_GAMES} environments that one env"
+                f"num_envs_per_env_runner: {environments} is more than the {MAX_GAMES} environments that one env"
                 " runner can step together; use more num_env_runners"
             )
         self._check_device()

@@ -54,7 +54,7 @@ class BatchedRolloutConfig(Protocol):
     def completes_episodes(self) -> bool:
         """Whether a sample is the first, whole episode of every game."""
 
-    def alternatives(self) -> list[list[tuple[str, float]]]:
+    def pool_members(self) -> list[list[tuple[str, float]]]:
         """For each agent the ids of the modules that may play it, with their shares of the games."""
 
     def trackers(self, game: BatchedGame, modules: Mapping[str, Any]) -> list[StepTracker]:
@@ -83,7 +83,7 @@ class BatchedRolloutConfig(Protocol):
 
 
 @dataclass
-class _Playing:
+class PolicyGroup:
     """A module and the agents that it plays.
 
     Attributes:
@@ -110,16 +110,16 @@ class _Playing:
     memory: dict[str, Tensor]
     rows: Tensor | None = None
 
-    def of_agents(self, values: Tensor) -> Tensor:
+    def select_agents(self, values: Tensor) -> Tensor:
         """``[B, N, ..]`` to the rows of its agents, ``[B * S, ..]``."""
         return values[:, self.agents[0]] if len(self.agents) == 1 else values[:, self.agents].flatten(0, 1)
 
-    def taken(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    def gather_rows(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
         """Columns ``[B * S, ..]`` of the rows that it plays in."""
         rows = self.rows
         return columns if rows is None else {name: column[rows] for name, column in columns.items()}
 
-    def put(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+    def scatter_rows(self, values: Tensor, into: Tensor | None = None) -> Tensor:
         """From values of the rows that it plays in to ``[B * S, ..]``, the others as they are in another tensor.
 
         Args:
@@ -131,7 +131,7 @@ class _Playing:
         into = values.new_zeros(self.num_rows, *values.shape[1:]) if into is None else into
         return into.index_copy(0, self.rows, values)
 
-    def as_streams(self, rows: Tensor) -> Tensor:
+    def unflatten_agents(self, rows: Tensor) -> Tensor:
         """Rows ``[B * S, ..]`` to ``[B, S, ..]``."""
         return rows.unflatten(0, (-1, len(self.agents)))
 
@@ -150,11 +150,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     _obs: Tensor
     _members: Tensor | None
     # Steps since all games began, where they begin together.
-    _clock: int
+    _step_count: int
     # Which inner episode of the meta-episode that is: where there are several, all games begin them together.
-    _number: int
+    _inner_episode_index: int
     # The games whose next step begins an episode: [B] bool, or all or none of them.
-    _to_start: Tensor | bool
+    _reset_mask: Tensor | bool
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         """Builds the games and the players' modules.
@@ -194,7 +194,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         runner = max(0, (self.worker_index or 0) - 1)
         self._environments = torch.arange(self.num_envs, device=self.device) + runner * self.num_envs
         self._identifies_environments = config.identifies_environments(self.game)
-        self._to_start, self._number = True, 0
+        self._reset_mask, self._inner_episode_index = True, 0
         self._none = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self._all = ~self._none
 
@@ -214,53 +214,53 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._shared_with: Learner | None = None
         self._parameters: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._buffers: list[tuple[Any, Any, str]] = []
-        alternatives = self._alternatives = self.config.alternatives()
-        self._logger = SampleLogger(self.game, alternatives)
-        shares = {k: [share for _, share in each] for k, each in enumerate(alternatives) if len(each) > 1}
+        pool_members = self._pool_members = self.config.pool_members()
+        self._logger = SampleLogger(self.game, pool_members)
+        shares = {k: [share for _, share in each] for k, each in enumerate(pool_members) if len(each) > 1}
         self._pools = {k: torch.tensor(each, device=self.device) for k, each in shares.items()}
         played: dict[str, list[int]] = defaultdict(list)
-        for index, each in enumerate(alternatives):
+        for index, each in enumerate(pool_members):
             for module_id, _ in each:
                 played[module_id].append(index)
-        self._playing = [self._made_playing(module_id, agents) for module_id, agents in played.items()]
-        # Where none may play two agents of a game: which modules an agent's alternatives are, and which several share.
+        self._groups = [self._build_group(module_id, agents) for module_id, agents in played.items()]
+        # Where none may play two agents of a game: the modules of an agent's pool members, and which several share.
         self._distinct = self.config.draws_distinct_members()
-        ids = [playing.module_id for playing in self._playing]
+        ids = [group.module_id for group in self._groups]
         self._modules_of = {
-            k: torch.tensor([ids.index(module_id) for module_id, _ in alternatives[k]], device=self.device)
+            k: torch.tensor([ids.index(module_id) for module_id, _ in pool_members[k]], device=self.device)
             for k in self._pools
         }
-        self._shared = torch.tensor([len(playing.agents) > 1 for playing in self._playing], device=self.device)
-        # Where in the choices of each module an agent's is, for each of its alternatives.
-        slots = [(playing.module_id, agent) for playing in self._playing for agent in playing.agents]
-        self._slots = [[slots.index((module_id, k)) for module_id, _ in each] for k, each in enumerate(alternatives)]
+        self._shared = torch.tensor([len(group.agents) > 1 for group in self._groups], device=self.device)
+        # Where in the choices of each module an agent's is, for each of its pool members.
+        slots = [(group.module_id, agent) for group in self._groups for agent in group.agents]
+        self._slots = [[slots.index((module_id, k)) for module_id, _ in each] for k, each in enumerate(pool_members)]
         self._in_order = torch.tensor([each[0] for each in self._slots], device=self.device)
         self._sorted = self._in_order.tolist() == list(range(len(slots)))
         self.trackers = self.config.trackers(self.game, self.module)
         self._needs_state = any(each.needs_state for each in self.trackers)
         self._needs_probs = any(each.needs_probs for each in self.trackers)
-        self._inner_episodes, self._group = self.config.inner_episodes(), self.config.group_size()
+        self._inner_episodes, self._group_size = self.config.inner_episodes(), self.config.group_size()
         # Players that learn inside the environment.
-        self._inside = [each.module for each in self._playing if hasattr(each.module, "restart")]
+        self._online_learners = [each.module for each in self._groups if hasattr(each.module, "restart")]
         # Those of whom perturbations play while they are trained.
-        trained = [] if self.config.in_evaluation else [each for each in self._playing if each.learns]
+        trained = [] if self.config.in_evaluation else [each for each in self._groups if each.learns]
         self._perturbed = {each.module_id: each for each in trained if hasattr(each.module, "perturb")}
-        self._sees_inputs = any(playing.inputs for playing in self._playing)
+        self._sees_inputs = any(group.inputs for group in self._groups)
 
-    def _made_playing(self, module_id: str, agents: list[int]) -> _Playing:
+    def _build_group(self, module_id: str, agents: list[int]) -> PolicyGroup:
         module = self.module[module_id]
         learns = module_id in self.config.policies_to_train
         pooled = any(k in self._pools for k in agents)
         remembers = bool((module.model_config or {}).get(REMEMBERS))
         inputs = tuple(getattr(module, "inputs", ()))
         num_rows = self.num_envs * len(agents)
-        return _Playing(module_id, module, agents, num_rows, inputs, learns, pooled, remembers, {})
+        return PolicyGroup(module_id, module, agents, num_rows, inputs, learns, pooled, remembers, {})
 
     @override(EnvRunner)
     def get_spaces(self) -> dict[str, Any]:
         """Observation and action space by module id, and those of the environment."""
         one = (self.game.observation_space, self.game.action_space)
-        ids = {module_id for each in self.config.alternatives() for module_id, _ in each}
+        ids = {module_id for each in self.config.pool_members() for module_id, _ in each}
         return {INPUT_ENV_SPACES: one, INPUT_ENV_SINGLE_SPACES: one, **dict.fromkeys(sorted(ids), one)}
 
     @override(EnvRunner)
@@ -311,7 +311,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             count = math.ceil(num_timesteps / (length * self.num_envs))
         # Where there are meta-episodes no inner episode ends early, and samples go on from one to the next.
         afresh = num_episodes is not None or (whole and self._inner_episodes == 1)
-        if self._phases > 1 and not whole and (force_reset or self._to_start is True):
+        if self._phases > 1 and not whole and (force_reset or self._reset_mask is True):
             self._spread_phases(explore)
             force_reset = False
         samples = []
@@ -331,7 +331,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def start_over(self) -> None:
         """Starts new episodes, and meta-episodes, in all games with the next sample."""
-        self._to_start, self._number = True, 0
+        self._reset_mask, self._inner_episode_index = True, 0
         self._logger.drop_episodes(self._all)
 
     def _spread_phases(self, explore: bool) -> None:
@@ -356,8 +356,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def _start_also(self, where: Tensor) -> None:
         """Starts new episodes with the next step in more environments, ``[B]`` bool."""
-        if self._to_start is not True:
-            self._to_start = where if self._to_start is False else where | self._to_start
+        if self._reset_mask is not True:
+            self._reset_mask = where if self._reset_mask is False else where | self._reset_mask
             self._logger.drop_episodes(where)
 
     @torch.no_grad()
@@ -379,11 +379,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         modules: dict[str, StepColumns] = defaultdict(StepColumns)
         memories: dict[str, dict[str, Tensor]] = {}
         final: dict[str, dict[str, Tensor]] = {}
-        first_number = self._number
+        first_number = self._inner_episode_index
         for t in range(length):
             is_first = self._start_episodes()
             if t == 0:
-                memories = {each.module_id: dict(each.memory) for each in self._playing}
+                memories = {each.module_id: dict(each.memory) for each in self._groups}
             if self._members is not None:
                 joint.add(**{MEMBERS: self._members})
             inputs = self._inputs()
@@ -408,7 +408,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             if self._keeps_final:
                 self._keep_final(final, t, length, step.truncated)
             # What comes after the first episode does not count, so that nothing has to start anew for it.
-            self._to_start = False if only_first else self._ends(step.terminated | step.truncated)
+            self._reset_mask = False if only_first else self._ends(step.terminated | step.truncated)
         streams = self._streams(memories, final)
         finished = {name: column for tracker in self.trackers for name, column in tracker.finish().items()}
         sample = Sample(
@@ -440,80 +440,80 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Which games start anew with the next step, of those that ended with this one, ``[B]`` bool."""
         if not self.game.terminates_early:
             # All games of this kind end together; their own clock says when, without looking at the device.
-            self._clock = (self._clock + 1) % self.game.horizon
+            self._step_count = (self._step_count + 1) % self.game.horizon
             if self._phases > 1:
-                return ended if self._clock in self._end_clocks else False
-            if self._clock == 0:
-                self._number = (self._number + 1) % self._inner_episodes
-            return self._clock == 0
+                return ended if self._step_count in self._end_clocks else False
+            if self._step_count == 0:
+                self._inner_episode_index = (self._inner_episode_index + 1) % self._inner_episodes
+            return self._step_count == 0
         if ended.is_cuda:
             return ended
         return ended if bool(ended.any()) else False
 
     def _start_episodes(self) -> Tensor:
         """Starts the games anew whose time it is, with fresh memories and trackers; says which, ``[B]`` bool."""
-        where = self._to_start
+        where = self._reset_mask
         if where is False:
             return self._none
         if where is True:
-            self._clock = 0
+            self._step_count = 0
             self._obs = self.game.reset()
-            begins = self._number == 0
-            for playing in self._playing:
-                if begins or not playing.remembers:
-                    playing.memory = self._fresh_memory(playing)
+            begins = self._inner_episode_index == 0
+            for group in self._groups:
+                if begins or not group.remembers:
+                    group.memory = self._fresh_memory(group)
             if begins:
                 self._members = self._drawn_members()
-                for module in self._inside:
+                for module in self._online_learners:
                     module.restart(self.num_envs, self._generator)
-                for playing in self._perturbed.values():
-                    playing.module.perturb(self.num_envs // self._group, len(playing.agents), self._generator)
+                for group in self._perturbed.values():
+                    group.module.perturb(self.num_envs // self._group_size, len(group.agents), self._generator)
         else:
             self._obs = self.game.reset(where=where)
-            for playing in self._playing:
-                rows = where.repeat_interleave(len(playing.agents))
-                for name, fresh in self._fresh_memory(playing).items():
+            for group in self._groups:
+                rows = where.repeat_interleave(len(group.agents))
+                for name, fresh in self._fresh_memory(group).items():
                     chosen = rows.view(-1, *[1] * (fresh.dim() - 1))
-                    playing.memory[name] = torch.where(chosen, fresh, playing.memory[name])
+                    group.memory[name] = torch.where(chosen, fresh, group.memory[name])
             drawn = self._drawn_members()
             if drawn is not None and self._members is not None:
                 self._members = torch.where(where[:, None], drawn, self._members)
         self._note_rows()
         for tracker in self.trackers:
             tracker.start(None if where is True else where)
-        self._to_start = False
+        self._reset_mask = False
         return self._all if where is True else where
 
     def _note_rows(self) -> None:
         """Notes in which rows those play who play in some games only."""
-        for playing in self._playing:
-            if playing.pooled and getattr(playing.module.unwrapped(), "acts_by_row", False):
-                playing.rows = self._is_played_by(playing).flatten().nonzero()[:, 0]
+        for group in self._groups:
+            if group.pooled and getattr(group.module.unwrapped(), "acts_by_row", False):
+                group.rows = self._is_played_by(group).flatten().nonzero()[:, 0]
 
     def _drawn_members(self) -> Tensor | None:
-        """Which of its alternatives plays each agent in new episodes, ``[B, N]``; None if there is no choice."""
+        """Which of its pool members plays each agent in new episodes, ``[B, N]``; None if there is no choice."""
         if not self._pools:
             return None
-        groups = self.num_envs // self._group
+        groups = self.num_envs // self._group_size
         drawn = torch.zeros(groups, self.game.num_agents, dtype=torch.int64, device=self.device)
         # Which modules play in each group so far, if none may play two of its agents.
-        taken = torch.zeros(groups, len(self._playing), dtype=torch.bool, device=self.device)
+        taken = torch.zeros(groups, len(self._groups), dtype=torch.bool, device=self.device)
         for index, shares in self._pools.items():
             if self._distinct:
                 modules = self._modules_of[index]
-                shares = passed_on(shares.expand(groups, -1), taken[:, modules], self._shared[modules])
+                shares = redistribute_probabilities(shares.expand(groups, -1), taken[:, modules], self._shared[modules])
             at = torch.rand(groups, 1, generator=self._generator, device=self.device)
             drawn[:, index] = (at >= shares.cumsum(-1)[..., :-1]).sum(1)
             if self._distinct:
                 taken.scatter_(1, modules[drawn[:, index, None]], True)
-        return drawn.repeat_interleave(self._group, 0)
+        return drawn.repeat_interleave(self._group_size, 0)
 
-    def _fresh_memory(self, playing: _Playing) -> dict[str, Tensor]:
+    def _fresh_memory(self, group: PolicyGroup) -> dict[str, Tensor]:
         """A module's initial recurrent state for all games and agents; empty if it has none."""
-        rows = self.num_envs * len(playing.agents)
+        rows = self.num_envs * len(group.agents)
         return {
             name: torch.as_tensor(value, device=self.device).expand(rows, *value.shape)
-            for name, value in (playing.module.get_initial_state() or {}).items()
+            for name, value in (group.module.get_initial_state() or {}).items()
         }
 
     def _inputs(self) -> dict[str, Tensor]:
@@ -524,10 +524,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 shown |= tracker.inputs()
         return shown
 
-    def _sees(self, playing: _Playing, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _sees(self, group: PolicyGroup, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a module goes by now, ``[B * S, ..]`` by column."""
-        columns = {Columns.OBS: playing.of_agents(self._obs)}
-        return columns | {name: playing.of_agents(inputs[name]) for name in playing.inputs}
+        columns = {Columns.OBS: group.select_agents(self._obs)}
+        return columns | {name: group.select_agents(inputs[name]) for name in group.inputs}
 
     def _act(
         self, inputs: dict[str, Tensor], modules: dict[str, StepColumns], explore: bool
@@ -539,25 +539,25 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             chosen, ``[B, N, A]``.
         """
         actions, behavior = [], []
-        for playing in self._playing:
-            module, columns = playing.module, self._sees(playing, inputs)
-            batch: dict[str, Any] = {**playing.taken(columns)}
-            if playing.memory:
-                batch[Columns.STATE_IN] = playing.taken(playing.memory)
+        for group in self._groups:
+            module, columns = group.module, self._sees(group, inputs)
+            batch: dict[str, Any] = {**group.gather_rows(columns)}
+            if group.memory:
+                batch[Columns.STATE_IN] = group.gather_rows(group.memory)
             out = module.forward_exploration(batch) if explore else module.forward_inference(batch)
             if Columns.STATE_OUT in out:
                 after = out[Columns.STATE_OUT]
-                playing.memory = {name: playing.put(value, playing.memory[name]) for name, value in after.items()}
+                group.memory = {name: group.scatter_rows(value, group.memory[name]) for name, value in after.items()}
             distribution = self._distribution(module, out, explore)
             # A module may sample by itself.
             action = out.get(Columns.ACTIONS)
             action = distribution.sample(generator=self._generator) if action is None else action
-            actions.append(playing.as_streams(playing.put(action)))
+            actions.append(group.unflatten_agents(group.scatter_rows(action)))
             if self._needs_probs:
                 dist_inputs = out.get(Columns.ACTION_DIST_INPUTS, action)
-                probs = playing.put(probabilities(distribution, dist_inputs, int(self.game.action_space.n)))
-                behavior.append(playing.as_streams(probs))
-            if playing.learns:
+                probs = group.scatter_rows(probabilities(distribution, dist_inputs, int(self.game.action_space.n)))
+                behavior.append(group.unflatten_agents(probs))
+            if group.learns:
                 chosen = {
                     Columns.ACTIONS: action,
                     Columns.ACTION_LOGP: distribution.logp(action),
@@ -565,8 +565,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 }
                 if Columns.VF_PREDS in out:
                     chosen[Columns.VF_PREDS] = out[Columns.VF_PREDS]
-                columns |= {name: playing.put(column) for name, column in chosen.items()}
-                modules[playing.module_id].add(**{name: playing.as_streams(column) for name, column in columns.items()})
+                columns |= {name: group.scatter_rows(column) for name, column in chosen.items()}
+                modules[group.module_id].add(
+                    **{name: group.unflatten_agents(column) for name, column in columns.items()}
+                )
         return self._chosen(actions), self._chosen(behavior) if self._needs_probs else None
 
     @staticmethod
@@ -584,14 +586,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
         return distribution if explore else distribution.to_deterministic()
 
-    def _is_played_by(self, playing: _Playing) -> Tensor:
+    def _is_played_by(self, group: PolicyGroup) -> Tensor:
         """``[B, S]`` bool, whether each of a module's agents is played by it in each game."""
         assert self._members is not None
         numbers = [
-            [module_id for module_id, _ in self._alternatives[agent]].index(playing.module_id)
-            for agent in playing.agents
+            [module_id for module_id, _ in self._pool_members[agent]].index(group.module_id) for agent in group.agents
         ]
-        return self._members[:, playing.agents] == torch.tensor(numbers, device=self.device)
+        return self._members[:, group.agents] == torch.tensor(numbers, device=self.device)
 
     def _chosen(self, of_modules: Sequence[Tensor]) -> Tensor:
         """From what each module chose for its agents, ``[B, S, ..]``, to what counts for each agent, ``[B, N, ..]``."""
@@ -611,11 +612,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def _keep_final(self, final: dict[str, dict[str, Tensor]], t: int, length: int, truncated: Tensor) -> None:
         """Keeps what was seen at the end of episodes that were cut off, at most one a horizon's length of steps."""
         inputs, slot = self._inputs(), t // self.game.horizon
-        for playing in self._playing:
-            if playing.learns:
-                kept = final.setdefault(playing.module_id, {})
-                for name, value in self._sees(playing, inputs).items():
-                    seen = playing.as_streams(value)
+        for group in self._groups:
+            if group.learns:
+                kept = final.setdefault(group.module_id, {})
+                for name, value in self._sees(group, inputs).items():
+                    seen = group.unflatten_agents(value)
                     if name not in kept:
                         slots = math.ceil(length / self.game.horizon)
                         kept[name] = seen.new_zeros(*seen.shape[:2], slots, *seen.shape[2:])
@@ -627,20 +628,20 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     ) -> dict[str, dict[str, Tensor]]:
         """The columns of whole streams; see :class:`Sample`."""
         inputs, streams = self._inputs(), {}
-        for playing in self._playing:
-            if playing.learns:
+        for group in self._groups:
+            if group.learns:
                 columns = {
-                    f"{Columns.STATE_IN}/{name}": playing.as_streams(value)
-                    for name, value in memories[playing.module_id].items()
+                    f"{Columns.STATE_IN}/{name}": group.unflatten_agents(value)
+                    for name, value in memories[group.module_id].items()
                 }
-                for name, value in self._sees(playing, inputs).items():
-                    columns[LAST + name] = playing.as_streams(value)
-                for name, value in final.get(playing.module_id, {}).items():
+                for name, value in self._sees(group, inputs).items():
+                    columns[LAST + name] = group.unflatten_agents(value)
+                for name, value in final.get(group.module_id, {}).items():
                     columns[FINAL + name] = value
-                if playing.module_id in self._perturbed:
-                    for name, value in playing.module.perturbations().items():
-                        columns[name] = value.repeat_interleave(self._group, 0)
-                streams[playing.module_id] = columns
+                if group.module_id in self._perturbed:
+                    for name, value in group.module.perturbations().items():
+                        columns[name] = value.repeat_interleave(self._group_size, 0)
+                streams[group.module_id] = columns
         return streams
 
     @override(EnvRunner)
@@ -670,13 +671,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             )
         if self._check_component(ROLLOUT_STATE, components, not_components) and not self._begins_afresh():
             rollout = {
-                "to_start": self._to_start,
-                "clock": self._clock,
-                "number": self._number,
+                "to_start": self._reset_mask,
+                "clock": self._step_count,
+                "number": self._inner_episode_index,
                 "game": self.game.get_state(),
                 "obs": self._obs,
                 "members": self._members,
-                "memory": {each.module_id: each.memory for each in self._playing},
+                "memory": {each.module_id: each.memory for each in self._groups},
                 "trackers": [tracker.get_state() for tracker in self.trackers],
                 "metrics": self._logger.get_state(),
             }
@@ -697,11 +698,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             generator = state[ROLLOUT_STATE]["game"]["generator"]
             rollout = _on(self.device, state[ROLLOUT_STATE])
             self.game.set_state({**rollout["game"], "generator": generator})
-            self._to_start, self._clock = rollout["to_start"], rollout["clock"]
-            self._number = rollout.get("number", 0)
+            self._reset_mask, self._step_count = rollout["to_start"], rollout["clock"]
+            self._inner_episode_index = rollout.get("number", 0)
             self._obs, self._members = rollout["obs"], rollout["members"]
-            for playing in self._playing:
-                playing.memory = rollout["memory"][playing.module_id]
+            for group in self._groups:
+                group.memory = rollout["memory"][group.module_id]
             self._note_rows()
             for tracker, kept in zip(self.trackers, rollout["trackers"], strict=True):
                 tracker.set_state(kept)
@@ -731,7 +732,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def _begins_afresh(self) -> bool:
         """Whether nothing of what was played before counts for the next step."""
-        return self._to_start is True and self._number == 0
+        return self._reset_mask is True and self._inner_episode_index == 0
 
     def _note_weights(self, number: int) -> None:
         """Notes the number of the weights that it plays with from now on."""
@@ -750,7 +751,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return [(COMPONENT_RL_MODULE, self.module)]
 
 
-def passed_on(shares: Tensor, taken: Tensor, shared: Tensor) -> Tensor:
+def redistribute_probabilities(shares: Tensor, taken: Tensor, shared: Tensor) -> Tensor:
     """Shares of a pool's members, of which those that are taken leave theirs to the others of their population.
 
     Args:

@@ -26,11 +26,18 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
-from rllib_reciprocator.engine.advantages import generalized_advantages, less_mean, returns_after
+from rllib_reciprocator.engine.advantages import generalized_advantages, returns_after, subtract_mean
 from rllib_reciprocator.engine.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS, WITH_CRITIC, ppo_loss
 from rllib_reciprocator.engine.masks import MEMBERS, VALID, MemberSetting, RolloutMask, before_end, count
+from rllib_reciprocator.engine.minibatches import (
+    TakeRows,
+    TakeStreams,
+    compute_in_chunks,
+    flat_streams,
+    memory_columns,
+    with_state,
+)
 from rllib_reciprocator.engine.policy_gradients import PolicyGradientLearner
-from rllib_reciprocator.engine.rows import TakeRows, TakeStreams, flat_streams, in_parts, memory_columns, with_state
 from rllib_reciprocator.engine.sample import FINAL, JOINT, LAST, STREAMS_PREFIX
 from rllib_reciprocator.intrinsic.incentives import RECEIVED
 from rllib_reciprocator.intrinsic.reciprocity.estimators import Transition
@@ -75,7 +82,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._losses = {
             module_id: config.loss_of(player)
             for index, of_agent in enumerate(config.assigned_players)
-            for (player, _), (module_id, _) in zip(of_agent.alternatives, config.alternatives()[index], strict=True)
+            for (player, _), (module_id, _) in zip(of_agent.pool_members, config.pool_members()[index], strict=True)
             if module_id in config.policies_to_train
         }
         super().build()
@@ -88,23 +95,23 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         # By module the standard deviation of its advantages in the last rollout, where they are standardised.
         self.advantage_scales: dict[str, Tensor] = {}
         self._told: dict[str, dict[str, Tensor]] | None = None
-        alternatives = config.alternatives()
-        # Of every learning module its agents, and which of their alternatives it is.
+        pool_members = config.pool_members()
+        # Of every learning module its agents, and which of their pool members it is.
         self._agents: dict[str, list[int]] = {}
         self._numbers: dict[str, list[int]] = {}
-        for index, each in enumerate(alternatives):
+        for index, each in enumerate(pool_members):
             for number, (module_id, _) in enumerate(each):
                 if module_id in config.policies_to_train:
                     self._agents.setdefault(module_id, []).append(index)
                     self._numbers.setdefault(module_id, []).append(number)
         # Turns in each of which at most one trained pool member of every agent is flagged, for statistics of each.
         trained = [
-            [number for number, (module_id, _) in enumerate(pool) if module_id in self._losses] for pool in alternatives
+            [number for number, (module_id, _) in enumerate(pool) if module_id in self._losses] for pool in pool_members
         ]
         self._turns = [
             [
                 torch.tensor([number in numbers[turn : turn + 1] for number in range(len(pool))], device=self._device)
-                for pool, numbers in zip(alternatives, trained, strict=True)
+                for pool, numbers in zip(pool_members, trained, strict=True)
             ]
             for turn in range(max(len(numbers) for numbers in trained))
         ]
@@ -122,7 +129,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         for (key, name), schedule in self._schedules.items():
             self.module[key].unwrapped().get_buffer(name).fill_(schedule.get_current_value())
         self._intrinsic = config.intrinsic_by_player()
-        self._alternatives = alternatives
+        self._pool_members = pool_members
         self._warmup = config.warmup_iterations()
         self._with_memory = {key for key in self._agents if self.module[key].unwrapped().get_initial_state()}
         self._clips = any(
@@ -136,7 +143,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             holds: Returns whether a player has it.
         """
         return [
-            torch.tensor([holds(member) for member, _ in player.alternatives], device=self._device)
+            torch.tensor([holds(member) for member, _ in player.pool_members], device=self._device)
             for player in self.config.assigned_players
         ]
 
@@ -147,7 +154,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             of: Returns it from the configuration of a module and the name of its loss, None if none is trained.
         """
         values = []
-        for pool in self.config.alternatives():
+        for pool in self.config.pool_members():
             trained = [module_id for module_id, _ in pool if module_id in self._losses]
             settings = {key: of(self.config.get_config_for_module(key), self._losses[key]) for key in trained}
             default = settings[trained[0]] if trained else of(self.config, None)
@@ -224,7 +231,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             values, last, final = self._values_of(module_id, parts)
             following = self.next_values(values, last, final, joint)
             for slot, (agent, number) in enumerate(zip(agents, self._numbers[module_id], strict=True)):
-                if len(self._alternatives[agent]) == 1:
+                if len(self._pool_members[agent]) == 1:
                     before[..., agent], after[..., agent] = values[:, slot], following[:, slot]
                 else:
                     plays = joint[MEMBERS][..., agent] == number
@@ -276,13 +283,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         )
         targets = estimated + joint["values"]
         if self._centers:
-            centered = self.over_members(joint, less_mean, estimated)
+            centered = self.over_members(joint, subtract_mean, estimated)
             estimated = torch.where(self._centered.lookup(joint), centered, estimated)
         return estimated, targets
 
     def rollout_mask(self, joint: Joint) -> RolloutMask:
         """Returns the mask of the steps that count."""
-        return RolloutMask.from_columns(joint, self._alternatives)
+        return RolloutMask.from_columns(joint, self._pool_members)
 
     def over_members(self, joint: Joint, function: Callable[[Tensor, Tensor | None], Tensor], values: Tensor) -> Tensor:
         """Returns a statistic of the trained players: of the pool members of an agent, each over its own steps.
@@ -475,7 +482,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             advantages = targets - before
         advantages = self.transform_advantages(joint, advantages)
         return {
-            module_id: self._with_advantages(module_id, self.rows_of(module_id, parts, joint), advantages, targets)
+            module_id: self._with_advantages(module_id, self.module_rows(module_id, parts, joint), advantages, targets)
             for module_id in self._agents
             if self.should_module_be_updated(module_id)
         }
@@ -504,7 +511,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             columns = joint if mask is None else {**joint, LOSS_MASK: mask}
             values, weight = reward(columns, settings), settings.weight_at(self._iteration)
             for agent, number in players:
-                module_id, of_agent = self._alternatives[agent][number][0], values[..., agent]
+                module_id, of_agent = self._pool_members[agent][number][0], values[..., agent]
                 self._log_intrinsic(row, name, module_id, of_agent, masks[agent], weight)
                 if MEMBERS in joint:
                     of_agent = of_agent * (joint[MEMBERS][..., agent] == number)
@@ -567,13 +574,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         """
         last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
         final = {name.removeprefix(FINAL): value for name, value in streams.items() if name.startswith(FINAL)}
-        values = in_parts(compute, rows, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, self._steps))
-        at_last = in_parts(compute, last, ROWS_AT_ONCE).unflatten(0, (-1, num_agents))
+        values = compute_in_chunks(compute, rows, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, self._steps))
+        at_last = compute_in_chunks(compute, last, ROWS_AT_ONCE).unflatten(0, (-1, num_agents))
         if not final:
             return values, at_last, None
         horizons = next(iter(final.values())).shape[1]
         flat = {name: value.flatten(0, 1) for name, value in final.items()}
-        at_ends = in_parts(compute, flat, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, horizons))
+        at_ends = compute_in_chunks(compute, flat, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, horizons))
         return values, at_last, at_ends
 
     def _values_with_memory(self, module: Any, batch: dict[str, Any], last: dict[str, Tensor]) -> Tensor:
@@ -603,7 +610,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             **memory_columns(parts[STREAMS_PREFIX + module_id]),
         }
 
-    def rows_of(self, module_id: str, parts: dict[str, Any], joint: Joint) -> dict[str, Tensor]:
+    def module_rows(self, module_id: str, parts: dict[str, Any], joint: Joint) -> dict[str, Tensor]:
         """Returns a module's rows as losses take them, with the mask of those that count if not all do.
 
         Args:

@@ -37,14 +37,14 @@ class RolloutMask:
     pooled: tuple[bool, ...]
 
     @classmethod
-    def from_columns(cls, joint: Mapping[str, Tensor], alternatives: Sequence[Sequence[object]]) -> RolloutMask:
+    def from_columns(cls, joint: Mapping[str, Tensor], pool_members: Sequence[Sequence[object]]) -> RolloutMask:
         """Returns the mask of a rollout.
 
         Args:
             joint: Its columns of joint steps, ``[B, T, ..]``.
-            alternatives: The pool members of each agent.
+            pool_members: The pool members of each agent.
         """
-        pooled = tuple(len(pool) > 1 for pool in alternatives)
+        pooled = tuple(len(pool) > 1 for pool in pool_members)
         return cls(joint.get(VALID), joint.get(MEMBERS), pooled)
 
     def of_member(self, agent: int, number: int) -> Tensor | None:

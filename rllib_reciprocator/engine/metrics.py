@@ -62,14 +62,14 @@ def social_outcomes(rewards: Tensor, lowest: float) -> dict[str, float]:
 class SampleLogger:
     """Logs what samples hold; it remembers the episodes that are under way between one sample and the next."""
 
-    def __init__(self, game: BatchedGame, alternatives: Sequence[Sequence[tuple[str, float]]]) -> None:
+    def __init__(self, game: BatchedGame, pool_members: Sequence[Sequence[tuple[str, float]]]) -> None:
         """Knows no episode yet.
 
         Args:
             game: The games.
-            alternatives: For each agent the ids of the modules that may play it, with their shares.
+            pool_members: For each agent the ids of the modules that may play it, with their shares.
         """
-        self.game, self.alternatives = game, alternatives
+        self.game, self.pool_members = game, pool_members
         # Returns so far, and steps, of the episodes under way.
         self._running = torch.zeros(game.num_games, game.num_agents + 1, device=game.device)
         # Outcomes so far, and steps, of the episodes under way; None before the first sample.
@@ -86,7 +86,7 @@ class SampleLogger:
         metrics, agents = runner.metrics, self.game.agents
         rewards, ended, outcomes = sample.rewards, sample.ended, sample.outcomes
         num_steps = sample.env_steps()
-        mask = RolloutMask.from_columns(sample.joint, self.alternatives)
+        mask = RolloutMask.from_columns(sample.joint, self.pool_members)
         self._log_steps(runner, num_steps, mask)
         steps = float(num_steps)
         counted = mask.valid if self.game.terminates_early else None
@@ -161,7 +161,7 @@ class SampleLogger:
         """Logs the environment steps that count, and those of each agent and of each module."""
         metrics = runner.metrics
         by_module: dict[str, int] = {}
-        for agent, pool in enumerate(self.alternatives):
+        for agent, pool in enumerate(self.pool_members):
             for number, (module_id, _) in enumerate(pool):
                 played = count(mask.of_member(agent, number)) if len(pool) > 1 else steps
                 by_module[module_id] = by_module.get(module_id, 0) + played
@@ -233,7 +233,7 @@ class SampleLogger:
             mask: The steps that count.
             steps: Number of environment steps that count.
         """
-        for index, pool in enumerate(self.alternatives):
+        for index, pool in enumerate(self.pool_members):
             if len(pool) == 1:
                 continue
             for number, (module_id, _) in enumerate(pool):

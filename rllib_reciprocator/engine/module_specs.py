@@ -51,7 +51,7 @@ class ModuleSpecs:
     Attributes:
         of_players: Specs of the players' modules, by id.
         shared: Specs of modules beside them, as influence estimators.
-        alternatives: For each agent the ids of the modules that may play it, with their shares of the games.
+        pool_members: For each agent the ids of the modules that may play it, with their shares of the games.
         learning: Ids of those that are trained.
         with_memory: Whether one of these has a memory.
         overrides: Settings of the algorithm that modules have to themselves.
@@ -62,7 +62,7 @@ class ModuleSpecs:
 
     of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
     shared: dict[str, RLModuleSpec] = field(default_factory=dict)
-    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
+    pool_members: list[list[tuple[str, float]]] = field(default_factory=list)
     learning: list[str] = field(default_factory=list)
     with_memory: bool = False
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class ModuleSpecs:
     brought_by: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
-def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
+def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
     """The modules that a configuration's players ask for.
 
     Args:
@@ -83,15 +83,15 @@ def made_for(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
     specs = ModuleSpecs()
     first: dict[str, Player] = {}
     for index, player in enumerate(config.assigned_players):
-        specs.alternatives.append([])
-        for each, share in player.alternatives:
+        specs.pool_members.append([])
+        for each, share in player.pool_members:
             module_id = _module_id(player, each, specs)
-            specs.alternatives[-1].append((module_id, share))
-            mate = first.setdefault(module_id, each)
-            if mate is each:
+            specs.pool_members[-1].append((module_id, share))
+            teammate = first.setdefault(module_id, each)
+            if teammate is each:
                 _add(specs, config, game, index, module_id, each)
             else:
-                _check_team(each, mate)
+                _check_team(each, teammate)
         _check_pool(index, player, specs)
     _add_shared(specs, config, game)
     _check_distributions(specs, config)
@@ -105,7 +105,7 @@ def _module_id(player: Player, member: Player, specs: ModuleSpecs) -> str:
     """The id of a member's module: its agent's or its team's; of a pool's other members with what they are behind."""
     if player.kind != POOL or member.team:
         return member.module_id
-    taken = [module_id for module_id, _ in specs.alternatives[-1]]
+    taken = [module_id for module_id, _ in specs.pool_members[-1]]
     if member.learns and player.agent not in taken:
         return player.agent
     short = member.written.partition("/")[2] if member.kind in (SCRIPTED, AXELROD, LEARNING) else member.written
@@ -133,16 +133,16 @@ def _add(
     specs.of_players[module_id] = spec
 
 
-def _check_team(player: Player, mate: Player) -> None:
+def _check_team(player: Player, teammate: Player) -> None:
     """Raises ValueError if two who share parameters are not alike."""
-    alike = [replace(each, agent="", written="") for each in (player, mate)]
+    alike = [replace(each, agent="", written="") for each in (player, teammate)]
     if alike[0] != alike[1]:
-        raise ValueError(f"players.{player.agent}: not the settings of {mate.agent}, of the same team")
+        raise ValueError(f"players.{player.agent}: not the settings of {teammate.agent}, of the same team")
 
 
 def _check_pool(index: int, player: Player, specs: ModuleSpecs) -> None:
     """Raises ValueError if two members of a pool would have to be followed by what only one of them goes by."""
-    having = [name for member, _ in player.alternatives for name in member.intrinsic]
+    having = [name for member, _ in player.pool_members for name in member.intrinsic]
     for name in (*having, *specs.brought.get(index, {})):
         if having.count(name) + (name in specs.brought.get(index, {})) > 1:
             raise ValueError(f"players.{player.agent}.pool: more than one member goes by {name}")
@@ -265,7 +265,7 @@ def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Play
         if name in specs.brought.get(index, {}):
             raise ValueError(f"players.{player.agent}.pool: more than one frozen member goes by {name}")
         specs.brought.setdefault(index, {})[name] = (brought.settings, suffix, brought.slot)
-        specs.brought_by.setdefault(index, {})[name] = len(specs.alternatives[index]) - 1
+        specs.brought_by.setdefault(index, {})[name] = len(specs.pool_members[index]) - 1
         for module_id, of_module in brought.modules.items():
             specs.shared[module_id + suffix] = of_module
 
@@ -274,8 +274,8 @@ def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
     """Raises ValueError if a player reports no probabilities, but learning or influence needs them."""
     estimators = [spec for spec in specs.shared.values() if issubclass(spec.module_class, InfluenceEstimator)]
     expects = any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators)
-    for player, pool in zip(config.assigned_players, specs.alternatives, strict=True):
-        for (member, _), (module_id, _) in zip(player.alternatives, pool, strict=True):
+    for player, pool in zip(config.assigned_players, specs.pool_members, strict=True):
+        for (member, _), (module_id, _) in zip(player.pool_members, pool, strict=True):
             spec = specs.of_players[module_id]
             is_checked = (expects or member.learns) and not spec.module_class.__module__.startswith(REPORTING)
             if is_checked and reports_distribution(spec.build(), time_axis=False) is False:
@@ -293,7 +293,7 @@ def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
 
 def _add_shared(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame) -> None:
     """Adds what intrinsic rewards need beside the policies."""
-    players = [each for player in config.assigned_players for each, _ in player.alternatives]
+    players = [each for player in config.assigned_players for each, _ in player.pool_members]
     names = [name for each in players for name in each.intrinsic]
     names += [name for name, settings in config.intrinsic_settings.items() if settings.always]
     for name in dict.fromkeys(names):

@@ -48,7 +48,7 @@ class BatchedEvaluator:
         except ValueError as error:
             raise UserError(f"--{error}") from None
         self.mapping: dict[str, Any] = {
-            player.agent: _frozen(checkpoint, player.alternatives, config.alternatives()[index], player.kind == POOL)
+            player.agent: _frozen(checkpoint, player.pool_members, config.pool_members()[index], player.kind == POOL)
             for index, player in enumerate(config.assigned_players)
         } | players
         self.names = {name: player.name for name, player in trained.items()} | players
@@ -177,8 +177,8 @@ class BatchedEvaluator:
         runner = self._runner(1)
         if runner.game.payoffs is None or runner.game.num_agents != 2:
             return None
-        alternatives = zip(runner.game.agents, runner.config.alternatives(), strict=True)
-        modules = {agent: runner.module[each[0][0]] for agent, each in alternatives if len(each) == 1}
+        pool_members = zip(runner.game.agents, runner.config.pool_members(), strict=True)
+        modules = {agent: runner.module[each[0][0]] for agent, each in pool_members if len(each) == 1}
         return cooperation_by_last_actions(
             {
                 agent: module

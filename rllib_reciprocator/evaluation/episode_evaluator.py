@@ -27,14 +27,14 @@ from rllib_reciprocator.intrinsic.reciprocity import balance, reciprocal_reward
 from rllib_reciprocator.players import assign, keys_by_agent
 from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.algorithms import ConfigWithPlayers
+from rllib_reciprocator.rllib_episodes.env_spec import env_spec
 from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity, influence_of
-from rllib_reciprocator.rllib_episodes.known_environment import known_environment
 from rllib_reciprocator.rllib_episodes.modules import module_spec
 from rllib_reciprocator.rllib_episodes.outcomes_callback import summed_outcomes
 from rllib_reciprocator.rllib_episodes.reciprocate import module_spaces
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 
-MOST_ENVS = 16
+MAX_ENVS = 16
 
 
 class EpisodeEvaluator:
@@ -64,7 +64,7 @@ class EpisodeEvaluator:
         """Puts others in the places of players, as modules of their own."""
         if not self.config.is_multi_agent:
             raise UserError(f"--players: {self.config.env} has one agent")
-        known = known_environment(self.config)
+        known = env_spec(self.config)
         agents = {str(agent): agent for agent in known.joint.agents}
         learner = self.config.algo_class.__name__.lower()
         try:
@@ -105,7 +105,7 @@ class EpisodeEvaluator:
         """
         config = self.config.copy(copy_frozen=False)
         whole = WholeEpisodes(config, count)
-        runner = self._runner(min(count, MOST_ENVS), config)
+        runner = self._runner(min(count, MAX_ENVS), config)
         return runner, whole.sample(runner, self.explore)
 
     def _runner(self, envs: int, config: AlgorithmConfig | None = None, **env_config: Any) -> Any:

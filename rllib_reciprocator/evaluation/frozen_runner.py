@@ -12,7 +12,7 @@ from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.players import RECIPROCITY
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 
-MOST_GAMES = 4096
+MAX_GAMES = 4096
 
 
 def frozen_runner(
@@ -50,7 +50,7 @@ def frozen_runner(
         # A size that is valid with and without groups, until the players are known.
         play.env_runners(num_envs_per_env_runner=play.meta_settings.copies).validate()
         copies = play.group_size()
-        groups = -(-min(episodes, MOST_GAMES) // (play.inner_episodes() * copies))
+        groups = -(-min(episodes, MAX_GAMES) // (play.inner_episodes() * copies))
         play.env_runners(num_envs_per_env_runner=groups * copies).validate()
     except ValueError as error:
         raise UserError(str(error)) from None

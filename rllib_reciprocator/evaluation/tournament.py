@@ -345,7 +345,7 @@ def _online_learners(entrants: Sequence[Entrant]) -> list[str]:
 
 def _online_learners_of(run: BatchedConfig) -> set[str]:
     """Returns the names of the online learners that played in a run."""
-    members = [member for player in run.assigned_players for member, _ in player.alternatives]
+    members = [member for player in run.assigned_players for member, _ in player.pool_members]
     return {member.source for member in members if member.kind == LEARNING}
 
 

@@ -72,7 +72,7 @@ _OLD = {
 }
 
 
-def todays_name(metric: str, where: str) -> str:
+def resolve_metric_alias(metric: str, where: str) -> str:
     """The name that a figure has in results; tells the user where that is not the one that was given.
 
     RLlib renamed many, and the results of today lack the old ones: a run that is to stop on one would go on for ever.

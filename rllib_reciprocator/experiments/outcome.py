@@ -35,10 +35,10 @@ from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 CURVES = "learning_curves.png"
 # With more trials there is one summary instead of a table each.
-MOST_TABLES = 3
-MOST_FAILURES = 10
+MAX_TABLES = 3
+MAX_FAILURES = 10
 # Settings in the legend of a sweep's picture.
-MOST_KEYS = 20
+MAX_KEYS = 20
 STYLES: tuple[Any, ...] = ("-", "--", "-.", ":")
 
 
@@ -112,7 +112,7 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
     """Prints the outcome, and draws the learning curves beside the trials' folders."""
     if len(trials) > 1:
         print_table(console, summary(experiment, trials))
-    for trial in trials if len(trials) <= MOST_TABLES else []:
+    for trial in trials if len(trials) <= MAX_TABLES else []:
         if not trial.results:
             continue
         last = trial.results[-1]
@@ -129,12 +129,12 @@ def show(experiment: Experiment, trials: list[Trial], console: Console) -> None:
         draw(experiment.name, drawn, picture)
         console.print(f"picture      {picture}", highlight=False, soft_wrap=True)
     failed = [trial for trial in trials if trial.error]
-    for trial in failed[:MOST_FAILURES]:
+    for trial in failed[:MAX_FAILURES]:
         line = f"[red]failed[/red]       {trial.folder.name}: {escape(str(trial.error))}"
         console.print(line, highlight=False, soft_wrap=True)
         console.print(f"traceback    {trial.folder / 'error.txt'}", highlight=False, soft_wrap=True)
-    if len(failed) > MOST_FAILURES:
-        console.print(f"[red]failed[/red]       and {len(failed) - MOST_FAILURES} more", highlight=False)
+    if len(failed) > MAX_FAILURES:
+        console.print(f"[red]failed[/red]       and {len(failed) - MAX_FAILURES} more", highlight=False)
 
 
 def _table(experiment: Experiment, trial: Trial) -> Table:
@@ -305,9 +305,9 @@ def draw(title: str, trials: list[Trial], picture: PurePosixPath) -> None:
     ]  # fmt: skip
     if sweep:
         labels = [", ".join(f"{name.rpartition('/')[2]} {value}" for name, value in key) for key in settings]
-        keys += [Line2D([], [], label=label, color=_colour(number)) for number, label in enumerate(labels)][:MOST_KEYS]
-        if len(labels) > MOST_KEYS:
-            keys.append(Line2D([], [], label=f"and {len(labels) - MOST_KEYS} more", color="none"))
+        keys += [Line2D([], [], label=label, color=_colour(number)) for number, label in enumerate(labels)][:MAX_KEYS]
+        if len(labels) > MAX_KEYS:
+            keys.append(Line2D([], [], label=f"and {len(labels) - MAX_KEYS} more", color="none"))
         figure.legend(handles=keys, fontsize=7, frameon=False, loc="outside right upper")
     elif keys:
         panels[0].legend(handles=keys, fontsize=8, frameon=False, loc="best")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllib_reciprocator.experiments.errors import UserError
-from social_dilemmas.batched_game import MOST_GAMES
+from social_dilemmas.batched_game import MAX_GAMES
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ RANGES: dict[str, Range] = {
         ),
         _PROCESSES,
     ),
-    "num_envs_per_env_runner": Range(1, MOST_GAMES),
+    "num_envs_per_env_runner": Range(1, MAX_GAMES),
     "seed": Range(0, 2**31 - 1),
 }  # fmt: skip
 # Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.

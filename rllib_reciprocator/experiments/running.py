@@ -43,7 +43,7 @@ from rllib_reciprocator.utils.checkpoints import (
     is_trusted,
     warn_of_later_version,
 )
-from rllib_reciprocator.utils.divergence import DivergenceCallback, StopsWhenDiverged
+from rllib_reciprocator.utils.divergence import DivergenceCallback, DivergenceGuard
 from rllib_reciprocator.utils.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
@@ -286,7 +286,7 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
     """
     folder = storage_of(experiment)
     space = {"env": experiment.env, **with_distributions(algorithm_settings(experiment.config))}
-    if not issubclass(algorithm, StopsWhenDiverged):
+    if not issubclass(algorithm, DivergenceGuard):
         space["callbacks_class"] = [DivergenceCallback, RewardPerStepCallback]
     if experiment.seeds:
         space["seed"] = tune.grid_search(list(range(1, experiment.seeds + 1)))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rllib_reciprocator.experiments.errors import UserError, explain, unknown, user_path
-from rllib_reciprocator.experiments.metrics import check_stop, todays_name
+from rllib_reciprocator.experiments.metrics import check_stop, resolve_metric_alias
 from rllib_reciprocator.experiments.search import (
     distribution,
     ends,
@@ -27,7 +27,7 @@ from rllib_reciprocator.experiments.yaml_text import parse
 _NAME = re.compile(r"\w[\w .,=+@-]*")
 LONGEST_NAME = 100
 LARGEST_FILE = 1_000_000
-MOST_TRIALS = 10_000
+MAX_TRIALS = 10_000
 
 
 class Experiment(BaseModel):
@@ -61,8 +61,8 @@ class Experiment(BaseModel):
     env: str | None = None
     stop: dict[str, float | int] = {}
     config: dict[str, Any] = {}
-    num_samples: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
-    seeds: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    num_samples: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 1
+    seeds: Annotated[int, Field(ge=1, le=MAX_TRIALS)] | None = None
     metric: str | None = None
     mode: Literal["max", "min"] | None = None
     scheduler: dict[str, Any] | None = None
@@ -118,9 +118,9 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
     except ValidationError as error:
         key, problem = explain(error, known)
         raise UserError(f"{where}: {name}.{key}: {problem}") from None
-    stop = {todays_name(metric, f"{where}: {name}.stop"): value for metric, value in experiment.stop.items()}
+    stop = {resolve_metric_alias(metric, f"{where}: {name}.stop"): value for metric, value in experiment.stop.items()}
     check_stop(stop, f"{where}: {name}.stop")
-    metric = experiment.metric and todays_name(experiment.metric, f"{where}: {name}.metric")
+    metric = experiment.metric and resolve_metric_alias(experiment.metric, f"{where}: {name}.metric")
     experiment = experiment.model_copy(update={"stop": stop, "metric": metric})
     if experiment.storage_path is not None and "://" not in experiment.storage_path:
         user_path(experiment.storage_path, f"{where}: {name}.storage_path")
@@ -150,8 +150,8 @@ def _check_search(experiment: Experiment, at: str) -> None:
     scheduler(experiment.scheduler, f"{at}.scheduler")
     searcher(experiment.search_alg, f"{at}.search_alg")
     trials = experiment.num_samples * (experiment.seeds or 1) * grid_size(experiment.config)
-    if trials > MOST_TRIALS:
-        raise UserError(f"{at}: makes {trials} trials, more than {MOST_TRIALS}")
+    if trials > MAX_TRIALS:
+        raise UserError(f"{at}: makes {trials} trials, more than {MAX_TRIALS}")
     if experiment.seeds and (experiment.search_alg or "seed" in experiment.config):
         raise UserError(f"{at}.seeds: not beside {'search_alg' if experiment.search_alg else 'config.seed'}")
 

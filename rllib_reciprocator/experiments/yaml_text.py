@@ -11,8 +11,8 @@ from yaml.nodes import MappingNode, Node
 
 from rllib_reciprocator.experiments.errors import UserError
 
-MOST_VALUES = 100_000
-MOST_LEVELS = 40
+MAX_VALUES = 100_000
+MAX_LEVELS = 40
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -74,15 +74,15 @@ def parse(text: str, where: str) -> dict[str, Any]:
         line = f"line {mark.line + 1}: " if mark else ""
         raise UserError(f"{where}: {line}{getattr(error, 'problem', None) or error}") from None
     except RecursionError:
-        raise UserError(f"{where}: is nested more than {MOST_LEVELS} levels deep") from None
+        raise UserError(f"{where}: is nested more than {MAX_LEVELS} levels deep") from None
     return data
 
 
 def _check_plain(value: Any, where: str, path: str, sizes: dict[int, int], level: int) -> int:
     """Checks a value and what is in it; returns how many values it is, with aliases counted wherever they stand."""
     at = f"{where}: {path}: " if path else f"{where}: "
-    if level > MOST_LEVELS:
-        raise UserError(f"{where}: {path[:60]}..: is nested more than {MOST_LEVELS} levels deep")
+    if level > MAX_LEVELS:
+        raise UserError(f"{where}: {path[:60]}..: is nested more than {MAX_LEVELS} levels deep")
     if isinstance(value, dict | list):
         if id(value) not in sizes:
             size = 1
@@ -91,8 +91,8 @@ def _check_plain(value: Any, where: str, path: str, sizes: dict[int, int], level
                     raise UserError(f"{at}{key!r} is no name for a key; put it in quotes")
                 size += _check_plain(part, where, f"{path}.{key}" if path else str(key), sizes, level + 1)
             sizes[id(value)] = size
-        if sizes[id(value)] > MOST_VALUES:
-            raise UserError(f"{at}holds more than {MOST_VALUES} values")
+        if sizes[id(value)] > MAX_VALUES:
+            raise UserError(f"{at}holds more than {MAX_VALUES} values")
         return sizes[id(value)]
     if not isinstance(value, _PLAIN):
         raise UserError(f"{at}{str(value)[:40]!r} is a {type(value).__name__}; put it in quotes if it is text")

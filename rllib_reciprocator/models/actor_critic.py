@@ -47,7 +47,7 @@ def bounded(balance: Tensor, scale: float) -> Tensor:
     return torch.tanh(balance / scale)
 
 
-def is_which(obs: Tensor, observations: Tensor) -> Tensor:
+def one_hot_lookup(obs: Tensor, observations: Tensor) -> Tensor:
     """Which of a few observations each row is, ``[rows, S]`` bool.
 
     Args:
@@ -103,7 +103,7 @@ class Network(nn.Module):
         beside += [batch[GIVEN]] if self.num_given else []
         obs = batch[Columns.OBS]
         if self.observations is not None:
-            obs = is_which(obs, self.observations).to(self.head.weight.dtype)
+            obs = one_hot_lookup(obs, self.observations).to(self.head.weight.dtype)
         return self.encoder(obs, torch.cat(beside, -1) if beside else None)
 
     def sequences(self, batch: dict[str, Any], memory: Tensor | None) -> Tensor:

@@ -11,13 +11,13 @@ from typing_extensions import Self
 
 from rllib_reciprocator.utils.settings import WIDEST, Settings, Width
 
-MOST_STRIDE = 4
+MAX_STRIDE = 4
 
 
 def _convolution(written: int | list[int]) -> int | list[int]:
     pair = [written, 1] if isinstance(written, int) else written
-    if len(pair) != 2 or not (1 <= pair[0] <= WIDEST and 1 <= pair[1] <= MOST_STRIDE):
-        raise ValueError(f"give output planes, or output planes and a stride up to {MOST_STRIDE}")
+    if len(pair) != 2 or not (1 <= pair[0] <= WIDEST and 1 <= pair[1] <= MAX_STRIDE):
+        raise ValueError(f"give output planes, or output planes and a stride up to {MAX_STRIDE}")
     return written
 
 

@@ -11,7 +11,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from rllib_reciprocator.models.distributions import distribution_for
-from rllib_reciprocator.utils.distributed import NothingToAverage
+from rllib_reciprocator.utils.distributed import ParameterlessModule
 from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _strategies() -> dict[str, type[axelrod.Player]]:
     }
 
 
-class AxelrodModule(NothingToAverage, TorchRLModule):
+class AxelrodModule(ParameterlessModule, TorchRLModule):
     """Plays a strategy of the Axelrod library in a matrix game of two players, one player object a copy.
 
     Settings in ``model_config``: ``strategy``, the name of its class; ``payoffs``, the game's table, of which the

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Brought:
+class FrozenDependencies:
     """What a frozen player goes by of an intrinsic reward.
 
     Attributes:
@@ -67,7 +67,7 @@ def frozen_module_spec(
     return spec
 
 
-def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, Brought]:
+def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, FrozenDependencies]:
     """What a frozen player sees beside observations or pays, and from what: by name of the intrinsic reward.
 
     Args:
@@ -91,7 +91,7 @@ def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[st
         for name, (settings, suffix, slot) in run.intrinsic_of_module(folder.name).items():
             make = intrinsic_reward(name).part("modules")
             ids = make(game, settings, run.gamma) if make else {}
-            found[name] = Brought(settings, {each: _of_run(checkpoint, each + suffix) for each in ids}, slot)
+            found[name] = FrozenDependencies(settings, {each: _of_run(checkpoint, each + suffix) for each in ids}, slot)
     except ValueError as error:
         raise ValueError(f"players.{player.agent}: {error}") from None
     return found

@@ -19,14 +19,14 @@ from rllib_reciprocator.models.actor_critic import OBSERVATIONS
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.players.learning_networks import ActorCritic, Networks, Parameters, Tables
 from rllib_reciprocator.players.learning_settings import A2C, PG, LearningSettings
-from rllib_reciprocator.utils.distributed import NothingToAverage
+from rllib_reciprocator.utils.distributed import ParameterlessModule
 
 if TYPE_CHECKING:
     from rllib_reciprocator.engine.tracker import JointStep
     from social_dilemmas.batched_game import BatchedGame
 
 
-class LearningModule(NothingToAverage, TorchRLModule):
+class LearningModule(ParameterlessModule, TorchRLModule):
     """The learners of all groups of copies, side by side.
 
     Settings in ``model_config``: ``learning``, the fields of :class:`LearningSettings`; ``copies``, of a group; and

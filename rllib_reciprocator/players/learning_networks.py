@@ -10,7 +10,7 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from rllib_reciprocator.models.actor_critic import Network, is_which
+from rllib_reciprocator.models.actor_critic import Network, one_hot_lookup
 from rllib_reciprocator.models.stacked import compute_side_by_side
 
 Parameters = dict[str, Tensor]
@@ -50,7 +50,7 @@ class Tables:
 
     def _which(self, parameters: Parameters, obs: Tensor) -> Tensor:
         """Which observation each row is, one-hot, ``[groups, rows, S]``."""
-        which = is_which(obs.flatten(0, 1), self.observations)
+        which = one_hot_lookup(obs.flatten(0, 1), self.observations)
         return which.to(parameters["logits"].dtype).unflatten(0, obs.shape[:2])
 
 

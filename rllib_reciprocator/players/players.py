@@ -76,7 +76,7 @@ class Player:
         return RECIPROCITY in self.intrinsic
 
     @property
-    def alternatives(self) -> tuple[tuple[Player, float], ...]:
+    def pool_members(self) -> tuple[tuple[Player, float], ...]:
         """Who may play the agent in a game, each with its share of the games: the members of a pool, or itself."""
         return self.members or ((self, 1.0),)
 

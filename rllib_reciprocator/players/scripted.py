@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rllib_reciprocator.models.action_masks import MASK_START, masked
 from rllib_reciprocator.models.distributions import distribution_for
-from rllib_reciprocator.utils.distributed import NothingToAverage
+from rllib_reciprocator.utils.distributed import ParameterlessModule
 
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"
@@ -63,7 +63,7 @@ GRIM_TRIGGER, RANDOM = "grim_trigger", "random"
 STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 
 
-class ScriptedModule(NothingToAverage, TorchRLModule):
+class ScriptedModule(ParameterlessModule, TorchRLModule):
     """Plays the strategy that ``model_config["strategy"]`` names.
 
     Returns ``action_dist_inputs`` too: influence is an expectation over the action distribution.

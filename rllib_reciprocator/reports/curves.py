@@ -19,7 +19,7 @@ AXES = {"iteration": "iteration", "steps": "joint steps", "seconds": "seconds of
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # Of these the mean over all pairs says little: one's gain is often the other's loss.
 SHOWN_BY_PAIR = ("influence", "balance", "incentives", "incentives_by_action")
-MOST_LINES = 12
+MAX_LINES = 12
 _COLUMNS = 3
 
 
@@ -162,7 +162,7 @@ def _lines(groups: Sequence[Group], tables: Sequence[pd.DataFrame], name: str) -
             for place, (of, part) in enumerate(by_agent):
                 label, colour = (str(of), PALETTE[place % len(PALETTE)]) if of else ("all", ALL)
                 lines.append(_Line(label, colour, "solid", part, ends))
-        elif name in SHOWN_BY_PAIR and len(groups) * len(by_agent) <= MOST_LINES:
+        elif name in SHOWN_BY_PAIR and len(groups) * len(by_agent) <= MAX_LINES:
             for place, (of, part) in enumerate(by_agent):
                 lines.append(_Line(f"{group.name}: {of}", colour, DASHES[place % len(DASHES)], part, ends))
         elif len(own):

@@ -43,7 +43,7 @@ from rllib_reciprocator.reports.runs import Group, read_groups
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES, REWARD_PER_STEP
 
 # Games are shown of so many groups at most, to keep the file small.
-MOST_FILMS = 3
+MAX_FILMS = 3
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _evaluators(groups: Sequence[Group], seed: int, problems: list[str]) -> list
 
 def _films(evaluators: Sequence[tuple[Group, Evaluator]], problems: list[str]) -> list[Section]:
     shown = []
-    for group, evaluator in evaluators[:MOST_FILMS]:
+    for group, evaluator in evaluators[:MAX_FILMS]:
         try:
             films = evaluator.films()
         except UserError as error:

@@ -20,9 +20,9 @@ from rllib_reciprocator.rllib_episodes.influence_callback import send_iteration
 from rllib_reciprocator.rllib_episodes.learners import RestoringLearner, learner_with
 from rllib_reciprocator.rllib_episodes.observations import prepare_observations_of_one
 from rllib_reciprocator.utils.checkpoints import VersionedCheckpoints
-from rllib_reciprocator.utils.divergence import StopsWhenDiverged
+from rllib_reciprocator.utils.divergence import DivergenceGuard
 from rllib_reciprocator.utils.exact_restore import ExactRestore
-from rllib_reciprocator.utils.fault_tolerance import FailsFastOnLostLearner
+from rllib_reciprocator.utils.fault_tolerance import FailFastOnLostLearner
 
 
 class ConfigWithPlayers(AlgorithmConfig):
@@ -94,7 +94,7 @@ class ConfigWithPlayers(AlgorithmConfig):
         compose(self, self._setup, self._composition)
 
 
-class WithPlayers(StopsWhenDiverged, FailsFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints):
+class WithPlayers(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints):
     """Mixed into an algorithm of RLlib's.
 
     Attributes:

@@ -31,12 +31,12 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators import MixedRewardModel
 from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import MODELLED, POLICY
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID, uniform_share
 from rllib_reciprocator.players import RECIPROCATOR
-from rllib_reciprocator.rllib_episodes.additions import given_connector
+from rllib_reciprocator.rllib_episodes.config_utils import given_connector
+from rllib_reciprocator.rllib_episodes.env_spec import EnvSpec, env_spec
 from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity
 from rllib_reciprocator.rllib_episodes.influence_callback import EpisodeInfluenceCallback
 from rllib_reciprocator.rllib_episodes.influence_distributions import check_distributions
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
-from rllib_reciprocator.rllib_episodes.known_environment import KnownEnvironment, known_environment
 from rllib_reciprocator.rllib_episodes.learners import PlayersLearner, ReciprocalLearner, learner_with
 from rllib_reciprocator.rllib_episodes.modules import player_modules
 from rllib_reciprocator.rllib_episodes.observations import prepare_observations, seen_space
@@ -87,16 +87,16 @@ class EpisodeSetup:
     reciprocity: dict[str, Any]
     horizon: int | None = None
     required: bool = False
-    inspected: tuple[Any, dict[str, Any], KnownEnvironment] | None = None
+    inspected: tuple[Any, dict[str, Any], EnvSpec] | None = None
 
-    def environment(self, config: AlgorithmConfig) -> KnownEnvironment:
+    def environment(self, config: AlgorithmConfig) -> EnvSpec:
         """Returns the facts about the configuration's environment; builds one only if it is another than before.
 
         Raises:
-            ValueError: As for :func:`known_environment`.
+            ValueError: As for :func:`env_spec`.
         """
         if self.inspected is None or self.inspected[0] != config.env or self.inspected[1] != config.env_config:
-            self.inspected = config.env, copy.deepcopy(dict(config.env_config)), known_environment(config)
+            self.inspected = config.env, copy.deepcopy(dict(config.env_config)), env_spec(config)
         return self.inspected[2]
 
 
@@ -212,7 +212,7 @@ def _check_policies_follow_from_players(config: AlgorithmConfig, composition: Co
 
 def _reciprocity(
     config: AlgorithmConfig,
-    known: KnownEnvironment,
+    known: EnvSpec,
     reciprocators: tuple[Any, ...],
     settings: ReciprocitySettings,
     horizon: int | None,
@@ -229,7 +229,7 @@ def _reciprocity(
     return EpisodeReciprocity(joint=joint, reciprocators=reciprocators, settings=decided, horizon=horizon)
 
 
-def _names(config: AlgorithmConfig, known: KnownEnvironment, reciprocators: tuple[Any, ...]) -> dict[str, str]:
+def _names(config: AlgorithmConfig, known: EnvSpec, reciprocators: tuple[Any, ...]) -> dict[str, str]:
     learner = config.algo_class.__name__.lower()
     return {str(agent): RECIPROCATOR if agent in reciprocators else learner for agent in known.joint.agents}
 
@@ -259,7 +259,7 @@ def check_memory_of_turns(config: AlgorithmConfig, setup: EpisodeSetup) -> None:
             )
 
 
-def module_spaces(config: AlgorithmConfig, known: KnownEnvironment) -> dict[str, tuple[Any, Any]]:
+def module_spaces(config: AlgorithmConfig, known: EnvSpec) -> dict[str, tuple[Any, Any]]:
     """What each module sees and does, by its id: observation and action space, the balance with it if it is shown."""
     joint = known.joint
     reciprocity: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
@@ -279,7 +279,7 @@ def check_modules(config: AlgorithmConfig) -> None:
     Raises:
         ValueError: With what RLlib has to say, and who it is about.
     """
-    spaces = module_spaces(config, known_environment(config))
+    spaces = module_spaces(config, env_spec(config))
     specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
     modules = {}
     for module_id, (observation_space, action_space) in spaces.items():
@@ -321,7 +321,7 @@ def episode_settings(config: AlgorithmConfig, given: dict[str, Any]) -> Reciproc
     return settings
 
 
-def all_that_learn(config: AlgorithmConfig, known: KnownEnvironment) -> tuple[Any, ...]:
+def all_that_learn(config: AlgorithmConfig, known: EnvSpec) -> tuple[Any, ...]:
     """The agents whose policies learn."""
     trained, episode = config.policies_to_train, MultiAgentEpisode()
     agents = known.joint.agents

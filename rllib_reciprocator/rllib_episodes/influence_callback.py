@@ -25,7 +25,7 @@ from rllib_reciprocator.rllib_episodes.reciprocal_rewards import INTRINSIC_REWAR
 from rllib_reciprocator.utils.quantiles import QUANTILES, quantiles
 
 # With more agents than these, means over all pairs are logged instead of one figure a pair.
-MOST_AGENTS_BY_PAIR = 8
+MAX_AGENTS_BY_PAIR = 8
 RECIPROCAL_REWARD, RECIPROCAL_WEIGHT = "reciprocal_reward", "reciprocal_weight"
 
 
@@ -124,7 +124,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
     ) -> None:
         """Who influenced whom, and what Reciprocators got for it."""
         agents = reciprocity.joint.agents
-        if len(agents) <= MOST_AGENTS_BY_PAIR:
+        if len(agents) <= MAX_AGENTS_BY_PAIR:
             log_by_pair(metrics, agents, influence, before)
         else:
             spread, mean = torch.std_mean(influence, 0, correction=0)

@@ -18,7 +18,7 @@ from ray.rllib.utils.annotations import override
 from rllib_reciprocator.intrinsic.reciprocity.learner import InfluenceLearner
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.rllib_episodes.influence_callback import EpisodeInfluenceCallback
-from rllib_reciprocator.rllib_episodes.own_discounts import OwnDiscounts
+from rllib_reciprocator.rllib_episodes.per_module_gae import PerModuleGAE
 from rllib_reciprocator.rllib_episodes.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
 from rllib_reciprocator.utils.exact_restore import ExactRestoreLearner
 from rllib_reciprocator.utils.fixed_modules import FixedModulesLearner
@@ -35,7 +35,7 @@ class OwnDiscountsLearner(TorchLearner):
         """Builds the learner and changes its connectors."""
         super().build()
         if self._learner_connector is not None and self._learner_connector[GeneralAdvantageEstimation]:
-            self._learner_connector.insert_before(GeneralAdvantageEstimation, OwnDiscounts(self._discounts))
+            self._learner_connector.insert_before(GeneralAdvantageEstimation, PerModuleGAE(self._discounts))
             self._learner_connector.remove(GeneralAdvantageEstimation)
 
     def _discounts(self, module_id: str) -> tuple[float, float]:

@@ -31,8 +31,8 @@ from rllib_reciprocator.players import (
     module_class,
 )
 from rllib_reciprocator.players.frozen import frozen_module_spec, remembered_inner_episodes
+from rllib_reciprocator.rllib_episodes.env_spec import EnvSpec
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
-from rllib_reciprocator.rllib_episodes.known_environment import KnownEnvironment
 from rllib_reciprocator.rllib_episodes.observations import filters_for, prepare_observations, seen_space
 from social_dilemmas.registry import did_you_mean
 
@@ -66,7 +66,7 @@ class PlayerModules:
 
 
 def player_modules(
-    config: AlgorithmConfig, players: Mapping[str, Any], known: KnownEnvironment, given: Any = None
+    config: AlgorithmConfig, players: Mapping[str, Any], known: EnvSpec, given: Any = None
 ) -> PlayerModules:
     """Derives modules, policy mapping and settings of single modules from the players.
 
@@ -96,12 +96,12 @@ def player_modules(
     specs: dict[str, RLModuleSpec] = {}
     first: dict[str, Player] = {}
     for player in assigned:
-        mate = first.setdefault(player.module_id, player)
-        if mate is player:
+        teammate = first.setdefault(player.module_id, player)
+        if teammate is player:
             spec = module_spec(config, player, joint, agents)
             specs[player.module_id] = _with_given(spec, given, player) if player.learns else spec
         else:
-            _check_team(player, mate, joint, agents)
+            _check_team(player, teammate, joint, agents)
     _check_given(given, first)
     several = copy.copy(given) if isinstance(given, MultiRLModuleSpec) else MultiRLModuleSpec(rl_module_specs={})
     several.rl_module_specs = specs
@@ -214,10 +214,12 @@ def _networks(config: AlgorithmConfig) -> dict[str, Any]:
     return {**dataclasses.asdict(DefaultModelConfig()), **given}
 
 
-def _check_team(player: Player, mate: Player, joint: JointSpaces, agents: dict[str, Any]) -> None:
+def _check_team(player: Player, teammate: Player, joint: JointSpaces, agents: dict[str, Any]) -> None:
     for name, spaces in (("observation", joint.observations), ("action", joint.actions)):
-        if spaces[agents[player.agent]] != spaces[agents[mate.agent]]:
-            raise ValueError(f"players.{player.agent}: its {name} space is not that of {mate.agent}, of the same team")
-    alike = [(each.kind, each.module, each.intrinsic, each.settings) for each in (player, mate)]
+        if spaces[agents[player.agent]] != spaces[agents[teammate.agent]]:
+            raise ValueError(
+                f"players.{player.agent}: its {name} space is not that of {teammate.agent}, of the same team"
+            )
+    alike = [(each.kind, each.module, each.intrinsic, each.settings) for each in (player, teammate)]
     if alike[0] != alike[1]:
-        raise ValueError(f"players.{player.agent}: not the settings of {mate.agent}, of the same team")
+        raise ValueError(f"players.{player.agent}: not the settings of {teammate.agent}, of the same team")

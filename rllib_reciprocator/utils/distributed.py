@@ -24,7 +24,7 @@ def mean_over_learners(values: Tensor) -> Tensor:
     return sum_over_learners(values) / torch.distributed.get_world_size()
 
 
-def most_of_learners(count: int, device: torch.device | str = "cpu") -> int:
+def all_reduce_max(count: int, device: torch.device | str = "cpu") -> int:
     """The largest ``count`` of all learner processes."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return count
@@ -101,7 +101,7 @@ def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None)
     return (sum_over_learners(squares.sum(axes, keepdim=True)) / count).sqrt() + 1e-8
 
 
-class NothingToAverage:
+class ParameterlessModule:
     """For RLModules without parameters, which PyTorch cannot wrap for distributed training.
 
     RLlib's learner asks every torch module for the context in which gradients are not averaged.

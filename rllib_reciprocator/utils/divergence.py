@@ -24,7 +24,7 @@ class DivergedError(RuntimeError):
     """Weights or losses are not finite."""
 
 
-class StopsWhenDiverged(Algorithm):
+class DivergenceGuard(Algorithm):
     """Mixed into an algorithm: an iteration fails if anything that it learned is not finite.
 
     So no result and no checkpoint is of players whose networks put out no numbers: these would seem to take their first
@@ -48,7 +48,7 @@ class DivergenceCallback(RLlibCallback):
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: Any) -> None:
         """Called by the algorithm after each iteration."""
-        if not isinstance(algorithm, StopsWhenDiverged):
+        if not isinstance(algorithm, DivergenceGuard):
             check_finite(algorithm, result)
 
 

@@ -11,7 +11,7 @@ from ray.rllib.utils.annotations import override
 from rllib_reciprocator.utils.ray_internals import answers
 
 
-class FailsFastOnLostLearner(Algorithm):
+class FailFastOnLostLearner(Algorithm):
     """Mixed into an algorithm: its run ends where a learner is lost, with an error that says so.
 
     RLlib replaces env runners that are lost, but not learners. Its own errors are then about connections, or about

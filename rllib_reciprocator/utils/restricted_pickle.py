@@ -224,7 +224,7 @@ _BUILT = {
     "rllib_reciprocator.rllib_episodes.composition": "Composition EpisodeSetup",
     "rllib_reciprocator.rllib_episodes.influence": "EpisodeReciprocity",
     "rllib_reciprocator.rllib_episodes.joint_steps": "JointSpaces",
-    "rllib_reciprocator.rllib_episodes.known_environment": "KnownEnvironment",
+    "rllib_reciprocator.rllib_episodes.env_spec": "EnvSpec",
     "rllib_reciprocator.intrinsic.incentives.settings": "IncentiveSettings",
     "rllib_reciprocator.intrinsic.inequity_aversion": "InequityAversionSettings",
     "rllib_reciprocator.intrinsic.reciprocity.settings": "ReciprocitySettings WeightSchedule",
@@ -353,6 +353,10 @@ _APPLIED = frozenset(
 )
 # Names that earlier versions had elsewhere; modules that moved are in moved_modules.py.
 _MOVED_NAMES = {
+    ("rllib_reciprocator.rllib_episodes.env_spec", "KnownEnvironment"): (
+        "rllib_reciprocator.rllib_episodes.env_spec",
+        "EnvSpec",
+    ),
     ("rllib_reciprocator.algorithms.reciprocator.config", "_own_module"): (
         "rllib_reciprocator.engine.config",
         "_module_of",

@@ -25,7 +25,7 @@ def _rising(points: float | list[list[float]]) -> float | list[list[float]]:
 # A learning rate, or a schedule of it by joint steps sampled, as RLlib's: ``[[0, 0.01], [100000, 0.001]]``.
 Rate = Annotated[Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] | list[list[float]], AfterValidator(_rising)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-WIDEST, MOST_PARAMETERS = 65_536, 2**28
+WIDEST, MAX_PARAMETERS = 65_536, 2**28
 Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
@@ -42,8 +42,8 @@ class Settings(BaseModel):
             if name.endswith("hiddens") and isinstance(widths, list | tuple):
                 if widths and not all(1 <= width <= WIDEST for width in widths):
                     raise ValueError(f"{name} has a width that is not between 1 and {WIDEST}")
-                if sum(first * second for first, second in pairwise(widths)) > MOST_PARAMETERS:
-                    raise ValueError(f"{name} makes more than {MOST_PARAMETERS} weights")
+                if sum(first * second for first, second in pairwise(widths)) > MAX_PARAMETERS:
+                    raise ValueError(f"{name} makes more than {MAX_PARAMETERS} weights")
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

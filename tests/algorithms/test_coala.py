@@ -5,9 +5,9 @@ import torch
 from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.coala import COALAConfig
-from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
-from rllib_reciprocator.engine.env_runner import passed_on
-from rllib_reciprocator.models.actor_critic import OBSERVATIONS, is_which
+from rllib_reciprocator.algorithms.coala.credit import assign_credit, leave_one_out_baseline
+from rllib_reciprocator.engine.env_runner import redistribute_probabilities
+from rllib_reciprocator.models.actor_critic import OBSERVATIONS, one_hot_lookup
 from rllib_reciprocator.models.distributions import Bernoulli
 from rllib_reciprocator.players import LearningModule
 from social_dilemmas.matrix_game import MatrixGame
@@ -48,7 +48,7 @@ class Enumerated:
         for t in range(length):
             if t % steps == 0:
                 obs, seen_by_learner = game.reset(), []
-            seen = is_which(obs[:, 0], game.observations).long().argmax(1)
+            seen = one_hot_lookup(obs[:, 0], game.observations).long().argmax(1)
             joint = actions[:, t].reshape(-1, 2)
             own = Bernoulli(self.theta[t][seen, before][:, None]).logp(joint[:, 0])
             logits = module._forward({Columns.OBS: obs[:, 1]})[Columns.ACTION_DIST_INPUTS]
@@ -76,7 +76,7 @@ class Enumerated:
         """What is expected of an estimate from one outcome."""
         everybody = torch.ones(len(signals), 1, dtype=torch.bool)
         settings = {"inner_steps": self.steps, "copies": self.copies, "decay": 1.0, "credit": credit}
-        found = credited(signals[..., None], everybody, **settings)[..., 0]
+        found = assign_credit(signals[..., None], everybody, **settings)[..., 0]
         of_outcome = (self.log_probs * found).sum(1).view(-1, self.copies).mean(1)
         return torch.autograd.grad((self.chance.detach() * of_outcome).sum(), self.theta, retain_graph=True)[0]
 
@@ -113,12 +113,14 @@ def test_credit_by_hand():
         ("unaware", (7.0, 70.0)),
         ("myopic", (0, 0)),
     ):
-        found = credited(rewards, torch.ones(2, 1, dtype=torch.bool), inner_steps=2, copies=2, decay=1.0, credit=credit)
+        found = assign_credit(
+            rewards, torch.ones(2, 1, dtype=torch.bool), inner_steps=2, copies=2, decay=1.0, credit=credit
+        )
         one, other = later
         assert found[0, :, 0].tolist() == [3.0 + one, 2.0 + one, 7.0, 4.0]
         assert found[1, :, 0].tolist() == [30.0 + other, 20.0 + other, 70.0, 40.0]
     nobody = torch.zeros(2, 1, dtype=torch.bool)
-    alone = credited(rewards, nobody, inner_steps=2, copies=2, decay=0.5, credit="coala")
+    alone = assign_credit(rewards, nobody, inner_steps=2, copies=2, decay=0.5, credit="coala")
     assert alone[0, :, 0].tolist() == [1 + 0.5 * (2 + 0.5 * (3 + 0.5 * 4)), 2 + 0.5 * (3 + 0.5 * 4), 5.0, 4.0]
 
 
@@ -126,9 +128,9 @@ def test_centring_by_hand():
     """Three groups of two copies, of which the last does not count."""
     found = torch.tensor([1.0, 3.0, 10.0, 20.0, 7.0, 9.0])[:, None, None]
     counted = torch.tensor([True, True, True, True, False, False])[:, None]
-    assert less_other_groups(found, counted, 2).flatten().tolist() == [-14.0, -12.0, 8.0, 18.0, 7.0, 9.0]
+    assert leave_one_out_baseline(found, counted, 2).flatten().tolist() == [-14.0, -12.0, 8.0, 18.0, 7.0, 9.0]
     alone = torch.tensor([True, True, False, False, False, False])[:, None]
-    assert less_other_groups(found, alone, 2).flatten().tolist() == found.flatten().tolist()
+    assert leave_one_out_baseline(found, alone, 2).flatten().tolist() == found.flatten().tolist()
 
 
 def test_each_kind_of_co_players_is_centred_for_itself(build):
@@ -242,7 +244,7 @@ def test_a_pool_is_drawn_for_whole_groups_and_meta_episodes(build):
 def test_members_of_a_population_meet_each_other_and_never_themselves(build):
     players = {"player_0": "coala", "player_1": {"pool": {"learner/pg": 0.4, "coala": 0.6}}}
     algo = build(config(players, games=2048, inner=1, steps=1).meta(population=3))
-    ids = [[module_id for module_id, _ in each] for each in algo.config.alternatives()]
+    ids = [[module_id for module_id, _ in each] for each in algo.config.pool_members()]
     assert ids == [["coala_0", "coala_1", "coala_2"], ["player_1+pg", "coala_0", "coala_1", "coala_2"]]
     (sample,) = algo.env_runner.sample()
     first, second = sample.joint["members"][::4, 0].unbind(-1)
@@ -259,8 +261,8 @@ def test_members_of_a_population_meet_each_other_and_never_themselves(build):
 def test_what_is_taken_goes_to_others_of_the_population():
     shares, shared = torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([False, True, True, True])
     taken = torch.tensor([[False, True, False, False]])
-    torch.testing.assert_close(passed_on(shares, taken, shared), torch.tensor([[0.4, 0.0, 0.4, 0.2]]))
-    assert torch.equal(passed_on(shares, shared[None], shared), shares)
+    torch.testing.assert_close(redistribute_probabilities(shares, taken, shared), torch.tensor([[0.4, 0.0, 0.4, 0.2]]))
+    assert torch.equal(redistribute_probabilities(shares, shared[None], shared), shares)
 
 
 def test_streams_that_nobody_plays_are_left_out(build):

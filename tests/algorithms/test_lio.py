@@ -352,6 +352,8 @@ def test_givers_critics_expect_what_comes_after_the_horizon_if_that_counts(build
     a_config = config("lio_ac", env="ipd_v0", bootstrap_at_horizon=True, use_baseline=False, lambda_=0.8, gamma=0.9)
     algo = build(a_config.incentives(critic_lr=0.0))
     sample = algo.sample()
+    # Half of the environments end their episode by the rules of the game, in its last step.
+    sample.joint["terminated"][:8, -1] = True
     learner = algo.learner_group._learner
     values = []
     for columns, name in ((sample.modules, Columns.OBS), (sample.streams, "last/obs")):
@@ -360,6 +362,7 @@ def test_givers_critics_expect_what_comes_after_the_horizon_if_that_counts(build
         values.append(learner._functions.values(obs).detach())
     before = values[0].view(16, 5, 2)
     after = torch.cat([before[:, 1:], values[1][:, None]], 1)
+    after[:8, -1] = 0.0
     errors = sample.rewards + 0.9 * after - before
     expected, running = torch.zeros_like(errors), 0.0
     for t in reversed(range(5)):

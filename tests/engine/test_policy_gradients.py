@@ -6,7 +6,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.engine.advantages import less_mean
+from rllib_reciprocator.engine.advantages import subtract_mean
 from rllib_reciprocator.models import LOGITS
 from tests.batches import prepared
 from tests.games import COUNTDOWN
@@ -33,10 +33,10 @@ def config(player="pg", env="countdown_v0", games=24, **training):
 def test_returns_less_their_mean_by_hand():
     returns = torch.tensor([[[1.0, 10.0], [2.0, 20.0]], [[3.0, 30.0], [100.0, 100.0]]])
     played = torch.tensor([[True, True], [True, False]])
-    found = less_mean(returns, played)
+    found = subtract_mean(returns, played)
     assert found[:, 0].tolist() == [[-1.0, -10.0], [1.0, 10.0]]
     assert found[0, 1].tolist() == [0.0, 0.0]  # the only one that counts is the mean
-    assert less_mean(returns, None)[1, 1].tolist() == [49.0, 40.0]
+    assert subtract_mean(returns, None)[1, 1].tolist() == [49.0, 40.0]
 
 
 def first_episodes(sample):

@@ -81,7 +81,7 @@ def test_intrinsic_rewards_of_single_players():
 def test_a_pool_has_members_with_shares():
     pool = {"pool": {"scripted/tit_for_tat": 0.25, "reciprocator": 0.75}}
     player = assign({"*": pool}, AGENTS, MATRIX)[0]
-    assert [(member.written, share) for member, share in player.alternatives] == [
+    assert [(member.written, share) for member, share in player.pool_members] == [
         ("scripted/tit_for_tat", 0.25),
         ("reciprocator", 0.75),
     ]

@@ -60,7 +60,7 @@ class AdvantageAlignmentConfig(BatchedConfig):
 
     def estimates_co_players(self) -> bool:
         """Returns whether aligned players estimate the returns of co-players, some of which are not trained."""
-        return any(not member.learns for player in self.assigned_players for member, _ in player.alternatives)
+        return any(not member.learns for player in self.assigned_players for member, _ in player.pool_members)
 
     @override(BatchedConfig)
     def module_class(self, player: Player) -> type[ActorCriticModule]:
@@ -77,8 +77,8 @@ class AdvantageAlignmentConfig(BatchedConfig):
         super().complete_specs(specs, game)
         if not self.estimates_co_players():
             return
-        for player, pool in zip(self.assigned_players, specs.alternatives, strict=True):
-            for (member, _), (module_id, _) in zip(player.alternatives, pool, strict=True):
+        for player, pool in zip(self.assigned_players, specs.pool_members, strict=True):
+            for (member, _), (module_id, _) in zip(player.pool_members, pool, strict=True):
                 if member.algorithm == ALIGNED:
                     coeff = member.settings.get("vf_loss_coeff", self.vf_loss_coeff)
                     specs.of_players[module_id].model_config |= {

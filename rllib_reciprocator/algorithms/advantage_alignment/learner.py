@@ -89,7 +89,7 @@ class AdvantageAlignmentLearner(BatchedLearner):
         self._estimating = [key for key in self._agents if isinstance(self.module[key].unwrapped(), AlignedModule)]
         config = self.config
         environments = max(1, config.num_env_runners) * config.num_envs_per_env_runner
-        self._past = torch.zeros(environments, len(self._alternatives), device=self._device)
+        self._past = torch.zeros(environments, len(self._pool_members), device=self._device)
 
     @override(BatchedLearner)
     def values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ class COALA(BatchedAlgorithm):
     """Agents with a memory of a whole meta-episode, in which naive learners beside them learn from what they do.
 
     An iteration samples one meta-episode of all groups of copies; PPO then learns from what actions are credited with
-    (:func:`rllib_reciprocator.algorithms.coala.credit.credited`). With ``credit: mfos`` these are the agents of M-FOS.
+    (:func:`rllib_reciprocator.algorithms.coala.credit.assign_credit`). With ``credit: mfos`` these are the agents of
+    M-FOS.
 
     Source: Meulemans et al., "Multi-agent cooperation through learning-aware policy gradients", ICLR 2025.
     """

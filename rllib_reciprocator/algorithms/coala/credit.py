@@ -19,7 +19,7 @@ from rllib_reciprocator.utils.distributed import sum_over_learners
 Credit = Literal["coala", "mfos", "unaware", "myopic"]
 
 
-def credited(
+def assign_credit(
     signals: Tensor,
     learns_beside: Tensor,
     *,
@@ -71,7 +71,7 @@ def credited(
     return found
 
 
-def less_other_groups(credit: Tensor, counted: Tensor, copies: int) -> Tensor:
+def leave_one_out_baseline(credit: Tensor, counted: Tensor, copies: int) -> Tensor:
     """Credit less its mean over the other groups, of all learners, at the same step.
 
     An agent's own actions do not change that mean, so it changes nothing in expectation.

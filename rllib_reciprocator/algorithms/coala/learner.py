@@ -7,7 +7,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from rllib_reciprocator.algorithms.coala.config import COALA_PLAYER
-from rllib_reciprocator.algorithms.coala.credit import credited, less_other_groups
+from rllib_reciprocator.algorithms.coala.credit import assign_credit, leave_one_out_baseline
 from rllib_reciprocator.engine.advantages import generalized_advantages
 from rllib_reciprocator.engine.learner import BatchedLearner, Joint
 from rllib_reciprocator.engine.masks import MEMBERS
@@ -61,7 +61,7 @@ class COALALearner(BatchedLearner):
         gamma, lambda_ = self._gamma.lookup(joint), self._lambda.lookup(joint)
         own = generalized_advantages(rewards, before, after, joint["ended"], gamma=gamma, lambda_=lambda_)
         meta, beside = self.config.meta_settings, self._learns_beside(joint)
-        credit = credited(
+        credit = assign_credit(
             rewards + gamma * after - before,
             beside,
             inner_steps=self._horizon,
@@ -73,7 +73,7 @@ class COALALearner(BatchedLearner):
         is_meta = self._which(self._meta_players, joint)
         if meta.center:
             for of_kind in (beside & is_meta, ~beside & is_meta):
-                credit = less_other_groups(credit, of_kind, meta.copies)
+                credit = leave_one_out_baseline(credit, of_kind, meta.copies)
         targets = own + before
         if self._trains_others:
             ends = joint["inner_ended"]
@@ -99,7 +99,7 @@ class COALALearner(BatchedLearner):
 
     @staticmethod
     def _which(of_alternatives: list[Tensor], joint: Joint) -> Tensor:
-        """``[B, N]`` bool, whether something holds for who plays an agent, from whether it does for alternatives."""
+        """``[B, N]`` bool, whether something holds for who plays an agent, from whether it does for pool members."""
         games = len(joint["rewards"])
         return torch.stack(
             [

@@ -165,7 +165,7 @@ class LIOConfig(BatchedConfig):
         return [
             index
             for index, player in enumerate(self.assigned_players)
-            if any(each.learns and wanted(each) for each, _ in player.alternatives)
+            if any(each.learns and wanted(each) for each, _ in player.pool_members)
         ]
 
     @override(BatchedConfig)
@@ -179,7 +179,7 @@ class LIOConfig(BatchedConfig):
                 and any(
                     self.loss_of(each) != POLICY_GRADIENT
                     for index in givers
-                    for each, _ in self.assigned_players[index].alternatives
+                    for each, _ in self.assigned_players[index].pool_members
                     if each.learns
                 ),
             }
@@ -195,7 +195,7 @@ class LIOConfig(BatchedConfig):
             raise ValueError(f"updates_per_iteration: {self.updates_per_iteration} must be at least 1")
         super().validate()
         models = getattr(self._settings_of_all(INCENTIVES), "opponents", "known") == "modelled"
-        pools = [player.agent for player in self.assigned_players if len(player.alternatives) > 1]
+        pools = [player.agent for player in self.assigned_players if len(player.pool_members) > 1]
         if self.givers() and models and pools:
             raise ValueError(
                 f"incentives.opponents: modelled takes the policy of each agent to be one, and players.{pools[0]} is a"

@@ -22,12 +22,12 @@ from rllib_reciprocator.algorithms.lio.credit import (
     through_standardization,
     worth_of_incentives,
 )
-from rllib_reciprocator.engine.advantages import generalized_advantages, less_mean
+from rllib_reciprocator.engine.advantages import generalized_advantages, subtract_mean
 from rllib_reciprocator.engine.learner import BatchedLearner, Joint
 from rllib_reciprocator.engine.losses import PPO_LOSS
 from rllib_reciprocator.engine.masks import MEMBERS, VALID
+from rllib_reciprocator.engine.minibatches import with_state
 from rllib_reciprocator.engine.policy_gradients import averaged_over_learners, critic_parameters
-from rllib_reciprocator.engine.rows import with_state
 from rllib_reciprocator.engine.sample import LAST, STREAMS_PREFIX
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
 from rllib_reciprocator.intrinsic.incentives.incentive_functions import IncentiveFunctions
@@ -313,7 +313,7 @@ class LIOLearner(BatchedLearner):
         if self._functions.critics is not None:
             self._fit_critics(parts, joint, gains + before)
         if self.config.use_baseline:
-            gains = less_mean(gains, self._giver_mask(joint))
+            gains = subtract_mean(gains, self._giver_mask(joint))
         return gains * self._giving(joint)
 
     def _extrinsic_values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
@@ -353,7 +353,7 @@ class LIOLearner(BatchedLearner):
             givers = [giver for giver in self._givers if any(self._counts(giver, agent) for agent in agents)]
             if not givers:
                 continue
-            after = with_state(self.rows_of(module_id, parts, joint))
+            after = with_state(self.module_rows(module_id, parts, joint))
             directions = self._directions(module_id, givers, after, gains / self._episodes(joint))
             changes = self._changes(module_id, with_state(columns), lesson.before[module_id], directions)
             for giver, change in zip(givers, changes, strict=True):
@@ -365,10 +365,10 @@ class LIOLearner(BatchedLearner):
         centers = self._centered.lookup(lesson.joint)
         centers = centers if centers.dim() == 1 else centers[:, :, None]
         if MEMBERS in lesson.joint:
-            by_giver = [self.over_members(lesson.joint, less_mean, of_giver) for of_giver in credit.unbind(2)]
+            by_giver = [self.over_members(lesson.joint, subtract_mean, of_giver) for of_giver in credit.unbind(2)]
             centered = torch.stack(by_giver, 2)
         else:
-            centered = less_mean(credit.flatten(2), self._valid(lesson.joint)).view_as(credit)
+            centered = subtract_mean(credit.flatten(2), self._valid(lesson.joint)).view_as(credit)
         return torch.where(centers, centered, credit) * self._given_to(lesson.joint)[..., None, :]
 
     def _credit_by_models(
@@ -422,7 +422,7 @@ class LIOLearner(BatchedLearner):
 
     def _less_mean(self, of_pairs: Tensor, valid: Tensor) -> Tensor:
         """Subtracts from ``[B, T, N, N]`` the mean at each step, if policies learn from returns minus their mean."""
-        return less_mean(of_pairs.flatten(2), valid).view_as(of_pairs) if self.config.use_baseline else of_pairs
+        return subtract_mean(of_pairs.flatten(2), valid).view_as(of_pairs) if self.config.use_baseline else of_pairs
 
     def _fit_models(self, seen: Tensor, actions: Tensor, valid: Tensor) -> None:
         """Takes steps of all models of others towards the actions that these took, ``[rows, ..]``."""
@@ -437,7 +437,7 @@ class LIOLearner(BatchedLearner):
 
     def _rates(self) -> Tensor:
         """The learning rate of each agent's policy, zero for who does not learn, ``[N]``."""
-        rates = torch.zeros(len(self._alternatives), device=self._device)
+        rates = torch.zeros(len(self._pool_members), device=self._device)
         for module_id, agents in self._agents.items():
             optimizers = dict(self.get_optimizers_for_module(module_id))
             optimizers.pop(CRITIC, None)

@@ -113,7 +113,7 @@ class ShaperConfig(COALAConfig):
         groups = max(1, self.num_env_runners) * self.num_envs_per_env_runner // copies
         agents: Counter[str] = Counter()
         for index, player in enumerate(self.assigned_players):
-            for (member, _), (module_id, _) in zip(player.alternatives, self._alternatives[index], strict=True):
+            for (member, _), (module_id, _) in zip(player.pool_members, self._alternatives[index], strict=True):
                 agents[module_id] += member.learns and self.loss_of(member) == EVOLUTION
         for module_id, count in agents.items():
             if count and groups * count < 2:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rllib_reciprocator.intrinsic.reciprocity.estimators.influence_estimator import InfluenceEstimator
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
-from rllib_reciprocator.utils.distributed import most_of_learners, rank_of_learner
+from rllib_reciprocator.utils.distributed import all_reduce_max, rank_of_learner
 from rllib_reciprocator.utils.divergence import NOT_FINITE
 from rllib_reciprocator.utils.fixed_modules import FixedModulesLearner, has_parameters
 
@@ -87,7 +87,7 @@ class InfluenceLearner(FixedModulesLearner):
     def _minibatches(self) -> Iterator[dict[str, Tensor]]:
         """The estimator's minibatches; as many on every learner, or those with more would wait for ever."""
         replay = {name: torch.cat([rows[name] for rows in self._replay]) for name in self._replay[0]}
-        count = most_of_learners(self._estimator.num_minibatches(len(replay["actions"])), self._device)
+        count = all_reduce_max(self._estimator.num_minibatches(len(replay["actions"])), self._device)
         passes = (self._estimator.minibatches(replay, self._generator) for _ in repeat(None))
         yield from islice(chain.from_iterable(passes), count)
 

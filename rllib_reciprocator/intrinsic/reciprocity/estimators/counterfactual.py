@@ -49,7 +49,7 @@ class CounterfactualInfluence(RegressionInfluence):
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
         """What the joint action is worth less what it is worth without j's part in it."""
         leading = transition.actions.shape[:-1]
-        worth = self.worth(self.predict(self.acting, transition.flattened()))
+        worth = self.worth(self.predict(self.target_networks, transition.flattened()))
         return Influence.agreed(influence(Estimates(worth[0], worth[1:].transpose(0, 1))).unflatten(0, leading))
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:

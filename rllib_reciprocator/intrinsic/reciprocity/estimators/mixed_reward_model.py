@@ -57,7 +57,7 @@ class MixedRewardModelInfluence(RegressionInfluence):
             options: ``[rows, N, K, width]``, alternatives to each agent's action.
             probs: ``[rows, N, K]``, how likely each was.
         """
-        network = cast(MixedActionNetwork, self.acting["reward"])
+        network = cast(MixedActionNetwork, self.target_networks["reward"])
         worth = network.alternatives(transition.state, transition.actions, options)
         chosen = network(transition.state, transition.actions)
         influence = chosen[:, None] - (probs[..., None] * worth).sum(2)

@@ -86,9 +86,9 @@ class OwnViewInfluence(RegressionInfluence):
     def behavior_model(self, inputs: Tensor) -> Tensor:
         """What each agent takes itself and those after it to do, ``[N, rows, N, A]`` probabilities."""
         shape = (*inputs.shape[:2], self.num_agents, self.num_actions)
-        if "behavior" not in self.acting:
+        if "behavior" not in self.target_networks:
             return torch.full(shape, 1.0 / self.num_actions, device=inputs.device)
-        return self.acting["behavior"](inputs).view(shape).softmax(-1)
+        return self.target_networks["behavior"](inputs).view(shape).softmax(-1)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         transition = Transition.of(batch)

@@ -58,13 +58,13 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         """The parts of the loss on rows of the replay, by name, from what the forward pass put out."""
 
     @property
-    def acting(self) -> nn.ModuleDict:
+    def target_networks(self) -> nn.ModuleDict:
         """The networks that influence is read from."""
         return self.online if self.target is None else self.target
 
     def alternatives(self, network: str, inputs: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
         """What one of the networks that influence is read from says of other actions."""
-        return cast(JointActionNetwork, self.acting[network]).alternatives(inputs, actions, agents)
+        return cast(JointActionNetwork, self.target_networks[network]).alternatives(inputs, actions, agents)
 
     @torch.no_grad()
     def after_fit(self) -> None:

@@ -80,7 +80,7 @@ class RewardModelInfluence(RegressionInfluence):
         shape = (len(flat.actions), self.num_agents, self.num_actions)
         if self.model_config["counterfactual"] == UNIFORM:
             return torch.full(shape, 1.0 / self.num_actions, device=flat.actions.device)
-        return self.acting["behavior"](self.inputs(flat.state, flat.time_left))[0].view(shape).softmax(-1)
+        return self.target_networks["behavior"](self.inputs(flat.state, flat.time_left))[0].view(shape).softmax(-1)
 
     def rows_of_network(self, steps: Transition) -> tuple[Tensor, Tensor]:
         """What goes into the network of rewards, inputs and actions: a row a step, or one for each agent's place."""

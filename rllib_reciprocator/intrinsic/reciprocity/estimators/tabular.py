@@ -11,12 +11,12 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.influence_estimator imp
     Transition,
 )
 from rllib_reciprocator.intrinsic.reciprocity.rules import Estimates, influence
-from rllib_reciprocator.utils.distributed import NothingToAverage, sum_over_learners
+from rllib_reciprocator.utils.distributed import ParameterlessModule, sum_over_learners
 
 MAX_TABLE_ENTRIES = 20_000_000
 
 
-class TabularInfluence(NothingToAverage, InfluenceEstimator):
+class TabularInfluence(ParameterlessModule, InfluenceEstimator):
     """Exact rewards from the payoff table; behaviour counted in each state of the game.
 
     The counterfactual takes agent j's action from the frequencies with which j chose each action in that state over

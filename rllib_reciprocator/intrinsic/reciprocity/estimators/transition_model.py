@@ -108,7 +108,7 @@ class TransitionInfluence(RewardModelInfluence):
         digits = self.num_cells ** torch.arange(self.num_objects - 1, -1, -1, device=device)
         cells = torch.arange(self.num_states, device=device)[:, None] // digits % self.num_cells
         planes = functional.one_hot(cells, self.num_cells).float()
-        self.state_values.copy_(self.acting["value"](planes.flatten(1)[None])[0])
+        self.state_values.copy_(self.target_networks["value"](planes.flatten(1)[None])[0])
 
     def next_cells(self, logits: Tensor) -> Tensor:
         """Log-probabilities of each object's next cell: ``[.., objects * cells]`` -> ``[.., objects, cells]``."""

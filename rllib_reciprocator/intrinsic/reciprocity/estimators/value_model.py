@@ -60,7 +60,7 @@ class ValueInfluence(RewardModelInfluence):
     @torch.no_grad()
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
         """Steps and their lambda-returns by the network as it is now."""
-        values = self.outputs(self.acting, steps.flattened()).view_as(steps.rewards)
+        values = self.outputs(self.target_networks, steps.flattened()).view_as(steps.rewards)
         gamma, lambda_ = self.model_config["gamma"], self.model_config["lambda"]
         returns = lambda_returns(steps.rewards, values, ended, gamma, lambda_)
         return {**super().replay_rows(steps, ended), "returns": returns.flatten(0, 1)}

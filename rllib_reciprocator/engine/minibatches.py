@@ -61,7 +61,7 @@ def flat_streams(columns: dict[str, Tensor]) -> dict[str, Any]:
     return with_state({name: value if name in per_stream else value.flatten(0, 1) for name, value in columns.items()})
 
 
-def in_parts(compute: Callable[..., Tensor], columns: dict[str, Tensor], size: int) -> Tensor:
+def compute_in_chunks(compute: Callable[..., Tensor], columns: dict[str, Tensor], size: int) -> Tensor:
     """Values of rows, of so many at once."""
     rows = len(columns[Columns.OBS])
     if rows <= size:

@@ -17,7 +17,7 @@ from rllib_reciprocator.utils.ray_internals import env_creator
 
 
 @dataclass(frozen=True)
-class KnownEnvironment:
+class EnvSpec:
     """An environment, as far as players need to know it.
 
     Attributes:
@@ -37,7 +37,7 @@ class KnownEnvironment:
     has_outcomes: bool = False
 
 
-def known_environment(config: AlgorithmConfig) -> KnownEnvironment:
+def env_spec(config: AlgorithmConfig) -> EnvSpec:
     """Looks at one environment of a configuration.
 
     Raises:
@@ -59,7 +59,7 @@ def known_environment(config: AlgorithmConfig) -> KnownEnvironment:
     # RLlib's own wrapper, and those of this package (as any environment of a user's) that say so.
     takes_turns = isinstance(env, PettingZooEnv) or bool(getattr(env, "takes_turns", False))
     has_outcomes = isinstance(env, FlatGame)
-    return KnownEnvironment(joint, getattr(env, "horizon", None), names, has_payoffs, takes_turns, has_outcomes)
+    return EnvSpec(joint, getattr(env, "horizon", None), names, has_payoffs, takes_turns, has_outcomes)
 
 
 def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
@@ -84,3 +84,7 @@ def _space(space: gymnasium.Space | None, agent: Any) -> gymnasium.Space:
     if space is None:
         raise ValueError(f"env: does not say which space {agent} has")
     return space
+
+
+# The name in checkpoints of version 0.1.0.
+KnownEnvironment = EnvSpec

@@ -10,7 +10,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.learner import GeneralAdvantageEstimation
 
 
-class OwnDiscounts(ConnectorV2):
+class PerModuleGAE(ConnectorV2):
     """Takes the place of RLlib's advantage estimation, which has one gamma and one lambda for all modules."""
 
     def __init__(self, discounts: Callable[[str], tuple[float, float]]) -> None:
