@@ -587,8 +587,8 @@ class ConstructorUnpickler(WeightsUnpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns what represents a name; see :meth:`WeightsUnpickler.find_class`."""
-        module = new_name(module) or module
-        module, name = key = _MOVED_NAMES.get((module, name), (module, name))
+        current = new_name(module) or module
+        key = _MOVED_NAMES.get((current, name), (current, name))
         if key in self.functions:
             return self.functions[key]
         lists: tuple[tuple[frozenset[tuple[str, str]], list[Any]], ...] = (
@@ -598,7 +598,7 @@ class ConstructorUnpickler(WeightsUnpickler):
             (NAMED, []),
         )
         for names, seen in lists:
-            if key in names and (value := _look_up(module, name)) is not None:
+            if key in names and (value := _look_up(*key)) is not None:
                 seen.append(value)
                 return value
         return self.unlisted(module, name)

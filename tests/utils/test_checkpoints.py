@@ -191,7 +191,7 @@ def test_a_class_of_the_users_own_needs_trust(checkpoint, tmp_path, monkeypatch)
 
     bad = rewritten(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
     refused = invoke("evaluate", str(bad), "--episodes", "2")
-    one_line(refused, "asks for tests.utils.test_checkpoints.OwnLearner, which is not on the list")
+    one_line(refused, "asks for test_checkpoints.OwnLearner, which is not on the list")
     assert "; --trust reads it, and runs its code)" in refused.stderr
     monkeypatch.setenv(TRUST, "0")  # and as it was afterwards
     trusted = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
@@ -347,10 +347,10 @@ def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
 
 def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
     """A class by value may name what this version no longer has; only its own name counts."""
-    gone = PROTO + named("rllib_reciprocator.utils.fault_tolerance", "Gone") + STOP
+    gone = PROTO + named("rllib_reciprocator.utils.gone", "Gone") + STOP
     file = tmp_path / "x.pkl"
     file.write_bytes(gone)
-    with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.lost_learners\.Gone"):
+    with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.utils\.gone\.Gone"):
         unpickle(file)
     assert ConstructorUnpickler(io.BytesIO(gone)).load().name == "Gone"
 

@@ -1,19 +1,14 @@
 """A restored run continues as if it had not been interrupted, from its first step on."""
 
-import time
-
 import numpy as np
 import pytest
-import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.tune import register_env
 
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.models.distributions import Categorical
-from tests.multi_agent_envs import TinyModule, TwoAgents, own_policy
+from tests.multi_agent_envs import TwoAgents, own_policy
 from tests.weights import assert_same_weights
 
 # From 0 to 0.5 in 640 steps, which the runs below do not reach.
@@ -103,27 +98,6 @@ def test_a_coefficient_that_is_a_setting_is_that_of_the_configuration(build, tmp
     assert resumed.train()["learners"]["player_1"]["curr_entropy_coeff"] == 0.25
 
 
-class SlowToLoad(TorchRLModule):
-    """Takes a second to load weights in an env runner: those of its first synchronization are then in flight."""
-
-    def set_state(self, *args, **kwargs):
-        if ray.get_runtime_context().get_actor_id() is not None:
-            time.sleep(1.0)
-        super().set_state(*args, **kwargs)
-
-
-class SlowBatchedModule(SlowToLoad, TinyModule):
-    """For the batched engine."""
-
-    def setup(self):
-        super().setup()
-        self.action_dist_cls = Categorical
-
-
-class SlowTinyModule(SlowToLoad, TinyModule):
-    """For RLlib's env runners."""
-
-
 def weights_of_runners(algo):
     return algo.env_runner_group.foreach_env_runner(
         lambda runner: {key: module.get_state() for key, module in runner.module.items()}, local_env_runner=False
@@ -133,7 +107,7 @@ def weights_of_runners(algo):
 @pytest.mark.parametrize(("make", "module"), [(batched, "SlowBatchedModule"), (stock, "SlowTinyModule")])
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path", "component"])
 def test_remote_env_runners_play_with_restored_weights_at_once(build, tmp_path, make, module, way):
-    player = f"module/tests.test_exact_restore:{module}"
+    player = f"module/tests.slow_modules:{module}"
     trained = build(make(runners=0, player=player))
     for _ in range(2):
         trained.train()
