@@ -20,7 +20,7 @@ from rllib_reciprocator.experiments.settings_page import settings_page
 from rllib_reciprocator.experiments.validation import check
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.models.settings import ModelSettings
-from tests.multi_agent_envs import TwoAgents
+from tests.helpers.multi_agent_envs import TwoAgents
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -128,7 +128,7 @@ def test_commands(page, folder, checkpoint):
 @pytest.mark.parametrize("page", with_blocks("yaml"))
 def test_experiments_are_valid(page):
     names = {
-        "module/my_package.my_module:MyModule": "module/tests.multi_agent_envs:TinyModule",
+        "module/my_package.my_module:MyModule": "module/tests.helpers.multi_agent_envs:TinyModule",
         "checkpoint/PATH": "scripted/random",
     }
     for text in blocks(page, "yaml"):

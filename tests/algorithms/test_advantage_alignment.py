@@ -7,8 +7,8 @@ from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignment
 from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment, past_gains
 from rllib_reciprocator.engine.sample import Sample
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance, reciprocal_reward
-from tests.batches import prepared
-from tests.weights import weights
+from tests.helpers.batches import prepared
+from tests.helpers.weights import weights
 
 
 def aligned(gains, advantages, first, gamma, before=None):

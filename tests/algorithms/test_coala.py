@@ -11,8 +11,8 @@ from rllib_reciprocator.models.actor_critic import OBSERVATIONS, one_hot_lookup
 from rllib_reciprocator.models.distributions import Bernoulli
 from rllib_reciprocator.players import LearningModule
 from social_dilemmas.matrix_game import MatrixGame
-from tests.batches import prepared
-from tests.weights import assert_same_weights
+from tests.helpers.batches import prepared
+from tests.helpers.weights import assert_same_weights
 
 PAYOFFS = [[[1.0, 1.0], [-1.0, 2.0]], [[2.0, -1.0], [0.0, 0.0]]]
 

@@ -9,7 +9,7 @@ from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig, BatchedLe
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.schema import read_file
 from rllib_reciprocator.experiments.validation import build_config, check
-from tests.weights import assert_same_weights, weights
+from tests.helpers.weights import assert_same_weights, weights
 
 pytestmark = pytest.mark.parametrize("name", BATCHED)
 

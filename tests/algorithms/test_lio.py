@@ -14,7 +14,7 @@ from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES
 from rllib_reciprocator.engine.learner import ITERATION
 from rllib_reciprocator.engine.sample import Sample, concatenate
 from rllib_reciprocator.models import GIVEN, LOGITS
-from tests.weights import assert_same_weights, weights
+from tests.helpers.weights import assert_same_weights, weights
 
 LIFETIME = "num_env_steps_sampled_lifetime"
 

@@ -24,9 +24,9 @@ from rllib_reciprocator.players import STRATEGIES
 from social_dilemmas.coins import Coins
 from social_dilemmas.registry import GameSpec
 from tests.algorithms.test_every_algorithm import assert_goes_on
-from tests.batches import prepared
-from tests.games import COUNTDOWN, Countdown
-from tests.weights import assert_same_weights, weights
+from tests.helpers.batches import prepared
+from tests.helpers.games import COUNTDOWN, Countdown
+from tests.helpers.weights import assert_same_weights, weights
 
 
 def config(players=None, games=32, seed=1, env="ipd_v0", **reciprocity):

@@ -16,7 +16,7 @@ from ray.tune import register_env
 
 import social_dilemmas
 from rllib_reciprocator import reciprocate
-from tests.multi_agent_envs import own_policy, shared_policy
+from tests.helpers.multi_agent_envs import own_policy, shared_policy
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mir
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED, EvolvedModule
 from rllib_reciprocator.engine import BatchedEnvRunner
 from rllib_reciprocator.engine.sample import concatenate
-from tests.batches import prepared
-from tests.weights import assert_same_weights, weights
+from tests.helpers.batches import prepared
+from tests.helpers.weights import assert_same_weights, weights
 
 PAYOFFS = [[[1.0, 1.0], [-1.0, 2.0]], [[2.0, -1.0], [0.0, 0.0]]]
 NETWORKS = {"one_hot": True, "fcnet_hiddens": [], "use_gru": True, "gru_cell_size": 4, "vf_share_layers": True}

@@ -9,8 +9,8 @@ import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.coala import COALAConfig
 from rllib_reciprocator.algorithms.shaper import ShaperConfig
-from tests.games import LAPS
-from tests.weights import assert_same_weights, weights
+from tests.helpers.games import LAPS
+from tests.helpers.weights import assert_same_weights, weights
 
 PAYOFFS = [[[1.0, 1.0], [-1.0, 2.0]], [[2.0, -1.0], [0.0, 0.0]]]
 NETWORKS = {"fcnet_hiddens": [8]}

@@ -9,7 +9,7 @@ from rllib_reciprocator.engine.metrics import social_outcomes
 from rllib_reciprocator.engine.sample import JOINT, STREAMS_PREFIX, concatenate
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance
 from rllib_reciprocator.models import BALANCE
-from tests.games import COUNTDOWN
+from tests.helpers.games import COUNTDOWN
 
 
 def config(players=None, env="ipd_v0", games=8, seed=3, **reciprocity):

@@ -6,7 +6,7 @@ import torch
 
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.engine import BatchedEnvRunner
-from tests.batches import prepared
+from tests.helpers.batches import prepared
 
 pytestmark = [
     pytest.mark.gpu,

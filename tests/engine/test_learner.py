@@ -8,8 +8,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
-from tests.batches import minibatches, prepared
-from tests.games import COUNTDOWN
+from tests.helpers.batches import minibatches, prepared
+from tests.helpers.games import COUNTDOWN
 
 MODELS = {
     "MLP": {"fcnet_hiddens": [8]},

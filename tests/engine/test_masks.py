@@ -13,8 +13,8 @@ from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.engine.sample import Sample
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, reciprocal_reward
-from tests.games import COUNTDOWN
-from tests.weights import weights
+from tests.helpers.games import COUNTDOWN
+from tests.helpers.weights import weights
 
 POOL = {"scripted/random": 0.5}
 RUNS = {

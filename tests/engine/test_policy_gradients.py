@@ -8,9 +8,9 @@ import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.engine.advantages import subtract_mean
 from rllib_reciprocator.models import LOGITS
-from tests.batches import prepared
-from tests.games import COUNTDOWN
-from tests.weights import weights
+from tests.helpers.batches import prepared
+from tests.helpers.games import COUNTDOWN
+from tests.helpers.weights import weights
 
 
 @pytest.fixture(autouse=True)

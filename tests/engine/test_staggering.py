@@ -6,7 +6,7 @@ import torch
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.engine import BatchedEnvRunner
-from tests.games import COUNTDOWN
+from tests.helpers.games import COUNTDOWN
 
 HORIZON = 10
 

@@ -1,7 +1,7 @@
 """Env runners that take longer than sample_timeout_s."""
 
 from rllib_reciprocator import ReciprocatorConfig
-from tests.env_runners import SlowSecondRunner
+from tests.helpers.env_runners import SlowSecondRunner
 
 
 def test_late_env_runners_are_counted_and_warned_of_once(build, caplog):

@@ -3,7 +3,7 @@ import torch
 
 import social_dilemmas
 from social_dilemmas import conformance
-from tests.games import Countdown
+from tests.helpers.games import Countdown
 
 # Long episodes are as others, only longer.
 VARIANTS = [(game_id, {"num_steps": 32}) for game_id in social_dilemmas.game_ids()] + [

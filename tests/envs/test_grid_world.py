@@ -6,7 +6,7 @@ import torch
 
 import social_dilemmas
 from social_dilemmas.grid_world import BEAM, FIRE, ONESELF, OTHERS
-from tests.grids import DOWN, LEFT, RIGHT, UP, ground, lay, play, situation, where
+from tests.helpers.grids import DOWN, LEFT, RIGHT, UP, ground, lay, play, situation, where
 
 ROOM = "\n".join(["@" * 9, "@R    B @", *["@       @"] * 5, "@PPPPPPP@", "@" * 9])
 RIVER = "\n".join(["@" * 9, *["@HHHH PB@"] * 3, "@PPPPPP @", "@" * 9])

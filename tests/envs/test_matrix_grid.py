@@ -6,7 +6,7 @@ import torch
 
 import social_dilemmas
 from social_dilemmas.grid_world import FIRE, OTHERS
-from tests.grids import DOWN, LEFT, RIGHT, UP, ground, play, situation, where
+from tests.helpers.grids import DOWN, LEFT, RIGHT, UP, ground, play, situation, where
 
 ROOM = "\n".join(["@@@@@@@@", "@ab   P@", "@ab   P@", "@ab   P@", "@     P@", "@@@@@@@@"])
 SAND, WALL, TOKEN_A, TOKEN_B = range(4)

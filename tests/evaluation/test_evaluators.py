@@ -13,7 +13,7 @@ from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.evaluation.film import Film, check_format, side_by_side, write_films
 from rllib_reciprocator.evaluation.trace import write_trace
 from rllib_reciprocator.experiments.errors import UserError
-from tests.games import COUNTDOWN, Countdown
+from tests.helpers.games import COUNTDOWN, Countdown
 
 CHECKPOINTS = ["ipd", "coins", "stock"]
 

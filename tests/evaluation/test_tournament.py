@@ -23,7 +23,7 @@ from rllib_reciprocator.evaluation.tournament import (
     write,
 )
 from rllib_reciprocator.experiments.errors import UserError
-from tests.games import COUNTDOWN
+from tests.helpers.games import COUNTDOWN
 
 SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_for_tat"]
 IPD = {"env": "ipd_v0", "env_config": {"num_steps": 10}}

@@ -9,7 +9,7 @@ from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.experiments.validation import build_config, check
 from social_dilemmas.conformance import check_game
-from tests.games import CLOCK, Clock
+from tests.helpers.games import CLOCK, Clock
 
 SIZES = {
     "Reciprocator": {"num_envs_per_env_runner": 4, "stagger_episodes": False},

@@ -5,7 +5,7 @@ import torch
 
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.intrinsic.shared_reward import SharedRewardSettings, rewards
-from tests.batches import prepared
+from tests.helpers.batches import prepared
 
 
 def test_it_is_what_the_others_got():

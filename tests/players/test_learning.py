@@ -9,7 +9,7 @@ from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS
 from rllib_reciprocator.players import KNOWN_LEARNERS, LearningModule, LearningSettings, described_learner
 from rllib_reciprocator.players.learning import learned_from
-from tests.weights import assert_same_weights
+from tests.helpers.weights import assert_same_weights
 
 GROUPS, COPIES, STEPS = 3, 4, 5
 

@@ -12,8 +12,8 @@ from ray.tune import register_env
 
 from rllib_reciprocator import reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from tests.multi_agent_envs import TinyModule, TwoAgents, own_policy
-from tests.weights import assert_same_weights
+from tests.helpers.multi_agent_envs import TinyModule, TwoAgents, own_policy
+from tests.helpers.weights import assert_same_weights
 
 
 class Counting(RLlibCallback):
@@ -204,7 +204,7 @@ def with_players(players=MIXED):
             "rl_module_spec.aa: no player has this module",
         ),
         (
-            lambda: with_players({"*": "module/tests.multi_agent_envs:TinyModule"}).rl_module(
+            lambda: with_players({"*": "module/tests.helpers.multi_agent_envs:TinyModule"}).rl_module(
                 rl_module_spec=RLModuleSpec(TinyModule)
             ),
             "players.a.module: rl_module_spec has a module class for a too; give one",

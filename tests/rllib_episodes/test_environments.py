@@ -85,7 +85,7 @@ def test_wrappers_by_name():
 
 
 def test_modules_of_anybodys():
-    assert made("pettingzoo/tests.pettingzoo_module").possible_agents == ["player_0", "player_1"]
+    assert made("pettingzoo/tests.helpers.pettingzoo_module").possible_agents == ["player_0", "player_1"]
 
 
 @pytest.mark.parametrize(

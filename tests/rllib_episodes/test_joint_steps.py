@@ -3,7 +3,7 @@ import pytest
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces, check_rewards, joint_steps, last_joint_step
-from tests.multi_agent_envs import ComeAndGo, Mixed
+from tests.helpers.multi_agent_envs import ComeAndGo, Mixed
 
 ENV = ComeAndGo()
 JOINT = JointSpaces(ENV.observation_spaces, ENV.action_spaces)

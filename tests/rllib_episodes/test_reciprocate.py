@@ -20,7 +20,7 @@ from rllib_reciprocator.rllib_episodes.influence import influence_of
 from rllib_reciprocator.rllib_episodes.influence_callback import EpisodeInfluenceCallback
 from rllib_reciprocator.rllib_episodes.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.rllib_episodes.rewards_callback import RewardPerStepCallback
-from tests.multi_agent_envs import ComeAndGo, Mixed, own_policy, team_policy
+from tests.helpers.multi_agent_envs import ComeAndGo, Mixed, own_policy, team_policy
 
 AGENTS = ("stays", "early", "late")
 SAMPLED = "num_env_steps_sampled"
@@ -299,7 +299,7 @@ def test_scripted_players_of_matrix_games_in_rllibs_own_runners(build, strategy)
 
 
 def test_a_module_class_of_the_users_own(build):
-    path = "tests.multi_agent_envs:TinyModule"
+    path = "tests.helpers.multi_agent_envs:TinyModule"
     algo = build(config({"*": f"module/{path}"}))
     algo.train()
     assert type(algo.env_runner.module["stays"]).__name__ == "TinyModule"
@@ -415,9 +415,9 @@ def test_balances_of_episodes_that_are_not_going_on_are_forgotten():
         (lambda: config({"*": "ppo"}), "nobody reciprocates"),
         (lambda: config({"*": "scripted/random"}), "nobody learns"),
         (lambda: config({"stays": "reciprocator"}), "nobody plays early"),
-        (lambda: config({"*": "module/tests.multi_agent_envs:Missing"}), "cannot be imported"),
-        (lambda: config({"*": "module/tests.multi_agent_envs"}), "give PACKAGE.MODULE:CLASS"),
-        (lambda: config({"*": "module/tests.multi_agent_envs:Mixed"}), "is not a class of RLModules"),
+        (lambda: config({"*": "module/tests.helpers.multi_agent_envs:Missing"}), "cannot be imported"),
+        (lambda: config({"*": "module/tests.helpers.multi_agent_envs"}), "give PACKAGE.MODULE:CLASS"),
+        (lambda: config({"*": "module/tests.helpers.multi_agent_envs:Mixed"}), "is not a class of RLModules"),
         (lambda: config({"*": {"player": "ppo", "learning_rate": 1}}), "learning_rate: not known"),
         (lambda: config({"*": {"lambda": 0.9}}, kind=IMPALAConfig), "IMPALA has no such setting"),
         (lambda: config({"*": "reciprocator", "late": "scripted/tit_for_tat"}), "plays games of cooperate and defect"),

@@ -8,10 +8,10 @@ from ray.tune import register_env
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.reciprocal_rewards import INTRINSIC_REWARD
-from tests.multi_agent_envs import ComeAndGo
-from tests.turn_taking import Turns
+from tests.helpers.multi_agent_envs import ComeAndGo
+from tests.helpers.turn_taking import Turns
 
-TURNS = "pettingzoo/tests.turn_taking"
+TURNS = "pettingzoo/tests.helpers.turn_taking"
 
 
 class Unannounced(environments.TurnsMultiAgentEnv):

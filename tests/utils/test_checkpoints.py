@@ -31,7 +31,7 @@ from rllib_reciprocator.utils.checkpoints import (
 )
 from rllib_reciprocator.utils.restricted_pickle import ConstructorUnpickler
 from tests.cli.test_cli import no_ray
-from tests.forged_pickles import PROTO, STOP, Touch, canary, forged_into, forgeries, named
+from tests.helpers.forged_pickles import PROTO, STOP, Touch, canary, forged_into, forgeries, named
 
 __all__ = ["no_ray"]
 RLLIB = str(Path(sys.executable).with_name("rllib"))
@@ -153,7 +153,7 @@ def rewritten(checkpoint, folder, **settings):
         ({"env": dict}, "which is not the name of an environment"),
         ({"class": dict}, "dict is not a configuration"),
         ({"policy_mapping_fn": {"type": "os.system"}}, "is not a function"),
-        ({"callbacks_class": Touch}, "asks for tests.forged_pickles.Touch, which is not on the list"),
+        ({"callbacks_class": Touch}, "asks for tests.helpers.forged_pickles.Touch, which is not on the list"),
     ],
 )
 def test_settings_that_would_run_code_are_refused(checkpoint, tmp_path, monkeypatch, settings, complaint):

@@ -8,8 +8,8 @@ from ray.tune import register_env
 
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from tests.multi_agent_envs import TwoAgents, own_policy
-from tests.weights import assert_same_weights
+from tests.helpers.multi_agent_envs import TwoAgents, own_policy
+from tests.helpers.weights import assert_same_weights
 
 # From 0 to 0.5 in 640 steps, which the runs below do not reach.
 SCHEDULE = [[0, 0.0], [640, 0.5]]
@@ -107,7 +107,7 @@ def weights_of_runners(algo):
 @pytest.mark.parametrize(("make", "module"), [(batched, "SlowBatchedModule"), (stock, "SlowTinyModule")])
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path", "component"])
 def test_remote_env_runners_play_with_restored_weights_at_once(build, tmp_path, make, module, way):
-    player = f"module/tests.slow_modules:{module}"
+    player = f"module/tests.helpers.slow_modules:{module}"
     trained = build(make(runners=0, player=player))
     for _ in range(2):
         trained.train()

@@ -18,7 +18,7 @@ from rllib_reciprocator.utils.restricted_pickle import (
     WeightsUnpickler,
     _look_up,
 )
-from tests.forged_pickles import (
+from tests.helpers.forged_pickles import (
     BUILD,
     DICT,
     EMPTY_TUPLE,

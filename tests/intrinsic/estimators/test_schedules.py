@@ -9,8 +9,8 @@ from ray.tune import register_env
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig, reciprocate
-from tests.games import LENGTHS
-from tests.multi_agent_envs import own_policy
+from tests.helpers.games import LENGTHS
+from tests.helpers.multi_agent_envs import own_policy
 
 COOPERATE, DEFECT = 0, 1
 # The first agent gets 1 if the second one cooperates; nothing else pays.

@@ -28,7 +28,7 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators import OwnViewInfluence
 from rllib_reciprocator.rllib_episodes.influence import influence_of
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
 from rllib_reciprocator.utils.checkpoints import read_config
-from tests.multi_agent_envs import ActionsOnlyModule, ComeAndGo, Mixed, own_policy
+from tests.helpers.multi_agent_envs import ActionsOnlyModule, ComeAndGo, Mixed, own_policy
 
 DETERMINISTIC = ("always_defect", "tit_for_tat", "grim_trigger", "win_stay_lose_shift")
 NO_DISTRIBUTION = (
@@ -166,7 +166,7 @@ def test_on_episodes_counterfactuals_are_of_the_policy_or_uniform(given):
 
 def test_from_a_file_a_module_without_a_distribution_is_refused_before_anything_starts():
     settings = {
-        "players": {"player_0": "reciprocator", "player_1": "module/tests.multi_agent_envs:ActionsOnlyModule"},
+        "players": {"player_0": "reciprocator", "player_1": "module/tests.helpers.multi_agent_envs:ActionsOnlyModule"},
         "num_env_runners": 0,
     }
     with pytest.raises(UserError) as refused:
@@ -342,7 +342,7 @@ def test_a_restored_algorithm_measures_as_its_checkpoint_did(ray_cluster, checkp
 
 
 def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_themselves(ray_cluster):
-    players = {"player_0": "reciprocator", "player_1": "module/tests.multi_agent_envs:SamplingModule"}
+    players = {"player_0": "reciprocator", "player_1": "module/tests.helpers.multi_agent_envs:SamplingModule"}
     a_config = batched(players).reciprocity(uniform_share=0.0, influence="reward")
     algo = a_config.build_algo()
     sample = algo.sample()
@@ -354,6 +354,6 @@ def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_t
 
 
 def test_batched_games_refuse_modules_that_report_no_distribution():
-    players = {"player_0": "reciprocator", "player_1": "module/tests.multi_agent_envs:ActionsOnlyModule"}
+    players = {"player_0": "reciprocator", "player_1": "module/tests.helpers.multi_agent_envs:ActionsOnlyModule"}
     with pytest.raises(ValueError, match=r"players.player_1: its module returns no action_dist_inputs, which learning"):
         batched(players).validate()

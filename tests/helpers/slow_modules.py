@@ -6,7 +6,7 @@ import ray
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from rllib_reciprocator.models.distributions import Categorical
-from tests.multi_agent_envs import TinyModule
+from tests.helpers.multi_agent_envs import TinyModule
 
 
 class SlowToLoad(TorchRLModule):

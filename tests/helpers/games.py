@@ -47,7 +47,7 @@ class Countdown(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-COUNTDOWN = GameSpec("countdown_v0", "tests.games:Countdown", "Copies that end at different steps.")
+COUNTDOWN = GameSpec("countdown_v0", "tests.helpers.games:Countdown", "Copies that end at different steps.")
 
 
 class Clock(BatchedGame):
@@ -93,7 +93,7 @@ class Clock(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-CLOCK = GameSpec("clock_v0", "tests.games:Clock", "Events at known steps.")
+CLOCK = GameSpec("clock_v0", "tests.helpers.games:Clock", "Events at known steps.")
 
 
 class Laps(BatchedGame):
@@ -135,7 +135,7 @@ class Laps(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-LAPS = GameSpec("laps_v0", "tests.games:Laps", "Episodes that are numbered.")
+LAPS = GameSpec("laps_v0", "tests.helpers.games:Laps", "Episodes that are numbered.")
 
 
 class Lengths(BatchedGame):
@@ -178,4 +178,4 @@ class Lengths(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-LENGTHS = GameSpec("lengths_v0", "tests.games:Lengths", "Environments that end at different steps.")
+LENGTHS = GameSpec("lengths_v0", "tests.helpers.games:Lengths", "Environments that end at different steps.")

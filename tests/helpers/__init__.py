@@ -1,0 +1,1 @@
+"""Environments, modules and comparisons that several tests use."""
