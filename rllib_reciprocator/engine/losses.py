@@ -63,12 +63,15 @@ def ppo_loss(
     surrogate = torch.min(advantages * ratio, advantages * clipped)
     entropy = policy.entropy()
     rows = -surrogate - entropy_coeff * entropy
-    missed = limited = None
+    values = squared_error = clipped_error = None
     if config.use_critic:
         values = module.compute_values(batch, embeddings=out.get(Columns.EMBEDDINGS))
-        missed = (values - batch[Postprocessing.VALUE_TARGETS]).square()
-        limited = missed if config.vf_clip_param == inf else missed.clamp(max=config.vf_clip_param)
-        rows = rows + config.vf_loss_coeff * limited
+        squared_error = (values - batch[Postprocessing.VALUE_TARGETS]).square()
+        # A clamp without effect would cost a pass over all rows.
+        clipped_error = squared_error
+        if config.vf_clip_param != inf:
+            clipped_error = squared_error.clamp(max=config.vf_clip_param)
+        rows = rows + config.vf_loss_coeff * clipped_error
     loss = mean_of_counted(rows, mask)
     divergence = None
     if config.use_kl_loss:
@@ -84,12 +87,15 @@ def ppo_loss(
             ENTROPY_KEY: masked_mean(entropy, mask),
             LEARNER_RESULTS_KL_KEY: none if divergence is None else divergence,
         }
-        if missed is not None:
-            assert limited is not None
+        if values is not None:
+            assert squared_error is not None
+            assert clipped_error is not None
             told |= {
-                VF_LOSS_KEY: masked_mean(limited, mask),
-                LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY: masked_mean(missed, mask),
-                LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: _explained(batch[Postprocessing.VALUE_TARGETS], missed, mask),
+                VF_LOSS_KEY: masked_mean(clipped_error, mask),
+                LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY: masked_mean(squared_error, mask),
+                LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: _explained_variance(
+                    batch[Postprocessing.VALUE_TARGETS], values, mask
+                ),
             }
     return loss
 
@@ -134,7 +140,15 @@ def policy_gradient_loss(
 
 
 @torch.no_grad()
-def _explained(targets: Tensor, missed: Tensor, mask: Tensor | None) -> Tensor:
-    """The share of the targets' variance that values explain, at least -1."""
-    spread = masked_mean((targets - masked_mean(targets, mask)).square(), mask)
-    return (1.0 - masked_mean(missed, mask) / spread.clamp(min=1e-12)).clamp(min=-1.0)
+def _explained_variance(targets: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the share of the targets' variance that values explain, at least -1, as RLlib defines it.
+
+    Args:
+        targets: ``[rows]``, value targets.
+        values: ``[rows]``, value estimates.
+        mask: ``[rows]`` bool, the rows that count; None if all do.
+    """
+    errors = targets - values
+    variance = masked_mean((targets - masked_mean(targets, mask)).square(), mask)
+    unexplained = masked_mean((errors - masked_mean(errors, mask)).square(), mask)
+    return (1.0 - unexplained / variance.clamp(min=1e-12)).clamp(min=-1.0)

@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
@@ -288,6 +289,44 @@ def test_losses_look_at_a_members_own_steps_alone(build):
     assert loss(batch) == pytest.approx(loss(alone), abs=1e-5)
     spoiled = {**batch, Postprocessing.ADVANTAGES: torch.where(mask, batch[Postprocessing.ADVANTAGES], 99.0)}
     assert loss(spoiled) == pytest.approx(loss(batch), abs=1e-5)
+
+
+@pytest.mark.parametrize("vf_clip_param", [0.05, float("inf")])
+@pytest.mark.parametrize("use_kl_loss", [True, False])
+@pytest.mark.parametrize("pool", [True, False])
+def test_the_loss_and_its_parts_are_those_of_rllib(build, vf_clip_param, use_kl_loss, pool):
+    """RLlib's own loss function on the same rows, after a step that moved the policy away from the behavior policy."""
+    players = pooled(scripted__always_defect=0.5, ppo=0.5) if pool else {"player_*": "ppo"}
+    training = {"vf_clip_param": vf_clip_param, "vf_loss_coeff": 0.7, "use_kl_loss": use_kl_loss, "kl_coeff": 0.5}
+    algo = build(config(players, env="ipd_v0", games=64, clip_param=0.05, entropy_coeff=0.03, lr=0.02, **training))
+    (sample,) = algo.env_runner.sample()
+    algo.train()
+    learner = algo.learner_group._learner
+    batch = prepared(algo, sample)["player_1"]
+    arguments = {
+        "module_id": "player_1",
+        "config": learner.config.get_config_for_module("player_1"),
+        "batch": batch,
+        "fwd_out": learner.module["player_1"].forward_train(batch),
+    }
+    names = ["policy_loss", "vf_loss", "vf_loss_unclipped", "entropy"]
+    # RLlib's explained variance includes rows that are masked in the losses.
+    names += ["mean_kl_loss"] if use_kl_loss else []
+    names += [] if pool else ["vf_explained_var"]
+
+    def parts():
+        return {name: float(learner.metrics.peek(("player_1", name))) for name in names}
+
+    learner.metrics.reduce()
+    expected = float(PPOTorchLearner.compute_loss_for_module(learner, **arguments))
+    expected_parts = parts()
+    learner.metrics.reduce()
+    learner._told = {}
+    assert float(learner.compute_loss_for_module(**arguments)) == pytest.approx(expected, rel=1e-4)
+    learner._log_losses("player_1", learner._told["player_1"])
+    assert parts() == pytest.approx(expected_parts, rel=1e-3, abs=1e-5)
+    clipped = expected_parts["vf_loss"] < 0.9 * expected_parts["vf_loss_unclipped"]
+    assert clipped == (vf_clip_param < 1.0)
 
 
 @pytest.mark.parametrize("minibatch_size", [None, 10, 96, 7])
