@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
@@ -322,3 +324,17 @@ def test_what_a_learner_puts_in_the_place_of_buffers_is_copied_too(build):
             learned = learner.module[module_id].unwrapped().state_dict()
             for name, value in module.state_dict().items():
                 assert torch.equal(value, learned[name]), f"{module_id}/{name}"
+
+
+def test_inner_episodes_are_numbered_from_the_start_of_the_meta_episode(build):
+    """A rollout is one inner episode here, after which the online learner learns."""
+    players = {"player_0": "ppo", "player_1": "learner/pg"}
+    a_config = ReciprocatorConfig().environment("ipd_v0", env_config={"num_steps": 4})
+    a_config.players(players).meta(inner_episodes=3, copies=4)
+    algo = build(a_config.env_runners(num_envs_per_env_runner=16).debugging(seed=1))
+    numbers = []
+    for _ in range(7):
+        rates = algo.train()["env_runners"]["inner_episodes"]["player_0"]["cooperation_rate"]
+        (number,) = (int(key) for key, value in rates.items() if math.isfinite(value))
+        numbers.append(number)
+    assert numbers == [0, 1, 2, 0, 1, 2, 0]
