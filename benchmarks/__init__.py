@@ -1,1 +1,1 @@
-"""What is fast and what is learned, measured against named peers in one run."""
+"""Benchmarks of speed and of learning, compared with named baselines in the same run."""

@@ -1,4 +1,4 @@
-"""Speed on one core: an iteration against a bare PyTorch loop of the same work, in alternation; and game stepping.
+"""Speed on one core: training iterations, alternating with a bare PyTorch loop of the same work, and game stepping.
 
 ``OMP_NUM_THREADS=1 python -m benchmarks`` (``make bench``).
 """
@@ -25,7 +25,14 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def iterations(example: str, width: int, clip: float, normalize_returns: bool) -> None:
-    """Times a tuned example and the bare loop turn by turn."""
+    """Times iterations of a tuned example and of the bare loop in alternation.
+
+    Args:
+        example: Name of the tuned example.
+        width: Width of the hidden layers of the bare loop's networks.
+        clip: PPO clip parameter of the bare loop.
+        normalize_returns: If True, the bare loop normalizes returns; if False, advantages.
+    """
     from benchmarks.bare_loop import BareLoop
     from rllib_reciprocator.experiments.schema import read_file
     from rllib_reciprocator.experiments.validation import build_config, check
@@ -33,20 +40,21 @@ def iterations(example: str, width: int, clip: float, normalize_returns: bool) -
     (experiment,) = read_file(Path("tuned_examples", f"{example}.yaml"))
     algo = build_config(check(experiment, example), experiment.env, {**experiment.config, "seed": 1}).build_algo()
     bare = BareLoop(width, clip, normalize_returns)
+    # Warm-up.
     for call in (algo.train, bare.iterate) * 3:
         call()
     pairs = [(_seconds(algo.train), _seconds(bare.iterate)) for _ in range(ROUNDS)]
     algo.stop()
-    ours, floor = statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+    seconds, bare_seconds = statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
     ratios = sorted(a / b for a, b in pairs)
     print(
-        f"{example:26} {ours:.3f} s an iteration, bare loop {floor:.3f} s: ratio {statistics.median(ratios):.2f}"
-        f" ({ratios[0]:.2f} to {ratios[-1]:.2f}); {65_536 / ours:,.0f} joint steps/s, learning included"
+        f"{example:26} {seconds:.3f} s/iteration, bare loop {bare_seconds:.3f} s: ratio {statistics.median(ratios):.2f}"
+        f" ({ratios[0]:.2f} to {ratios[-1]:.2f}); {65_536 / seconds:,.0f} environment steps/s, including learning"
     )
 
 
 def coins_paper(rounds: int = 2) -> None:
-    """Times the paper's settings for Coins, with and without an update of the estimator, beside its bare epochs."""
+    """Times iterations with the paper's settings for Coins, with and without estimator updates, and bare PPO epochs."""
     from benchmarks.bare_loop import BareEpochs
     from rllib_reciprocator.experiments.schema import read_file
     from rllib_reciprocator.experiments.validation import build_config, check
@@ -60,14 +68,15 @@ def coins_paper(rounds: int = 2) -> None:
     # Estimators are updated in iterations 0, 2, 4, ..
     rows = [(_seconds(algo.train), _seconds(algo.train), _seconds(bare.iterate)) for _ in range(rounds)]
     algo.stop()
-    updated, plain, floor = (statistics.median(row[k] for row in rows) for k in range(3))
+    update_seconds, plain_seconds, bare_seconds = (statistics.median(row[k] for row in rows) for k in range(3))
     print(
-        f"{example}: {updated:.1f} s an iteration with an update of the estimator, {plain:.1f} s without; its bare"
-        f" policy epochs {floor:.1f} s: ratios {updated / floor:.2f} and {plain / floor:.2f}"
+        f"{example}: {update_seconds:.1f} s/iteration with an estimator update, {plain_seconds:.1f} s without, bare PPO"
+        f" epochs {bare_seconds:.1f} s: ratios {update_seconds / bare_seconds:.2f}"
+        f" and {plain_seconds / bare_seconds:.2f}"
     )
 
 
-# Games whose stepping is timed: copies, and their settings.
+# Games whose stepping is timed: id, number of parallel environments, settings.
 GAMES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("ipd_v0", 2048, {}),
     ("coins_v0", 2048, {}),
@@ -85,7 +94,7 @@ GAMES: tuple[tuple[str, int, dict[str, Any]], ...] = (
 
 
 def stepping(game_id: str, games: int, settings: dict[str, Any]) -> None:
-    """Times random play, with the actions given and with drawing them included."""
+    """Times steps with random actions, once with precomputed actions and once including their sampling."""
     import torch
 
     import social_dilemmas
@@ -94,27 +103,32 @@ def stepping(game_id: str, games: int, settings: dict[str, Any]) -> None:
     steps = 2000 if game_id in ("ipd_v0", "coins_v0") else 200
     generator = torch.Generator().manual_seed(0)
     shape = (games, game.num_agents)
-    given = [torch.randint(int(game.action_space.n), shape, generator=generator) for _ in range(64)]
+    joint_actions = [torch.randint(int(game.action_space.n), shape, generator=generator) for _ in range(64)]
 
     def play(draw: bool) -> None:
         game.reset()
         for t in range(steps):
-            game.step(torch.randint(int(game.action_space.n), shape, generator=generator) if draw else given[t % 64])
+            game.step(
+                torch.randint(int(game.action_space.n), shape, generator=generator) if draw else joint_actions[t % 64]
+            )
             if (t + 1) % game.horizon == 0:
                 game.reset()
 
     play(draw=True)
     rates = [[games * steps / _seconds(lambda draw=draw: play(draw)) / 1e6 for draw in (False, True)] for _ in range(5)]
-    step, drawn = (statistics.median(rate[k] for rate in rates) for k in (0, 1))
-    what = f"{game_id} {' '.join(map(str, settings.values()))}"
-    print(f"{what:26} {games:5} copies: {step:.3f} million joint steps/s; {drawn:.3f} with drawing the actions")
+    step_rate, sampling_rate = (statistics.median(rate[k] for rate in rates) for k in (0, 1))
+    label = f"{game_id} {' '.join(map(str, settings.values()))}"
+    print(
+        f"{label:26} {games:5} environments: {step_rate:.3f} million environment steps/s;"
+        f" {sampling_rate:.3f} with action sampling"
+    )
 
 
 def growth() -> None:
-    """Seconds an iteration of Reciprocators in Coins, by number of agents and of games."""
+    """Prints seconds per iteration of Reciprocators in Coins, by number of agents and of parallel environments."""
     from rllib_reciprocator import ReciprocatorConfig
 
-    print("Coins on 5x5, reward model, 10 epochs: seconds an iteration (joint steps/s)")
+    print("Coins on 5x5, reward model, 10 epochs: seconds per iteration (environment steps/s)")
     shapes = [(agents, 256) for agents in (2, 3, 5, 8)] + [(2, games) for games in (512, 1024, 2048, 4096, 8192)]
     for agents, games in shapes:
         config = (
@@ -129,16 +143,16 @@ def growth() -> None:
         algo.train()
         seconds = min(_seconds(algo.train) for _ in range(2))
         algo.stop()
-        print(f"  {agents} agents, {games:5} games  {seconds:6.2f}  ({games * 32 / seconds:,.0f})", flush=True)
+        print(f"  {agents} agents, {games:5} environments  {seconds:6.2f}  ({games * 32 / seconds:,.0f})", flush=True)
 
 
 def main() -> None:
-    """Runs everything, or what is asked for."""
+    """Runs the selected benchmark; by default the stepping of games and training iterations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only",
         choices=["games", "iterations", "growth", "coins-paper"],
-        help="what to run; games and iterations by default",
+        help="benchmark to run; defaults to games and iterations",
     )
     only = parser.parse_args().only
     warnings.filterwarnings("ignore")
@@ -158,7 +172,7 @@ def main() -> None:
             return
         iterations("reciprocator_ipd_paper", width=2, clip=0.1, normalize_returns=True)
         iterations("reciprocator_ipd", width=16, clip=0.2, normalize_returns=False)
-        print(f"resident memory at its peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        print(f"peak resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
 if __name__ == "__main__":

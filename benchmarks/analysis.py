@@ -1,4 +1,4 @@
-"""How long evaluations and tournaments take: ``python -m benchmarks.analysis``."""
+"""Speed of evaluations and tournaments on one core: ``python -m benchmarks.analysis``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 
 
 def main() -> None:
-    """Trains a little, then times both, on one core."""
+    """Trains policies for a few iterations, then times an evaluation and a tournament."""
     warnings.filterwarnings("ignore")
     import ray
     import torch
@@ -32,25 +32,26 @@ def main() -> None:
             entrants.append(f"run_{seed}={algo.save_to_path(f'{folder}/{seed}')}")
             algo.stop()
 
-        table = open_evaluator(f"{folder}/1", seed=1)
+        evaluator = open_evaluator(f"{folder}/1", seed=1)
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            table.evaluate(100_000)
+            evaluator.evaluate(100_000)
             times.append(time.perf_counter() - start)
         print(
-            f"100,000 episodes of 32 steps of ipd_v0: {times[0]:.2f} s the first time, with imports;"
+            f"100,000 episodes of 32 steps of ipd_v0: {times[0]:.2f} s the first time, including imports;"
             f" then {statistics.median(times[1:]):.2f} s"
         )
 
-        made = tournament(enter(entrants), games=1000)
+        schedule = tournament(enter(entrants), games=1000)
         for workers in (0, 2):
             start = time.perf_counter()
-            hold(made, workers)
+            hold(schedule, workers)
             seconds = time.perf_counter() - start
-            where = f"{workers} Ray tasks" if workers else "one process"
+            label = f"{workers} Ray tasks" if workers else "one process"
             print(
-                f"{len(made.entrants)} players, {len(made.groups())} pairs, 1,000 games each, {where}: {seconds:.1f} s"
+                f"{len(schedule.entrants)} players, {len(schedule.groups())} pairs, 1,000 games per pair, {label}:"
+                f" {seconds:.1f} s"
             )
 
 

@@ -1,7 +1,7 @@
-"""The floor: two Reciprocators in the iterated prisoner's dilemma as a bare PyTorch loop.
+"""Lower bounds for training times: two Reciprocators in bare PyTorch loops.
 
-The same work as an iteration of the algorithm, with nothing around it: no RLlib, no metrics beyond the cooperation
-rate, no checkpoints, no settings.
+They do the same work as an iteration of the algorithm, without RLlib, checkpoints, settings, and metrics other than the
+cooperation rate.
 """
 
 from __future__ import annotations
@@ -16,12 +16,25 @@ from torch.nn import functional
 
 
 class BareLoop:
-    """Samples, computes influence and reciprocal reward, and runs full-batch PPO epochs for both players."""
+    """Training loop of two Reciprocators in the iterated prisoner's dilemma.
+
+    An iteration samples a rollout, computes influence and reciprocal rewards, and runs full-batch PPO epochs for both
+    players.
+    """
 
     def __init__(
         self, width: int, clip: float, normalize_returns: bool, games: int = 2048, steps: int = 32, epochs: int = 10
     ) -> None:
-        """Builds networks and tables."""
+        """Builds the networks and tables.
+
+        Args:
+            width: Width of the hidden layers.
+            clip: PPO clip parameter.
+            normalize_returns: If True, returns are normalized; if False, advantages.
+            games: Number of parallel environments B.
+            steps: Steps per episode T.
+            epochs: PPO epochs per iteration.
+        """
         self.games, self.steps, self.epochs = games, steps, epochs
         self.clip, self.normalize_returns = clip, normalize_returns
         self.gamma, self.weight, self.entropy = 0.96, 5.0, 0.02
@@ -38,8 +51,10 @@ class BareLoop:
         ]
         self.payoffs = torch.tensor([[-1.0, -1.0], [-3.0, 0.0], [0.0, -3.0], [-2.0, -2.0]])
         joint = [(0, 0), (0, 1), (1, 0), (1, 1)]
-        seen = [[(-1.0, 0.0)] * 2] + [[(a, b), (b, a)] for a, b in joint]
-        self.observations = torch.tensor(seen, dtype=torch.float32)
+        # State 0 is the start of an episode, state 1 + k the joint action k; both agents see their own action first.
+        observations = [[(-1.0, 0.0)] * 2] + [[(a, b), (b, a)] for a, b in joint]
+        self.observations = torch.tensor(observations, dtype=torch.float32)
+        # Probability of defection by state and agent, estimated in every iteration for the next one.
         self.defects = torch.full((5, 2), 0.5)
 
     def _influence_table(self) -> Tensor:
@@ -50,7 +65,11 @@ class BareLoop:
         return torch.stack([first, second], -2).reshape(20, 2, 2)
 
     def iterate(self) -> float:
-        """One iteration; returns the cooperation rate."""
+        """Runs one training iteration.
+
+        Returns:
+            The cooperation rate of the rollout.
+        """
         table = self._influence_table()
         state = torch.zeros(self.games, dtype=torch.int64)
         balance = torch.zeros(self.games, 2, 2)
@@ -79,25 +98,25 @@ class BareLoop:
             visits = torch.bincount(states.flatten(), minlength=5)[:, None]
             self.defects = (counts + 1) / (visits + 2)
             returns = torch.empty_like(rewards)
-            running = torch.zeros(self.games, 2)
+            future_return = torch.zeros(self.games, 2)
             for t in reversed(range(self.steps)):
-                running = rewards[:, t] + self.gamma * running
-                returns[:, t] = running
+                future_return = rewards[:, t] + self.gamma * future_return
+                returns[:, t] = future_return
         for i, (actor, critic, optimizer) in enumerate(zip(self.actors, self.critics, self.optimizers, strict=True)):
-            own_obs, own_actions = obs[:, :, i].flatten(0, 1).contiguous(), actions[:, :, i].flatten()
+            agent_obs, agent_actions = obs[:, :, i].flatten(0, 1).contiguous(), actions[:, :, i].flatten()
             old_logp, targets = logp[:, :, i].flatten(), returns[:, :, i].flatten()
             with torch.no_grad():
                 if self.normalize_returns:
                     targets = (targets - targets.mean()) / targets.std()
-                advantages = targets - critic(own_obs).squeeze(-1)
+                advantages = targets - critic(agent_obs).squeeze(-1)
                 if not self.normalize_returns:
                     advantages = (advantages - advantages.mean()) / advantages.std()
             for _ in range(self.epochs):
-                logits = actor(own_obs).squeeze(-1)
-                ratio = (functional.logsigmoid(torch.where(own_actions > 0, logits, -logits)) - old_logp).exp()
+                logits = actor(agent_obs).squeeze(-1)
+                ratio = (functional.logsigmoid(torch.where(agent_actions > 0, logits, -logits)) - old_logp).exp()
                 surrogate = torch.min(ratio * advantages, ratio.clamp(1 - self.clip, 1 + self.clip) * advantages)
                 entropy = functional.softplus(logits) - logits * logits.sigmoid()
-                value_loss = (critic(own_obs).squeeze(-1) - targets).square()
+                value_loss = (critic(agent_obs).squeeze(-1) - targets).square()
                 loss = (-surrogate + 0.5 * value_loss - self.entropy * entropy).mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -106,13 +125,13 @@ class BareLoop:
 
 
 class BareEpochs:
-    """The policy epochs of an algorithm's batch and nothing else: its own networks in a plain PPO loop.
+    """Plain PPO loop over one batch of an algorithm, with the algorithm's networks.
 
-    What stays of the ratio is everything around them: sampling, influence, estimator, RLlib.
+    The difference to an iteration of the algorithm is everything else: sampling, influence, the estimator and RLlib.
     """
 
     def __init__(self, algorithm: Any) -> None:
-        """Takes over networks and one batch.
+        """Copies the networks of an algorithm and samples one batch.
 
         Args:
             algorithm: A built Reciprocator with one learner.
@@ -127,7 +146,7 @@ class BareEpochs:
             self.players.append((module, torch.optim.Adam(module.parameters(), lr=self.config.lr), dict(columns)))
 
     def iterate(self) -> None:
-        """All epochs of all players, full batch."""
+        """Runs the full-batch PPO epochs of all players."""
         clip = self.config.clip_param
         for _ in range(self.config.num_epochs):
             for module, optimizer, batch in self.players:

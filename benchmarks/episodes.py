@@ -1,9 +1,10 @@
-"""Reciprocators on RLlib's own PPO and env runners: do they learn as with the Reciprocator algorithm, what is added.
+"""Learning curves and costs of Reciprocators on RLlib's own algorithms and env runners.
 
-``python -m benchmarks.episodes parity ipd|coins --seeds 3`` trains both with the same settings and joint steps.
-``python -m benchmarks.episodes overhead ipd|coins`` times PPO with and without ``reciprocate()`` in turn.
+``python -m benchmarks.episodes parity ipd|coins --seeds 3`` compares PPO with the Reciprocator algorithm, with the same
+settings and numbers of environment steps.
+``python -m benchmarks.episodes overhead ipd|coins`` times PPO with and without ``reciprocate()`` in alternation.
 ``python -m benchmarks.episodes throughput ipd|coins`` compares PPO, APPO and IMPALA with a remote env runner.
-``python -m benchmarks.episodes capacity ipd|coins`` calculates from measured sizes and times what 64 runners need.
+``python -m benchmarks.episodes capacity ipd|coins`` extrapolates measured sizes and times to 64 env runners.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ GAMES = {
         "hiddens": [64, 64],
     },
 }
-# uniform_share as it was when the figures of docs/results.md were measured.
+# uniform_share is the former default, with which the numbers in docs/results.md were measured.
 ESTIMATOR = {"influence": "reward", "uniform_share": 0.0, "estimator_epochs": 4, "buffer_iterations": 3}
 
 
 def network(game: dict[str, Any]) -> dict[str, Any]:
-    """RLlib's default network."""
+    """Returns the ``model_config`` of RLlib's default network for a game."""
     return {"fcnet_hiddens": game["hiddens"], "fcnet_activation": "relu", "vf_share_layers": False}
 
 
 def fast(game: dict[str, Any], seed: int, *, rllibs_network: bool = False) -> Any:
-    """The Reciprocator algorithm, with its own networks or RLlib's."""
+    """Builds the Reciprocator algorithm, with its own networks or RLlib's."""
     from rllib_reciprocator import ReciprocatorConfig
 
     config = ReciprocatorConfig().environment(game["env"]).reciprocity(**game["reciprocity"], **ESTIMATOR)
@@ -54,7 +55,7 @@ def fast(game: dict[str, Any], seed: int, *, rllibs_network: bool = False) -> An
 
 
 def stock(game: dict[str, Any], seed: int, *, reciprocal: bool = True, steps: int = STEPS) -> Any:
-    """RLlib's PPO, with or without ``reciprocate()``."""
+    """Builds RLlib's PPO, with or without ``reciprocate()``."""
     from rllib_reciprocator.algorithms.registry import algorithm_class
 
     config = algorithm_class("PPO").get_default_config()
@@ -70,27 +71,27 @@ def stock(game: dict[str, Any], seed: int, *, reciprocal: bool = True, steps: in
 
 
 def parity(game: dict[str, Any], seeds: int, iterations: int) -> None:
-    """Prints the curves for every seed: both ways of sampling, and the batched one with RLlib's network too."""
+    """Prints learning curves for every seed: the batched engine, the same with RLlib's network, and RLlib's PPO."""
     for seed in range(1, seeds + 1):
-        for way, build in (
+        for label, build in (
             ("Reciprocator", fast),
             ("the same, RLlib's network", partial(fast, rllibs_network=True)),
             ("PPO + reciprocate", stock),
         ):
             algo = build(game, seed)
-            shown, start = [], time.perf_counter()
+            curve, start = [], time.perf_counter()
             for iteration in range(1, iterations + 1):
                 outcomes = algo.train()["env_runners"]["outcomes"]
                 rates = [float(outcomes[agent][game["outcome"]]) for agent in sorted(outcomes)]
                 if iteration % 5 == 0:
-                    shown.append(f"{iteration}: {statistics.fmean(rates):.2f}")
+                    curve.append(f"{iteration}: {statistics.fmean(rates):.2f}")
             seconds = (time.perf_counter() - start) / iterations
             algo.stop()
-            print(f"seed {seed}  {way:25} {seconds:.2f} s/iteration  " + "  ".join(shown), flush=True)
+            print(f"seed {seed}  {label:25} {seconds:.2f} s/iteration  " + "  ".join(curve), flush=True)
 
 
 def overhead(game: dict[str, Any], rounds: int) -> None:
-    """Times iterations in turn."""
+    """Times iterations of PPO with and without ``reciprocate()`` in alternation."""
     algos = [stock(game, 1, reciprocal=reciprocal, steps=4096) for reciprocal in (True, False)]
     for algo in algos:
         algo.train()
@@ -104,16 +105,19 @@ def overhead(game: dict[str, Any], rounds: int) -> None:
         pairs.append(times)
     for algo in algos:
         algo.stop()
-    ours, plain = (statistics.median(pair[k] for pair in pairs) for k in range(2))
+    seconds, plain_seconds = (statistics.median(pair[k] for pair in pairs) for k in range(2))
     ratios = sorted(a / b for a, b in pairs)
     print(
-        f"{game['env']}: PPO with reciprocate() {ours:.2f} s an iteration of 4,096 joint steps, without {plain:.2f} s:"
-        f" ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"{game['env']}: PPO with reciprocate() {seconds:.2f} s per iteration of 4,096 environment steps, without"
+        f" {plain_seconds:.2f} s: ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     )
 
 
 def throughput(game: dict[str, Any], seconds: float = 40.0) -> None:
-    """Joint steps a second of synchronous and asynchronous Reciprocators with a remote env runner; size of a sample."""
+    """Prints environment steps per second with a remote env runner, and the sizes of samples and weights.
+
+    Compares Reciprocators on synchronous PPO with those on asynchronous APPO and IMPALA.
+    """
     from ray import cloudpickle
 
     from rllib_reciprocator.algorithms.registry import algorithm_class
@@ -130,28 +134,34 @@ def throughput(game: dict[str, Any], seconds: float = 40.0) -> None:
         players = {"players": {"*": "reciprocator"}, "reciprocity": {**game["reciprocity"], **ESTIMATOR}}
         algo = config.debugging(seed=1).update_from_dict(players).build_algo()
         lifetime = ("env_runners", "num_env_steps_sampled_lifetime")
-        while not (began := algo.metrics.peek(lifetime, default=0)):
+        # Trains until the first samples have arrived, so that start-up is not timed.
+        while not (initial_steps := algo.metrics.peek(lifetime, default=0)):
             algo.train()
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:
             algo.train()
-        rate = (algo.metrics.peek(lifetime) - began) / (time.perf_counter() - start)
+        rate = (algo.metrics.peek(lifetime) - initial_steps) / (time.perf_counter() - start)
         size = algo.env_runner_group.foreach_env_runner(
             lambda runner: len(cloudpickle.dumps(runner.sample())), local_env_runner=False
         )[0]
         weights = len(cloudpickle.dumps(algo.learner_group.get_weights()))
         algo.stop()
         print(
-            f"{game['env']}, {name}: {rate:,.0f} joint steps/s; a sample of 1,024 steps is {size / 1e6:.2f} MB, weights"
-            f" {weights / 1e6:.2f} MB",
+            f"{game['env']}, {name}: {rate:,.0f} environment steps/s; a sample of 1,024 steps has {size / 1e6:.2f} MB,"
+            f" weights have {weights / 1e6:.2f} MB",
             flush=True,
         )
 
 
 def capacity(game: dict[str, Any], rounds: int, runners: int = 64) -> None:
-    """How many joint steps a second one runner makes and one learner takes, each with a core to itself.
+    """Measures the environment steps per second of one env runner and of one learner, and prints the needs of many.
 
-    From that follows what many runners need; the learner goes through each batch once, as IMPALA's does.
+    Env runner and learner have one core. The learner makes one epoch per batch, as IMPALA's does.
+
+    Args:
+        game: Item of ``GAMES``.
+        rounds: Number of measurements.
+        runners: Number of env runners to extrapolate to.
     """
     from ray import cloudpickle
 
@@ -168,17 +178,19 @@ def capacity(game: dict[str, Any], rounds: int, runners: int = 64) -> None:
         learning.append(time.perf_counter() - start)
     weights = len(cloudpickle.dumps(algo.learner_group.get_weights()))
     algo.stop()
-    made, taken = (steps / statistics.median(times) for times in (sampling, learning))
+    sampling_rate, learning_rate = (steps / statistics.median(times) for times in (sampling, learning))
     print(
-        f"{game['env']}: a runner makes {made:,.0f} joint steps/s, a learner takes {taken:,.0f}/s; {size / steps:.0f}"
-        f" bytes a joint step, weights {weights / 1e6:.2f} MB.\n{runners} runners: {runners * made:,.0f} joint steps/s,"
-        f" {runners * made * size / steps / 1e6:.1f} MB/s to the learners, {runners * made / taken:.1f} learners of one"
-        f" core, {runners * weights / 1e6:.1f} MB for each time that all get new weights"
+        f"{game['env']}: an env runner samples {sampling_rate:,.0f} environment steps/s, a learner processes"
+        f" {learning_rate:,.0f}/s; {size / steps:.0f} bytes per environment step, weights {weights / 1e6:.2f} MB.\n"
+        f"{runners} env runners: {runners * sampling_rate:,.0f} environment steps/s,"
+        f" {runners * sampling_rate * size / steps / 1e6:.1f} MB/s to the learners,"
+        f" {runners * sampling_rate / learning_rate:.1f} learners with one core,"
+        f" {runners * weights / 1e6:.1f} MB per synchronization of weights"
     )
 
 
 def main() -> None:
-    """Runs what is asked for."""
+    """Runs the selected benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["parity", "overhead", "throughput", "capacity"])
     parser.add_argument("game", choices=list(GAMES))

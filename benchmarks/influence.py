@@ -1,6 +1,6 @@
-"""How far learned estimators are from the exact influence in Coins, by the steps that they learned from.
+"""Accuracy of learned influence estimators in Coins, by the number of environment steps in their training data.
 
-``python -m benchmarks.influence``. The exact influence of the step is found by enumeration of each agent's actions.
+``python -m benchmarks.influence``. The exact influence of a step is computed by enumerating the actions of every agent.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Played(NamedTuple):
     """Episodes of random policies.
 
     Attributes:
-        steps: ``[B, T, ..]``, as an estimator sees them.
-        behavior: ``[B, T, N, A]``, the probabilities with which agents chose.
-        exact: ``[B, T, N, N]`` by ``[j, i]``, the influence of j on i.
-        ended: ``[B, T]`` bool.
+        steps: Transitions ``[B, T, ..]``, with the inputs of the estimator.
+        behavior: Action probabilities of the behavior policies, ``[B, T, N, A]``.
+        exact: Exact influence of j on i, ``[B, T, N, N]`` by ``[j, i]``.
+        ended: Mask of the last steps of the episodes, ``[B, T]`` bool.
     """
 
     steps: Transition
@@ -53,28 +53,40 @@ class Played(NamedTuple):
 
 
 def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2, num_steps: int = 32) -> Played:
-    """One episode of each game, by agents whose probabilities follow from what they see."""
+    """Samples one episode per environment with random linear softmax policies of the observations.
+
+    Args:
+        games: Number of parallel environments B.
+        sees: Inputs of the estimator, as ``estimator_sees``.
+        seed: Seed of environments and actions.
+        num_agents: Number of agents N.
+        num_steps: Steps per episode T.
+
+    Returns:
+        The episodes, with the exact influence of every step.
+    """
     settings: dict[str, Any] = {"num_agents": num_agents, "num_steps": num_steps}
-    game, other = (social_dilemmas.make("coins_v0", games, **settings) for _ in range(2))
+    game, simulator = (social_dilemmas.make("coins_v0", games, **settings) for _ in range(2))
     generator = torch.Generator().manual_seed(seed)
     obs = game.reset(seed=seed)
-    # The same policies whatever the seed of the games, so that fresh episodes are of what was learned from.
+    # The policies do not depend on the seed, so that test episodes have the same distribution as training episodes.
     policies = torch.randn(num_agents, obs[0, 0].numel(), 5, generator=torch.Generator().manual_seed(99))
     columns: dict[str, list[Tensor]] = {}
     for _ in range(num_steps):
         behavior = torch.einsum("bni,nia->bna", obs.flatten(2), policies).softmax(-1)
         actions = torch.multinomial(behavior.flatten(0, 1), 1, generator=generator).view(games, num_agents)
-        seen, before, time_left = view(game, obs, sees, game.state()), game.get_state(), game.time_left()
+        inputs, state, time_left = view(game, obs, sees, game.state()), game.get_state(), game.time_left()
         step = game.step(actions)
+        # Influence of j: the rewards minus their expectation over j's actions, all other actions fixed.
         exact = step.rewards[:, None].repeat(1, num_agents, 1)
         for j in range(num_agents):
             for action in range(5):
-                other.set_state(before)
+                simulator.set_state(state)
                 joint = actions.clone()
                 joint[:, j] = action
-                exact[:, j] -= behavior[:, j, action, None] * other.step(joint).rewards
+                exact[:, j] -= behavior[:, j, action, None] * simulator.step(joint).rewards
         for name, value in (
-            ("state", seen),
+            ("state", inputs),
             ("actions", actions),
             ("rewards", step.rewards),
             ("time_left", time_left),
@@ -91,7 +103,17 @@ def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2,
 
 
 def estimator(kind: type[RegressionInfluence], *, num_agents: int = 2, seed: int = 0, **given: Any) -> Any:
-    """A fresh estimator for Coins."""
+    """Builds an estimator for Coins.
+
+    Args:
+        kind: Class of the estimator.
+        num_agents: Number of agents.
+        seed: Seed of its initial weights.
+        **given: Settings that replace the defaults here.
+
+    Returns:
+        The untrained estimator.
+    """
     torch.manual_seed(seed)
     game = social_dilemmas.make("coins_v0", num_agents=num_agents)
     settings = {
@@ -111,7 +133,7 @@ def estimator(kind: type[RegressionInfluence], *, num_agents: int = 2, seed: int
 
 
 def fit(model: RegressionInfluence, data: Played, updates: int = 12, lr: float = 0.005) -> None:
-    """Learns from the episodes, as a learner would: ``updates`` times all epochs."""
+    """Trains an estimator on episodes as its learner does, with ``updates`` times all of its epochs."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(0)
     replay = model.replay_rows(data.steps, data.ended)
@@ -125,30 +147,37 @@ def fit(model: RegressionInfluence, data: Played, updates: int = 12, lr: float =
 
 
 def correlation(found: Tensor, exact: Tensor) -> float:
-    """Between what is found and what is, over pairs of different agents."""
+    """Returns the correlation of estimated and exact influence, over pairs of different agents."""
     pairs = ~torch.eye(exact.shape[-1], dtype=torch.bool)
     return float(torch.corrcoef(torch.stack([found[..., pairs].flatten(), exact[..., pairs].flatten()]))[0, 1])
 
 
 def error(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the error over that of the exact influence, over pairs of different agents."""
+    """Returns the RMS error relative to the RMS of the exact influence, over pairs of different agents."""
     pairs = ~torch.eye(exact.shape[-1], dtype=torch.bool)
     return float((found - exact)[..., pairs].square().mean().sqrt() / exact[..., pairs].square().mean().sqrt())
 
 
 def mean_reciprocal(received: Tensor, given: Tensor) -> float:
-    """The mean reciprocal reward (petty_payoff, decay 0.99) that this influence gives."""
+    """Returns the mean reciprocal reward (petty_payoff, decay 0.99) for this influence.
+
+    Args:
+        received: Influence as estimated by the influenced agents, ``[B, T, N, N]``.
+        given: Influence as estimated by the influencers, of the same shape.
+    """
     rule = REWARDS["petty_payoff"]
     starts = torch.zeros(received.shape[1], received.shape[0], dtype=torch.bool)
     starts[0] = True
-    before = balance(received.transpose(0, 1), rule, GAMMA, starts)
-    return float(reciprocal_reward(before, given.transpose(0, 1), rule).mean())
+    balances = balance(received.transpose(0, 1), rule, GAMMA, starts)
+    return float(reciprocal_reward(balances, given.transpose(0, 1), rule).mean())
 
 
 def main() -> None:
-    """Prints a table."""
+    """Prints a table of the accuracy of all estimators."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--games", type=int, nargs="+", default=[256, 2048, 8192], help="episodes of 32 steps")
+    parser.add_argument(
+        "--games", type=int, nargs="+", default=[256, 2048, 8192], help="numbers of training episodes (32 steps)"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -157,17 +186,18 @@ def main() -> None:
     print(f"exact: mean reciprocal reward {mean_reciprocal(exact.exact, exact.exact):+.4f}")
     print(f"{'estimator':20} {'steps':>8}  correlation  error  mean reciprocal reward")
     for name, (kind, settings) in ESTIMATORS.items():
-        fresh = played(512, seed=1000, sees=settings.get("sees", STATE))
+        test_data = played(512, seed=1000, sees=settings.get("sees", STATE))
         for games in options.games:
-            found = []
+            scores = []
             for seed in range(options.seeds):
                 model = estimator(kind, seed=seed, **settings)
                 fit(model, played(games, seed=seed, sees=settings.get("sees", STATE)), updates=20)
-                influence = model.influence(fresh.steps, fresh.behavior)
-                both = torch.stack(list(influence)).flatten(0, 1)
-                truth = fresh.exact.repeat(2, 1, 1, 1)
-                found.append((correlation(both, truth), error(both, truth), mean_reciprocal(*influence)))
-            means = torch.tensor(found).mean(0).tolist()
+                influence = model.influence(test_data.steps, test_data.behavior)
+                # Influence as estimated by the influenced agents, and as estimated by the influencers.
+                estimates = torch.stack(list(influence)).flatten(0, 1)
+                targets = test_data.exact.repeat(2, 1, 1, 1)
+                scores.append((correlation(estimates, targets), error(estimates, targets), mean_reciprocal(*influence)))
+            means = torch.tensor(scores).mean(0).tolist()
             print(f"{name:20} {games * 32:8,}  {means[0]:11.2f}  {means[1]:5.2f}  {means[2]:+.4f}", flush=True)
 
 

@@ -1,7 +1,7 @@
 """Cooperation between self-interested agents, on RLlib.
 
-``from rllib_reciprocator import ReciprocatorConfig`` is the way in from Python, ``rllib train`` from a shell, and
-``reciprocate()`` makes Reciprocators of the agents of any of RLlib's on-policy algorithms.
+Use ``from rllib_reciprocator import ReciprocatorConfig`` in Python and ``rllib train`` on the command line.
+``reciprocate()`` adds the reciprocal reward to the agents of RLlib's own on-policy algorithms.
 """
 
 from importlib import import_module
@@ -24,7 +24,7 @@ install()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is first asked for, so that importing the package starts nothing of Ray."""
+    """Imports a public name on first access, so that importing the package does not import Ray."""
     if name in _FROM:
         return getattr(import_module(_FROM[name]), name)
     raise AttributeError(f"module 'rllib_reciprocator' has no attribute {name!r}")

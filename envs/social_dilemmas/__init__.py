@@ -1,7 +1,7 @@
-"""Social dilemmas as batched simulators on CPU or GPU, with a PettingZoo face.
+"""Social dilemmas as batched environments on CPU or GPU, with a PettingZoo interface.
 
-``make("coins_v0", num_games=2048)`` builds a batched game, ``parallel_env("coins_v0")`` one copy for PettingZoo;
-``from social_dilemmas import coins_v0; coins_v0.parallel_env()`` is PettingZoo's own form.
+``make("coins_v0", num_games=2048)`` builds parallel environments, ``parallel_env("coins_v0")`` a single environment
+for PettingZoo. ``from social_dilemmas import coins_v0; coins_v0.parallel_env()`` is the equivalent PettingZoo idiom.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The contract of a game: B copies of it, stepped together as tensors on one device."""
+"""Base class of batched environments: B environments, stepped in parallel as tensors on one device."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Beyond these a game is a mistake in its settings, or more than a machine can hold.
+# Larger values are mistakes in the settings, or need more memory than a machine has.
 MAX_AGENTS, MAX_STEPS, MAX_GAMES = 100, 1_000_000, 100_000_000
 
 
 class Step(NamedTuple):
-    """What one joint step of B copies gives back.
+    """Result of one step of B environments.
 
     Attributes:
-        obs: ``[B, N, *obs_shape]`` of the observation space's dtype, what each agent sees after the step. Copies that
-            ended still show the last observation of their episode; the caller starts the next one with
-            :meth:`BatchedGame.reset`.
+        obs: ``[B, N, *obs_shape]`` of the observation space's dtype, observation of each agent after the step. If an
+            episode ended, its last observation; the caller starts the next episode with :meth:`BatchedGame.reset`.
         rewards: ``[B, N]`` float32, extrinsic rewards.
-        terminated: ``[B]`` bool, the rules ended the episode.
-        truncated: ``[B]`` bool, the episode reached its horizon.
-        outcomes: What happened, by name; each ``[B, N]`` float32, to be summed over steps (see
+        terminated: ``[B]`` bool, True if the rules ended the episode.
+        truncated: ``[B]`` bool, True if the episode reached its horizon.
+        outcomes: Dict of ``[B, N]`` float32 tensors, the events of the step by name. They are summed over steps (see
             :meth:`BatchedGame.summarize`).
     """
 
@@ -37,30 +36,31 @@ class Step(NamedTuple):
 
 
 class BatchedGame(ABC):
-    """B independent copies of an N-player game with simultaneous moves.
+    """Base class of B independent parallel environments of an N-player game with simultaneous moves.
 
-    A subclass sets the attributes below in its constructor, names in ``state_names`` every tensor that holds its
-    state, each with the copies along its last axis, and draws random numbers through :meth:`_uniform` only. Then
-    copies can be reset one by one, saved, restored and compared with single games.
+    A subclass sets the attributes below in its constructor, lists in ``state_names`` every tensor that holds its
+    state, with the environments along the last axis, and draws random numbers through :meth:`_uniform` only. Then
+    environments can be reset individually, saved, restored and compared with single environments.
 
     Attributes:
         agents: Names of the N agents, in the order of the agent axis.
-        observation_space: The space of one agent's observation (the same for all). Integers in it are indices of
-            classes, from 0 to the space's highest; networks embed them.
-        action_space: The space of one agent's action (the same for all).
-        state_space: The space of what :meth:`state` returns for one copy.
-        horizon: Every copy is truncated this many steps after its last reset.
-        reward_range: Lowest and highest reward that one agent can get in one step.
+        observation_space: Observation space of one agent, the same for all agents. Integers in it are class indices
+            from 0 to the maximum of the space; networks embed them.
+        action_space: Action space of one agent, the same for all agents.
+        state_space: Space of the result of :meth:`state` for one environment.
+        horizon: Number of steps after the last reset at which an environment is truncated.
+        reward_range: Lowest and highest reward that one agent can receive in one step.
         action_names: Name of each action.
-        observations: All observations that an agent can have, ``[S, *obs_shape]``, where these are few.
-        payoffs: The payoff table ``[A] * N + [N]`` of a game in which rewards follow from the joint action alone.
-        terminates_early: Whether copies may end before the horizon. If not, all copies that were reset together
-            end together.
-        min_agents: How few may play.
-        state_names: Attributes that hold the state, each a tensor ``[.., B]``.
-        presets: Settings that go together, by the name that may stand for them in the setting ``map``.
-        episode_outcomes: Names of the rates of :meth:`summarize` that are defined for whole episodes alone, as a mean
-            step within the episode. They are logged for the episodes that ended.
+        observations: All possible observations of an agent, ``[S, *obs_shape]``, if there are few of them, else None.
+        payoffs: Payoff table ``[A] * N + [N]`` if rewards depend on the joint action only, else None.
+        terminates_early: If True, episodes may end before the horizon. If False, all environments that were reset
+            together end together.
+        min_agents: Minimum number of agents.
+        fully_observed: If True, :meth:`views` is implemented.
+        state_names: Names of the attributes that hold the state, tensors ``[.., B]``.
+        presets: Settings by preset name. The setting ``map`` accepts a preset name instead of a map.
+        episode_outcomes: Names of the rates of :meth:`summarize` that are defined for whole episodes only, e.g. a mean
+            time step within the episode. They are logged for the episodes that ended.
     """
 
     agents: tuple[str, ...]
@@ -79,24 +79,24 @@ class BatchedGame(ABC):
     episode_outcomes: frozenset[str] = frozenset()
 
     def __init__(self, *, num_agents: int, num_steps: int, num_games: int, device: str | torch.device) -> None:
-        """Sets what every game has.
+        """Initializes the attributes that all games share.
 
         Args:
-            num_agents: N, how many play.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+            num_agents: N, number of agents.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
-            ValueError: If a count is out of range.
+            ValueError: If a number is out of range.
         """
-        for name, value, least, most in (
+        for name, value, minimum, maximum in (
             ("num_agents", num_agents, self.min_agents, MAX_AGENTS),
             ("num_steps", num_steps, 1, MAX_STEPS),
             ("num_games", num_games, 1, MAX_GAMES),
         ):
-            if not least <= value <= most:
-                raise ValueError(f"{name} is {value}; it must be from {least} to {most}")
+            if not minimum <= value <= maximum:
+                raise ValueError(f"{name} is {value}; it must be from {minimum} to {maximum}")
         self.agents = tuple(f"player_{index}" for index in range(num_agents))
         self.horizon = num_steps
         self.num_games = num_games
@@ -107,40 +107,42 @@ class BatchedGame(ABC):
 
     @property
     def num_agents(self) -> int:
-        """N, how many play."""
+        """Number of agents, N."""
         return len(self.agents)
 
     def reset(self, *, seed: int | None = None, where: Tensor | None = None) -> Tensor:
         """Starts new episodes.
 
         Args:
-            seed: Seeds the game's generator first, so that the same seed gives the same episode.
-            where: ``[B]`` bool, the copies to start anew; all of them if None.
+            seed: Seed of the environment's random generator. The same seed gives the same episode. If None, the
+                generator continues.
+            where: ``[B]`` bool, environments to reset. If None, all environments are reset.
 
         Returns:
-            ``[B, N, *obs_shape]``, the observations of all copies.
+            ``[B, N, *obs_shape]``, the observations of all environments.
         """
         if seed is not None:
             self.seed(seed)
-        fresh = {"_steps": torch.zeros_like(self._steps), **self._initial_state()}
-        for name, initial in fresh.items():
+        initial_state = {"_steps": torch.zeros_like(self._steps), **self._initial_state()}
+        for name, initial in initial_state.items():
             if where is not None:
                 initial = torch.where(where, initial, getattr(self, name))
             setattr(self, name, initial)
         return self._observe()
 
     def step(self, actions: Tensor) -> Step:
-        """Plays one joint action in every copy.
+        """Steps all environments with one joint action each.
 
         Args:
-            actions: ``[B, N]`` int64, each in the action space.
+            actions: ``[B, N]`` int64, actions in the action space.
 
         Returns:
-            The observations, rewards, ends and outcomes.
+            The observations, rewards, end flags and outcomes.
 
         Raises:
-            ValueError: If actions are not integers of that shape, or one is not in the action space. On a GPU, where
-                looking at values would wait for the device in every step, the device itself asserts the latter.
+            ValueError: If the actions are not integers of that shape, or one of them is not in the action space. On a
+                GPU the range is checked by an assertion on the device, because reading the values on the CPU would
+                synchronize with the device in every step.
         """
         self._check_actions(actions)
         rewards, terminated, outcomes = self._play(actions)
@@ -148,7 +150,7 @@ class BatchedGame(ABC):
         return Step(self._observe(), rewards, terminated, self._steps >= self.horizon, outcomes)
 
     def _check_actions(self, actions: Tensor) -> None:
-        """Raises ValueError if actions have another shape or type, or are not in the action space."""
+        """Raises ValueError if actions have the wrong shape or dtype, or are not in the action space."""
         shape, count = (self.num_games, self.num_agents), int(self.action_space.n)
         if actions.shape != shape or actions.is_floating_point():
             raise ValueError(f"actions are {actions.dtype} {tuple(actions.shape)}; they must be torch.int64 {shape}")
@@ -157,40 +159,41 @@ class BatchedGame(ABC):
             message = f"an action is not in {self.action_space} of {type(self).__name__}"
             torch._assert_async((low >= 0) & (high < count), message)
         elif low < 0 or high >= count:
-            wrong = int(low) if low < 0 else int(high)
-            raise ValueError(f"action {wrong} is not in {self.action_space} of {type(self).__name__}")
+            invalid_action = int(low) if low < 0 else int(high)
+            raise ValueError(f"action {invalid_action} is not in {self.action_space} of {type(self).__name__}")
 
     def time_left(self) -> Tensor:
-        """Share of the episode's steps that are still to come, ``[B]`` float32: 1 at the start, 0 at the horizon."""
+        """Returns the fraction of the episode that remains, ``[B]`` float32: 1 at the start, 0 at the horizon."""
         return 1.0 - self._steps / self.horizon
 
     def seed(self, seed: int) -> None:
-        """Seeds the game's own generator; no global random state is touched."""
+        """Seeds the environment's own random generator. Global random states are not changed."""
         self.generator.manual_seed(seed)
 
     def get_state(self) -> dict[str, Tensor]:
-        """Copies of all state tensors and of the generator's state."""
+        """Returns copies of all state tensors and of the state of the random generator."""
         state = {name: getattr(self, name).clone() for name in ("_steps", *self.state_names)}
         return {**state, "generator": self.generator.get_state()}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Continues from what :meth:`get_state` returned."""
+        """Restores a state that :meth:`get_state` returned."""
         for name in ("_steps", *self.state_names):
             setattr(self, name, state[name].to(self.device))
         self.generator.set_state(state["generator"])
 
     @abstractmethod
     def state(self) -> Tensor:
-        """The joint state that a central observer may see, ``[B, *state_shape]``."""
+        """Returns the global state, e.g. for a centralized critic, ``[B, *state_shape]``."""
 
     def views(self, obs: Tensor) -> Tensor:
-        """What every agent can tell from its own observation that the others see.
+        """Derives the observations of all agents from the observation of each agent.
 
         Args:
             obs: ``[B, N, *obs_shape]``.
 
         Returns:
-            ``[B, N, N, *obs_shape]`` by ``[i, k]``: from the observation of agent i, that of the k-th agent after it.
+            ``[B, N, N, *obs_shape]``, indexed by ``[i, k]``: observation of the k-th agent after agent i, derived from
+            the observation of agent i.
 
         Raises:
             NotImplementedError: If the game is not ``fully_observed``.
@@ -199,38 +202,37 @@ class BatchedGame(ABC):
 
     @abstractmethod
     def _initial_state(self) -> dict[str, Tensor]:
-        """State tensors ``[.., B]`` of new episodes, by the names in ``state_names``."""
+        """Returns the state tensors ``[.., B]`` of new episodes, by the names in ``state_names``."""
 
     @abstractmethod
     def _observe(self) -> Tensor:
-        """Observations of the present state, ``[B, N, *obs_shape]``."""
+        """Returns the observations of the current state, ``[B, N, *obs_shape]``."""
 
     @abstractmethod
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Moves the state on by one joint action; returns rewards, terminated and outcomes as in :class:`Step`."""
+        """Applies one joint action to the state. Returns rewards, terminated and outcomes as in :class:`Step`."""
 
     @abstractmethod
     def summarize(self, totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """Turns outcomes summed over steps into rates, element by element.
+        """Converts outcomes summed over steps to rates, elementwise.
 
         Args:
-            totals: Each outcome summed over ``num_steps`` joint steps, all of one shape, as ``[N]`` or ``[B, N]``.
-            num_steps: How many joint steps were summed; where totals are of episodes of different lengths, a tensor
-                ``[B, 1]``.
+            totals: Outcomes summed over ``num_steps`` environment steps, all of one shape, e.g. ``[N]`` or ``[B, N]``.
+            num_steps: Number of environment steps in the sum. For episodes of different lengths, a tensor ``[B, 1]``.
 
         Returns:
-            Rates by name, of the same shape, as reported in results.
+            Rates by metric name, of the same shape as ``totals``.
         """
 
     @abstractmethod
     def render_ansi(self, copy: int = 0) -> str:
-        """The present state of one copy as text."""
+        """Renders the current state of one environment as text."""
 
     @abstractmethod
     def render_rgb(self, copy: int = 0) -> np.ndarray:
-        """The present state of one copy as an image, ``[height, width, 3]`` uint8."""
+        """Renders the current state of one environment as an image, ``[height, width, 3]`` uint8."""
 
     def _uniform(self, *shape: int, copies_last: bool = False) -> Tensor:
-        """Random numbers in [0, 1), ``[B, *shape]`` or ``[*shape, B]``: the one place where a game draws."""
+        """Samples random numbers in [0, 1), ``[B, *shape]`` or ``[*shape, B]``. Games draw no other random numbers."""
         size = (*shape, self.num_games) if copies_last else (self.num_games, *shape)
         return torch.rand(size, generator=self.generator, device=self.device)

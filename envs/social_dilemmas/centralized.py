@@ -1,4 +1,4 @@
-"""Any game as a game of one agent, which acts for all agents and is rewarded with the sum of their rewards."""
+"""Games with a central controller: one agent acts for all agents and gets the sum of their rewards."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MAX_ACTIONS = 10_000
 
 
 class Centralized(BatchedGame):
-    """A game as its central controller plays it.
+    """Single-agent version of a game, in which a central controller acts for all agents.
 
     | | |
     |---|---|
-    | observation | what all agents see: rows of numbers one after another, planes on top of each other, pictures of classes side by side |
-    | action | ``Discrete(A ** N)``: agent k does ``action // A ** k % A`` |
-    | reward | the sum of all agents' rewards |
+    | observation | observations of all agents: vectors concatenated, planes stacked along the first axis, grids of classes side by side |
+    | action | ``Discrete(A ** N)``: agent k takes action ``action // A ** k % A`` |
+    | reward | sum of the rewards of all agents |
     | end, state | those of the game |
     | outcomes | those of the game, averaged over its agents |
 
-    A policy that learns in it bounds what agents with policies of their own can reach together.
+    The return of a policy trained in it bounds the joint return that agents with separate policies can reach.
 
     Source: the centralized controller of Yang et al. (2020), section 5.
 
@@ -43,42 +43,46 @@ class Centralized(BatchedGame):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
-            game: Its id.
-            settings: Its own settings.
-            num_steps: Steps of an episode; None for the game's own.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+            game: Id of the game.
+            settings: Settings of the game.
+            num_steps: Episode length, in steps. Defaults to that of the game.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
-            ValueError: If there is no such game, a setting is out of range, or there are too many joint actions.
+            ValueError: If the game is unknown, a setting is unknown or out of range, the observations are not arrays,
+                or there are too many joint actions.
         """
         from social_dilemmas.registry import make
 
-        own = {**(settings or {}), **({} if num_steps is None else {"num_steps": num_steps})}
-        self._game = make(game, num_games, device, **own)
+        game_settings = {**(settings or {}), **({} if num_steps is None else {"num_steps": num_steps})}
+        self._game = make(game, num_games, device, **game_settings)
         if isinstance(self._game, Centralized):
-            raise ValueError("game: one agent acts for all already")
+            raise ValueError("game: it is centralized already; pass the id of the game itself")
         super().__init__(num_agents=1, num_steps=self._game.horizon, num_games=num_games, device=device)
         n, space, names = self._game.num_agents, self._game.observation_space, self._game.action_names
         if len(names) ** n > MAX_ACTIONS:
-            raise ValueError(f"game: {n} agents have {len(names)} ** {n} joint actions; {MAX_ACTIONS} at most")
-        self.action_names = tuple("+".join(reversed(each)) for each in product(names, repeat=n))
+            raise ValueError(
+                f"game: {n} agents have {len(names)} ** {n} joint actions; at most {MAX_ACTIONS} are supported"
+            )
+        self.action_names = tuple("+".join(reversed(joint_names)) for joint_names in product(names, repeat=n))
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
         if not isinstance(space, gymnasium.spaces.Box):
-            raise ValueError(f"game: observations of {game} are no arrays")
+            raise ValueError(f"game: observations of {game} are not arrays (Box)")
         self._axis = -1 if len(space.shape) == 2 else 0
         low, high = (np.concatenate([bound] * n, self._axis) for bound in (space.low, space.high))
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=space.dtype)
         self.state_space = self._game.state_space
-        least, most = self._game.reward_range
-        self.reward_range = (n * least, n * most)
+        min_reward, max_reward = self._game.reward_range
+        self.reward_range = (n * min_reward, n * max_reward)
         self.terminates_early = self._game.terminates_early
         self.episode_outcomes = self._game.episode_outcomes
         self._factors = len(names) ** torch.arange(n, device=self.device)
-        # All that is random is drawn here, so that one generator tells everything.
+        # The game draws its random numbers from the generator of this class, so that one generator state and one seed
+        # are enough to reproduce an episode.
         self._game._uniform = self._drawn  # type: ignore[method-assign]
 
     def _drawn(self, *shape: int, copies_last: bool = False) -> Tensor:
@@ -92,30 +96,30 @@ class Centralized(BatchedGame):
         return super().reset(where=where)
 
     def get_state(self) -> dict[str, Any]:
-        """That of the game too."""
-        of_game = self._game.get_state()
-        del of_game["generator"]
-        return {**super().get_state(), "game": of_game}
+        """Returns copies of all state tensors, including those of the game, and of the generator's state."""
+        game_state = self._game.get_state()
+        del game_state["generator"]
+        return {**super().get_state(), "game": game_state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`get_state` returned."""
+        """Restores a state that :meth:`get_state` returned."""
         super().set_state(state)
         self._game.set_state({**state["game"], "generator": self._game.generator.get_state()})
 
     def state(self) -> Tensor:
-        """The joint state, ``[B, *state_shape]``."""
+        """Returns the global state of the game, ``[B, *state_shape]``."""
         return self._game.state()
 
     def summarize(self, totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """Rates as in the game, of an average agent."""
+        """Returns the rates of the game, averaged over its agents."""
         return self._game.summarize(totals, num_steps)
 
     def render_ansi(self, copy: int = 0) -> str:
-        """The game's own text."""
+        """Renders the game as text."""
         return self._game.render_ansi(copy)
 
     def render_rgb(self, copy: int = 0) -> np.ndarray:
-        """The game's own image."""
+        """Renders the game as an image."""
         return self._game.render_rgb(copy)
 
     def _initial_state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Cleanup: apples grow only while somebody cleans the river, for whoever waits in the orchard."""
+"""Cleanup: apples grow only while agents clean the river, and any agent in the orchard can eat them."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ _LIO = {
 
 
 class Cleanup(Orchard):
-    """Agents between a river that fouls and an orchard in which apples grow the better the cleaner the river is.
+    """Cleanup game: apples grow in an orchard at a rate that increases with the cleanliness of a river.
 
     | | |
     |---|---|
-    | observation | ``[rows, columns]`` uint8, classes of what an agent sees (:class:`GridWorld`) |
-    | action | left, right, forward, back, stay; turn_right and turn_left if agents turn; zap if they may; clean |
-    | reward | +1 an apple; ``-zap_cost`` to who zaps, ``-zap_penalty`` to who is hit, for each ray |
+    | observation | ``[rows, columns]`` uint8, classes of the cells in view (:class:`GridWorld`) |
+    | action | left, right, forward, back, stay; turn_right and turn_left if ``turning``; zap if ``zapping``; clean |
+    | reward | +1 per apple; ``-zap_cost`` for zapping; ``-zap_penalty`` for each ray that hits the agent |
     | end | truncated after ``num_steps`` |
     | state | ``[rows, columns]`` uint8, classes of the whole map |
     | outcomes | ``apples_per_step``, ``waste_cleaned_per_step``, ``sustainability``; ``zaps_per_step``, ``peace`` |
 
-    ``sustainability`` is the mean step in which an apple was eaten, ``peace`` the share of steps in which one was
-    neither hit nor away (Perolat et al., 2017).
+    ``sustainability`` is the mean time step at which apples were eaten, ``peace`` the fraction of steps in which an
+    agent was neither hit nor frozen (Perolat et al., 2017).
 
-    In each step agents return from where they were sent, turn and move; eat what they stand on; fire; and then things
-    grow. A beam has three rays: the middle one starts in front of the agent, the side rays beside it. Walls and agents
-    stop a ray. A cleaning ray also stops at the first dirty cell, and cleans it. With ``d`` the dirty share of the
-    river, each cell of the orchard on which neither apple nor agent is grows an apple with chance ``apple_chance * (1 -
-    d / waste_threshold)``; while ``d`` is below ``waste_limit`` one clean cell of the river turns dirty.
+    In each step, frozen agents may return, agents turn and move, eat the apple on their cell and fire their beams; then
+    waste and apples grow. A beam has three rays: the middle one starts in front of the agent, the side rays next to it.
+    Walls and agents stop a ray. A cleaning ray also stops at the first dirty cell, and cleans it. With ``d`` the dirty
+    fraction of the river, each orchard cell without apple and agent grows an apple with probability ``apple_chance * (1
+    - d / waste_threshold)``. While ``d`` is below ``waste_limit``, at most one clean river cell per step turns dirty.
 
-    Presets, chosen by ``map``: ``small`` and ``medium`` are the 7x7 and 10x10 games of Yang et al. (2020), in which all
-    face up for ever and nobody zaps; ``full`` has the map and figures of SSD (Vinitsky et al., 2019; Hughes et al.,
-    2018), figures which are those of a map of your own too; ``melting_pot`` has those of Melting Pot 2.0 (Agapiou et
-    al., 2022), on a map with the same counts. What is set beside ``map`` goes before the preset.
+    Presets, selected by ``map``: ``small`` and ``medium`` are the 7x7 and 10x10 games of Yang et al. (2020), in which
+    agents always face up and cannot zap. ``full`` has the map and parameters of SSD (Vinitsky et al., 2019; Hughes et
+    al., 2018); these parameters are also the defaults for custom maps. ``melting_pot`` has the parameters of Melting
+    Pot 2.0 (Agapiou et al., 2022), on a map with the same cell counts. Other settings override the preset.
 
-    Differs from the public versions, which differ among themselves: all beams are fired at once, on the map as it is
-    after the moves, where SSD fires one agent's after another's in random order, so that two who aim at one dirty cell
-    both clean it and nobody's second beam takes the next; agents never share a cell, which in SSD two do who want that
-    of a third who cannot leave; what is ahead is above whichever way one faces, which in SSD is upside down for two
-    headings; beams are seen by agents, where SSD draws them only for people; oneself and each other agent are classes
-    of their own. Apples do not grow under agents, as in SSD and unlike Melting Pot. There is no end drawn by chance
-    after 1,000 steps as in Melting Pot.
+    Differs from the public versions, which also differ from each other: All beams are fired simultaneously, on the map
+    after the moves. SSD fires the beams of the agents one after another in random order; here, two agents that aim at
+    the same dirty cell both clean it, and the second beam does not reach the next cell. Agents never share a cell; in
+    SSD, two agents do if both move to the cell of a third agent that cannot leave. The forward direction is always up
+    in observations; SSD shows two of the headings upside down. Agents observe beams, which SSD only renders. The
+    observing agent and each other agent have separate classes. Apples do not grow under agents, as in SSD and unlike
+    Melting Pot. Episodes do not end at random after 1,000 steps, unlike in Melting Pot.
 
     Version history: v0, first.
     """
@@ -115,33 +115,36 @@ class Cleanup(Orchard):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
             map: The map as text: ``@`` wall, ``B`` orchard, ``A`` orchard with an apple, ``R`` river, ``H`` dirty
-                river, ``S`` stream, ``P`` where agents may start, a digit where the agent of that number does, blank
-                for sand.
-            num_agents: N.
-            view: Cells that an agent sees on every side; or ahead, behind and on each side; or ``map`` for all of it,
-                from above.
-            turning: Whether agents turn; if not, all face up for ever.
-            zapping: Whether there is a beam that hits others.
-            beam_length: Cells of each ray.
-            zap_cost: What it costs to zap.
-            zap_penalty: What it costs to be hit.
-            zap_cooldown: Steps after zapping in which one cannot.
-            clean_cooldown: Steps after cleaning in which one cannot.
-            freeze_steps: How many steps who was hit is away, to return to a free cell to start on.
-            random_starts: Whether any agent may start where a digit is too.
-            apple_chance: Of an apple on a free cell in a step, with a clean river.
-            waste_threshold: The dirty share of the river from which no apples grow.
-            waste_chance: That anything may turn dirty in a step.
-            waste_chance_per_cell: Of each clean cell, tried in random order until one turns dirty.
-            waste_limit: The dirty share from which nothing turns dirty any more; ``waste_threshold`` if None.
-            waste_delay: Steps before anything turns dirty.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+                river, ``S`` stream, ``P`` start cell of any agent, a digit for the start cell of the agent with that
+                index, blank for sand.
+            num_agents: N, number of agents.
+            view: Number of cells that an agent sees in every direction; or a sequence of the numbers of cells ahead,
+                behind and on each side; or ``map`` for the whole map, seen from above.
+            turning: If True, agents can turn. If False, they always face up.
+            zapping: If True, agents can zap each other with a second beam.
+            beam_length: Number of cells of each ray.
+            zap_cost: Amount subtracted from the reward of an agent that zaps.
+            zap_penalty: Amount subtracted from the reward of an agent for each ray that hits it.
+            zap_cooldown: Number of steps after zapping in which an agent cannot zap again.
+            clean_cooldown: Number of steps after cleaning in which an agent cannot clean again.
+            freeze_steps: Number of steps for which an agent that was hit is off the map, before it returns to a free
+                start cell.
+            random_starts: If True, any agent may also start on the cells with digits.
+            apple_chance: Probability per step that an apple grows on a free orchard cell if the river is clean.
+            waste_threshold: Dirty fraction of the river at and above which no apples grow.
+            waste_chance: Probability per step that waste may appear at all.
+            waste_chance_per_cell: Probability of each clean river cell, which are tried in random order until one
+                turns dirty.
+            waste_limit: Dirty fraction of the river at and above which no waste appears. Defaults to
+                ``waste_threshold``.
+            waste_delay: Number of steps at the start of an episode without new waste.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
             ValueError: If the map cannot be read or has no river or orchard, or a number is out of range.
@@ -174,48 +177,51 @@ class Cleanup(Orchard):
         check_ranges({"waste_delay": waste_delay}, 0, 1e6)
         self._river = self.map.blocks[1]
         if not self._river:
-            raise ValueError("map: there is no river; give some R or H")
+            raise ValueError("map: there is no river; add river cells (R or H)")
         self._clean = self.action_names.index(CLEAN)
         self.beam_names[1] = "cleaning"
         self._apple_chance, self._waste_threshold, self._waste_limit = apple_chance, waste_threshold, limit
         self._waste_delay = waste_delay
-        # By the number of clean cells the chance that one of them turns dirty.
+        # Probability that a cell turns dirty, by the number of clean cells.
         counts = torch.arange(self._river + 1, device=self.device)
         self._waste_chances = waste_chance * (1.0 - (1.0 - waste_chance_per_cell) ** counts)
-        # Clean cells are counted up to the size of the river.
+        # Smallest dtype that can count the cells of the river.
         self._counts = torch.uint8 if self._river < 256 else torch.int16
 
     def _fire(self, actions: Tensor, ground: Tensor, rewards: Tensor) -> Fired:
         cleans, zaps = actions == self._clean, actions == self._zap
         rays = self._cast(ground, zaps | cleans, WASTE, cleans)
         rewards, beams, outcomes = self._settle_zaps(rays, zaps, rewards)
-        # A ray goes no further than the first dirty cell, so that it reaches one at most.
-        cleaned = rays.lit & ((rays.seen & (GROUND_CLASSES - 1)) == WASTE) & rays.of(cleans)
-        at = rays.cells.masked_fill(~cleaned, 0).amax(1)
-        took = cleaned.any(1)
-        ground.view(-1).scatter_(0, at.masked_fill_(~took, self.map.nowhere * self.num_games).view(-1), RIVER)
+        # A ray stops at the first dirty cell, so that each ray cleans one cell at most.
+        is_cleaned = rays.lit & ((rays.seen & (GROUND_CLASSES - 1)) == WASTE) & rays.of(cleans)
+        cleaned_cells = rays.cells.masked_fill(~is_cleaned, 0).amax(1)
+        has_cleaned = is_cleaned.any(1)
+        ground.view(-1).scatter_(
+            0, cleaned_cells.masked_fill_(~has_cleaned, self.map.nowhere * self.num_games).view(-1), RIVER
+        )
         count = torch.zeros(cleans.numel(), device=self.device)
-        outcomes["waste_cleaned"] = count.scatter_(0, rays.who, took.sum(0, dtype=torch.float32)).view_as(cleans)
+        outcomes["waste_cleaned"] = count.scatter_(0, rays.who, has_cleaned.sum(0, dtype=torch.float32)).view_as(cleans)
         return rewards, [(rays, cleans, BEAM), *beams], outcomes
 
     def _grow(self, ground: Tensor) -> None:
         river = ground[self._orchard : self._orchard + self._river]
         clean = river != WASTE
-        up_to = clean.view(torch.uint8).cumsum(0, dtype=self._counts)
-        dirty = (self._river - up_to[-1]) / self._river
-        self._grow_apples(ground, self._apple_chance * (1.0 - dirty / self._waste_threshold))
+        clean_counts = clean.view(torch.uint8).cumsum(0, dtype=self._counts)
+        dirty_fraction = (self._river - clean_counts[-1]) / self._river
+        self._grow_apples(ground, self._apple_chance * (1.0 - dirty_fraction / self._waste_threshold))
         draws = self._uniform(2, copies_last=True)
-        turns = (draws[0] < self._waste_chances[up_to[-1].long()]) & (dirty < self._waste_limit)
+        turns_dirty = (draws[0] < self._waste_chances[clean_counts[-1].long()]) & (dirty_fraction < self._waste_limit)
         if self._waste_delay:
-            turns &= self._steps >= self._waste_delay
-        # The clean cell of that rank: before it are as many as there are ranks up to it.
-        rank = (draws[1] * up_to[-1]).to(self._counts)
-        cell = self._orchard + (up_to <= rank).sum(0)
-        ground.scatter_(0, torch.where(turns, cell, self.map.nowhere)[None], WASTE)
+            turns_dirty &= self._steps >= self._waste_delay
+        # Select the clean cell with the drawn rank: its index is the number of cells whose cumulative count of clean
+        # cells does not exceed the rank.
+        rank = (draws[1] * clean_counts[-1]).to(self._counts)
+        cell = self._orchard + (clean_counts <= rank).sum(0)
+        ground.scatter_(0, torch.where(turns_dirty, cell, self.map.nowhere)[None], WASTE)
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """As in all orchards, and dirty cells cleaned a step."""
+        """Returns the rates of :class:`Orchard` and the number of dirty cells cleaned per step."""
         return {**Orchard.summarize(totals, num_steps), "waste_cleaned_per_step": totals["waste_cleaned"] / num_steps}
 
     def _caption(self, copy: int) -> str:

@@ -1,4 +1,4 @@
-"""CleanUp-lite: two agents between a river that fouls and an orchard, on a grid of 5x4 without beams or headings."""
+"""CleanUp-lite: a small Cleanup for two agents, on a 5x4 grid without beams and headings."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ LETTERS = {
 
 
 class CleanupLite(GridWorld):
-    """Agents who clean a river by walking over waste, eat apples by walking over them, and may zap each other.
+    """Cleanup game in which agents clean the river and eat apples by walking over them, and can zap each other.
 
     | | |
     |---|---|
     | observation | ``[rows, columns]`` uint8, classes of the whole map (:class:`GridWorld`) |
     | action | left, right, forward, back, stay, zap |
-    | reward | +1 an apple |
+    | reward | +1 per apple |
     | end | truncated after ``num_steps`` |
     | state | ``[rows, columns]`` uint8, classes of the whole map |
     | outcomes | ``apples_per_step``, ``waste_cleaned_per_step``, ``zaps_per_step``; ``peace`` |
 
-    ``peace`` is the share of steps in which one is not frozen.
+    ``peace`` is the fraction of steps in which an agent is not frozen.
 
-    In each step agents move, but those who are frozen; eat or clean what they stand on; zap; and then one cell of the
-    river may turn dirty, with chance ``waste_chance``, and one of the orchard may grow an apple, with chance ``1 -
-    min(1, dirty cells / waste_threshold)``, each drawn from those that are free and have no agent on them. A zap hits
-    each other agent within ``zap_range`` steps with chance ``zap_chance``; who is hit cannot do anything for
-    ``freeze_steps``.
+    In each step, agents that are not frozen move, eat the apple or clean the waste on their cell, and zap. Then one
+    orchard cell grows an apple with probability ``1 - min(1, dirty cells / waste_threshold)``, and one river cell turns
+    dirty with probability ``waste_chance``. Both cells are drawn uniformly from the free cells without an agent. A zap
+    hits each other agent within ``zap_range`` steps with probability ``zap_chance``. An agent that is hit stays in
+    place for ``freeze_steps`` steps.
 
-    Source: Meulemans et al. (2025), appendix: the size, chances, range and freezing are theirs. Where agents start (on
-    any cell between river and orchard), that nothing is there at the start, and that zaps have no direction is our own
-    reading.
+    Source: Meulemans et al. (2025), appendix, for the size, probabilities, range and freezing. The following is our
+    interpretation of the paper: agents start on any cell between river and orchard, the grid has no waste and no apples
+    at the start, and zaps have no direction.
 
     Version history: v0, first.
     """
@@ -65,20 +65,20 @@ class CleanupLite(GridWorld):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
-            map: The map as text: ``@`` wall, ``B`` orchard, ``R`` river, ``P`` where agents may start, a digit where
-                the agent of that number does, blank for sand.
-            num_agents: N.
-            zap_range: How many steps away somebody can be hit.
-            zap_chance: That who is in range is hit.
-            freeze_steps: Steps in which who was hit cannot do anything.
-            waste_chance: That a cell of the river turns dirty in a step.
-            waste_threshold: Dirty cells from which no apples grow.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+            map: The map as text: ``@`` wall, ``B`` orchard, ``R`` river, ``P`` start cell of any agent, a digit for
+                the start cell of the agent with that index, blank for sand.
+            num_agents: N, number of agents.
+            zap_range: Maximum Manhattan distance at which a zap can hit an agent, in cells.
+            zap_chance: Probability that a zap hits an agent in range.
+            freeze_steps: Number of steps for which an agent that was hit can only stay.
+            waste_chance: Probability per step that a river cell turns dirty.
+            waste_threshold: Number of dirty cells at and above which no apples grow.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
             ValueError: If the map cannot be read or has no river or orchard, or a number is out of range.
@@ -98,7 +98,7 @@ class CleanupLite(GridWorld):
         self._orchard, self._river = self.map.blocks[0], self.map.blocks[1]
         for name, cells, letter in (("orchard", self._orchard, "B"), ("river", self._river, "R")):
             if not cells:
-                raise ValueError(f"map: there is no {name}; give some {letter}")
+                raise ValueError(f"map: there is no {name}; add cells with {letter}")
         self.reward_range = (0.0, 1.0)
         self._zap = self.action_names.index(ZAP)
         self._zap_chance, self._freeze_for = zap_chance, freeze_steps
@@ -111,47 +111,52 @@ class CleanupLite(GridWorld):
         return {**super()._initial_state(), "_frozen": torch.zeros_like(self._frozen)}
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        frozen = self._frozen > 0
-        actions = torch.where(frozen, self._stay, self._begin(actions))
-        self._frozen = self._frozen - frozen.to(torch.uint8)
+        is_frozen = self._frozen > 0
+        actions = torch.where(is_frozen, self._stay, self._begin(actions))
+        self._frozen = self._frozen - is_frozen.to(torch.uint8)
         self._move(actions)
-        under = self._ground.gather(0, self._cells)
-        eaten, cleaned = under == APPLE, under == WASTE
-        ground = self._ground.scatter(0, self._cells, under.masked_fill(eaten, SAND).masked_fill(cleaned, RIVER))
+        ground_below = self._ground.gather(0, self._cells)
+        is_eaten, is_cleaned = ground_below == APPLE, ground_below == WASTE
+        ground = self._ground.scatter(
+            0, self._cells, ground_below.masked_fill(is_eaten, SAND).masked_fill(is_cleaned, RIVER)
+        )
         zaps = actions == self._zap
         self._frozen = torch.where(self._hit(zaps), self._freeze_for, self._frozen).to(torch.uint8)
         self._grow(ground)
         self._ground = ground
         terminated = torch.zeros(self.num_games, dtype=torch.bool, device=self.device)
-        outcomes = {"apples": eaten, "waste_cleaned": cleaned, "zaps": zaps, "frozen": frozen}
-        return eaten.float().t(), terminated, {name: values.t().float() for name, values in outcomes.items()}
+        outcomes = {"apples": is_eaten, "waste_cleaned": is_cleaned, "zaps": zaps, "frozen": is_frozen}
+        return is_eaten.float().t(), terminated, {name: values.t().float() for name, values in outcomes.items()}
 
     def _hit(self, zaps: Tensor) -> Tensor:
-        """Who is hit, ``[N, B]`` bool, from who zaps, ``[N, B]`` bool."""
+        """Samples the agents that are hit, ``[N, B]`` bool, given the agents that zap, ``[N, B]`` bool."""
         n = self.num_agents
-        near = (
+        in_range = (
             self._in_range[self._cells[:, None], self._cells[None]] & (self._agents[:, None] != self._agents)[..., None]
         )
-        return (zaps[:, None] & near & (self._uniform(n, n, copies_last=True) < self._zap_chance)).any(0)
+        return (zaps[:, None] & in_range & (self._uniform(n, n, copies_last=True) < self._zap_chance)).any(0)
 
     def _grow(self, ground: Tensor) -> None:
-        """Lets waste and apples appear on the ground, ``[P, B]`` uint8, in place."""
+        """Adds new waste and apples to the ground, ``[P, B]`` uint8, in place."""
         orchard, river = ground[: self._orchard], ground[self._orchard : self._orchard + self._river]
-        empty = ~self._somebody_on(self._orchard + self._river)
-        dirty = (river == WASTE).sum(0)
-        chances = self._uniform(2, copies_last=True)
-        grows = chances[0] < 1.0 - (dirty / self._waste_threshold).clamp(max=1.0)
-        self._put(orchard, (orchard == SAND) & empty[: self._orchard], grows, APPLE)
-        self._put(river, (river == RIVER) & empty[self._orchard :], chances[1] < self._waste_chance, WASTE)
+        is_unoccupied = ~self._somebody_on(self._orchard + self._river)
+        num_dirty = (river == WASTE).sum(0)
+        draws = self._uniform(2, copies_last=True)
+        grows = draws[0] < 1.0 - (num_dirty / self._waste_threshold).clamp(max=1.0)
+        self._put(orchard, (orchard == SAND) & is_unoccupied[: self._orchard], grows, APPLE)
+        self._put(river, (river == RIVER) & is_unoccupied[self._orchard :], draws[1] < self._waste_chance, WASTE)
 
     def _put(self, cells: Tensor, free: Tensor, where: Tensor, what: int) -> None:
-        """Puts something on one free cell of some, ``[cells, B]``, in the copies ``[B]`` bool that have one."""
-        drawn = (self._uniform(len(cells), copies_last=True) + free).argmax(0, keepdim=True)
-        chosen = where & free.any(0)
-        cells.scatter_(0, drawn, torch.where(chosen, what, cells.gather(0, drawn)))
+        """Writes class ``what`` to one random free cell, ``[cells, B]``, where ``where``, ``[B]`` bool, is True.
+
+        Environments without a free cell are not changed.
+        """
+        cell = (self._uniform(len(cells), copies_last=True) + free).argmax(0, keepdim=True)
+        is_written = where & free.any(0)
+        cells.scatter_(0, cell, torch.where(is_written, what, cells.gather(0, cell)))
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """Events a step, and the share of steps in which one was not frozen."""
+        """Returns events per step, and the fraction of steps in which an agent was not frozen."""
         events = {f"{name}_per_step": totals[name] / num_steps for name in ("apples", "waste_cleaned", "zaps")}
         return {**events, "peace": 1.0 - totals["frozen"] / num_steps}

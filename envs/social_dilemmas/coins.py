@@ -1,4 +1,4 @@
-"""Coins: agents on a torus who are each paid for any coin, and charged when another takes theirs."""
+"""Coins: agents on a torus are rewarded for taking any coin, and penalized when another agent takes their coin."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 from social_dilemmas import rendering
 from social_dilemmas.batched_game import BatchedGame
 
-# Where coins may appear is found by comparing all cells with all.
+# Limits the memory of the search for free cells, which uses a matrix of cells x cells.
 MAX_CELLS = 4096
 
 
 class Coins(BatchedGame):
-    """N agents and N coins, one of each colour, on a grid without edges.
+    """Coins game: N agents and N coins, one of each color, on a grid without edges.
 
     | | |
     |---|---|
-    | observation | ``[2N, H, W]`` float32, one-hot planes: N agents, oneself first, then N coins, one's own first |
+    | observation | ``[2N, H, W]`` float32, one-hot planes: N agents, itself first, then N coins, its own first |
     | action | ``Discrete(5)``: right, left, down, up, stay |
     | reward | +1 for each coin taken; -N/(N-1) to a coin's owner for each other agent that takes it |
     | end | truncated after ``num_steps`` |
-    | state | ``[2N, H, W]`` float32, the planes as player 0 sees them |
-    | outcomes | ``own_coin_share``: own coins of all coins taken; ``coins_per_step``: coins taken a step |
+    | state | ``[2N, H, W]`` float32, the observation of player 0 |
+    | outcomes | ``own_coin_share``: own coins divided by all coins taken; ``coins_per_step``: coins taken per step |
 
-    All 2N objects start on different cells; a taken coin reappears on a cell where nothing is. Agents may meet on a
-    cell, and share a coin there.
+    All 2N objects start on different cells. A taken coin reappears on an empty cell. Several agents may be on the same
+    cell; if a coin is there, all of them take it.
 
-    Source: Lerer and Peysakhovich (2017), with the N-player rewards of Zhou, Hong and Kao (2024). Differs from that
-    paper's code, which lets objects start on one cell and coins reappear under an agent, and which rotates agent and
-    coin planes together, so that player 1 finds coins where player 0 finds agents.
+    Source: Lerer and Peysakhovich (2017), with the N-player rewards of Zhou, Hong and Kao (2024). Differs from the code
+    of the latter, in which objects may start on the same cell and coins may reappear under an agent, and which rotates
+    agent and coin planes together, so that player 1 observes coins in the planes where player 0 observes agents.
 
     Version history: v0, first.
     """
@@ -50,17 +50,17 @@ class Coins(BatchedGame):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
-            num_agents: N, how many agents and coins.
+            num_agents: N, number of agents and of coins.
             grid_size: Height and width, or one number for both.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
-            ValueError: If the grid has no cell for each agent and coin, or too many.
+            ValueError: If the grid has fewer cells than agents and coins, or too many cells.
         """
         super().__init__(num_agents=num_agents, num_steps=num_steps, num_games=num_games, device=device)
         height, width = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
@@ -85,11 +85,12 @@ class Coins(BatchedGame):
         agents = torch.arange(num_agents, device=self.device)
         rotation = (agents[:, None] + agents[None, :]) % num_agents
         self._objects_seen = torch.cat([rotation, rotation + num_agents], 1).flatten()
-        # Agents, then coins, with the copies along the last axis: comparing and adding is fastest along a long one.
+        # Agents, then coins. The environments are the last axis, because elementwise operations and sums are fastest
+        # if the last axis is long.
         self._cells = torch.zeros(2 * num_agents, num_games, dtype=torch.int64, device=self.device)
 
     def _move_table(self) -> Tensor:
-        """The cell that a move leads to, ``[cells * 5]`` by ``cell * 5 + action``."""
+        """Returns the next cell of each move, ``[cells * 5]`` by ``cell * 5 + action``."""
         height, width = self.grid_size
         moves = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 0))
         return torch.tensor(
@@ -102,7 +103,10 @@ class Coins(BatchedGame):
         )
 
     def _event_matrix(self) -> Tensor:
-        """What each event "agent n takes coin m" adds, ``[4N, N * N]``: rewards, own coins, others' coins, takers."""
+        """Returns the contribution of each event "agent n takes coin m" to four sums, ``[4N, N * N]``.
+
+        The sums are the reward, the own coins and the other agents' coins of each agent, and the takers of each coin.
+        """
         n = self.num_agents
         matrix = torch.zeros(4, n, n, n)
         for taker in range(n):
@@ -117,11 +121,11 @@ class Coins(BatchedGame):
         return matrix.view(4 * n, n * n)
 
     def state(self) -> Tensor:
-        """The planes as player 0 sees them, ``[B, 2N, H, W]``."""
+        """Returns the observation of player 0, ``[B, 2N, H, W]``."""
         return self._observe()[:, 0]
 
     def views(self, obs: Tensor) -> Tensor:
-        """The planes of agents and of coins, each turned on by k, ``[B, N, N, 2N, H, W]``."""
+        """Rotates the planes of agents and those of coins by k, ``[B, N, N, 2N, H, W]``."""
         return obs.index_select(2, self._objects_seen).unflatten(2, (self.num_agents, -1))
 
     def _initial_state(self) -> dict[str, Tensor]:
@@ -129,58 +133,60 @@ class Coins(BatchedGame):
         return {"_cells": cells.t().contiguous()}
 
     def _observe(self) -> Tensor:
-        seen = self._cells.index_select(0, self._objects_seen).t().reshape(-1)
-        planes = self._one_hot.index_select(0, seen)
+        cells = self._cells.index_select(0, self._objects_seen).t().reshape(-1)
+        planes = self._one_hot.index_select(0, cells)
         return planes.view(self.num_games, self.num_agents, *self.observation_space.shape)
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         n = self.num_agents
         agents = self._next_cell.take(self._cells[:n] * 5 + actions.t())
         coins = self._cells[n:]
-        takes = agents[:, None] == coins[None, :]
-        rewards, own, others, takers = (self._events @ takes.view(n * n, -1).float()).view(4, n, -1).unbind(0)
+        take_events = agents[:, None] == coins[None, :]
+        rewards, own_coins, others_coins, takers = (
+            (self._events @ take_events.view(n * n, -1).float()).view(4, n, -1).unbind(0)
+        )
         occupied = torch.cat([agents, coins])
         coins = torch.where(takers > 0, self._free_cells(occupied, takers.clamp(max=1.0)), coins)
         self._cells = torch.cat([agents, coins])
         terminated = torch.zeros(self.num_games, dtype=torch.bool, device=self.device)
-        return rewards.t(), terminated, {"own_coins": own.t(), "others_coins": others.t()}
+        return rewards.t(), terminated, {"own_coins": own_coins.t(), "others_coins": others_coins.t()}
 
     def _free_cells(self, occupied: Tensor, taken: Tensor) -> Tensor:
-        """A new cell for each coin, ``[N, B]``: for taken ones uniform over the cells where nothing is.
+        """Samples a new cell for each coin, ``[N, B]``, uniformly from the empty cells for coins that were taken.
 
-        A coin's cell is found by its rank among the free cells; coins taken in the same step draw without
-        replacement: a later rank skips those drawn before it, in ascending order. All counts are small whole numbers,
-        exact in float32, in which sums and products are fastest.
+        Each coin draws a rank among the free cells. Coins taken in the same step draw without replacement: a later rank
+        skips the ranks drawn before it, in ascending order. All counts are small integers, which are exact in float32;
+        sums and products are fastest in this dtype.
 
         Args:
-            occupied: ``[2N, B]``, cells where something is.
+            occupied: ``[2N, B]``, occupied cells.
             taken: ``[N, B]`` float32, 1 for coins that need a new cell, else 0.
         """
         n, cells = self.num_agents, len(self._one_hot)
         free = torch.ones(cells, self.num_games, device=self.device).scatter_(0, occupied, 0.0)
         free_up_to = self._up_to @ free
-        left = torch.addmm(free_up_to[-1:], self._before, taken, alpha=-1.0)
-        ranks = list((self._uniform(n).t() * left).floor_())
-        beyond = cells * (1.0 - taken[:-1])
-        drawn: list[Tensor] = []
+        num_free = torch.addmm(free_up_to[-1:], self._before, taken, alpha=-1.0)
+        ranks = list((self._uniform(n).t() * num_free).floor_())
+        offset = cells * (1.0 - taken[:-1])
+        previous_ranks: list[Tensor] = []
         for coin in range(n):
-            for rank in drawn if coin < 2 else torch.stack(drawn).sort(0).values:
+            for rank in previous_ranks if coin < 2 else torch.stack(previous_ranks).sort(0).values:
                 ranks[coin] = torch.where(ranks[coin] >= rank, ranks[coin] + 1.0, ranks[coin])
             if coin < n - 1:
-                drawn.append(ranks[coin] + beyond[coin])
+                previous_ranks.append(ranks[coin] + offset[coin])
         cells_before = (torch.stack(ranks) + 1.0 - free_up_to[:, None]).clamp_(0.0, 1.0).sum(0)
         return cells_before.long()
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """Share of one's own among the coins one took (0 if none), and coins taken a step."""
+        """Returns the fraction of own coins among the coins that an agent took (0 if none), and coins per step."""
         coins = totals["own_coins"] + totals["others_coins"]
         return {"own_coin_share": totals["own_coins"] / coins.clamp(min=1.0), "coins_per_step": coins / num_steps}
 
     def render_ansi(self, copy: int = 0) -> str:
-        """The grid as text: ``A`` is player 0, ``a`` its coin, ``*`` several agents on a cell."""
+        """Renders the grid as text: ``A`` is player 0, ``a`` its coin, ``*`` several agents on a cell."""
         return rendering.write_grid(self.grid_size, *self._cells[:, copy].view(2, -1).tolist())
 
     def render_rgb(self, copy: int = 0) -> np.ndarray:
-        """The grid as an image: squares are agents, discs coins, one colour a player."""
+        """Renders the grid as an image: squares are agents, discs are coins, with one color per player."""
         return rendering.draw_grid(self.grid_size, *self._cells[:, copy].view(2, -1).tolist())

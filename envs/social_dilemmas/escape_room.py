@@ -1,4 +1,4 @@
-"""Escape Room: some must pull levers, at a cost, so that others can leave by the door."""
+"""Escape Room: some agents must pull levers, at a cost, so that other agents can leave through the door."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ PLACES = ("lever", "start", "door")
 
 
 class EscapeRoom(BatchedGame):
-    """N agents in a room whose door is open while M of them pull levers: ER(N, M).
+    """Escape Room ER(N, M): N agents in a room whose door is open while at least M of them pull levers.
 
     | | |
     |---|---|
-    | observation | ``[3N]`` float32, one-hot positions, one's own first, then those of the agents after oneself |
-    | action | ``Discrete(3)``, where to be: 0 lever, 1 start, 2 door |
-    | reward | +10 for the door while it is open; else -1 for a move and 0 for staying |
-    | end | terminated when somebody leaves; truncated after ``num_steps`` |
+    | observation | ``[3N]`` float32, one-hot positions, its own first, then those of the agents after it |
+    | action | ``Discrete(3)``, next position: 0 lever, 1 start, 2 door |
+    | reward | +10 for choosing the door while it is open; otherwise -1 for a move and 0 for staying |
+    | end | terminated when an agent leaves; truncated after ``num_steps`` |
     | state | ``[N, 3]`` float32, one-hot positions |
-    | outcomes | ``lever_rate``, ``door_rate``, ``escape_rate``: how often one chose the lever or the door, or left |
+    | outcomes | ``lever_rate``, ``door_rate``, ``escape_rate``: fraction of steps with lever, door or escape |
 
-    The door is open in a step in which at least ``num_levers`` agents choose the lever; staying there counts. Nobody
-    gains by pulling it: whoever leaves must want others to, and can only get them to by sharing.
+    The door is open in a step in which at least ``num_levers`` agents choose the lever, including agents that stay
+    there. An agent gains nothing by pulling a lever: agents that want to leave depend on other agents, and can motivate
+    them only by sharing their reward.
 
     Source: Yang et al. (2020), section 5.1. The best joint return is ``10 (N - M) - M``: 9 in ER(2, 1), 8 in ER(3, 2),
-    17 in ER(5, 3). Their code shows agents also what they have been given; that belongs to games with gifts.
+    17 in ER(5, 3). In the code of the paper, agents also observe the rewards given to them, which are part of games
+    with gifts here.
 
     Version history: v0, first.
     """
@@ -51,18 +53,19 @@ class EscapeRoom(BatchedGame):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
-            num_agents: N.
-            num_levers: M, how many must pull levers.
-            random_starts: Whether agents start anywhere; if not, all do where there is neither lever nor door.
-            num_steps: Steps of an episode, at most.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+            num_agents: N, number of agents.
+            num_levers: M, number of agents that must pull levers to open the door.
+            random_starts: If True, agents start at random positions. If False, all agents start at the position
+                without lever and door.
+            num_steps: Maximum episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
-            ValueError: If there are not fewer levers than agents.
+            ValueError: If ``num_levers`` is not between 1 and ``num_agents - 1``.
         """
         super().__init__(num_agents=num_agents, num_steps=num_steps, num_games=num_games, device=device)
         if not 1 <= num_levers < num_agents:
@@ -79,11 +82,11 @@ class EscapeRoom(BatchedGame):
         self._positions = torch.full((num_agents, num_games), START, device=self.device)
 
     def state(self) -> Tensor:
-        """One-hot positions, ``[B, N, 3]``."""
+        """Returns the one-hot positions, ``[B, N, 3]``."""
         return self._one_hot[self._positions.t()]
 
     def views(self, obs: Tensor) -> Tensor:
-        """Positions, turned on by k, ``[B, N, N, 3N]``."""
+        """Rotates the positions by k, ``[B, N, N, 3N]``."""
         return obs.unflatten(2, (-1, 3))[:, :, self._order].flatten(3)
 
     def _initial_state(self) -> dict[str, Tensor]:
@@ -95,29 +98,29 @@ class EscapeRoom(BatchedGame):
         return self.state()[:, self._order].flatten(2)
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        chosen = actions.t()
-        levers, doors = chosen == LEVER, chosen == DOOR
-        leaves = doors & (levers.sum(0) >= self.num_levers)
-        rewards = torch.where(leaves, 10.0, -(chosen != self._positions).float())
-        self._positions = chosen.clone()
-        outcomes = {"levers": levers, "doors": doors, "escapes": leaves}
-        return rewards.t(), leaves.any(0), {name: values.t().float() for name, values in outcomes.items()}
+        next_positions = actions.t()
+        levers, doors = next_positions == LEVER, next_positions == DOOR
+        is_leaving = doors & (levers.sum(0) >= self.num_levers)
+        rewards = torch.where(is_leaving, 10.0, -(next_positions != self._positions).float())
+        self._positions = next_positions.clone()
+        outcomes = {"levers": levers, "doors": doors, "escapes": is_leaving}
+        return rewards.t(), is_leaving.any(0), {name: values.t().float() for name, values in outcomes.items()}
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """Shares of steps."""
+        """Returns the fractions of steps in which an agent chose the lever, chose the door or left."""
         return {f"{name[:-1]}_rate": values / num_steps for name, values in totals.items()}
 
     def render_ansi(self, copy: int = 0) -> str:
-        """Who is where, as ``lever 0 | start | door 1 open``."""
+        """Renders the agents at each place as text, e.g. ``lever 0 | start | door 1 open``."""
         positions = self._positions[:, copy].tolist()
         places = [
-            " ".join([name, *(str(k) for k, at in enumerate(positions) if at == index)])
+            " ".join([name, *(str(k) for k, position in enumerate(positions) if position == index)])
             for index, name in enumerate(PLACES)
         ]
         return " | ".join(places) + (" open" if positions.count(LEVER) >= self.num_levers else "")
 
     def render_rgb(self, copy: int = 0) -> np.ndarray:
-        """Three places side by side, agents in them; the door is green while it is open."""
+        """Renders the three places side by side, with the agents in them. The door is green while it is open."""
         positions = self._positions[:, copy].tolist()
         return rendering.draw_places(PLACES, positions, positions.count(LEVER) >= self.num_levers)

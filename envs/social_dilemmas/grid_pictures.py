@@ -1,4 +1,4 @@
-"""Grid worlds as text and pictures: tiles by the name of what lies on a cell, wedges for agents, light for beams."""
+"""Renders grid worlds as text and images: named tiles for the ground, wedges for agents, light for beams."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from social_dilemmas.rendering import COLOURS
 
 TILE = 24
-# Drawn larger and made smaller, for smooth edges.
+# Supersampling factor for smooth edges.
 _FINER = 4
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _LINE = 20
-# A caption has room in this.
+# Minimum image width in pixels, so that captions fit.
 _NARROWEST = 240
 _LIGHT = {"cleaning": (120, 220, 255), "zap": (255, 225, 40), "interact": (255, 225, 40)}
 _GLYPHS = {"sand": " .", "grass": " ,", "wall": "##", "apple": " o", "stream": " -", "river": " ~", "waste": " %"}
@@ -26,15 +26,15 @@ _HEADINGS = "^>v<"
 
 @dataclass(frozen=True)
 class GridPicture:
-    """What a picture of a grid shows.
+    """Contents of the image of a grid.
 
     Attributes:
-        ground: ``[rows, columns]`` int, indices into ``names``.
-        names: What lies there: names of tiles.
-        light: ``[rows, columns]`` int, the number of the beam there, 0 for none.
-        beams: Names of the beams, by number.
-        agents: Row, column and heading of each agent on the map, by its number.
-        caption: A line above.
+        ground: ``[rows, columns]`` int, tile indices into ``names``.
+        names: Names of the tiles.
+        light: ``[rows, columns]`` int, number of the beam on each cell, 0 for none.
+        beams: Names of the beams by number.
+        agents: Row, column and heading of each agent on the map, by agent index.
+        caption: Text above the image, one line.
     """
 
     ground: np.ndarray
@@ -46,7 +46,7 @@ class GridPicture:
 
 
 def write(picture: GridPicture) -> str:
-    """The picture as text, two characters a cell: agents as heading and number; cells in a beam end in + or *."""
+    """Renders a grid as text, two characters per cell: agents as heading and index; cells in a beam end in + or *."""
     cells = [[_GLYPHS.get(picture.names[k], f" {picture.names[k][-1]}") for k in row] for row in picture.ground]
     for row, column in zip(*np.nonzero(picture.light), strict=True):
         cells[row][column] = cells[row][column][0] + "+*"[picture.light[row, column] - 1]
@@ -56,12 +56,12 @@ def write(picture: GridPicture) -> str:
 
 
 def draw(picture: GridPicture) -> np.ndarray:
-    """The picture, 24 pixels a cell, with its caption above and a legend below, ``[height, width, 3]`` uint8."""
+    """Renders a grid with 24 pixels per cell, a caption and a legend, as an image ``[height, width, 3]`` uint8."""
     tiles = np.stack([_tile(name) for name in picture.names])
     image = tiles[picture.ground]
     for number, name in picture.beams.items():
-        lit = picture.light == number
-        image[lit] = (0.45 * image[lit] + 0.55 * np.array(_LIGHT[name])).astype(np.uint8)
+        is_lit = picture.light == number
+        image[is_lit] = (0.45 * image[is_lit] + 0.55 * np.array(_LIGHT[name])).astype(np.uint8)
     for agent, (row, column, heading) in picture.agents.items():
         sprite = _sprite(agent, heading)
         opaque = sprite[..., 3:] / 255.0
@@ -69,8 +69,8 @@ def draw(picture: GridPicture) -> np.ndarray:
     rows, columns = picture.ground.shape
     board = image.transpose(0, 2, 1, 3, 4).reshape(rows * TILE, columns * TILE, 3)
     width = max(columns * TILE, _NARROWEST)
-    left = (width - columns * TILE) // 2
-    board = np.pad(board, ((0, 0), (left, width - columns * TILE - left), (0, 0)), constant_values=255)
+    padding = (width - columns * TILE) // 2
+    board = np.pad(board, ((0, 0), (padding, width - columns * TILE - padding), (0, 0)), constant_values=255)
     legend = _legend(tuple(picture.names), tuple(picture.beams.values()), width)
     return np.concatenate([_text(picture.caption, width), board, legend])
 
@@ -84,28 +84,28 @@ def _text(line: str, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _legend(names: tuple[str, ...], beams: tuple[str, ...], width: int) -> np.ndarray:
-    """Tiles and what they are, in as many lines as it takes."""
+    """Renders the legend of tiles and beams, in as many lines as needed."""
     font = ImageFont.load_default(11)
     entries = [(name, _tile(name)) for name in names if name != "wall"]
     entries += [(name, (0.45 * _tile("sand") + 0.55 * np.array(_LIGHT[name])).astype(np.uint8)) for name in beams]
-    places, left, top = [], 4, 4
+    places, x, y = [], 4, 4
     for name, _ in entries:
-        wide = 18 + int(font.getlength(name)) + 10
-        if left > 4 and left + wide > width:
-            left, top = 4, top + _LINE
-        places.append((left, top))
-        left += wide
-    image = Image.new("RGB", (width, top + _LINE), _PAPER)
+        entry_width = 18 + int(font.getlength(name)) + 10
+        if x > 4 and x + entry_width > width:
+            x, y = 4, y + _LINE
+        places.append((x, y))
+        x += entry_width
+    image = Image.new("RGB", (width, y + _LINE), _PAPER)
     pen = ImageDraw.Draw(image)
-    for (name, tile), (left, top) in zip(entries, places, strict=True):
-        image.paste(Image.fromarray(tile).resize((14, 14)), (left, top))
-        pen.text((left + 18, top + 7), name, _INK, font, anchor="lm")
+    for (name, tile), (x, y) in zip(entries, places, strict=True):
+        image.paste(Image.fromarray(tile).resize((14, 14)), (x, y))
+        pen.text((x + 18, y + 7), name, _INK, font, anchor="lm")
     return np.asarray(image)
 
 
 @lru_cache(maxsize=64)
 def _tile(name: str) -> np.ndarray:
-    """The picture of one cell, ``[24, 24, 3]`` uint8. Shapes tell things apart, not colours alone."""
+    """Draws the tile of one cell, ``[24, 24, 3]`` uint8. Tiles differ in shape, and not only in color."""
     size = TILE * _FINER
     ground = {
         "grass": (222, 232, 190),
@@ -143,17 +143,17 @@ def _tile(name: str) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _sprite(agent: int, heading: int) -> np.ndarray:
-    """An agent as a wedge that points where it looks, with its number, ``[24, 24, 4]`` uint8."""
+    """Draws an agent as a wedge that points in its heading, with its index, ``[24, 24, 4]`` uint8."""
     size = TILE * _FINER
     image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     pen = ImageDraw.Draw(image)
     points = [(0.5, 0.02), (0.93, 0.5), (0.88, 0.97), (0.12, 0.97), (0.07, 0.5)]
-    turned = points
+    corners = points
     for _ in range(heading):
-        turned = [(1.0 - y, x) for x, y in turned]
-    colour = COLOURS[agent % len(COLOURS)]
-    pen.polygon([(x * size, y * size) for x, y in turned], (*colour, 255), (20, 20, 20, 255), size // 24)
-    x, y = sum(x for x, _ in turned) / 5, sum(y for _, y in turned) / 5
+        corners = [(1.0 - y, x) for x, y in corners]
+    color = COLOURS[agent % len(COLOURS)]
+    pen.polygon([(x * size, y * size) for x, y in corners], (*color, 255), (20, 20, 20, 255), size // 24)
+    x, y = sum(x for x, _ in corners) / 5, sum(y for _, y in corners) / 5
     font = ImageFont.load_default(int(size * 0.52))
     pen.text((x * size, y * size), str(agent), (255, 255, 255, 255), font, anchor="mm")
     return np.asarray(image.resize((TILE, TILE), Image.Resampling.LANCZOS))

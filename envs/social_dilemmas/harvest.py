@@ -1,4 +1,4 @@
-"""Harvest: apples grow beside apples, so that who takes the last ones takes those of all the future."""
+"""Harvest: apples grow near apples only, so that eating the last apples of a patch ends its growth forever."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LETTERS = {
     "P": Letter(SAND, 1, starts=True),
     " ": Letter(SAND, 1),
 }
-# Cells near a cell: the eight around, or the twelve within a distance of two.
+# Offsets of the neighboring cells: the eight adjacent ones, or the twelve within Manhattan distance two.
 NEAR = {
     8: [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)],
     12: [(down, right) for down in range(-2, 3) for right in range(-2, 3) if 0 < abs(down) + abs(right) <= 2],
@@ -26,30 +26,30 @@ NEAR = {
 
 
 class Harvest(Orchard):
-    """Agents among apples that grow the better the more apples are near, and never where none is (Commons Harvest).
+    """Commons Harvest: apples grow faster the more apples are near, and never where there are none.
 
     | | |
     |---|---|
-    | observation | ``[rows, columns]`` uint8, classes of what an agent sees (:class:`GridWorld`) |
-    | action | left, right, forward, back, stay; turn_right and turn_left if agents turn; zap if they may |
-    | reward | +1 an apple; ``-zap_cost`` to who zaps, ``-zap_penalty`` to who is hit, for each ray |
+    | observation | ``[rows, columns]`` uint8, classes of the cells in view (:class:`GridWorld`) |
+    | action | left, right, forward, back, stay; turn_right and turn_left if ``turning``; zap if ``zapping`` |
+    | reward | +1 per apple; ``-zap_cost`` for zapping; ``-zap_penalty`` for each ray that hits the agent |
     | end | truncated after ``num_steps`` |
     | state | ``[rows, columns]`` uint8, classes of the whole map |
     | outcomes | ``apples_per_step``, ``sustainability``; ``zaps_per_step``, ``peace`` |
 
-    ``sustainability`` is the mean step in which an apple was eaten, ``peace`` the share of steps in which one was
-    neither hit nor away (Perolat et al., 2017).
+    ``sustainability`` is the mean time step at which apples were eaten, ``peace`` the fraction of steps in which an
+    agent was neither hit nor frozen (Perolat et al., 2017).
 
-    In each step agents return from where they were sent, turn and move; eat what they stand on; zap; and then apples
-    grow, with a chance that ``growth`` gives by the number of apples near.
+    In each step, frozen agents may return, agents turn and move, eat the apple on their cell and zap; then apples grow
+    with a probability that ``growth`` defines by the number of apples on the neighboring cells.
 
-    Presets, chosen by ``map``: ``small`` is for two who face up for ever and do not zap, with four groups of five
-    apples that grow faster, on 9x9 cells; ``full`` has the map and figures of SSD (Vinitsky et al., 2019; Hughes et
-    al., 2018), figures which are those of a map of your own too; ``melting_pot`` has those of Melting Pot 2.0 (Agapiou
-    et al., 2022), on a map with the same counts. What is set beside ``map`` goes before the preset.
+    Presets, selected by ``map``: ``small`` is for two agents that always face up and cannot zap, with four patches of
+    five apples that grow faster, on 9x9 cells. ``full`` has the map and parameters of SSD (Vinitsky et al., 2019;
+    Hughes et al., 2018); these parameters are also the defaults for custom maps. ``melting_pot`` has the parameters of
+    Melting Pot 2.0 (Agapiou et al., 2022), on a map with the same cell counts. Other settings override the preset.
 
-    Differs from the public versions as :class:`social_dilemmas.cleanup.Cleanup` does. In SSD's code the cells near are
-    the eight around, as here by default, since its radius bounds the squared distance; Melting Pot's are twelve.
+    Differs from the public versions as :class:`social_dilemmas.cleanup.Cleanup` does. SSD's code counts the eight
+    adjacent cells, as is the default here, because its radius bounds the squared distance; Melting Pot counts twelve.
 
     Version history: v0, first.
     """
@@ -99,27 +99,29 @@ class Harvest(Orchard):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
-            map: The map as text: ``@`` wall, ``A`` an apple, ``B`` where one may grow, ``P`` where agents may start, a
-                digit where the agent of that number does, blank for sand.
-            num_agents: N.
-            view: Cells that an agent sees on every side; or ahead, behind and on each side; or ``map`` for all of it,
-                from above.
-            turning: Whether agents turn; if not, all face up for ever.
-            zapping: Whether agents may zap.
-            beam_length: Cells of each ray.
-            zap_cost: What it costs to zap.
-            zap_penalty: What it costs to be hit.
-            zap_cooldown: Steps after zapping in which one cannot.
-            freeze_steps: How many steps who was hit is away, to return to a free cell to start on.
-            random_starts: Whether any agent may start where a digit is too.
-            neighbours: How many cells are near: 8 or 12.
-            growth: Chances of an apple in a step by the number of apples near; the last is that of more too.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+            map: The map as text: ``@`` wall, ``A`` orchard with an apple, ``B`` orchard, ``P`` start cell of any agent,
+                a digit for the start cell of the agent with that index, blank for sand.
+            num_agents: N, number of agents.
+            view: Number of cells that an agent sees in every direction; or a sequence of the numbers of cells ahead,
+                behind and on each side; or ``map`` for the whole map, seen from above.
+            turning: If True, agents can turn. If False, they always face up.
+            zapping: If True, agents can zap each other.
+            beam_length: Number of cells of each ray.
+            zap_cost: Amount subtracted from the reward of an agent that zaps.
+            zap_penalty: Amount subtracted from the reward of an agent for each ray that hits it.
+            zap_cooldown: Number of steps after zapping in which an agent cannot zap again.
+            freeze_steps: Number of steps for which an agent that was hit is off the map, before it returns to a free
+                start cell.
+            random_starts: If True, any agent may also start on the cells with digits.
+            neighbours: Number of neighboring cells whose apples count, 8 or 12.
+            growth: Probabilities per step that an apple grows on an empty cell, by the number of apples on its
+                neighboring cells. The last entry also applies to larger numbers.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
             ValueError: If the map cannot be read or has no orchard, or a number is out of range.
@@ -142,17 +144,17 @@ class Harvest(Orchard):
         if neighbours not in NEAR:
             raise ValueError(f"neighbours is {neighbours}; it must be one of {', '.join(str(k) for k in NEAR)}")
         if not 1 <= len(growth) <= neighbours + 1:
-            raise ValueError(f"growth has {len(growth)} chances; it must have from 1 to {neighbours + 1}")
+            raise ValueError(f"growth has {len(growth)} probabilities; it must have from 1 to {neighbours + 1}")
         check_ranges({f"growth[{k}]": chance for k, chance in enumerate(growth)}, 0, 1)
-        near = self.map.reached(NEAR[neighbours])[: 4 * self._orchard : 4].T
-        # What is no orchard is the cell after it, which never has an apple here.
-        self._near = torch.as_tensor(near.clip(max=self._orchard), device=self.device)
-        more = [growth[-1]] * (neighbours + 1 - len(growth))
-        self._growth = torch.tensor([*growth, *more], device=self.device)
+        neighbor_cells = self.map.reached(NEAR[neighbours])[: 4 * self._orchard : 4].T
+        # Neighbors outside the orchard are mapped to the first cell after it, which never has an apple.
+        self._near = torch.as_tensor(neighbor_cells.clip(max=self._orchard), device=self.device)
+        padding = [growth[-1]] * (neighbours + 1 - len(growth))
+        self._growth = torch.tensor([*growth, *padding], device=self.device)
 
     def _grow(self, ground: Tensor) -> None:
-        has = (ground[: self._orchard + 1] == APPLE).view(torch.uint8)
-        count = has.index_select(0, self._near[0])
-        for near in self._near[1:]:
-            count += has.index_select(0, near)
+        has_apple = (ground[: self._orchard + 1] == APPLE).view(torch.uint8)
+        count = has_apple.index_select(0, self._near[0])
+        for neighbor_cells in self._near[1:]:
+            count += has_apple.index_select(0, neighbor_cells)
         self._grow_apples(ground, self._growth[count.int()])

@@ -1,10 +1,10 @@
-"""Maps as text: a line a row; what the letters stand for is said where a game reads them.
+"""Maps as text, with one line per row. Each game defines the meaning of the letters.
 
-Two are those of SSD, the sequential social dilemma games (https://github.com/eugenevinitsky/
-sequential_social_dilemma_games), so that figures can be compared; copyright (c) 2020 Eugene Vinitsky, MIT licence.
+Two maps are from SSD, the sequential social dilemma games (https://github.com/eugenevinitsky/
+sequential_social_dilemma_games), so that results are comparable; copyright (c) 2020 Eugene Vinitsky, MIT license.
 """
 
-# The two small maps of Yang et al. (2020), with the cells where their agents start.
+# The two small maps of Yang et al. (2020), with the start cells of their agents.
 CLEANUP_SMALL = """
 @@@@@@@
 @H  1B@
@@ -26,14 +26,14 @@ CLEANUP_MEDIUM = """
 @RR0   BB@
 @@@@@@@@@@"""
 
-# The grid of Meulemans et al. (2025): the river, room to start in, the orchard.
+# The grid of Meulemans et al. (2025): the river, start cells, the orchard.
 CLEANUP_LITE = """
 RPPPB
 RPPPB
 RPPPB
 RPPPB"""
 
-# The map of SSD: 119 river cells, 56 of them dirty, 12 of a stream, 103 of the orchard, 10 to start on.
+# The map of SSD: 119 river cells (56 of them dirty), 12 stream cells, 103 orchard cells, 10 start cells.
 CLEANUP_FULL = """
 @@@@@@@@@@@@@@@@@@
 @RRRRRR     BBBBB@
@@ -61,7 +61,7 @@ CLEANUP_FULL = """
 @HHHH       BBBBB@
 @@@@@@@@@@@@@@@@@@"""
 
-# 147 river cells, 79 of them dirty, 20 of a stream, 122 of the orchard, 19 to start on: the counts of Melting Pot.
+# 147 river cells (79 of them dirty), 20 stream cells, 122 orchard cells, 19 start cells, as many as in Melting Pot.
 CLEANUP_MELTING_POT = """
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
 @RHRHRHRHRHRHRHRHRHRHRHRHRHRH@
@@ -85,7 +85,7 @@ CLEANUP_MELTING_POT = """
 @BBBBBBBBBBBBBBBBBBBBBBBB    @
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"""
 
-# 20 apples in four groups, 8 cells to start on.
+# 20 apples in four patches, 8 start cells.
 HARVEST_SMALL = """
 @@@@@@@@@@@
 @P   P   P@
@@ -99,7 +99,7 @@ HARVEST_SMALL = """
 @P   P   P@
 @@@@@@@@@@@"""
 
-# The map of SSD: 155 apples, 20 cells to start on.
+# The map of SSD: 155 apples, 20 start cells.
 HARVEST_FULL = """
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
 @ P   P      A    P AAAAA    P  A P  @
@@ -118,7 +118,7 @@ HARVEST_FULL = """
 @       P     A         P  P P     P @
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"""
 
-# 64 apples, 60 cells to start on: the counts of Melting Pot.
+# 64 apples, 60 start cells, as many as in Melting Pot.
 HARVEST_MELTING_POT = """
 @@@@@@@@@@@@@@@@@@@@@@@@
 @PPPPPPPPPPPPPPPPPPPPPP@
@@ -139,7 +139,7 @@ HARVEST_MELTING_POT = """
 @PPPPPPPPPPPPPPPPPPPPPP@
 @@@@@@@@@@@@@@@@@@@@@@@@"""
 
-# Five tokens of each of two kinds, three cells to start on.
+# Five tokens of each of two kinds, three start cells.
 MATRIX_SMALL = """
 @@@@@@@
 @ab ba@
@@ -149,7 +149,7 @@ MATRIX_SMALL = """
 @ab ba@
 @@@@@@@"""
 
-# 12 tokens of each of two kinds and 12 of a kind drawn for each episode, 13 cells to start on: Melting Pot's counts.
+# 12 tokens of each of two kinds, 12 of a kind drawn per episode, 13 start cells, as many as in Melting Pot.
 MATRIX_MELTING_POT = """
 @@@@@@@@@@@@@@@@@@@@@@@
 @P    P    P    P    P@

@@ -1,4 +1,4 @@
-"""Games given by a payoff table: repeated two-player matrix games and the N-player public goods game."""
+"""Games defined by a payoff table: repeated two-player matrix games and the N-player public goods game."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ COOPERATE, DEFECT = 0, 1
 
 
 class MatrixGame(BatchedGame):
-    """A normal-form game played again and again, each player seeing the last joint action.
+    """Repeated normal-form game in which each player observes the last joint action.
 
     | | |
     |---|---|
-    | observation | ``[N]`` float32: the last actions, one's own first; ``(-1, 0, .., 0)`` before the first step |
+    | observation | ``[N]`` float32: the last actions, its own first; ``(-1, 0, .., 0)`` before the first step |
     | action | ``Discrete(2)``: 0 cooperate, 1 defect |
     | reward | the payoff table's entry for the joint action |
     | end | truncated after ``num_steps`` |
     | state | ``Discrete(1 + 2**N)``: 0 before the first step, then 1 + the joint action, player 0's the highest bit |
     | outcomes | ``cooperation_rate`` |
 
-    Source: the memory-1 observation and its start are those of Zhou, Hong and Kao (2024), section 5; there both
-    players see the joint action in one order, here each sees itself first, so that a policy can play for any agent.
+    Source: the memory-1 observation and its initial value are those of Zhou, Hong and Kao (2024), section 5. In the
+    paper, both players observe the joint action in the same order; here, each player observes its own action first, so
+    that a policy can play for any agent.
 
     Version history: v0, first.
     """
@@ -46,17 +47,17 @@ class MatrixGame(BatchedGame):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game from its table.
+        """Builds the environments from a payoff table.
 
         Args:
             payoffs: Nested sequence of shape ``[2] * N + [N]``: ``payoffs[a_0][a_1]..`` are the rewards of all
-                players under that joint action.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+                players for the joint action ``(a_0, a_1, ..)``.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
-            ValueError: If the table is not of that shape, or not finite.
+            ValueError: If the table has another shape, or an entry is not finite.
         """
         table = read_table(payoffs)
         num_agents = table.dim() - 1
@@ -77,7 +78,7 @@ class MatrixGame(BatchedGame):
         self._state = torch.zeros(num_games, dtype=torch.int64, device=self.device)
 
     def _observation_table(self) -> Tensor:
-        """Observations by state, ``[1 + 2**N, N, N]``."""
+        """Returns the observations of all agents in each state, ``[1 + 2**N, N, N]``."""
         n = self.num_agents
         start = [-1.0] + [0.0] * (n - 1)
         rows = [[start] * n]
@@ -88,14 +89,14 @@ class MatrixGame(BatchedGame):
         return torch.tensor(rows)
 
     def state(self) -> Tensor:
-        """The memory-1 state, ``[B]`` int64."""
+        """Returns the memory-1 state, ``[B]`` int64."""
         return self._state
 
     def views(self, obs: Tensor) -> Tensor:
-        """The last actions, turned on by k; before the first step all see the same, ``[B, N, N, N]``."""
+        """Rotates the last actions by k, ``[B, N, N, N]``. Before the first step all agents observe the same."""
         agents = torch.arange(self.num_agents, device=self.device)
-        turned = obs[:, :, (agents[:, None] + agents) % self.num_agents]
-        return torch.where(obs[:, :, :1, None] < 0, obs[:, :, None], turned)
+        rotated_actions = obs[:, :, (agents[:, None] + agents) % self.num_agents]
+        return torch.where(obs[:, :, :1, None] < 0, obs[:, :, None], rotated_actions)
 
     def _initial_state(self) -> dict[str, Tensor]:
         return {"_state": torch.zeros_like(self._state)}
@@ -111,7 +112,7 @@ class MatrixGame(BatchedGame):
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """Share of steps in which each player cooperated."""
+        """Returns the fraction of steps in which each player cooperated."""
         return {"cooperation_rate": totals["cooperated"] / num_steps}
 
     def _last_actions(self, copy: int) -> list[int] | None:
@@ -119,7 +120,7 @@ class MatrixGame(BatchedGame):
         return None if state == 0 else [(state - 1) >> (self.num_agents - 1 - i) & 1 for i in range(self.num_agents)]
 
     def render_ansi(self, copy: int = 0) -> str:
-        """The last joint action and its payoffs, as ``C D | -3 0``."""
+        """Renders the last joint action and its payoffs as text, e.g. ``C D | -3 0``."""
         actions = self._last_actions(copy)
         if actions is None:
             return " ".join("-" * self.num_agents)
@@ -127,15 +128,15 @@ class MatrixGame(BatchedGame):
         return " ".join("CD"[a] for a in actions) + " | " + " ".join(f"{p:g}" for p in payoffs)
 
     def render_rgb(self, copy: int = 0) -> np.ndarray:
-        """One square a player: green cooperated, red defected, grey before the first step."""
+        """Renders one square per player: green for cooperate, red for defect, gray before the first step."""
         return rendering.draw_choices(self._last_actions(copy), self.num_agents)
 
 
 def read_table(payoffs: Sequence) -> Tensor:
-    """Nested sequences of numbers as float32.
+    """Converts nested sequences of numbers to a float32 tensor.
 
     Raises:
-        ValueError: If they are not regular, or not finite.
+        ValueError: If the sequences are not regular, or an entry is not finite.
     """
     try:
         table = torch.tensor(payoffs, dtype=torch.float32)
@@ -154,31 +155,34 @@ def public_goods(
     num_games: int = 1,
     device: str | torch.device = "cpu",
 ) -> MatrixGame:
-    """The N-player public goods game: each contributes 1 (cooperates) or nothing.
+    """Builds the N-player public goods game, in which each player contributes 1 (cooperates) or 0 (defects).
 
-    The pot is multiplied and shared evenly: a player's reward is ``multiplier * contributors / N``, less 1 if it
-    contributed. With ``1 < multiplier < N`` everyone is better off keeping its 1, and all are worse off together.
+    The pot is multiplied and shared equally: the reward of a player is ``multiplier * contributors / N``, minus 1 if it
+    contributed. With ``1 < multiplier < N``, defecting is a dominant strategy, but mutual defection is worse for all
+    players than mutual cooperation.
 
     Args:
-        num_agents: N, from 2 to 8.
-        multiplier: What the pot is multiplied by, strictly between 1 and N.
-        num_steps: Steps of an episode.
-        num_games: B, how many copies are stepped together.
-        device: Where all tensors live.
+        num_agents: N, number of agents, from 2 to 8.
+        multiplier: Factor by which the pot is multiplied, strictly between 1 and N.
+        num_steps: Episode length, in steps.
+        num_games: B, number of parallel environments.
+        device: Device of all tensors.
 
     Returns:
-        A :class:`MatrixGame` with that payoff table.
+        A :class:`MatrixGame` with the payoff table of the public goods game.
 
     Raises:
-        ValueError: If N is out of range, or the multiplier does not make a dilemma.
+        ValueError: If N is out of range, or the multiplier is not strictly between 1 and N.
     """
     if not 2 <= num_agents <= 8:
         raise ValueError(f"num_agents is {num_agents}; public goods has from 2 to 8 players")
     if not 1 < multiplier < num_agents:
-        raise ValueError(f"multiplier is {multiplier:g}; it is a dilemma only between 1 and num_agents={num_agents}")
+        raise ValueError(
+            f"multiplier is {multiplier:g}; the game is a dilemma only between 1 and num_agents={num_agents}"
+        )
     shape = (2,) * num_agents
     table = np.empty((*shape, num_agents))
     for joint in product((COOPERATE, DEFECT), repeat=num_agents):
-        contributed = 1 - np.array(joint)
-        table[joint] = multiplier * contributed.sum() / num_agents - contributed
+        contributions = 1 - np.array(joint)
+        table[joint] = multiplier * contributions.sum() / num_agents - contributions
     return MatrixGame(table.tolist(), num_steps=num_steps, num_games=num_games, device=device)

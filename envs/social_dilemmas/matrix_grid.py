@@ -1,4 +1,4 @@
-"""Matrix games in a grid: agents choose by what they collect, and play when one's beam meets another."""
+"""Matrix games on a grid: agents select a strategy by collecting tokens, and play when a beam hits another agent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from social_dilemmas.matrix_game import read_table
 from social_dilemmas.registry import did_you_mean
 
 TOKEN = 2
-# Letters of the kinds of tokens in maps, as many as there are classes left for them.
+# Letters of the kinds of tokens in maps, one for each ground class that is left for tokens.
 KINDS = "abcdef"
 INTERACT = "interact"
-# Rewards of who chooses the row and who chooses the column, in Melting Pot 2.0's figures.
+# Rewards (row agent, column agent), with the values of Melting Pot 2.0.
 TABLES = {
     "prisoners_dilemma": [[(3.0, 3.0), (0.0, 5.0)], [(5.0, 0.0), (1.0, 1.0)]],
     "stag_hunt": [[(4.0, 4.0), (0.0, 2.0)], [(2.0, 0.0), (2.0, 2.0)]],
@@ -29,38 +29,38 @@ TABLES = {
 
 
 class MatrixGrid(GridWorld):
-    """A two-player matrix game played by agents who collect tokens and then meet ("in the matrix").
+    """Two-player matrix game between agents that collect tokens and then interact by a beam ("in the matrix").
 
     | | |
     |---|---|
-    | observation | ``[rows + 3 * K, columns]`` uint8, classes of what an agent sees (:class:`GridWorld`), then bars |
+    | observation | ``[rows + 3 * K, columns]`` uint8, classes of the cells in view (:class:`GridWorld`), then bars |
     | action | left, right, forward, back, stay, turn_right, turn_left, interact |
-    | reward | what the table gives for the kinds of tokens that two have when they interact |
+    | reward | payoff of the mixed strategies that two agents hold as tokens when they interact |
     | end | truncated after ``num_steps`` |
     | state | ``[rows + N * K, columns]`` uint8, classes of the whole map, then bars of each agent's tokens |
     | outcomes | ``cooperation_rate``, ``interactions_per_step``, ``tokens_per_step`` |
 
-    There are K kinds of tokens, one for each action of the table. A bar is a row with as many cells of its kind as
-    there are tokens, up to the number of columns: K bars for what one has, K for what one had at one's last
-    interaction, and K for what the other had. ``cooperation_rate`` is the mean share of the first kind at one's
-    interactions, and 0 if there was none.
+    There are K kinds of tokens, one for each action of the payoff table. A bar is a row with one cell per token of its
+    kind, up to the number of columns: K bars for the tokens that the agent holds, K for those that it held at its last
+    interaction, and K for those that its partner held. ``cooperation_rate`` is the mean fraction of the first kind at
+    the interactions of an agent, and 0 if there was none.
 
-    In each step agents return from where they were sent, turn and move; take the token they stand on; interact; and
-    then tokens grow again where there was one: each with chance ``regrowth`` where no agent is, and all at once when
-    nobody is on the map. Two interact if the beam of one reaches the other and each has a token. With ``x`` and ``y``
-    their shares of the kinds, ``initial_tokens`` of each kind counted too, they get ``x A y`` and ``x B y``, where A
-    and B are the two tables of ``payoffs``; the earlier in the order of agents chooses the row. Then both have no
-    tokens, and are away for ``freeze_steps``. Nobody interacts with two at once: pairs are drawn, one after the other,
-    from all who could interact, each with the same chance.
+    In each step, frozen agents may return, agents turn and move, collect the token on their cell, and interact; then
+    taken tokens regrow: each with probability ``regrowth`` if no agent is on its cell, and all together when no agent
+    is on the map. Two agents interact if the beam of one reaches the other and each holds a token. With ``x`` and ``y``
+    their fractions of the kinds, counting ``initial_tokens`` additional tokens of each kind, they get ``x A y`` and ``x
+    B y``, where A and B are the two tables of ``payoffs``. The agent that comes first in the order of agents is the row
+    player. Then both lose their tokens, and are off the map for ``freeze_steps`` steps. An agent interacts with one
+    other agent at most: pairs are drawn one after another, uniformly from all pairs that can still interact.
 
-    Presets, chosen by ``map``: ``small`` is a room of 5x5; ``melting_pot`` has the figures of the repeated games of
-    Melting Pot 2.0 (Agapiou et al., 2022), on a map with the same counts. What is set beside ``map`` goes before the
+    Presets, selected by ``map``: ``small`` is a room of 5x5 cells. ``melting_pot`` has the parameters of the repeated
+    games of Melting Pot 2.0 (Agapiou et al., 2022), on a map with the same cell counts. Other settings override the
     preset.
 
-    Differs from Melting Pot: rewards come at once and agents leave at once, where there both stand still for 16 steps
-    before that and are away for 5 more, of which ``freeze_steps`` is the sum; beams go over tokens and do not destroy
-    them; tokens may grow again from the next step on, where there they wait for 10; there is no end drawn by chance
-    after 1,000 steps.
+    Differs from Melting Pot: Rewards are given immediately and agents leave immediately; in Melting Pot, both agents
+    stand still for 16 steps before that and are off the map for 5 more, and ``freeze_steps`` is the sum. Beams pass
+    over tokens and do not destroy them. Tokens may regrow from the next step on; in Melting Pot, they wait for 10
+    steps. Episodes do not end at random after 1,000 steps.
 
     Version history: v0, first.
     """
@@ -93,31 +93,31 @@ class MatrixGrid(GridWorld):
         num_games: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Builds the game.
+        """Builds the environments.
 
         Args:
             map: The map as text: ``@`` wall, ``a`` a token of the first kind, ``b`` of the second and so on to ``f``,
-                ``?`` of a kind that is drawn for each episode, ``P`` where agents may start, a digit where the agent of
-                that number does, blank for sand.
-            num_agents: N.
-            payoffs: The table: ``prisoners_dilemma``, ``stag_hunt`` or ``chicken``; or nested sequences ``[K][K][2]``,
-                the rewards of two by the kind of the first and of the second.
-            initial_tokens: How many of each kind count beside those that one has.
-            regrowth: Chance of a token that was taken in a step.
-            view: Cells that an agent sees on every side; or ahead, behind and on each side; or ``map`` for all of it,
-                from above.
-            beam_length: Cells of each of the three rays of a beam.
-            cooldown: Steps after a beam in which one cannot fire.
-            freeze_steps: How many steps who interacted is away, to return to a free cell to start on; with 0 they stay
-                where they are.
-            random_starts: Whether any agent may start where a digit is too.
-            num_steps: Steps of an episode.
-            num_games: B, how many copies are stepped together.
-            device: Where all tensors live.
+                ``?`` a token of a kind that is drawn for each episode, ``P`` start cell of any agent, a digit for the
+                start cell of the agent with that index, blank for sand.
+            num_agents: N, number of agents.
+            payoffs: Payoff table: ``prisoners_dilemma``, ``stag_hunt`` or ``chicken``; or nested sequences
+                ``[K][K][2]``, the rewards of both agents by the kind of the row agent and of the column agent.
+            initial_tokens: Number of tokens of each kind that count in addition to the collected ones.
+            regrowth: Probability per step that a taken token regrows.
+            view: Number of cells that an agent sees in every direction; or a sequence of the numbers of cells ahead,
+                behind and on each side; or ``map`` for the whole map, seen from above.
+            beam_length: Number of cells of each of the three rays of a beam.
+            cooldown: Number of steps after firing a beam in which an agent cannot fire again.
+            freeze_steps: Number of steps for which agents that interacted are off the map, before they return to a
+                free start cell. If 0, they stay on their cells.
+            random_starts: If True, any agent may also start on the cells with digits.
+            num_steps: Episode length, in steps.
+            num_games: B, number of parallel environments.
+            device: Device of all tensors.
 
         Raises:
-            ValueError: If the map cannot be read or has no tokens, the table is not square, or a number is out of
-                range.
+            ValueError: If the map cannot be read or has no tokens, the payoff table is not square, or a number is out
+                of range.
         """
         table = _table(payoffs)
         kinds = len(table)
@@ -138,7 +138,7 @@ class MatrixGrid(GridWorld):
         check_ranges({"regrowth": regrowth}, 0, 1)
         self._places = self.map.blocks[0]
         if not self._places:
-            raise ValueError(f"map: there are no tokens; give some of {', '.join(tokens)}")
+            raise ValueError(f"map: there are no tokens; add some of {', '.join(tokens)}")
         self.num_kinds = kinds
         self.class_names = (*self.class_names, *(f"token {name}" for name in KINDS[:kinds]))
         self.beam_names[2] = INTERACT
@@ -153,91 +153,95 @@ class MatrixGrid(GridWorld):
         self.state_space = gymnasium.spaces.Box(0, top, (rows + kinds * num_agents, columns), np.uint8)
         self._bars_seen, self._bars_of_map = self._bars(self.view_size[1]), self._bars(columns)
         self._drawn = torch.tensor([letter == "?" for letter in map if letter in tokens], device=self.device)[:, None]
-        # What each agent has; and what it had, and the other, when it last interacted.
+        # Tokens that each agent holds; and those that it and its partner held at its last interaction.
         self._tokens = torch.zeros(kinds, num_agents, num_games, dtype=torch.uint8, device=self.device)
         self._met = torch.zeros(2, *self._tokens.shape, dtype=torch.uint8, device=self.device)
         self._kinds = self._fresh[: self._places].repeat(1, num_games)
 
     def _initial_state(self) -> dict[str, Tensor]:
-        begun = super()._initial_state()
-        kinds = begun["_ground"][: self._places]
+        initial_state = super()._initial_state()
+        kinds = initial_state["_ground"][: self._places]
         if self._drawn.any():
             draws = TOKEN + (self._uniform(self._places, copies_last=True) * self.num_kinds).to(torch.uint8)
             kinds = torch.where(self._drawn, draws, kinds)
-            begun["_ground"][: self._places] = kinds
-        fresh = {"_tokens": torch.zeros_like(self._tokens), "_met": torch.zeros_like(self._met)}
-        return {**begun, **fresh, "_kinds": kinds.clone()}
+            initial_state["_ground"][: self._places] = kinds
+        cleared_state = {"_tokens": torch.zeros_like(self._tokens), "_met": torch.zeros_like(self._met)}
+        return {**initial_state, **cleared_state, "_kinds": kinds.clone()}
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         actions = self._begin(actions)
         self._move(actions)
         ground = self._lying()
-        taken = self._take(ground)
+        is_collected = self._take(ground)
         fires = actions == self._interact
         rays = self._cast(ground, fires)
         partner = self._partners(rays)
         rewards, share = self._settle(partner)
-        interacted = partner != self._agents[:, None]
-        self._freeze(interacted)
+        has_interacted = partner != self._agents[:, None]
+        self._freeze(has_interacted)
         self._grow(ground)
         self._ground = self._shine(ground, [(rays, fires, FIRE)])
-        outcomes = {"tokens": taken.float(), "interactions": interacted.float(), "first_shares": share * interacted}
+        outcomes = {
+            "tokens": is_collected.float(),
+            "interactions": has_interacted.float(),
+            "first_shares": share * has_interacted,
+        }
         terminated = torch.zeros(self.num_games, dtype=torch.bool, device=self.device)
         return rewards.t(), terminated, {name: values.t() for name, values in outcomes.items()}
 
     def _take(self, ground: Tensor) -> Tensor:
-        """Gives agents the tokens they stand on, which are taken off ``[P, B]``; who got one, ``[N, B]`` bool."""
-        under = ground.gather(0, self._cells)
-        # What lies where nobody is, or under a wall, is sand or a wall.
-        taken = under >= TOKEN
-        ground.scatter_(0, self._cells, under.masked_fill(taken, SAND))
+        """Moves tokens from the ground ``[P, B]`` to the agents on them. Returns a mask of these agents, ``[N, B]``."""
+        ground_below = ground.gather(0, self._cells)
+        # The cell of agents off the map is sand, so that they collect nothing.
+        is_token = ground_below >= TOKEN
+        ground.scatter_(0, self._cells, ground_below.masked_fill(is_token, SAND))
         kinds = torch.arange(TOKEN, TOKEN + self.num_kinds, dtype=torch.uint8, device=self.device)
-        got = under == kinds[:, None, None]
-        self._tokens = self._tokens + (got & (self._tokens < 255)).to(torch.uint8)
-        return taken
+        is_kind = ground_below == kinds[:, None, None]
+        self._tokens = self._tokens + (is_kind & (self._tokens < 255)).to(torch.uint8)
+        return is_token
 
     def _partners(self, rays: Rays) -> Tensor:
-        """With whom each agent interacts, ``[N, B]`` int64; oneself for nobody."""
+        """Returns the partner that each agent interacts with, ``[N, B]`` int64; the agent itself if there is none."""
         n, games = self.num_agents, self.num_games
-        reached = torch.zeros(n * (n + 1) * games, dtype=torch.bool, device=self.device)
+        is_hit = torch.zeros(n * (n + 1) * games, dtype=torch.bool, device=self.device)
         shooter = torch.div(rays.who, games, rounding_mode="floor")
-        reached[((shooter * (n + 1) + rays.struck()) * games + rays.copies).view(-1)] = True
-        reached = reached.view(n, n + 1, games)[:, 1:]
+        is_hit[((shooter * (n + 1) + rays.struck()) * games + rays.copies).view(-1)] = True
+        is_hit = is_hit.view(n, n + 1, games)[:, 1:]
         ready = self._tokens.amax(0) > 0
-        could = (reached | reached.transpose(0, 1)) & ready & ready[:, None]
-        # Each pair once, in an order drawn at random; those who cannot come last.
+        can_interact = (is_hit | is_hit.transpose(0, 1)) & ready & ready[:, None]
+        # Consider each pair once, in random order. Pairs that cannot interact get 2.0, above all random numbers.
         order = self._uniform(n * n, copies_last=True)
-        order = torch.where((could & self._comes_after).flatten(0, 1), order, 2.0).view(n, n, games)
+        order = torch.where((can_interact & self._comes_after).flatten(0, 1), order, 2.0).view(n, n, games)
         partner = self._agents[:, None].expand(n, games)
         for _ in range(n // 2):
             best, pair = order.flatten(0, 1).min(0)
-            one, other = torch.div(pair, n, rounding_mode="floor"), pair % n
-            meets = best < 2.0
-            one, other = torch.where(meets, one, n), torch.where(meets, other, n)
-            is_one, is_other = self._agents[:, None] == one, self._agents[:, None] == other
-            partner = torch.where(is_one, other, torch.where(is_other, one, partner))
-            met = is_one | is_other
-            order = torch.where(met | met[:, None], 2.0, order)
+            first_agent, second_agent = torch.div(pair, n, rounding_mode="floor"), pair % n
+            has_pair = best < 2.0
+            first_agent, second_agent = torch.where(has_pair, first_agent, n), torch.where(has_pair, second_agent, n)
+            is_first, is_second = self._agents[:, None] == first_agent, self._agents[:, None] == second_agent
+            partner = torch.where(is_first, second_agent, torch.where(is_second, first_agent, partner))
+            is_paired = is_first | is_second
+            order = torch.where(is_paired | is_paired[:, None], 2.0, order)
         return partner
 
     def _settle(self, partner: Tensor) -> tuple[Tensor, Tensor]:
-        """What agents get, and their shares of the first kind, ``[N, B]``; who interacted has no tokens any more."""
-        met = partner != self._agents[:, None]
-        of_other = self._tokens.gather(1, partner.expand_as(self._tokens))
+        """Settles interactions and clears their tokens. Returns rewards and fractions of the first kind, ``[N, B]``."""
+        has_interacted = partner != self._agents[:, None]
+        partner_tokens = self._tokens.gather(1, partner.expand_as(self._tokens))
         counts = self._tokens.float() + self._initial_tokens
         shares = counts / counts.sum(0).clamp(min=1.0)
-        of_others = shares.gather(1, partner.expand_as(shares))
-        # The earlier of two chooses the row.
-        of_row, of_column = self._table.unbind(-1)
-        by_row = torch.einsum("anb,ac,cnb->nb", shares, of_row, of_others)
-        by_column = torch.einsum("anb,ac,cnb->nb", of_others, of_column, shares)
-        rewards = torch.where(self._agents[:, None] < partner, by_row, by_column)
-        self._met = torch.where(met, torch.stack([self._tokens, of_other]), self._met)
-        self._tokens = self._tokens.masked_fill(met, 0)
-        return rewards * met, shares[0]
+        partner_shares = shares.gather(1, partner.expand_as(shares))
+        # The first agent of a pair is the row player.
+        row_payoffs, column_payoffs = self._table.unbind(-1)
+        row_rewards = torch.einsum("anb,ac,cnb->nb", shares, row_payoffs, partner_shares)
+        column_rewards = torch.einsum("anb,ac,cnb->nb", partner_shares, column_payoffs, shares)
+        rewards = torch.where(self._agents[:, None] < partner, row_rewards, column_rewards)
+        self._met = torch.where(has_interacted, torch.stack([self._tokens, partner_tokens]), self._met)
+        self._tokens = self._tokens.masked_fill(has_interacted, 0)
+        return rewards * has_interacted, shares[0]
 
     def _grow(self, ground: Tensor) -> None:
-        """Lets tokens grow again, on ``[P, B]`` uint8, in place."""
+        """Regrows tokens on the ground, ``[P, B]`` uint8, in place."""
         grows = self._uniform(self._places, copies_last=True) < self._regrowth
         grows &= ~self._somebody_on(self._places)
         grows |= (self._cells == self.map.nowhere).all(0)
@@ -245,30 +249,30 @@ class MatrixGrid(GridWorld):
         places.copy_(torch.where(grows, self._kinds, places))
 
     def _bars(self, columns: int) -> Tensor:
-        """Rows with as many tokens of a kind as there are, ``[K, 1 + columns, columns]`` uint8 by kind and count."""
+        """Builds the bars of all kinds and token counts, ``[K, 1 + columns, columns]`` uint8."""
         kinds = torch.arange(TOKEN, TOKEN + self.num_kinds, dtype=torch.uint8)
         full = torch.ones(1 + columns, columns, dtype=torch.bool).tril(-1)
         return torch.where(full, kinds[:, None, None], SAND).to(torch.uint8).to(self.device)
 
     def _as_bars(self, counts: Tensor, bars: Tensor) -> Tensor:
-        """The bars of counts ``[R * K, N, B]`` uint8, ``[B, N, R * K, columns]``."""
+        """Looks up the bars of token counts ``[R * K, N, B]`` uint8. Returns ``[B, N, R * K, columns]``."""
         kinds, lengths, columns = bars.shape
         first = torch.arange(0, kinds * lengths, lengths, device=self.device).repeat(len(counts) // kinds)
         rows = counts.permute(2, 1, 0).clamp(max=columns) + first
         return bars.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)
 
     def _observe(self) -> Tensor:
-        """Classes of what each agent sees, and its bars, ``[B, N, rows + 3 * K, columns]`` uint8."""
+        """Returns the classes in the view of each agent, and its bars, ``[B, N, rows + 3 * K, columns]`` uint8."""
         counts = torch.cat([self._tokens, self._met.flatten(0, 1)])
         return torch.cat([super()._observe(), self._as_bars(counts, self._bars_seen)], 2)
 
     def state(self) -> Tensor:
-        """Classes of the whole map, and the bars of each agent's tokens, ``[B, rows + N * K, columns]`` uint8."""
+        """Returns the classes of the whole map, and all token bars, ``[B, rows + N * K, columns]`` uint8."""
         return torch.cat([super().state(), self._as_bars(self._tokens, self._bars_of_map).flatten(1, 2)], 1)
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:
-        """The mean share of the first kind at interactions (0 if there was none), and events a step."""
+        """Returns the mean fraction of the first kind at interactions (0 if there was none), and events per step."""
         return {
             "cooperation_rate": totals["first_shares"] / totals["interactions"].clamp(min=1.0),
             "interactions_per_step": totals["interactions"] / num_steps,
@@ -276,19 +280,19 @@ class MatrixGrid(GridWorld):
         }
 
     def _caption(self, copy: int) -> str:
-        held = self._tokens[..., copy].t().tolist()
-        shown = (
-            f"{agent}: " + " ".join(f"{k}{name}" for k, name in zip(of, KINDS, strict=False))
-            for agent, of in enumerate(held)
+        tokens = self._tokens[..., copy].t().tolist()
+        descriptions = (
+            f"{agent}: " + " ".join(f"{k}{name}" for k, name in zip(counts, KINDS, strict=False))
+            for agent, counts in enumerate(tokens)
         )
-        return f"{super()._caption(copy)}   {'   '.join(shown)}"
+        return f"{super()._caption(copy)}   {'   '.join(descriptions)}"
 
 
 def _table(payoffs: str | Sequence) -> Tensor:
-    """The payoff table, ``[K, K, 2]`` float32."""
+    """Returns the payoff table, ``[K, K, 2]`` float32."""
     if isinstance(payoffs, str):
         if payoffs not in TABLES:
-            raise ValueError(f"payoffs: there is no table {payoffs!r}{did_you_mean(payoffs, TABLES)}; or give one")
+            raise ValueError(f"payoffs: there is no table {payoffs!r}{did_you_mean(payoffs, TABLES)}; or pass a table")
         payoffs = TABLES[payoffs]
     table = read_table(payoffs)
     kinds = len(table) if table.dim() else 0

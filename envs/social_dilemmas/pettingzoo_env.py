@@ -1,4 +1,4 @@
-"""One copy of any batched game as a PettingZoo ``ParallelEnv``."""
+"""PettingZoo ``ParallelEnv`` for a single environment of any batched game."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _PER_SECOND = 4
 
 
 class GameParallelEnv(ParallelEnv):
-    """A :class:`BatchedGame` with one copy, numpy in and out.
+    """PettingZoo wrapper of a :class:`BatchedGame` with one environment, with numpy inputs and outputs.
 
-    ``infos[agent]["outcomes"]`` holds the step's outcomes of that agent.
+    ``infos[agent]["outcomes"]`` contains the outcomes of the agent in the step.
 
     Attributes:
-        horizon: Steps of an episode, at most.
-        action_names: What the actions are called.
-        payoffs: The payoff table of a game in which rewards follow from the joint action alone, else None.
-        summarize: The game's :meth:`BatchedGame.summarize`, for outcomes summed over steps.
-        episode_outcomes: Names of its rates that are defined for whole episodes alone.
+        horizon: Maximum episode length, in steps.
+        action_names: Name of each action.
+        payoffs: Payoff table if rewards depend on the joint action only, else None.
+        summarize: Method :meth:`BatchedGame.summarize` of the game, for outcomes summed over steps.
+        episode_outcomes: Names of the rates that are defined for whole episodes only.
     """
 
     def __init__(self, game: BatchedGame, name: str, render_mode: str | None = None) -> None:
-        """Wraps the game.
+        """Wraps a game.
 
         Args:
             game: The game, with ``num_games=1``.
-            name: The game's id, as ``coins_v0``.
-            render_mode: ``"ansi"``, ``"rgb_array"``, ``"human"`` for a window that shows every step (needs pygame), or
-                None.
+            name: Id of the game, e.g. ``coins_v0``.
+            render_mode: ``"ansi"``, ``"rgb_array"``, ``"human"`` for a window that shows every step (requires pygame),
+                or None.
 
         Raises:
-            ValueError: If the game has several copies, or the render mode is not known.
-            ImportError: If there is no pygame for a window.
+            ValueError: If the game has more than one environment, or the render mode is unknown.
+            ImportError: If the render mode is ``"human"`` and pygame is not installed.
         """
         if game.num_games != 1:
-            raise ValueError(f"a ParallelEnv plays one game; this one has num_games={game.num_games}")
+            raise ValueError(f"a ParallelEnv wraps one environment; set num_games to 1 instead of {game.num_games}")
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"render_mode {render_mode!r} is not one of {', '.join(RENDER_MODES)}")
         modes = list(RENDER_MODES)
@@ -60,31 +60,31 @@ class GameParallelEnv(ParallelEnv):
         self._window = _Window(name, _PER_SECOND) if render_mode == "human" else None
 
     def observation_space(self, agent: str) -> gymnasium.Space:
-        """The space of one agent's observations."""
+        """Returns the observation space of an agent."""
         return self._game.observation_space
 
     def action_space(self, agent: str) -> gymnasium.spaces.Discrete:
-        """The space of one agent's actions."""
+        """Returns the action space of an agent."""
         return self._game.action_space
 
     def reset(
         self, seed: int | None = None, options: dict | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
-        """Starts an episode; the same seed gives the same one."""
+        """Starts a new episode. The same seed gives the same episode."""
         obs = self._game.reset(seed=seed)
         self.agents = list(self.possible_agents)
         self._show()
         return self._split(obs), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
-        """Plays one joint action, given for every agent.
+        """Steps the environment with an action for every agent.
 
         Raises:
-            ValueError: If an agent's action is missing, or not in its action space.
+            ValueError: If the action of an agent is missing, or not in its action space.
         """
         for agent in self.agents:
             if agent not in actions:
-                raise ValueError(f"there is no action for {agent}")
+                raise ValueError(f"actions must have an entry for every agent, but has none for {agent}")
             if not self._game.action_space.contains(actions[agent]):
                 raise ValueError(f"action {actions[agent]!r} of {agent} is not in {self._game.action_space}")
         joint = torch.tensor([[int(actions[agent]) for agent in self.agents]], device=self._game.device)
@@ -109,20 +109,20 @@ class GameParallelEnv(ParallelEnv):
         return result
 
     def state(self) -> np.ndarray:
-        """The joint state, as in the game's ``state_space``."""
+        """Returns the global state, an element of ``state_space``."""
         return self._game.state()[0].cpu().numpy()
 
     def render(self) -> str | np.ndarray | None:
-        """The present state, as text or as an image; where there is a window it shows every step by itself."""
+        """Renders the current state as text or image. Returns None in mode ``human``, which renders in every step."""
         if self.render_mode is None:
-            gymnasium.logger.warn("render() needs render_mode='ansi', 'rgb_array' or 'human'")
+            gymnasium.logger.warn("render() requires render_mode='ansi', 'rgb_array' or 'human'")
             return None
         if self._window is not None:
             return None
         return self._game.render_ansi() if self.render_mode == "ansi" else self._game.render_rgb()
 
     def close(self) -> None:
-        """Closes the window, if there is one."""
+        """Closes the window if it is open."""
         if self._window is not None:
             self._window.close()
 
@@ -135,19 +135,23 @@ class GameParallelEnv(ParallelEnv):
 
 
 class _Window:
-    """A window that shows pictures, so many a second."""
+    """Window that shows images at a fixed frame rate."""
 
     def __init__(self, title: str, frames_per_second: int) -> None:
-        """Imports pygame; the window opens with the first picture."""
+        """Imports pygame. The window opens with the first image.
+
+        Raises:
+            ImportError: If pygame is not installed.
+        """
         try:
             import pygame
         except ImportError as error:
-            raise ImportError("render_mode='human' needs pygame: pip install pygame") from error
+            raise ImportError("render_mode='human' requires pygame; run pip install pygame") from error
         self._pygame, self._title, self._frames_per_second = pygame, title, frames_per_second
         self._screen: Any = None
 
     def show(self, picture: np.ndarray) -> None:
-        """Shows a picture, ``[height, width, 3]`` uint8, and waits for the next one's time."""
+        """Shows an image, ``[height, width, 3]`` uint8, and waits until the next frame is due."""
         pygame = self._pygame
         if self._screen is None:
             pygame.init()

@@ -1,1 +1,1 @@
-"""Algorithms, one folder each."""
+"""Algorithms, one subpackage per algorithm."""

@@ -1,4 +1,4 @@
-"""Algorithms by name: ours and RLlib's."""
+"""Registry of algorithm names: those of this package and RLlib's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import get_trainable_cls
 
-# Those on the batched engine, and those of RLlib's that take players.
+# BATCHED are the algorithms on the batched engine. OURS also has RLlib's algorithms with support for ``players``.
 BATCHED = {
     "AdvantageAlignment": "rllib_reciprocator.algorithms.advantage_alignment",
     "COALA": "rllib_reciprocator.algorithms.coala",
@@ -23,15 +23,15 @@ OURS = {
 
 
 def algorithm_names() -> list[str]:
-    """All names that a ``run`` key may have."""
+    """Returns all valid values of the ``run`` key, sorted."""
     return sorted({*OURS, *ALGORITHMS})
 
 
 def algorithm_class(name: str) -> type[Algorithm]:
-    """The algorithm of that name.
+    """Returns the algorithm class with this name.
 
     Raises:
-        KeyError: If there is none.
+        KeyError: If no algorithm has this name.
     """
     if name in OURS:
         return getattr(import_module(OURS[name]), name)

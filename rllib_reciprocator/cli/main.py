@@ -1,4 +1,4 @@
-"""The `rllib` command: parses and calls, and turns errors of the user's into one line."""
+"""The `rllib` command: parses arguments, calls the library, and prints user errors as one line."""
 
 from __future__ import annotations
 
@@ -15,65 +15,70 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-# Without markup, help is plain text, which cuts no option's name on a narrow terminal.
+# Without markup, help is plain text, which does not truncate option names on narrow terminals.
 app = typer.Typer(
-    help="Cooperation between self-interested agents, on RLlib.",
+    help="Cooperation between self-interested agents, with RLlib.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 train_app = typer.Typer(
-    help="Train, from a YAML file or from options.", invoke_without_command=True, rich_markup_mode=None
+    help="Train an algorithm, from a YAML file or from options.", invoke_without_command=True, rich_markup_mode=None
 )
 example_app = typer.Typer(
-    help="The tuned examples that come with the package.", no_args_is_help=True, rich_markup_mode=None
+    help="List, print and train the package's tuned examples.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(train_app, name="train")
 app.add_typer(example_app, name="example")
 
-Stop = Annotated[str | None, typer.Option(help="When to stop, as '{\"training_iteration\": 100}'.")]
-ExperimentName = Annotated[str | None, typer.Option(help="Folder of the results under the storage path.")]
-NumSamples = Annotated[int | None, typer.Option(min=1, help="How often to run each setting.")]
-StoragePath = Annotated[str | None, typer.Option(help="Where results go; ~/ray_results by default.")]
-CheckpointFreq = Annotated[int | None, typer.Option(min=0, help="Checkpoint every so many iterations; 0 never.")]
+Stop = Annotated[str | None, typer.Option(help="Stopping criteria, e.g. '{\"training_iteration\": 100}'.")]
+ExperimentName = Annotated[str | None, typer.Option(help="Name of the results folder under the storage path.")]
+NumSamples = Annotated[int | None, typer.Option(min=1, help="Number of times to run each setting.")]
+StoragePath = Annotated[str | None, typer.Option(help="Path or URI for results; defaults to ~/ray_results.")]
+CheckpointFreq = Annotated[
+    int | None, typer.Option(min=0, help="Iterations between checkpoints; 0 for no periodic ones.")
+]
 CheckpointAtEnd = Annotated[
-    bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Checkpoint at the end.")
+    bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Save a checkpoint at the end.")
 ]
 KeepCheckpoints = Annotated[
-    int | None, typer.Option("--keep-checkpoints-num", min=1, help="How many checkpoints to keep.")
+    int | None, typer.Option("--keep-checkpoints-num", min=1, help="Number of checkpoints to keep.")
 ]
-Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Makes the run repeatable.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Random seed; makes the run reproducible.")]
 Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on from the last checkpoints of a run of that name. A run folder is code, which this runs: Tune's own"
-        " file in it is unpickled whatever it asks for.",
+        help="Continue a run of this name from its last checkpoints. Resume only run folders that you trust: Tune's own"
+        " file in the folder is unpickled without restrictions, which can execute any code.",
     ),
 ]
-Restore = Annotated[str | None, typer.Option(help="A checkpoint of the same algorithm and game to start from.")]
+Restore = Annotated[str | None, typer.Option(help="Checkpoint of the same algorithm and environment to start from.")]
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help="Of a running Ray cluster, as HOST:PORT or auto; RAY_ADDRESS if not given. A local Ray is started if there"
-        " is neither, or for local."
+        help="Address of a running Ray cluster, as HOST:PORT or auto; defaults to RAY_ADDRESS. A local Ray is started"
+        " if neither is set, or if the address is local."
     ),
 ]
-RayCpus = Annotated[int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of a local cluster.")]
-RayGpus = Annotated[int | None, typer.Option("--ray-num-gpus", min=0, help="GPUs of a local cluster.")]
+RayCpus = Annotated[int | None, typer.Option("--ray-num-cpus", min=1, help="Number of CPUs of a local cluster.")]
+RayGpus = Annotated[int | None, typer.Option("--ray-num-gpus", min=0, help="Number of GPUs of a local cluster.")]
 Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Read checkpoints that ask for classes and functions that are not on the package's list, and run them.",
+        help="Also load checkpoints that refer to classes and functions outside the package's list of allowed names,"
+        " and execute their code.",
     ),
 ]
-AnySeed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Makes the games repeatable.")]
-Verbose = Annotated[int, typer.Option("-v", count=True, help="Show Ray's warnings; twice for everything.")]
+AnySeed = Annotated[
+    int | None, typer.Option(min=0, max=2**31 - 1, help="Random seed; makes the episodes reproducible.")
+]
+Verbose = Annotated[int, typer.Option("-v", count=True, help="Show Ray's warnings; -vv shows everything.")]
 
 
 def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Prints errors of the user's as one line and ends with exit code 2; ends in order when it is interrupted."""
+    """Makes a command print user errors as one line and exit with code 2, and exit cleanly when interrupted."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -95,22 +100,22 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _show_notes() -> None:
-    """Prints what the package has to say beside results and errors, a line each."""
+    """Prints the log messages of this package to standard error, one line per message."""
     notes = logging.getLogger("rllib_reciprocator")
     if not notes.handlers:
         notes.addHandler(_Notes())
 
 
 class _Notes(logging.Handler):
-    """Prints a record as errors are printed."""
+    """Logging handler that prints records in the format of user errors."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by loggers."""
+        """Prints a record. Called by loggers."""
         typer.echo(f"rllib: {record.getMessage()}", err=True)
 
 
 def _trust(given: bool) -> None:
-    """Lets checkpoints be unpickled whatever they ask for, here and in Ray's workers."""
+    """Lifts the restrictions on unpickling checkpoints, in this process and in Ray's workers, if ``given`` is True."""
     if given:
         from rllib_reciprocator.utils.checkpoints import TRUST
 
@@ -134,18 +139,20 @@ def _train_options(
     ray_num_gpus: RayGpus = None,
     verbose: Verbose = 0,
 ) -> None:
-    """The options of every command that trains; they are read from the context."""
+    """Declares the options of all commands that train. Their values are read from the context."""
 
 
 def _with_train_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the training options to a command's own parameters."""
-    own, options = (inspect.signature(each, eval_str=True) for each in (command, _train_options))
+    """Adds the training options to the parameters of a command."""
+    signature, option_signature = (inspect.signature(func, eval_str=True) for func in (command, _train_options))
 
     @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        command(**{name: given[name] for name in own.parameters})
+    def wrapped(**arguments: Any) -> None:
+        command(**{name: arguments[name] for name in signature.parameters})
 
-    wrapped.__signature__ = own.replace(parameters=[*own.parameters.values(), *options.parameters.values()])  # type: ignore[attr-defined]
+    wrapped.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *option_signature.parameters.values()]
+    )
     wrapped.__annotations__ = {**_train_options.__annotations__, **command.__annotations__}
     return wrapped
 
@@ -155,11 +162,13 @@ def _with_train_options(command: Callable[..., None]) -> Callable[..., None]:
 @_one_line_errors
 def train(
     context: typer.Context,
-    algo: Annotated[str | None, typer.Option("--algo", "--run", help="Name of the algorithm, ours or RLlib's.")] = None,
-    env: Annotated[str | None, typer.Option(help="Id of the game or environment.")] = None,
-    config: Annotated[str, typer.Option(help="Settings, as '{\"lr\": 0.01}'.")] = "{}",
+    algo: Annotated[
+        str | None, typer.Option("--algo", "--run", help="Name of an algorithm of this package or RLlib.")
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="Id of the environment.")] = None,
+    config: Annotated[str, typer.Option(help="Algorithm settings, e.g. '{\"lr\": 0.01}'.")] = "{}",
 ) -> None:
-    """Train an algorithm on an environment, or `rllib train file F.yaml`."""
+    """Train an algorithm on an environment, or train from a file with `rllib train file F.yaml`."""
     if context.invoked_subcommand is not None:
         _refuse_early_options(context)
         return
@@ -175,21 +184,23 @@ def train(
 
 
 def _refuse_early_options(context: typer.Context) -> None:
-    """Raises UserError if `rllib train` has options before its subcommand, which would not see them."""
+    """Raises UserError if options precede the subcommand of `rllib train`, which would not receive them."""
     from rllib_reciprocator.experiments.errors import UserError
 
-    early = [
+    early_options = [
         parameter.opts[0]
         for parameter in context.command.params
         if (source := context.get_parameter_source(str(parameter.name))) is not None and source.name == "COMMANDLINE"
     ]
-    if early:
+    if early_options:
         command = f"rllib train {context.invoked_subcommand}"
-        only_here = [option for option in early if option in ("--algo", "--env", "--config")]
+        train_options = [option for option in early_options if option in ("--algo", "--env", "--config")]
         where = (
-            f"{', '.join(only_here)} cannot be used with it" if only_here else f"as in `{command} F.yaml {early[0]} ..`"
+            f"{', '.join(train_options)} cannot be used with it"
+            if train_options
+            else f"as in `{command} F.yaml {early_options[0]} ..`"
         )
-        raise UserError(f"{', '.join(early)}: options go after `{command}`, {where}")
+        raise UserError(f"{', '.join(early_options)}: options go after `{command}`, {where}")
 
 
 @train_app.command("file")
@@ -197,11 +208,11 @@ def _refuse_early_options(context: typer.Context) -> None:
 @_one_line_errors
 def train_file(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="A YAML file with one or more experiments.")],
+    file: Annotated[str, typer.Argument(help="YAML file with one or more experiments.")],
 ) -> None:
-    """Train what a YAML file describes; options replace the file's own keys.
+    """Train the experiments of a YAML file; options override the keys of the file.
 
-    Modules that it names, as MODULE:NAME, are imported: read a file from others before you run it.
+    Modules that the file names, as MODULE:NAME, are imported: inspect a file from others before you run it.
     """
     from rllib_reciprocator.experiments.schema import read_file
 
@@ -209,7 +220,7 @@ def train_file(
 
 
 def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
-    """Applies options, checks everything, then starts Ray and runs one experiment after the other."""
+    """Applies the options, validates all experiments, then starts Ray and runs the experiments one by one."""
     from rllib_reciprocator.experiments import outcome, resuming, running, validation
     from rllib_reciprocator.experiments.errors import UserError
     from rllib_reciprocator.experiments.schema import Experiment, typed
@@ -217,40 +228,40 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
 
     running.set_verbosity(options["verbose"])
     _trust(options["trust"])
-    given = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
-    given = {key: value for key, value in given.items() if key not in ("name", "env", "config")}
+    overrides = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
+    overrides = {key: value for key, value in overrides.items() if key not in ("name", "env", "config")}
     name, seed, resume = options["experiment_name"], options["seed"], options["resume"]
     if name and len(experiments) > 1:
         raise UserError(f"--experiment-name: {where} has {len(experiments)} experiments, which cannot share a folder")
-    if "stop" in given:
-        given["stop"] = parse(given["stop"], "--stop")
-    checked, begun = [], []
+    if "stop" in overrides:
+        overrides["stop"] = parse(overrides["stop"], "--stop")
+    runs, names_to_resume = [], []
     for experiment in experiments:
-        entry = {**experiment.model_dump(exclude={"name"}), **given}
+        entry = {**experiment.model_dump(exclude={"name"}), **overrides}
         if seed is not None:
             entry["config"] = {**entry["config"], "seed": seed}
         experiment = typed(name or experiment.name, entry, where)
-        checked.append((experiment, validation.check(experiment, where)))
+        runs.append((experiment, validation.check(experiment, where)))
         running.check_restore(experiment)
         if resume and resuming.check_resumable(experiment, running.storage_of(experiment)):
-            begun.append(experiment.name)
-    for experiment, _ in checked:
+            names_to_resume.append(experiment.name)
+    for experiment, _ in runs:
         running.check_storage(experiment)
     ray_keys = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
     ray_options = running.RayOptions(**ray_keys, verbosity=options["verbose"])
     if ray_options.cluster is None:
-        for experiment, algorithm in checked:
+        for experiment, algorithm in runs:
             validation.check_memory(experiment, algorithm, where)
-    for experiment, _ in checked:
+    for experiment, _ in runs:
         running.check_loggers(experiment)
 
     console = Console()
     failed = False
-    with running.ray_running(ray_options, checked) as which_ray:
-        console.print(which_ray, highlight=False, soft_wrap=True)
-        for experiment, algorithm in checked:
+    with running.ray_running(ray_options, runs) as ray_line:
+        console.print(ray_line, highlight=False, soft_wrap=True)
+        for experiment, algorithm in runs:
             trials = outcome.trials_of(
-                running.run(experiment, algorithm, resume=experiment.name in begun), experiment, algorithm
+                running.run(experiment, algorithm, resume=experiment.name in names_to_resume), experiment, algorithm
             )
             outcome.show(experiment, trials, console)
             failed = failed or any(trial.error for trial in trials)
@@ -261,26 +272,30 @@ def _train(experiments: list[Any], where: str, options: dict[str, Any]) -> None:
 @app.command()
 @_one_line_errors
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's folder, or a run's for its last checkpoint.")],
-    episodes: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many episodes to play.")] = 1000,
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder of a checkpoint, or of a run, whose last checkpoint is used.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, max=10_000_000, help="Number of episodes.")] = 1000,
     out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
     players: Annotated[
         list[str] | None,
-        typer.Option(help="Who plays an agent instead, as player_1=scripted/always_defect, or several by a pattern."),
+        typer.Option(help="Replace an agent's player, e.g. player_1=scripted/always_defect, or several by a pattern."),
     ] = None,
-    render: Annotated[str | None, typer.Option(help="Draw an episode to this .gif, .mp4 or .png file.")] = None,
-    render_episodes: Annotated[int, typer.Option(min=1, max=16, help="How many episodes to draw, side by side.")] = 1,
+    render: Annotated[str | None, typer.Option(help="Render an episode to this .gif, .mp4 or .png file.")] = None,
+    render_episodes: Annotated[int, typer.Option(min=1, max=16, help="Number of episodes to render side by side.")] = 1,
     trace: Annotated[
-        str | None, typer.Option(help="Write every step, with influence and balance, to this CSV file.")
+        str | None, typer.Option(help="Write every step, with influence and influence balance, to this CSV file.")
     ] = None,
-    explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
+    explore: Annotated[
+        bool, typer.Option("--explore/--greedy", help="Sample actions, or take the most likely ones.")
+    ] = True,
     seed: AnySeed = None,
     trust: Trust = False,
 ) -> None:
-    """Play a checkpoint's players, or others in their place, without learning.
+    """Evaluate the players of a checkpoint, or replacements for them, without training.
 
-    A checkpoint is made of pickles. It is read only if it asks for nothing but names on the package's list; --trust
-    reads any other too, and runs the code in it.
+    Checkpoints contain pickles. A checkpoint is read only if it refers to no names outside the package's list of
+    allowed names; --trust also reads any other checkpoint, and executes the code in it.
     """
     from rllib_reciprocator.evaluation import film, open_evaluator, printing
     from rllib_reciprocator.evaluation.trace import write_trace
@@ -290,29 +305,29 @@ def evaluate(
 
     running.set_verbosity(0)
     _trust(trust)
-    others = {}
+    replacements = {}
     for assignment in players or []:
         agent, equals, player = assignment.partition("=")
         if not equals:
-            raise UserError(f"--players {assignment}: give AGENT=PLAYER, as player_1=scripted/always_defect")
-        others[agent] = player
-    picture, steps, figures = (
-        output_path(written, option) for written, option in ((render, "--render"), (trace, "--trace"), (out, "--out"))
+            raise UserError(f"--players {assignment}: give AGENT=PLAYER, e.g. player_1=scripted/always_defect")
+        replacements[agent] = player
+    video_file, trace_file, report_file = (
+        output_path(path, option) for path, option in ((render, "--render"), (trace, "--trace"), (out, "--out"))
     )
-    if picture:
-        film.check_format(picture)
-    evaluator = open_evaluator(checkpoint, others, seed=seed, explore=explore)
+    if video_file:
+        film.check_format(video_file)
+    evaluator = open_evaluator(checkpoint, replacements, seed=seed, explore=explore)
     report = evaluator.evaluate(episodes)
-    for drawn in printing.tables(report):
-        print_table(Console(), drawn)
-    if figures:
-        printing.write(report, figures)
+    for table in printing.tables(report):
+        print_table(Console(), table)
+    if report_file:
+        printing.write(report, report_file)
         typer.echo(f"written to {out}")
-    if steps:
-        write_trace(evaluator.trace(episodes), steps)
+    if trace_file:
+        write_trace(evaluator.trace(episodes), trace_file)
         typer.echo(f"written to {trace}")
-    if picture:
-        film.write_films(evaluator.films(render_episodes), picture)
+    if video_file:
+        film.write_films(evaluator.films(render_episodes), video_file)
         typer.echo(f"written to {render}")
 
 
@@ -322,39 +337,43 @@ def tournament(
     entrants: Annotated[
         list[str],
         typer.Argument(
-            help="A checkpoint's or run's folder (#AGENT after it for one of its players), scripted/STRATEGY,"
-            " axelrod/STRATEGY or learner/NAME; NAME= before it for another name."
+            help="Folder of a checkpoint or run (append #AGENT to select one of its players), scripted/STRATEGY,"
+            " axelrod/STRATEGY or learner/NAME; prefix NAME= to set the entrant's name."
         ),
     ],
-    env: Annotated[str | None, typer.Option(help="The game; that of the first checkpoint if not given.")] = None,
-    env_config: Annotated[str | None, typer.Option(help="The game's settings, as '{\"num_steps\": 64}'.")] = None,
-    games: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many games each group plays.")] = 1000,
-    out: Annotated[str, typer.Option(help="Folder for the table as CSV and the heat maps.")] = "tournament",
+    env: Annotated[str | None, typer.Option(help="Id of the game; defaults to that of the first checkpoint.")] = None,
+    env_config: Annotated[str | None, typer.Option(help="Settings of the game, e.g. '{\"num_steps\": 64}'.")] = None,
+    games: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of games per group of entrants.")] = 1000,
+    out: Annotated[str, typer.Option(help="Folder for the CSV table and the heat maps.")] = "tournament",
     pool: Annotated[
         str | None,
-        typer.Option(help="Entrants to rank all against, as tit_for_tat,always_defect; without self-play."),
+        typer.Option(help="Entrants to rank all entrants against, e.g. tit_for_tat,always_defect; without self-play."),
     ] = None,
     meta: Annotated[
         str | None,
-        typer.Option(help='Meta-episodes, as \'{"inner_episodes": 10, "copies": 8}\'; as trained if not given.'),
+        typer.Option(
+            help='Meta-episodes, e.g. \'{"inner_episodes": 10, "copies": 8}\'; defaults to those of training.'
+        ),
     ] = None,
     learning_players: Annotated[
         str | None,
-        typer.Option(help='Settings of online learners, as \'{"pg": {"lr": 1.0}}\'; as trained with if not given.'),
+        typer.Option(help='Settings of online learners, e.g. \'{"pg": {"lr": 1.0}}\'; defaults to those of training.'),
     ] = None,
     allow_other_env_config: Annotated[
         bool,
-        typer.Option("--allow-other-env-config", help="Let entrants play that were trained with other game settings."),
+        typer.Option("--allow-other-env-config", help="Allow entrants that were trained with other game settings."),
     ] = False,
     num_workers: Annotated[
-        int, typer.Option(min=0, max=10_000, help="Ray tasks side by side; 0 for this process.")
+        int, typer.Option(min=0, max=10_000, help="Number of parallel Ray tasks; 0 uses this process.")
     ] = 0,
     ray_address: RayAddress = None,
-    explore: Annotated[bool, typer.Option("--explore/--greedy", help="Draw actions, or take the likeliest.")] = True,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seeds the games and the players.")] = 0,
+    explore: Annotated[
+        bool, typer.Option("--explore/--greedy", help="Sample actions, or take the most likely ones.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed of the games and the players.")] = 0,
     trust: Trust = False,
 ) -> None:
-    """Everybody against everybody: returns and outcomes of every entrant beside every other."""
+    """Hold a round-robin tournament, and report returns and outcomes of every entrant with every other entrant."""
     import social_dilemmas
     from rllib_reciprocator.evaluation import tournament as tournaments
     from rllib_reciprocator.experiments import running
@@ -366,9 +385,9 @@ def tournament(
     _trust(trust)
     folder = user_path(out, "--out")
     settings = parse(env_config, "--env-config") if env_config else None
-    if env:  # a module that the user names may be named by checkpoints, too
+    if env:  # the look-up imports a game module that the user names, so that checkpoints may refer to it
         social_dilemmas.is_game(env)
-    made = tournaments.tournament(
+    tournament_settings = tournaments.tournament(
         tournaments.enter(entrants),
         env=env,
         env_config=settings,
@@ -382,27 +401,27 @@ def tournament(
     )
     if num_workers or ray_address:
         ray_options = running.RayOptions(address=ray_address, num_cpus=num_workers or None)
-        with running.ray_running(ray_options, []) as which_ray:
-            Console().print(which_ray, highlight=False, soft_wrap=True)
-            results = tournaments.hold(made, num_workers or 1)
+        with running.ray_running(ray_options, []) as ray_line:
+            Console().print(ray_line, highlight=False, soft_wrap=True)
+            results = tournaments.hold(tournament_settings, num_workers or 1)
     else:
-        results = tournaments.hold(made)
-    title = f"{made.config.env}: {games} games a group"
-    print_table(Console(), tournaments.table(results, title, made.pool))
-    for file in tournaments.write(results, folder, title, made.pool):
+        results = tournaments.hold(tournament_settings)
+    title = f"{tournament_settings.config.env}: {games} games per group"
+    print_table(Console(), tournaments.table(results, title, tournament_settings.pool))
+    for file in tournaments.write(results, folder, title, tournament_settings.pool):
         typer.echo(f"written to {file}")
 
 
 @app.command()
 @_one_line_errors
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run folders: one for a run or a sweep, several to compare them.")],
-    out: Annotated[str, typer.Option(help="The HTML file.")] = "report.html",
-    axis: Annotated[str, typer.Option(help="What goes along the axes: iteration, steps or seconds.")] = "iteration",
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the game that is shown.")] = 0,
+    runs: Annotated[list[str], typer.Argument(help="Run folders: one of a run or a sweep, or several to compare.")],
+    out: Annotated[str, typer.Option(help="HTML file to write.")] = "report.html",
+    axis: Annotated[str, typer.Option(help="Unit of the x-axes: iteration, steps or seconds.")] = "iteration",
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed of the game that is shown.")] = 0,
     trust: Trust = False,
 ) -> None:
-    """What came of runs, as one HTML file that needs nothing else."""
+    """Write the results of runs to a self-contained HTML file."""
     from rllib_reciprocator.experiments import running
     from rllib_reciprocator.experiments.errors import UserError, output_path, unknown
     from rllib_reciprocator.reports.curves import AXES
@@ -430,8 +449,8 @@ def example_list() -> None:
 
 @example_app.command("get")
 @_one_line_errors
-def example_get(name: Annotated[str, typer.Argument(help="As `rllib example list` names it.")]) -> None:
-    """Print a tuned example's YAML."""
+def example_get(name: Annotated[str, typer.Argument(help="Name, as listed by `rllib example list`.")]) -> None:
+    """Print the YAML of a tuned example."""
     typer.echo(_example(name).read_text(encoding="utf-8"), nl=False)
 
 
@@ -440,7 +459,7 @@ def example_get(name: Annotated[str, typer.Argument(help="As `rllib example list
 @_one_line_errors
 def example_run(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="As `rllib example list` names it.")],
+    name: Annotated[str, typer.Argument(help="Name, as listed by `rllib example list`.")],
 ) -> None:
     """Train a tuned example."""
     from rllib_reciprocator.experiments.schema import read_file
@@ -459,7 +478,7 @@ def _example(name: str) -> Path:
 
 
 def main() -> None:
-    """The console script ``rllib``."""
-    # As for `python -m`: games, modules and environments of the user's own are looked up here.
+    """Runs the console script ``rllib``."""
+    # As with `python -m`, user-defined games, modules and environments can be imported from the working directory.
     sys.path.insert(0, str(Path.cwd()))
     sys.exit(app())

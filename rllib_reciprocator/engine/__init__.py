@@ -1,7 +1,7 @@
-"""The engine: games sampled by the thousand as streams of steps, and learners of these streams.
+"""Batched engine: env runners that step thousands of parallel environments, and learners that train on the rollouts.
 
-It knows no algorithm and no intrinsic reward. An algorithm is a :class:`BatchedConfig`, a :class:`BatchedAlgorithm` and
-a :class:`BatchedLearner`, each changed where it does otherwise.
+The engine is independent of algorithms and intrinsic rewards. An algorithm consists of subclasses of
+:class:`BatchedConfig`, :class:`BatchedAlgorithm` and :class:`BatchedLearner`, which override the parts that differ.
 """
 
 from rllib_reciprocator.engine.algorithm import BatchedAlgorithm

@@ -1,4 +1,4 @@
-"""Advantages and returns of streams in which episodes follow each other."""
+"""Advantages and returns of rollouts that contain several consecutive episodes."""
 
 from __future__ import annotations
 
@@ -17,38 +17,40 @@ def generalized_advantages(
     gamma: float | Tensor,
     lambda_: float | Tensor,
 ) -> Tensor:
-    """Generalized advantage estimates; with ``lambda_`` 1, discounted rewards-to-go less the value.
+    """Computes generalized advantage estimates (GAE); with ``lambda_=1``, discounted rewards-to-go minus the value.
 
     Source: Schulman et al. (2016), equation 16.
 
     Args:
         rewards: ``[B, T, ..]``.
-        values: ``[B, T, ..]``, of the observation before each step.
-        next_values: ``[B, T, ..]``, of the observation after each step; zero where nothing is to be counted after it.
-        ends: ``[B, T]`` bool, whether the episode ended with that step.
-        gamma: Discount; a number, or one for each entry of the axes after T.
-        lambda_: Weight of later estimates, from 0 (one step) to 1 (to the end); the same.
+        values: ``[B, T, ..]``, values of the observations before each step.
+        next_values: ``[B, T, ..]``, values of the observations after each step; zero where rewards after the step do
+            not count.
+        ends: ``[B, T]`` bool, True if an episode ended with the step.
+        gamma: Discount factor; a number, or a tensor that broadcasts to ``rewards``.
+        lambda_: GAE parameter, from 0 (TD errors) to 1 (returns); a number, or a tensor that broadcasts to
+            ``rewards``.
 
     Returns:
-        ``[B, T, ..]``.
+        Advantages, ``[B, T, ..]``.
     """
-    errors = rewards + gamma * next_values - values
-    going_on = (~ends).to(errors.dtype).view(*ends.shape, *[1] * (errors.dim() - 2))
-    keep = gamma * lambda_ * going_on
-    advantages = torch.empty_like(errors)
-    running = torch.zeros_like(errors[:, 0])
-    for t in reversed(range(errors.shape[1])):
-        running = errors[:, t] + keep[:, t] * running
+    td_errors = rewards + gamma * next_values - values
+    continues = (~ends).to(td_errors.dtype).view(*ends.shape, *[1] * (td_errors.dim() - 2))
+    decay = gamma * lambda_ * continues
+    advantages = torch.empty_like(td_errors)
+    running = torch.zeros_like(td_errors[:, 0])
+    for t in reversed(range(td_errors.shape[1])):
+        running = td_errors[:, t] + decay[:, t] * running
         advantages[:, t] = running
     return advantages
 
 
 def subtract_mean(returns: Tensor, mask: Tensor | None) -> Tensor:
-    """Subtracts from returns their mean over all episodes, and all learners, at the same step.
+    """Subtracts from each return the mean over all episodes, of all learners, at the same step.
 
     Args:
         returns: ``[B, T, N]``.
-        mask: ``[B, T]`` or ``[B, T, N]`` bool, the steps that count in the mean; all of them if None.
+        mask: ``[B, T]`` or ``[B, T, N]`` bool, the steps that count in the mean; None if all do.
 
     Returns:
         ``[B, T, N]``.
@@ -63,15 +65,16 @@ def subtract_mean(returns: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def returns_after(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
-    """Discounted returns after each step, of every agent; zero after the last step of an episode or of the rollout.
+    """Computes each agent's discounted return after each step, without the reward of the step.
 
     Args:
         rewards: ``[B, T, N]``.
-        ends: ``[B, T]`` bool, whether the episode ended with that step.
-        gamma: Discount.
+        ends: ``[B, T]`` bool, True if an episode ended with the step.
+        gamma: Discount factor.
 
     Returns:
-        ``[B, T, N]``: the next step's reward counts in full.
+        ``[B, T, N]``; the reward of the next step is not discounted. Zero after the last step of an episode or of the
+        rollout.
     """
     after = torch.zeros_like(rewards)
     for t in reversed(range(rewards.shape[1] - 1)):

@@ -1,4 +1,4 @@
-"""What all algorithms on the engine do in an iteration: sample, learn, send weights."""
+"""Base class of all algorithms on the batched engine: samples, updates and synchronizes weights."""
 
 from __future__ import annotations
 
@@ -33,78 +33,95 @@ from rllib_reciprocator.utils.metric_names import NUM_TIMED_OUT
 
 logger = logging.getLogger(__name__)
 
-# How often an iteration is tried in which no env runner brings anything, and how long lost ones have to come back.
+# Number of attempts to sample if no env runner returns a sample, and the pause in between, in which lost env runners
+# may restart.
 TRIES, SECONDS_BETWEEN = 3, 5.0
 
 
 class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints, PPO):
-    """Plays thousands of games at once, and learns from their steps.
+    """Algorithm that trains on rollouts of thousands of parallel environments.
 
-    An iteration samples every game once, in all env runners; the learners do the rest (:class:`BatchedLearner`).
+    An iteration samples one rollout of every environment of all env runners and updates the learners with it
+    (:class:`BatchedLearner`).
     """
 
-    # Steps that were sampled since env runners last told of theirs.
+    # Environment steps sampled since the env runners last reported their metrics.
     _untold_steps: int = 0
     _warned_of_timeouts: bool = False
 
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> BatchedConfig:
-        """The default configuration."""
+        """Returns the default configuration."""
         return BatchedConfig(algo_class=cls)
 
     @override(Algorithm)
     def training_step(self) -> None:
-        """Samples, learns, and sends the weights to the env runners."""
+        """Samples a rollout, updates the learners and synchronizes the weights of the env runners."""
         self.learn(self.sample())
         self.sync()
 
     def sample(self, *, report: bool = True) -> Sample:
-        """One sample of every env runner, side by side.
+        """Samples one rollout of every env runner.
 
-        A runner that raised starts new episodes with its next sample; one that was lost is restarted where the
-        configuration says so. Until then an iteration has fewer games.
+        An env runner that raised starts new episodes with its next rollout. A lost env runner is restarted if the
+        configuration enables restarts; until then iterations have fewer environments.
 
         Args:
-            report: Whether the local env runner tells what it has logged since it last did.
+            report: If True, also collects the local env runner's metrics.
+
+        Returns:
+            The rollouts of all env runners, concatenated along the environments.
 
         Raises:
-            RuntimeError: If no env runner brings any, several times.
+            RuntimeError: If no env runner returns a rollout in several attempts.
         """
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             problem = "all are lost, or took longer than sample_timeout_s"
-            for left in reversed(range(TRIES)):
-                brought, problems = self._brought(report)
+            for attempts_left in reversed(range(TRIES)):
+                results, problems = self._brought(report)
                 for problem in problems:
-                    logger.warning("an env runner raised: %s", problem)
-                if brought:
+                    logger.warning("An env runner raised an error: %s", problem)
+                if results:
                     break
-                if left:
-                    logger.warning("no env runner brought a sample; trying again")
+                if attempts_left:
+                    logger.warning("No env runner returned a sample; trying again")
                     time.sleep(SECONDS_BETWEEN)
                     self.restore_env_runners(self.env_runner_group)
             else:
-                raise RuntimeError(f"no env runner brought a sample in {TRIES} tries: {problem}")
-            sample = concatenate([sample for samples, _ in brought for sample in samples])
-            told = [results for _, results in brought if results is not None]
-            if told:
-                self.metrics.aggregate(told, key=ENV_RUNNER_RESULTS)
-            self._untold_steps = 0 if told else self._untold_steps + sample.env_steps()
+                raise RuntimeError(f"no env runner returned a sample in {TRIES} attempts: {problem}")
+            sample = concatenate([sample for samples, _ in results for sample in samples])
+            metrics = [runner_metrics for _, runner_metrics in results if runner_metrics is not None]
+            if metrics:
+                self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
+            self._untold_steps = 0 if metrics else self._untold_steps + sample.env_steps()
         return self._for_learners(sample)
 
     def _brought(self, report: bool) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
-        """Samples and metrics of the env runners that brought any, and what the others raised."""
+        """Collects the rollouts of all env runners.
+
+        Args:
+            report: If True, also collects the local env runner's metrics.
+
+        Returns:
+            Rollouts and metrics of the env runners that returned some, and the error messages of those that raised.
+        """
         group = self.env_runner_group
         if not group.num_remote_env_runners():
             return [(self.env_runner.sample(), self.env_runner.get_metrics() if report else None)], []
         timeout = self.config.sample_timeout_s
-        found = group.foreach_env_runner(_sampled, local_env_runner=False, timeout_seconds=timeout)
-        # Env runners whose process ended are marked unhealthy; those that are late are not.
-        self._log_timeouts(group.num_healthy_remote_workers() - len(found), group.num_remote_env_runners())
-        return [each for each in found if not isinstance(each, str)], [each for each in found if isinstance(each, str)]
+        results = group.foreach_env_runner(_sampled, local_env_runner=False, timeout_seconds=timeout)
+        # Env runners whose process ended are marked unhealthy; those that only timed out are not.
+        self._log_timeouts(group.num_healthy_remote_workers() - len(results), group.num_remote_env_runners())
+        return [res for res in results if not isinstance(res, str)], [res for res in results if isinstance(res, str)]
 
     def _log_timeouts(self, num_late: int, num_env_runners: int) -> None:
-        """Logs how many env runners took longer than ``sample_timeout_s``, and warns the first time that any did."""
+        """Logs the number of env runners that took longer than ``sample_timeout_s``, and warns the first time.
+
+        Args:
+            num_late: Number of env runners that timed out in this iteration.
+            num_env_runners: Number of remote env runners.
+        """
         self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_TIMED_OUT), num_late, reduce="sum")
         if num_late > 0 and not self._warned_of_timeouts:
             self._warned_of_timeouts = True
@@ -115,12 +132,12 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
             )
 
     def learn(self, sample: Sample, *, report: bool = True, **settings: Any) -> None:
-        """Lets the learners learn from a sample.
+        """Updates the learners with a rollout.
 
         Args:
-            sample: The sample.
-            report: Whether they tell what they have logged since they last did.
-            **settings: Passed on to :meth:`BatchedLearner.update`.
+            sample: The rollout.
+            report: If True, also collects the learners' metrics.
+            **settings: Further arguments of :meth:`BatchedLearner.update`.
         """
         config = self.config
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
@@ -138,7 +155,7 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
                 self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def sync(self) -> None:
-        """Sends weights, and what else the env runners use of the learners, to them."""
+        """Synchronizes the weights of all modules from the learners to the env runners."""
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             if self.env_runner_group.num_remote_env_runners() or self.config.num_learners:
                 self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group)
@@ -146,22 +163,36 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
                 self.env_runner.copy_weights(self.learner_group._learner)
 
     def _for_learners(self, sample: Sample) -> Sample:
-        """As many games as the learners can share evenly, in whole groups; where a runner was lost some may be over."""
-        games, learners = len(sample.rewards), max(1, self.config.num_learners)
-        shared = games - games % (learners * self.config.group_size())
-        if not shared:
-            raise RuntimeError(f"{games} games cannot be shared by {learners} learners")
-        if shared == games:
+        """Drops environments that cannot be split evenly among the learners in whole groups.
+
+        The configured numbers are divisible; the number of environments is smaller if an env runner was lost.
+
+        Raises:
+            RuntimeError: If there are too few environments for all learners.
+        """
+        environments, learners = len(sample.rewards), max(1, self.config.num_learners)
+        count = environments - environments % (learners * self.config.group_size())
+        if not count:
+            raise RuntimeError(f"{environments} environments cannot be split among {learners} learners")
+        if count == environments:
             return sample
-        logger.warning("%d of %d games are left out, so that %d learners share evenly", games - shared, games, learners)
-        return sample.first_games(shared)
+        logger.warning(
+            "%d of %d environments are dropped, so that the rest can be split evenly among %d learners",
+            environments - count,
+            environments,
+            learners,
+        )
+        return sample.first_games(count)
 
 
 def _sampled(runner: BatchedEnvRunner) -> tuple[list[Sample], Any] | str:
-    """A runner's sample and metrics, or what it raised: RLlib would end its process, and say so in a log alone."""
+    """Returns an env runner's rollouts and metrics, or the last line of the error message if it raised.
+
+    Errors are returned instead of raised, because RLlib would end its process and only log the error.
+    """
     try:
         return runner.sample(), runner.get_metrics()
-    except Exception as error:  # whatever a game raises
+    except Exception as error:  # Environments and custom modules may raise any error.
         runner.start_over()
         lines = str(error).strip().splitlines()
         return lines[-1] if lines else type(error).__name__

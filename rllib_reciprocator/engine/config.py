@@ -1,4 +1,4 @@
-"""The configuration of algorithms that play batched games: players, sizes, and what follows from them."""
+"""Configuration of algorithms on the batched engine: players, batch sizes, and the settings derived from them."""
 
 from __future__ import annotations
 
@@ -49,20 +49,23 @@ _LEARNER_NAME = re.compile(r"[\w.-]+")
 
 
 def _module_of(agent_id: str, episode: Any = None, **kwargs: Any) -> str:
-    """Games are not played in RLlib's episodes; what maps agents to modules is ``config.pool_members()``."""
+    """Returns the agent id as module id.
+
+    RLlib's configuration needs a mapping function; the engine maps agents to modules by ``config.pool_members()``.
+    """
     return agent_id
 
 
 class BatchedConfig(PPOConfig):
-    """Players who learn by PPO, and whoever plays with them, in one of the batched games.
+    """Configuration of PPO and policy-gradient players, and their co-players, in a batched environment.
 
-    From the players follow the RLModule specs and which policies learn; from games, steps and runners follow the batch
-    sizes. Both are derived when the configuration is validated.
+    The RLModule specs and the list of trained policies are derived from the players, and the batch sizes from the
+    numbers of environments, steps and env runners. Both are derived when the configuration is validated.
 
     Attributes:
-        algorithms: Names of the players who learn without an intrinsic reward, and by which loss each does
+        algorithms: Names of the trainable players without an intrinsic reward, mapped to their losses
             (:mod:`rllib_reciprocator.engine.losses`).
-        default_player: Who plays where the players are not given, or a team or a module alone is named.
+        default_player: Player that is used if ``players`` is not set, or if an entry names a team or a module only.
     """
 
     algorithms: ClassVar[Mapping[str, str]] = {
@@ -74,7 +77,8 @@ class BatchedConfig(PPOConfig):
     meta_settings_class: ClassVar[type[MetaSettings]] = MetaSettings
     # Names of intrinsic rewards with parameters that the learner of this algorithm trains.
     trained_intrinsic_rewards: ClassVar[tuple[str, ...]] = ()
-    # Names of the players whose memory lives as long as a meta-episode; if there are any, a sample is a whole one.
+    # Names of the players whose recurrent state is kept for a meta-episode. If there are any, a rollout is a whole
+    # meta-episode.
     remembering: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -95,10 +99,10 @@ class BatchedConfig(PPOConfig):
         self.critic_epochs = 1
         self.local_runner_device = "auto"
         self.stagger_episodes = True
-        # Inner episodes of a meta-episode if a frozen player remembers them.
+        # Number of inner episodes if a frozen policy keeps its recurrent state for a meta-episode, else None.
         self._frozen_inner_episodes: int | None = None
         self._derived_overrides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        # States of configurations that lack it are of versions whose defaults were others: :meth:`from_state`.
+        # States without this attribute come from versions with other defaults, see :meth:`from_state`.
         self._defaults_version = 1
 
         self.algorithm_config_overrides_per_module: dict[str, Any] = {}
@@ -121,9 +125,10 @@ class BatchedConfig(PPOConfig):
     @classmethod
     @override(AlgorithmConfig)
     def from_state(cls, state: dict[str, Any]) -> BatchedConfig:
-        """Returns the configuration of a state, as of a checkpoint, with the defaults of the version that saved it.
+        """Restores a configuration from its state, with the defaults of the version that saved it.
 
-        Settings of reciprocity that were saved restore themselves; where none were, ``uniform_share`` was 0.
+        Versions without ``_defaults_version`` used ``uniform_share=0`` for reciprocity. It is restored here if the
+        state has no settings of reciprocity; settings in the state keep their own values.
         """
         config = super().from_state(state)
         if "_defaults_version" not in state and RECIPROCITY not in config.intrinsic_settings:
@@ -131,12 +136,12 @@ class BatchedConfig(PPOConfig):
         return config
 
     def players(self, players: Mapping[str, Any]) -> BatchedConfig:
-        """Says who plays.
+        """Sets the player of each agent.
 
         Args:
-            players: Player by agent or pattern of agents: ``reciprocator``, ``ppo``, ``pg``, ``ac``, ``team/NAME``,
-                ``scripted/STRATEGY``, or ``checkpoint/PATH`` for a frozen player of an earlier run; a mapping with
-                ``player`` and settings of its own, as ``{player: ppo, lr: 0.001}``; or a pool
+            players: Mapping from agents, or patterns of agents, to players: ``reciprocator``, ``ppo``, ``pg``, ``ac``,
+                ``team/NAME``, ``scripted/STRATEGY``, or ``checkpoint/PATH`` for a frozen policy of an earlier run; a
+                mapping with ``player`` and settings of that player, e.g. ``{player: ppo, lr: 0.001}``; or a pool
                 (:func:`rllib_reciprocator.players.assign`).
 
         Returns:
@@ -149,8 +154,8 @@ class BatchedConfig(PPOConfig):
         """Sets an intrinsic reward for all players that have it. Unset settings keep their values.
 
         Args:
-            name: Of the intrinsic reward (:mod:`rllib_reciprocator.intrinsic.registry`).
-            **settings: Its settings.
+            name: Name of the intrinsic reward (:mod:`rllib_reciprocator.intrinsic.registry`).
+            **settings: Settings of the intrinsic reward.
 
         Returns:
             This configuration.
@@ -159,15 +164,15 @@ class BatchedConfig(PPOConfig):
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
         current = self._settings_of_all(name).model_dump(exclude_unset=True)
-        made = intrinsic_reward(name).settings_class().model_validate({**current, **settings})
-        self.intrinsic_settings = {**self.intrinsic_settings, name: made}
+        validated = intrinsic_reward(name).settings_class().model_validate({**current, **settings})
+        self.intrinsic_settings = {**self.intrinsic_settings, name: validated}
         return self
 
     def meta(self, **settings: Any) -> BatchedConfig:
-        """Sets what meta-episodes are made up of. Unset settings keep their values.
+        """Sets the size of meta-episodes. Unset settings keep their values.
 
         Args:
-            **settings: Those of :class:`MetaSettings`.
+            **settings: Settings of :class:`MetaSettings`.
 
         Returns:
             This configuration.
@@ -180,30 +185,30 @@ class BatchedConfig(PPOConfig):
         return self
 
     def learning_player(self, name: str, **settings: Any) -> BatchedConfig:
-        """Describes a player ``learner/NAME``, who learns inside the environment.
+        """Configures an online learner, the player ``learner/NAME``.
 
         Args:
-            name: ``pg`` or ``a2c``, of which what is not set stays as it is; or another, which then has the settings of
-                its ``algorithm``.
-            **settings: Those of :class:`LearningSettings`.
+            name: ``pg`` or ``a2c``, whose unset settings keep their values; or a new name, whose unset settings are
+                those of its ``algorithm``.
+            **settings: Settings of :class:`LearningSettings`.
 
         Returns:
             This configuration.
 
         Raises:
-            ValueError: If the name is empty or has other characters than letters, digits and ``_.-``.
+            ValueError: If the name is empty or contains characters other than letters, digits and ``_.-``.
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
         if not _LEARNER_NAME.fullmatch(name):
             raise ValueError(
                 f"learning_players: {name!r} cannot be written as learner/NAME; use letters, digits and _.- in a name"
             )
-        made = described_learner(name, self.own_learning_settings, settings)
-        self.own_learning_settings = {**self.own_learning_settings, name: made}
+        validated = described_learner(name, self.own_learning_settings, settings)
+        self.own_learning_settings = {**self.own_learning_settings, name: validated}
         return self
 
     def learning_settings(self) -> dict[str, LearningSettings]:
-        """How each player ``learner/NAME`` learns, by name."""
+        """Returns the settings of all online learners, by name."""
         return {**KNOWN_LEARNERS, **self.own_learning_settings}
 
     @override(PPOConfig)
@@ -220,23 +225,25 @@ class BatchedConfig(PPOConfig):
         critic_epochs: int = NotProvided,
         **kwargs: Any,
     ) -> BatchedConfig:
-        """Sets how players learn; see also :meth:`PPOConfig.training`.
+        """Sets the training settings of players; see also :meth:`PPOConfig.training`.
 
         Args:
-            normalize_advantages: Whether advantages are standardised over the batch of each player.
-            normalize_returns: Whether returns are standardised over the batch before the value is taken off, as in
-                the paper's code. Needs whole episodes, ``lambda_=1`` and ``bootstrap_at_horizon=False``.
-            bootstrap_at_horizon: Whether the value of the last observation stands for rewards after the horizon, as
-                in RLlib. The paper's code counts nothing after it.
-            epsilon: In how many cases players do anything at all while they learn, a share or a schedule of it,
-                ``[[step, share], ..]``; log-probabilities have it in them (:func:`with_exploration`).
-            entropy_form: What ``entropy_coeff`` is the weight of in the losses of ``pg`` and ``ac``: the entropy, or
-                ``uniform_kl``, the mean log-probability of all actions without exploration, whose pull does not fade
-                where a policy is sure of itself.
-            use_baseline: Whether ``pg`` learns from returns less their mean over all episodes at the same step, which
-                needs more than one episode a sample.
-            critic_lr: Learning rate of the critics of ``ac``, by Adam; ``lr`` is that of its policies, by SGD.
-            critic_epochs: Gradient steps of these critics in an iteration, each on all that was sampled.
+            normalize_advantages: If True, advantages are standardized over the batch of each player.
+            normalize_returns: If True, returns are standardized over the batch before the value is subtracted, as in
+                the paper's code. Needs complete episodes, ``lambda_=1`` and ``bootstrap_at_horizon=False``.
+            bootstrap_at_horizon: If True, the value of the last observation replaces the rewards after the horizon, as
+                in RLlib. If False, rewards after the horizon are zero, as in the paper's code.
+            epsilon: Probability of taking a uniformly random action during training, or a schedule of it,
+                ``[[step, probability], ..]``. Log-probabilities are those of the resulting mixture
+                (:func:`with_exploration`).
+            entropy_form: Regularizer that ``entropy_coeff`` weights in the losses of ``pg`` and ``ac``: the entropy; or
+                ``uniform_kl``, the mean log-probability of all actions without exploration, whose gradient does not
+                vanish for policies that are almost deterministic.
+            use_baseline: If True, ``pg`` subtracts from each return the mean over all episodes at the same step. Needs
+                more than one episode per rollout.
+            critic_lr: Learning rate of the critics of ``ac``, which are trained by Adam; ``lr`` is that of its
+                policies, which are trained by SGD.
+            critic_epochs: Number of gradient steps of these critics per iteration, each on the whole rollout.
             **kwargs: RLlib's own settings.
 
         Returns:
@@ -265,15 +272,16 @@ class BatchedConfig(PPOConfig):
         stagger_episodes: bool = NotProvided,
         **kwargs: Any,
     ) -> BatchedConfig:
-        """Sets how games are played; see also :meth:`AlgorithmConfig.env_runners`.
+        """Sets the sampling settings; see also :meth:`AlgorithmConfig.env_runners`.
 
         Args:
             *args: RLlib's own settings.
-            local_runner_device: Where the games of the local runner are, as ``cpu`` or ``cuda``; ``auto`` for where the
-                local learner is. With a GPU learner and no remote runner, samples then never leave the GPU.
-            stagger_episodes: If True, environments start at different steps of an episode where rollout fragments are
-                shorter than episodes, so that a batch has steps of all parts of an episode. The initial policies play
-                up to these steps once, at the start of the run; the steps are neither trained on nor counted.
+            local_runner_device: Device of the environments of the local env runner, ``cpu`` or ``cuda``; ``auto`` for
+                the device of the local learner. With a GPU learner and no remote env runners, rollouts then stay on the
+                GPU.
+            stagger_episodes: If True and rollout fragments are shorter than episodes, environments start at different
+                steps of an episode, so that a batch has steps of all parts of an episode. The initial policies play up
+                to these steps once, at the start of the run; the steps are neither trained on nor counted.
             **kwargs: RLlib's own settings.
 
         Returns:
@@ -288,14 +296,19 @@ class BatchedConfig(PPOConfig):
 
     @override(PPOConfig)
     def get_default_learner_class(self) -> type:
-        """The engine's learner."""
+        """Returns the learner class of the batched engine."""
         from rllib_reciprocator.engine.learner import BatchedLearner
 
         return BatchedLearner
 
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: dict[str, Any]) -> BatchedConfig:
-        """Takes settings from a dict: as in YAML files ``players``, ``model_config``, and intrinsic rewards by name."""
+        """Updates the configuration from a dict, as read from YAML files.
+
+        Args:
+            config_dict: RLlib's settings, and ``players``, ``meta``, ``learning_players``, ``model_config`` and
+                intrinsic rewards by name.
+        """
         rest = dict(config_dict)
         if "players" in rest:
             self.players(rest.pop("players"))
@@ -312,10 +325,10 @@ class BatchedConfig(PPOConfig):
 
     @override(AlgorithmConfig)
     def validate(self) -> None:
-        """Derives what follows from players, games and runners, and checks everything.
+        """Validates the configuration and derives module specs, policies and overrides from it.
 
         Raises:
-            ValueError: With the setting at fault and how to mend it.
+            ValueError: If a setting is invalid; the message names the setting and a fix.
         """
         self._check_sampling_settings()
         game = self.make_game()
@@ -332,7 +345,7 @@ class BatchedConfig(PPOConfig):
         specs = build_module_specs(self, game)
         self.complete_specs(specs, game)
         self._check_learning(game, specs)
-        # Lists: sets would order the modules, and with them the draws of their first weights, by hash seed.
+        # Lists instead of sets: the order of a set depends on the hash seed, and the initial weights on the order.
         self.policies = list(specs.of_players)
         self.policy_mapping_fn = _module_of
         self.policies_to_train = list(specs.learning)
@@ -342,182 +355,205 @@ class BatchedConfig(PPOConfig):
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
         self._derive_overrides(specs)
         if self.in_evaluation:
-            # The evaluation copy of a validated configuration has the sizes of the whole run, but its own env runners:
-            # PPO would compare the two.
+            # The evaluation configuration keeps the batch sizes of the training run, but has separate env runners. The
+            # validation of PPO would reject it, as it compares the two.
             AlgorithmConfig.validate(self)
         else:
             super().validate()
 
     def written_players(self) -> Mapping[str, Any]:
-        """The ``players`` mapping; an algorithm may write short forms out."""
+        """Returns the ``players`` mapping; algorithms may override this to expand short forms."""
         return self.player_mapping
 
     def draws_distinct_members(self) -> bool:
-        """Whether no member of pools plays two agents of a game."""
+        """Returns True if a pool member may play at most one agent of an environment."""
         return False
 
     def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
-        """Changes the specs of modules where they follow from who plays; an algorithm's own.
+        """Completes module specs that depend on all players; a hook for algorithms.
 
         Args:
-            specs: Of all modules.
-            game: One copy of the game.
+            specs: Specs of all modules, changed in place.
+            game: One environment of the game.
         """
 
     def make_game(self, num_games: int = 1) -> BatchedGame:
-        """Copies of the game.
+        """Builds parallel environments on the CPU.
+
+        Args:
+            num_games: Number of environments.
 
         Raises:
-            ValueError: If there is none of that name, or a setting of it is not valid.
+            ValueError: If ``env`` is not registered, or a setting in ``env_config`` is invalid.
         """
         if not isinstance(self.env, str):
             run = self.algo_class.__name__ if isinstance(self.algo_class, type) else "this algorithm"
-            raise ValueError(f"env: {run} plays registered games, by id: {', '.join(social_dilemmas.game_ids())}")
+            raise ValueError(
+                f"env: {run} needs the id of a registered environment: {', '.join(social_dilemmas.game_ids())}"
+            )
         return social_dilemmas.make(self.env, num_games, **dict(self.env_config))
 
     def pool_members(self) -> list[list[tuple[str, float]]]:
-        """For each agent the ids of the modules that may play it, with their shares of the games."""
+        """Returns the module ids and probabilities of the pool members of each agent."""
         return self._alternatives
 
     def intrinsic_by_player(self) -> dict[str, dict[tuple[int, int], IntrinsicSettings]]:
-        """Who is moved by what: by name of an intrinsic reward settings, by agent and number of its alternative."""
+        """Returns the settings of intrinsic rewards, by name and by index of the agent and of its pool member."""
         game = self.make_game()
-        found: dict[str, dict[tuple[int, int], IntrinsicSettings]] = {}
+        by_name: dict[str, dict[tuple[int, int], IntrinsicSettings]] = {}
         for index, player in enumerate(self.assigned_players):
-            for number, (each, _) in enumerate(player.pool_members):
-                for name in each.intrinsic:
-                    found.setdefault(name, {})[index, number] = self.intrinsic_of(each, name, game)
-        return found
+            for member_index, (member, _) in enumerate(player.pool_members):
+                for name in member.intrinsic:
+                    by_name.setdefault(name, {})[index, member_index] = self.intrinsic_of(member, name, game)
+        return by_name
 
     def intrinsic_of(self, player: Player, name: str, game: BatchedGame) -> IntrinsicSettings:
-        """A player's settings of an intrinsic reward: those of all, with its own, and what follows from the game."""
-        of_all = self._settings_of_all(name)
-        own = player.intrinsic.get(name, {})
-        for key in own:
-            if key in of_all.common:
+        """Returns a player's settings of an intrinsic reward.
+
+        Args:
+            player: The player, whose settings override those shared by all players.
+            name: Name of the intrinsic reward.
+            game: Environment from which the remaining settings are derived.
+
+        Raises:
+            ValueError: If the player overrides a setting that must be shared, or a value is invalid.
+        """
+        settings = self._settings_of_all(name)
+        overrides = player.intrinsic.get(name, {})
+        for key in overrides:
+            if key in settings.common:
                 raise ValueError(
-                    f"players.{player.agent}.intrinsic.{name}.{key}: is one for all; set config.{name}.{key}"
+                    f"players.{player.agent}.intrinsic.{name}.{key}: is shared by all players; set config.{name}.{key}"
                 )
-        if own:
+        if overrides:
             try:
-                of_all = type(of_all).model_validate({**of_all.model_dump(exclude_unset=True), **own})
+                settings = type(settings).model_validate({**settings.model_dump(exclude_unset=True), **overrides})
             except ValidationError as error:
-                wrong = error.errors()[0]
-                path = ".".join(map(str, wrong["loc"]))
-                raise ValueError(f"players.{player.agent}.intrinsic.{name}.{path}: {wrong['msg']}") from None
-        return self._for_game(of_all, game)
+                first_error = error.errors()[0]
+                path = ".".join(map(str, first_error["loc"]))
+                raise ValueError(f"players.{player.agent}.intrinsic.{name}.{path}: {first_error['msg']}") from None
+        return self._for_game(settings, game)
 
     def intrinsic_of_all(self, name: str, game: BatchedGame) -> IntrinsicSettings:
-        """The settings of an intrinsic reward for who has none of its own, with what follows from the game."""
+        """Returns the settings of an intrinsic reward that are shared by all players, completed for the game."""
         return self._for_game(self._settings_of_all(name), game)
 
     def intrinsic_of_module(self, module_id: str) -> dict[str, tuple[IntrinsicSettings, str, int]]:
-        """What a player of this run goes by, for whoever lets it play elsewhere.
+        """Returns the intrinsic rewards that a policy of this run depends on, for runs that load it as a frozen policy.
 
         Args:
-            module_id: Of its module.
+            module_id: Id of the policy's module.
 
         Returns:
-            By name of the intrinsic reward its settings, what the ids of its modules end in, and which agent it is
-            (the first of a team).
+            By name of the intrinsic reward: its settings, the suffix of the ids of its modules, and the index of the
+            agent that the policy plays (the first one of a team).
         """
         game = self.make_game()
         for index, player in enumerate(self.assigned_players):
-            for (each, _), (own_id, _) in zip(player.pool_members, self._alternatives[index], strict=True):
-                if own_id == module_id:
-                    own = {name: (self.intrinsic_of(each, name, game), "", index) for name in each.intrinsic}
-                    return own if each.learns else self._brought.get(index, {})
+            for (candidate, _), (candidate_id, _) in zip(player.pool_members, self._alternatives[index], strict=True):
+                if candidate_id == module_id:
+                    rewards = {
+                        name: (self.intrinsic_of(candidate, name, game), "", index) for name in candidate.intrinsic
+                    }
+                    return rewards if candidate.learns else self._brought.get(index, {})
         return {}
 
     def trackers(self, game: BatchedGame, modules: Mapping[str, Any]) -> list[StepTracker]:
-        """What follows the steps of the games: of each intrinsic reward that somebody has, or that is always followed.
+        """Builds the trackers of online learners and intrinsic rewards.
+
+        An intrinsic reward is tracked if a player or a frozen policy has it, or if its settings always ask for it.
 
         Args:
-            game: The games.
+            game: The parallel environments.
             modules: All RLModules, by id.
         """
         trackers: list[StepTracker] = [
             LearningTracker(game, modules[module_id].unwrapped(), index)
             for index, player in enumerate(self.assigned_players)
-            for (each, _), (module_id, _) in zip(player.pool_members, self._alternatives[index], strict=True)
-            if each.kind == LEARNING
+            for (member, _), (module_id, _) in zip(player.pool_members, self._alternatives[index], strict=True)
+            if member.kind == LEARNING
         ]
         by_player = self.intrinsic_by_player()
-        names = list(dict.fromkeys([*by_player, *(name for each in self._brought.values() for name in each)]))
-        names += [name for name, each in self.intrinsic_settings.items() if each.always and name not in names]
+        names = list(dict.fromkeys([*by_player, *(name for rewards in self._brought.values() for name in rewards)]))
+        names += [name for name, setting in self.intrinsic_settings.items() if setting.always and name not in names]
         for name in names:
             make = intrinsic_reward(name).part("tracker")
             if make is None:
                 continue
             settings: list[IntrinsicSettings | None] = [None] * game.num_agents
             suffixes, slots = [""] * game.num_agents, list(range(game.num_agents))
-            numbers = [0] * game.num_agents
-            for (agent, number), own in by_player.get(name, {}).items():
-                settings[agent], numbers[agent] = own, number
-            for agent, of_agent in self._brought.items():
-                if name in of_agent:
-                    settings[agent], suffixes[agent], slots[agent] = of_agent[name]
-                    numbers[agent] = self._brought_by[agent][name]
-            others = {
+            member_indices = [0] * game.num_agents
+            for (agent, member_index), player_settings in by_player.get(name, {}).items():
+                settings[agent], member_indices[agent] = player_settings, member_index
+            # Frozen policies use the settings and modules of their own runs.
+            for agent, dependencies in self._brought.items():
+                if name in dependencies:
+                    settings[agent], suffixes[agent], slots[agent] = dependencies[name]
+                    member_indices[agent] = self._brought_by[agent][name]
+            tracker_args = {
                 "default": self.intrinsic_of_all(name, game),
                 "modules": modules,
                 "suffixes": suffixes,
                 "slots": slots,
-                "numbers": numbers,
+                "numbers": member_indices,
                 "trained": [
                     [self._is_given_to(member) for member, _ in player.pool_members] for player in self.assigned_players
                 ],
             }
-            trackers.append(make(game, settings, **others))
+            trackers.append(make(game, settings, **tracker_args))
         return trackers
 
     def _is_given_to(self, member: Player) -> bool:
-        """Returns whether a pool member receives incentives: if it is trained; in an evaluation if it was."""
+        """Returns True if a pool member receives incentives: trained players, and in evaluation frozen policies."""
         return member.learns or (self.in_evaluation and member.kind == CHECKPOINT)
 
     def warmup_iterations(self) -> int:
-        """How many iterations at the start change what learns beside the policies only."""
+        """Returns the number of initial iterations that train estimators only, but no policies."""
         specs = self._rl_module_spec.rl_module_specs
-        shared = [spec.model_config or {} for key, spec in specs.items() if key not in self.policies]
-        return max((each.get("warmup_iterations", 0) for each in shared), default=0)
+        shared = [spec.model_config or {} for module_id, spec in specs.items() if module_id not in self.policies]
+        return max((settings.get("warmup_iterations", 0) for settings in shared), default=0)
 
     def horizon(self) -> int:
-        """Steps of an episode that does not end early."""
+        """Returns the number of steps of an episode that does not end early."""
         return self.make_game().horizon
 
     @property
     def samples_meta_episodes(self) -> bool:
-        """Whether a sample is a whole meta-episode of every game."""
+        """Returns True if a rollout is a whole meta-episode of every environment."""
         return bool(self.remembering)
 
     def plays_meta_episodes(self) -> bool:
         """Returns True if episodes are inner episodes of meta-episodes.
 
-        That is so if there are online learners, or policies whose memory lives as long as a meta-episode.
+        This is the case with online learners, and with policies that keep their recurrent state for a meta-episode.
         """
         return self._groups_copies() or self._frozen_inner_episodes is not None
 
     def inner_episodes(self) -> int:
-        """M, inner episodes of a meta-episode; 1 where there are none."""
+        """Returns M, the number of inner episodes in a meta-episode; 1 without meta-episodes."""
         if not self.plays_meta_episodes():
             return 1
         return self._frozen_inner_episodes or self.meta_settings.inner_episodes
 
     def group_size(self) -> int:
-        """Copies of a game that go together, in runners and learners; 1 if each is for itself."""
+        """Returns the number of environments in a group; 1 if environments are independent."""
         return self.meta_settings.copies if self._groups_copies() else 1
 
     def _groups_copies(self) -> bool:
-        """Returns True if copies of the game form groups, which share an online learner or its gradient estimate."""
+        """Returns True if environments form groups, which share an online learner or its gradient estimate."""
         return self.samples_meta_episodes or any(
             member.kind == LEARNING for player in self.assigned_players for member, _ in player.pool_members
         )
 
     def _inner_episodes_of_frozen_players(self) -> int | None:
-        """Returns the inner episodes of a meta-episode for frozen players that remember them; None if none does.
+        """Returns the number of inner episodes for frozen policies whose recurrent state is kept for a meta-episode.
+
+        Returns:
+            The number set in ``meta``, else that of the runs of these policies; None if there are no such policies.
 
         Raises:
-            ValueError: If their own runs differ in it and this one does not set it, or a checkpoint cannot be read.
+            ValueError: If their runs had different numbers and ``meta`` does not set one, or a checkpoint cannot be
+                read.
         """
         remembering: dict[int, str] = {}
         for player in self.assigned_players:
@@ -525,53 +561,59 @@ class BatchedConfig(PPOConfig):
                 if member.kind != CHECKPOINT:
                     continue
                 try:
-                    number = remembered_inner_episodes(Path(member.source))
+                    inner_episodes = remembered_inner_episodes(Path(member.source))
                 except ValueError as error:
                     raise ValueError(f"players.{player.agent}: {error}") from None
-                if number is not None:
-                    remembering.setdefault(number, player.agent)
+                if inner_episodes is not None:
+                    remembering.setdefault(inner_episodes, player.agent)
         if self.samples_meta_episodes or "inner_episodes" in self.meta_settings.model_fields_set:
             return self.meta_settings.inner_episodes if remembering else None
         if len(remembering) > 1:
-            (first, agent), (second, other), *_ = remembering.items()
+            (first, first_agent), (second, second_agent), *_ = remembering.items()
             raise ValueError(
-                f"meta.inner_episodes: missing; the frozen players of {agent} and {other} remember {first} and {second}"
+                f"meta.inner_episodes: missing; set it, as the frozen policies of {first_agent} and {second_agent} were"
+                f" trained with {first} and {second}"
             )
         return next(iter(remembering), None)
 
     def rollout_steps(self) -> int:
-        """T, how many steps of each game a sample holds: the horizon, or ``rollout_fragment_length`` if that is set.
+        """Returns T, the number of steps of each environment in a rollout.
 
-        Where players remember inner episodes it is a whole meta-episode. RLlib sets that to 1 in its evaluation copy of
-        a configuration; evaluation plays whole episodes.
+        It is ``rollout_fragment_length`` if that is set, else the horizon, or a whole meta-episode if policies keep
+        their recurrent state for one. RLlib sets ``rollout_fragment_length`` to 1 in the evaluation configuration; it
+        is ignored there, since evaluation plays complete episodes.
         """
         if self.rollout_fragment_length == "auto" or self.in_evaluation:
             return self._whole_steps(self.make_game())
         return self.rollout_fragment_length
 
     def completes_episodes(self) -> bool:
-        """Whether a sample is the first, whole episode of every game, and what comes after it does not count."""
+        """Returns True if a rollout counts the first complete episode of every environment and no steps after it."""
         return self.batch_mode == "complete_episodes"
 
     def plays_whole_episodes(self, game: BatchedGame) -> bool:
-        """Whether each stream of a sample begins with an episode, and is it to the end if nothing ends early."""
+        """Returns True if rollouts start with a reset and cover complete episodes.
+
+        Args:
+            game: One environment of the game.
+        """
         whole = not game.terminates_early and self.rollout_steps() == self._whole_steps(game)
         return self.completes_episodes() or whole
 
     def _whole_steps(self, game: BatchedGame) -> int:
-        """Steps of an episode that does not end early; of a meta-episode where players remember one."""
+        """Returns the number of steps of a full episode, or of a meta-episode if rollouts are meta-episodes."""
         return game.horizon * (self.inner_episodes() if self.samples_meta_episodes else 1)
 
     def loss_of(self, player: Player) -> str:
-        """By which loss a player learns; an algorithm of which nothing is said changes something else of PPO."""
+        """Returns the name of the loss of a trainable player."""
         return self.algorithms[player.algorithm]
 
     def module_class(self, player: Player) -> type[ActorCriticModule]:
-        """The class of the module of a player that learns, who has neither one of its own nor RLlib's networks."""
+        """Returns the module class of a trainable player without a custom module or RLlib's default networks."""
         return ActorCriticModule
 
     def phases(self, game: BatchedGame) -> int:
-        """Returns in how many phases of an episode environments are: fragments of an episode, or 1 without staggering.
+        """Returns the number of phases of staggered environments: fragments per episode, or 1 without staggering.
 
         Args:
             game: One environment of the game.
@@ -582,15 +624,19 @@ class BatchedConfig(PPOConfig):
         return math.ceil(game.horizon / steps)
 
     def identifies_environments(self, game: BatchedGame) -> bool:
-        """Returns whether learners ask which environment each row of a sample is of."""
+        """Returns True if rollouts have a column with the index of each row's environment."""
         return False
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
-        """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
+        """Returns True if rollouts keep the last inputs of episodes that are truncated inside the rollout."""
         return self.bootstrap_at_horizon and not self.plays_whole_episodes(game)
 
     def sampling_device(self, worker_index: int) -> str | None:
-        """Where a runner's games are; None for where RLlib would have them."""
+        """Returns the device of an env runner's environments; None for RLlib's default.
+
+        Args:
+            worker_index: Index of the env runner; 0 for the local one.
+        """
         if worker_index or self.in_evaluation:
             return None
         if self.local_runner_device != "auto":
@@ -600,12 +646,12 @@ class BatchedConfig(PPOConfig):
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
-        """T; see :meth:`rollout_steps`."""
+        """Returns the number of steps of each environment in a rollout, see :meth:`rollout_steps`."""
         return self.rollout_steps()
 
     @property
     def train_batch_size_per_learner(self) -> int:
-        """Joint steps that each learner gets an iteration: all that one sample of every runner holds."""
+        """Number of environment steps per learner and iteration: one rollout of every env runner, split evenly."""
         runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
         return runners * self.num_envs_per_env_runner * self.rollout_steps() // learners
 
@@ -614,11 +660,11 @@ class BatchedConfig(PPOConfig):
         self._train_batch_size_per_learner = value
 
     def sample_bytes(self) -> int:
-        """About how many bytes the samples of an iteration hold, of all runners together."""
+        """Estimates the size in bytes of the rollouts of one iteration, over all env runners."""
         game = self.make_game()
         agents, spaces = game.num_agents, (game.observation_space, game.state_space)
-        seen, state = (prod(space.shape or (1,)) * space.dtype.itemsize for space in spaces)
-        per_step = agents * (seen + 4 * int(game.action_space.n) + 16) + 12 * agents**2 + state + 16
+        obs, state = (prod(space.shape or (1,)) * space.dtype.itemsize for space in spaces)
+        per_step = agents * (obs + 4 * int(game.action_space.n) + 16) + 12 * agents**2 + state + 16
         steps = max(1, self.num_env_runners) * self.num_envs_per_env_runner * self.rollout_steps()
         return steps * per_step
 
@@ -635,57 +681,64 @@ class BatchedConfig(PPOConfig):
         )
 
     def _derive_overrides(self, specs: ModuleSpecs) -> None:
-        """Puts players' own settings beside those that the user gave modules; a second time in their place."""
-        given, derived = self._derived_overrides
+        """Merges the players' settings into the user's overrides per module.
+
+        A configuration can be validated several times: overrides that were derived before are replaced, and are not
+        mistaken for the user's.
+        """
+        base, derived = self._derived_overrides
         if self.algorithm_config_overrides_per_module != derived:
-            given = self.algorithm_config_overrides_per_module
-        derived = {key: {**given.get(key, {}), **specs.overrides.get(key, {})} for key in {**given, **specs.overrides}}
-        self._derived_overrides = (given, derived)
+            base = self.algorithm_config_overrides_per_module
+        derived = {
+            module_id: {**base.get(module_id, {}), **specs.overrides.get(module_id, {})}
+            for module_id in {**base, **specs.overrides}
+        }
+        self._derived_overrides = (base, derived)
         self.algorithm_config_overrides_per_module = derived
         self._per_module_overrides: dict[str, Any] = {}
 
     def _check_learning(self, game: BatchedGame, specs: ModuleSpecs) -> None:
         if not self.in_evaluation and not specs.learning:
             names = " or ".join(dict.fromkeys([RECIPROCATOR, *self.algorithms]))
-            raise ValueError(f"players: nobody learns; at least one must be {names}")
+            raise ValueError(f"players: no player is trained; at least one must be {names}")
         whole = self.plays_whole_episodes(game)
         if self.completes_episodes() and self.rollout_steps() != self._whole_steps(game):
-            raise ValueError("rollout_fragment_length: with batch_mode complete_episodes only auto")
+            raise ValueError("rollout_fragment_length: must be auto with batch_mode complete_episodes")
         for player in self.assigned_players:
-            for each, _ in player.pool_members:
-                if each.intrinsic and game.num_agents == 1:
-                    name = next(iter(each.intrinsic))
-                    raise ValueError(f"players.{player.agent}: {name} is towards others, and {self.env} has one agent")
-                clips = each.settings.get("grad_clip", self.grad_clip) is not None
-                if each.learns and self.loss_of(each) != PPO_LOSS and clips and self.grad_clip_by != "global_norm":
-                    raise ValueError("grad_clip_by: only global_norm, for players that learn by policy gradients")
-                for name in each.intrinsic if each.learns else ():
+            for member, _ in player.pool_members:
+                if member.intrinsic and game.num_agents == 1:
+                    name = next(iter(member.intrinsic))
+                    raise ValueError(f"players.{player.agent}: {name} needs other agents, and {self.env} has one agent")
+                clips = member.settings.get("grad_clip", self.grad_clip) is not None
+                if member.learns and self.loss_of(member) != PPO_LOSS and clips and self.grad_clip_by != "global_norm":
+                    raise ValueError("grad_clip_by: must be global_norm for players trained by policy gradients")
+                for name in member.intrinsic if member.learns else ():
                     learned_by = intrinsic_reward(name).learned_by
                     if learned_by and name not in self.trained_intrinsic_rewards:
                         raise ValueError(
-                            f"players.{player.agent}: {name} are learned by run: {' or '.join(learned_by)} only"
+                            f"players.{player.agent}: {name} can be trained by run: {' or '.join(learned_by)} only"
                         )
-                if each.learns and self.loss_of(each) == POLICY_GRADIENT and not whole:
+                if member.learns and self.loss_of(member) == POLICY_GRADIENT and not whole:
                     raise ValueError(
-                        f"players.{player.agent}: {each.algorithm} learns from whole episodes; set batch_mode to"
+                        f"players.{player.agent}: {member.algorithm} needs complete episodes; set batch_mode to"
                         " complete_episodes"
                     )
         if specs.with_memory:
             self._check_memory()
-        one_length = whole and not game.terminates_early
-        if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not one_length):
+        fixed_length = whole and not game.terminates_early
+        if self.normalize_returns and (self.lambda_ != 1.0 or self.bootstrap_at_horizon or not fixed_length):
             raise ValueError(
-                "normalize_returns: needs lambda 1, bootstrap_at_horizon false and rollout_fragment_length auto, and a"
-                " game whose episodes are of one length"
+                "normalize_returns: needs lambda 1, bootstrap_at_horizon false, rollout_fragment_length auto, and an"
+                " environment with episodes of fixed length"
             )
         for spec in specs.shared.values():
             if (spec.model_config or {}).get("future_weight") and not whole and not spec.load_state_path:
                 raise ValueError(
-                    "reciprocity.future_weight: needs whole episodes of one length (rollout_fragment_length auto)"
+                    "reciprocity.future_weight: needs complete episodes of fixed length (rollout_fragment_length auto)"
                 )
 
     def _check_sampling_settings(self) -> None:
-        """Raises ValueError if a setting of the env runners has no such value, or none on this machine."""
+        """Raises ValueError if a setting of the env runners is invalid, or not available on this machine."""
         if self.batch_mode not in BATCH_MODES:
             raise ValueError(
                 f"batch_mode: {self.batch_mode!r} is not {' or '.join(BATCH_MODES)}"
@@ -700,78 +753,85 @@ class BatchedConfig(PPOConfig):
         self._check_device()
 
     def _check_device(self) -> None:
-        """Raises ValueError if ``local_runner_device`` is no device, or one that is not there."""
+        """Raises ValueError if ``local_runner_device`` is not a valid device, or is not available."""
         import torch
 
-        written = self.local_runner_device
-        if written == "auto" or self.in_evaluation:  # which samples where RLlib would
+        device_name = self.local_runner_device
+        # Evaluation samples on RLlib's default device, see sampling_device.
+        if device_name == "auto" or self.in_evaluation:
             return
         try:
-            device = torch.device(written)
+            device = torch.device(device_name)
         except RuntimeError:
             device = None
         if device is None or device.type not in ("cpu", "cuda"):
-            raise ValueError(f"local_runner_device: {written!r} is not auto, cpu or cuda")
-        # With a GPU of its own the algorithm runs on a machine that has one, which this need not be.
+            raise ValueError(f"local_runner_device: {device_name!r} is not auto, cpu or cuda")
+        # If a GPU is requested for the algorithm, it may run on another machine, whose devices are not known here.
         has_gpu = self.num_gpus > 0 or (not self.num_learners and self.num_gpus_per_learner > 0)
         devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device.type == "cuda" and not has_gpu and (device.index or 0) >= devices:
             available = f"has {devices} CUDA device{'s' * (devices != 1)}" if devices else "has no CUDA device"
-            raise ValueError(f"local_runner_device: {written!r}: this machine {available}; use auto or cpu")
+            raise ValueError(f"local_runner_device: {device_name!r}: this machine {available}; use auto or cpu")
 
     def _check_sizes(self, game: BatchedGame) -> None:
-        games, steps = self.num_envs_per_env_runner, self.rollout_steps()
+        environments, steps = self.num_envs_per_env_runner, self.rollout_steps()
         runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
-        if not isinstance(games, int) or games < 1:
-            raise ValueError(f"num_envs_per_env_runner: {games} is not a number of games")
+        if not isinstance(environments, int) or environments < 1:
+            raise ValueError(f"num_envs_per_env_runner: {environments} is not a positive number of environments")
         if self.plays_meta_episodes():
             self._check_meta_episodes(game)
         if steps < 1:
-            raise ValueError(f"rollout_fragment_length: {steps} is not a number of steps")
+            raise ValueError(f"rollout_fragment_length: {steps} is not a positive number of steps")
         if self.in_evaluation:
-            # Evaluation has env runners of its own, and nothing that it samples is trained on.
+            # Evaluation has separate env runners, and its rollouts are not trained on.
             return
-        if runners * games % learners:
+        if runners * environments % learners:
             raise ValueError(
-                f"num_learners: {runners} runners x {games} games cannot be shared evenly by {learners} learners"
+                f"num_learners: {runners} env runners x {environments} environments cannot be split evenly among"
+                f" {learners} learners"
             )
         rows = self.train_batch_size_per_learner
-        asked = self._train_batch_size_per_learner
-        if asked is None and self.train_batch_size is not None:
-            asked = self.train_batch_size // learners
-        if asked not in (None, rows):
+        batch_size = self._train_batch_size_per_learner
+        if batch_size is None and self.train_batch_size is not None:
+            batch_size = self.train_batch_size // learners
+        if batch_size not in (None, rows):
             raise ValueError(
-                f"train_batch_size_per_learner: {asked} cannot be; {runners} runners x {games} games x {steps} steps"
-                f" over {learners} learners are {rows} (leave it out, or change num_envs_per_env_runner)"
+                f"train_batch_size_per_learner: {batch_size} does not match; {runners} env runners x {environments}"
+                f" environments x {steps} steps over {learners} learners are {rows} (leave it out, or change"
+                " num_envs_per_env_runner)"
             )
         if self.minibatch_size is not None and not 1 <= self.minibatch_size <= rows:
             raise ValueError(f"minibatch_size: {self.minibatch_size} is not between 1 and the {rows} rows of a learner")
 
     def _check_meta_episodes(self, game: BatchedGame) -> None:
-        games, copies = self.num_envs_per_env_runner, self.group_size()
+        environments, group_size = self.num_envs_per_env_runner, self.group_size()
         runners, learners = max(1, self.num_env_runners), max(1, self.num_learners)
         if game.terminates_early:
-            raise ValueError(f"env: inner episodes are of one length, and those of {self.env} may end early")
-        if games % copies:
+            raise ValueError(f"env: inner episodes must have a fixed length, and those of {self.env} may end early")
+        if environments % group_size:
             raise ValueError(
-                f"num_envs_per_env_runner: {games} games are not whole groups of {copies} copies (meta.copies)"
+                f"num_envs_per_env_runner: {environments} is not a multiple of the group size {group_size}"
+                " (meta.copies)"
             )
-        if runners * games // copies % learners and not self.in_evaluation:
+        if runners * environments // group_size % learners and not self.in_evaluation:
             raise ValueError(
-                f"num_learners: {runners * games // copies} groups of copies cannot be shared evenly by {learners}"
-                " learners"
+                f"num_learners: {runners * environments // group_size} groups of environments cannot be split evenly"
+                f" among {learners} learners"
             )
         if self.rollout_steps() != self._whole_steps(game):
-            raise ValueError("rollout_fragment_length: only auto, where players learn between inner episodes")
+            raise ValueError("rollout_fragment_length: must be auto with meta-episodes")
         if self.samples_meta_episodes and self.completes_episodes() and not self.in_evaluation:
-            raise ValueError("batch_mode: a sample is a whole meta-episode already; leave it out")
+            raise ValueError("batch_mode: a rollout is a whole meta-episode already; leave it out")
 
     def _check_memory(self) -> None:
-        """Memories learn from streams of steps in their order."""
+        """Raises ValueError if a setting does not support recurrent modules, which are trained on whole sequences."""
         if self.bootstrap_at_horizon:
-            raise ValueError("bootstrap_at_horizon: not with a memory, whose value of a last observation is not kept")
+            raise ValueError(
+                "bootstrap_at_horizon: not supported with recurrent modules, as rollouts do not keep their states at"
+                " the horizon; set it to false"
+            )
         if self.minibatch_size is not None and self.minibatch_size < self.rollout_steps():
             raise ValueError(
-                f"minibatch_size: {self.minibatch_size} is less than a stream of {self.rollout_steps()} steps,"
-                " which a memory learns from"
+                f"minibatch_size: {self.minibatch_size} is less than a sequence of {self.rollout_steps()} steps,"
+                " the minimum for recurrent modules"
             )

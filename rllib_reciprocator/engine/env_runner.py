@@ -1,4 +1,4 @@
-"""An RLlib EnvRunner that steps thousands of games at once."""
+"""RLlib EnvRunner that steps thousands of parallel environments at once."""
 
 from __future__ import annotations
 
@@ -46,57 +46,61 @@ FRAGMENTS_WITH_WEIGHTS = "fragments_with_weights"
 
 
 class BatchedRolloutConfig(Protocol):
-    """What the runner asks of an algorithm's configuration, beside what RLlib's have."""
+    """Protocol of the configuration of :class:`BatchedEnvRunner`, in addition to RLlib's ``AlgorithmConfig``."""
 
     def rollout_steps(self) -> int:
-        """T, how many steps of each game a sample holds."""
+        """Returns T, the number of steps of each environment in a rollout."""
 
     def completes_episodes(self) -> bool:
-        """Whether a sample is the first, whole episode of every game."""
+        """Returns True if a rollout is the first complete episode of every environment."""
 
     def pool_members(self) -> list[list[tuple[str, float]]]:
-        """For each agent the ids of the modules that may play it, with their shares of the games."""
+        """Returns the module ids and probabilities of the pool members of each agent."""
 
     def trackers(self, game: BatchedGame, modules: Mapping[str, Any]) -> list[StepTracker]:
-        """What follows the steps of the games."""
+        """Builds the trackers that are called in every step."""
 
     def inner_episodes(self) -> int:
-        """Inner episodes of a meta-episode, for which pools are drawn; 1 where there are none."""
+        """Returns the number of inner episodes in a meta-episode; 1 without meta-episodes.
+
+        Pool members are drawn once per meta-episode.
+        """
 
     def group_size(self) -> int:
-        """Copies of a game that go together."""
+        """Returns the number of environments in a group."""
 
     def draws_distinct_members(self) -> bool:
-        """Whether no member of pools plays two agents of a game."""
+        """Returns True if a pool member may play at most one agent of an environment."""
 
     def phases(self, game: BatchedGame) -> int:
-        """Returns in how many phases of an episode environments are; 1 if they start together."""
+        """Returns the number of phases over which episode starts are staggered; 1 without staggering."""
 
     def identifies_environments(self, game: BatchedGame) -> bool:
-        """Returns whether learners ask which environment each row of a sample is of."""
+        """Returns True if rollouts have a column with the index of each row's environment."""
 
     def keeps_final_observations(self, game: BatchedGame) -> bool:
-        """Whether learners ask for what was seen at the end of episodes that were cut off inside a sample."""
+        """Returns True if rollouts keep the last inputs of episodes that are truncated inside the rollout."""
 
     def sampling_device(self, worker_index: int) -> str | None:
-        """Where games are played; None for where RLlib would."""
+        """Returns the device of the environments; None for RLlib's default."""
 
 
 @dataclass
 class PolicyGroup:
-    """A module and the agents that it plays.
+    """Module with the agents that it plays, in one batch of B * S rows.
 
     Attributes:
-        module_id: Its id.
+        module_id: Id of the module.
         module: The module.
-        agents: Their indices, of whom there are S.
-        num_rows: B * S.
-        inputs: Columns of trackers that it sees.
-        learns: Whether it is trained.
-        pooled: Whether it plays in some games only.
-        remembers: Whether its memory lives as long as a meta-episode.
-        memory: Its memory of each game and agent, ``[B * S, ..]`` by name.
-        rows: The rows that it plays in now, where these are not all and its rows have nothing to do with each other.
+        agents: Indices of the S agents that it plays.
+        num_rows: Number of rows, B * S.
+        inputs: Names of the tracker columns that it takes as inputs in addition to observations.
+        learns: If True, the module is trained.
+        pooled: If True, at least one of its agents has a pool, so that it may play in some environments only.
+        remembers: If True, its recurrent state is kept for a whole meta-episode.
+        memory: Recurrent state of each environment and agent, ``[B * S, ..]`` by name.
+        rows: Indices of the rows that it currently plays, if the forward pass can be restricted to them. None for all
+            rows.
     """
 
     module_id: str
@@ -111,20 +115,23 @@ class PolicyGroup:
     rows: Tensor | None = None
 
     def select_agents(self, values: Tensor) -> Tensor:
-        """``[B, N, ..]`` to the rows of its agents, ``[B * S, ..]``."""
+        """Selects the rows of the module's agents, from ``[B, N, ..]`` to ``[B * S, ..]``."""
         return values[:, self.agents[0]] if len(self.agents) == 1 else values[:, self.agents].flatten(0, 1)
 
     def gather_rows(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Columns ``[B * S, ..]`` of the rows that it plays in."""
+        """Selects the rows that the module currently plays from columns ``[B * S, ..]``."""
         rows = self.rows
         return columns if rows is None else {name: column[rows] for name, column in columns.items()}
 
     def scatter_rows(self, values: Tensor, into: Tensor | None = None) -> Tensor:
-        """From values of the rows that it plays in to ``[B * S, ..]``, the others as they are in another tensor.
+        """Inverts :meth:`gather_rows`: writes the values of the played rows into a tensor of all rows.
 
         Args:
-            values: ``[rows, ..]``.
-            into: ``[B * S, ..]``; zeros if None.
+            values: ``[rows, ..]``, values of the rows that the module currently plays.
+            into: ``[B * S, ..]``, values of all other rows; zeros if None.
+
+        Returns:
+            ``[B * S, ..]``.
         """
         if self.rows is None:
             return values
@@ -132,43 +139,45 @@ class PolicyGroup:
         return into.index_copy(0, self.rows, values)
 
     def unflatten_agents(self, rows: Tensor) -> Tensor:
-        """Rows ``[B * S, ..]`` to ``[B, S, ..]``."""
+        """Reshapes rows ``[B * S, ..]`` to ``[B, S, ..]``."""
         return rows.unflatten(0, (-1, len(self.agents)))
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
-    """Samples streams of T steps from B copies of a game.
+    """Env runner that samples rollouts of T steps from B parallel environments.
 
-    A step is one forward pass a module, for all agents that it plays, and one step of the games; trackers follow it.
+    A step is one forward pass per module, for all agents that it plays, one step of all environments, and a call of
+    each tracker.
 
-    All randomness of a fragment follows from the seed, the runner's index and the number of the weights it plays
-    with. So a run continues after a restart, of the whole or of one runner, as if nothing had happened.
+    The random numbers of a fragment depend only on the seed, the worker index, the version of the weights and the
+    number of fragments sampled with them, so that a run gives the same results after a restart of the whole run or of
+    one env runner.
     """
 
     game: BatchedGame
     module: MultiRLModule
     _obs: Tensor
     _members: Tensor | None
-    # Steps since all games began, where they begin together.
+    # Steps since the last reset of all environments, modulo the horizon, if episodes have a fixed length.
     _step_count: int
-    # Which inner episode of the meta-episode that is: where there are several, all games begin them together.
+    # Index of the current inner episode in the meta-episode. All environments start inner episodes together.
     _inner_episode_index: int
-    # The games whose next step begins an episode: [B] bool, or all or none of them.
+    # Environments to reset before the next step: [B] bool, or True for all and False for none.
     _reset_mask: Tensor | bool
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
-        """Builds the games and the players' modules.
+        """Builds the environments and the modules.
 
         Args:
-            config: An AlgorithmConfig that is a :class:`BatchedRolloutConfig` too.
-            **kwargs: What RLlib passes to env runners; ``worker_index`` and ``num_workers`` are used.
+            config: An AlgorithmConfig that also implements :class:`BatchedRolloutConfig`.
+            **kwargs: Arguments that RLlib passes to env runners; ``worker_index`` and ``num_workers`` are used.
         """
         super().__init__(config=config, **kwargs)
         leave_new_memory()
         self._callbacks = [cls() for cls in force_list(self.config.callbacks_class)]
         gpus = 0 if not self.worker_index else self.config.num_gpus_per_env_runner
-        asked = config.sampling_device(self.worker_index or 0)
-        self.device = torch.device(asked) if asked else get_device(self.config, gpus)
+        device = config.sampling_device(self.worker_index or 0)
+        self.device = torch.device(device) if device else get_device(self.config, gpus)
         self._entropy = self._seed if self._seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self.weights_seq_no = 0
         self._fragments_with_weights = 0
@@ -177,7 +186,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def make_env(self) -> None:
-        """Builds B copies of the game; the next sample starts new episodes."""
+        """Builds B parallel environments; the next sample starts new episodes."""
         config = self.config
         self.game = social_dilemmas.make(
             config.env, config.num_envs_per_env_runner, device=self.device, **dict(config.env_config)
@@ -188,9 +197,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._fragment_steps = config.rollout_steps()
         self._keeps_final = config.keeps_final_observations(self.game)
         self._phases = config.phases(self.game)
-        # The steps of the clock at which environments of a game with episodes of one length end, in each phase.
+        # Values of the step count at which the environments of each phase are truncated, for episodes of fixed length.
         self._end_clocks = {phase * self._fragment_steps % self.game.horizon for phase in range(self._phases)}
-        # Runners count from 1, the local one is 0; the indices of environments are unique in a run.
+        # Remote env runners are numbered from 1, the local one is 0. Environment indices are unique in a run.
         runner = max(0, (self.worker_index or 0) - 1)
         self._environments = torch.arange(self.num_envs, device=self.device) + runner * self.num_envs
         self._identifies_environments = config.identifies_environments(self.game)
@@ -200,7 +209,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def make_module(self) -> None:
-        """Builds every player's module, those that trackers use, and the trackers."""
+        """Builds the modules of all policies, the modules that trackers use, and the trackers."""
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         if self.config.in_evaluation:
             spec = copy(spec)
@@ -209,21 +218,22 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             }
         self.module = spec.build()
         self.module.foreach_module(lambda _, module: module.to(self.device))
-        # A learner in the same process, parameters of this runner and the learner's that they are copied from, and
-        # buffers by name, with their modules here and there.
+        # Targets and sources of copy_weights: the learner in the same process, parameters of this env runner and of the
+        # learner, and buffers as (module here, module of the learner, name). Collected once, as copying is frequent.
         self._shared_with: Learner | None = None
         self._parameters: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._buffers: list[tuple[Any, Any, str]] = []
         pool_members = self._pool_members = self.config.pool_members()
         self._logger = SampleLogger(self.game, pool_members)
-        shares = {k: [share for _, share in each] for k, each in enumerate(pool_members) if len(each) > 1}
-        self._pools = {k: torch.tensor(each, device=self.device) for k, each in shares.items()}
-        played: dict[str, list[int]] = defaultdict(list)
-        for index, each in enumerate(pool_members):
-            for module_id, _ in each:
-                played[module_id].append(index)
-        self._groups = [self._build_group(module_id, agents) for module_id, agents in played.items()]
-        # Where none may play two agents of a game: the modules of an agent's pool members, and which several share.
+        member_probs = {k: [share for _, share in pool] for k, pool in enumerate(pool_members) if len(pool) > 1}
+        self._pools = {k: torch.tensor(pool, device=self.device) for k, pool in member_probs.items()}
+        agents_by_module: dict[str, list[int]] = defaultdict(list)
+        for index, pool in enumerate(pool_members):
+            for module_id, _ in pool:
+                agents_by_module[module_id].append(index)
+        self._groups = [self._build_group(module_id, agents) for module_id, agents in agents_by_module.items()]
+        # If a module may play at most one agent of an environment: indices of the modules in each agent's pool, and a
+        # flag for modules that are in the pools of several agents.
         self._distinct = self.config.draws_distinct_members()
         ids = [group.module_id for group in self._groups]
         self._modules_of = {
@@ -231,20 +241,20 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             for k in self._pools
         }
         self._shared = torch.tensor([len(group.agents) > 1 for group in self._groups], device=self.device)
-        # Where in the choices of each module an agent's is, for each of its pool members.
+        # Column of each agent and pool member in the concatenated outputs of all modules, [B, slots, ..].
         slots = [(group.module_id, agent) for group in self._groups for agent in group.agents]
-        self._slots = [[slots.index((module_id, k)) for module_id, _ in each] for k, each in enumerate(pool_members)]
-        self._in_order = torch.tensor([each[0] for each in self._slots], device=self.device)
+        self._slots = [[slots.index((module_id, k)) for module_id, _ in pool] for k, pool in enumerate(pool_members)]
+        self._in_order = torch.tensor([agent_slots[0] for agent_slots in self._slots], device=self.device)
         self._sorted = self._in_order.tolist() == list(range(len(slots)))
         self.trackers = self.config.trackers(self.game, self.module)
-        self._needs_state = any(each.needs_state for each in self.trackers)
-        self._needs_probs = any(each.needs_probs for each in self.trackers)
+        self._needs_state = any(tracker.needs_state for tracker in self.trackers)
+        self._needs_probs = any(tracker.needs_probs for tracker in self.trackers)
         self._inner_episodes, self._group_size = self.config.inner_episodes(), self.config.group_size()
-        # Players that learn inside the environment.
-        self._online_learners = [each.module for each in self._groups if hasattr(each.module, "restart")]
-        # Those of whom perturbations play while they are trained.
-        trained = [] if self.config.in_evaluation else [each for each in self._groups if each.learns]
-        self._perturbed = {each.module_id: each for each in trained if hasattr(each.module, "perturb")}
+        # Policies that are trained inside the environment between inner episodes.
+        self._online_learners = [group.module for group in self._groups if hasattr(group.module, "restart")]
+        # Policies trained by evolution strategies: perturbations of their parameters play during training.
+        trained = [] if self.config.in_evaluation else [group for group in self._groups if group.learns]
+        self._perturbed = {group.module_id: group for group in trained if hasattr(group.module, "perturb")}
         self._sees_inputs = any(group.inputs for group in self._groups)
 
     def _build_group(self, module_id: str, agents: list[int]) -> PolicyGroup:
@@ -258,14 +268,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def get_spaces(self) -> dict[str, Any]:
-        """Observation and action space by module id, and those of the environment."""
-        one = (self.game.observation_space, self.game.action_space)
-        ids = {module_id for each in self.config.pool_members() for module_id, _ in each}
-        return {INPUT_ENV_SPACES: one, INPUT_ENV_SINGLE_SPACES: one, **dict.fromkeys(sorted(ids), one)}
+        """Returns the observation and action space by module id, and those of the environment."""
+        spaces = (self.game.observation_space, self.game.action_space)
+        module_ids = {module_id for pool in self.config.pool_members() for module_id, _ in pool}
+        return {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces, **dict.fromkeys(sorted(module_ids), spaces)}
 
     @override(EnvRunner)
     def assert_healthy(self) -> None:
-        """Raises AssertionError if the runner was not built."""
+        """Raises AssertionError if the environments were not built."""
         assert self.game.num_games == self.num_envs
 
     @override(EnvRunner)
@@ -279,47 +289,47 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         force_reset: bool = False,
         **kwargs: Any,
     ) -> list[Sample]:
-        """Plays on in all games.
+        """Samples rollouts from all environments, continuing the episodes of the previous call.
 
         Args:
-            num_timesteps: At least so many joint steps; one fragment if neither this nor ``num_episodes`` is given, or
-                where the configuration asks for complete episodes the first one of every game.
-            num_episodes: At least so many whole episodes: the first one of every game, in samples of as many steps as
-                an episode can have. Games that end early start anew, but only first episodes are reported; whoever
-                counted all that end would count short ones too often.
-            explore: Whether players draw their actions; if not, they take the likeliest. As configured if None.
+            num_timesteps: Minimum number of environment steps to sample. Defaults to one rollout, or with
+                ``batch_mode="complete_episodes"`` to the first complete episode of every environment.
+            num_episodes: Minimum number of complete episodes to sample. Each rollout covers the horizon and counts the
+                first episode of every environment only: counting all episodes that end in it would bias the metrics
+                towards short ones.
+            explore: If True, samples actions; if False, takes the most likely ones. Defaults to the configuration.
             random_actions: Not supported.
-            force_reset: Whether to start new episodes first.
+            force_reset: If True, starts new episodes first.
             **kwargs: For later versions of RLlib.
 
         Returns:
-            One sample a fragment.
+            One :class:`Sample` per rollout.
 
         Raises:
-            ValueError: If random actions are asked for.
+            ValueError: If ``random_actions`` is True.
         """
         if random_actions:
-            raise ValueError("BatchedEnvRunner has no random_actions; let scripted/random play")
+            raise ValueError("random_actions: not supported by BatchedEnvRunner; use scripted/random players")
         explore = self.config.explore if explore is None else explore
-        length, count = self._fragment_steps, 1
+        length, num_rollouts = self._fragment_steps, 1
         whole = num_episodes is not None or (num_timesteps is None and self.config.completes_episodes())
         if num_episodes is not None:
-            # Of meta-episodes all that make up one.
-            inner = self._inner_episodes
-            length, count = inner * self.game.horizon, math.ceil(num_episodes / (inner * self.num_envs))
+            # With meta-episodes a rollout is a whole meta-episode.
+            num_inner = self._inner_episodes
+            length, num_rollouts = num_inner * self.game.horizon, math.ceil(num_episodes / (num_inner * self.num_envs))
         elif num_timesteps is not None:
-            count = math.ceil(num_timesteps / (length * self.num_envs))
-        # Where there are meta-episodes no inner episode ends early, and samples go on from one to the next.
-        afresh = num_episodes is not None or (whole and self._inner_episodes == 1)
+            num_rollouts = math.ceil(num_timesteps / (length * self.num_envs))
+        # Inner episodes have a fixed length, so that rollouts of whole episodes continue a meta-episode without reset.
+        resets = num_episodes is not None or (whole and self._inner_episodes == 1)
         if self._phases > 1 and not whole and (force_reset or self._reset_mask is True):
             self._spread_phases(explore)
             force_reset = False
         samples = []
-        for number in range(count):
-            if afresh or (force_reset and number == 0):
+        for index in range(num_rollouts):
+            if resets or (force_reset and index == 0):
                 self.start_over()
             samples.append(self.play(length, explore, only_first=whole and self._inner_episodes == 1))
-        if afresh:
+        if resets:
             self.start_over()
         make_callback(
             "on_sample_end",
@@ -330,48 +340,48 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return samples
 
     def start_over(self) -> None:
-        """Starts new episodes, and meta-episodes, in all games with the next sample."""
+        """Starts new episodes and meta-episodes in all environments with the next rollout."""
         self._reset_mask, self._inner_episode_index = True, 0
         self._logger.drop_episodes(self._all)
 
     def _spread_phases(self, explore: bool) -> None:
         """Starts new episodes in all environments and plays them to evenly spread steps, one fragment apart.
 
-        So a sample of fragments has steps of all parts of an episode. Nothing that is played here is learned from or
-        counted, except in the returns of the episodes that go on.
+        A rollout of fragments then has steps of all parts of an episode. The steps played here are neither trained on
+        nor counted, except in the returns of the episodes that continue.
 
         Args:
-            explore: If True, samples actions; else takes the most likely ones.
+            explore: If True, samples actions; if False, takes the most likely ones.
         """
         total = self.num_envs * max(1, self.config.num_env_runners)
-        # With fewer environments than phases the phases are as far apart as they can be.
+        # With fewer environments than phases, the used phases are spread as far apart as possible.
         phase = (
             self._environments % self._phases if total >= self._phases else (self._environments * self._phases // total)
         )
         self.start_over()
-        for left in reversed(range(1, self._phases)):
-            self._start_also(phase == left)
+        for current_phase in reversed(range(1, self._phases)):
+            self._start_also(phase == current_phase)
             self.play(self._fragment_steps, explore, counted=False)
         self._start_also(phase == 0)
 
     def _start_also(self, where: Tensor) -> None:
-        """Starts new episodes with the next step in more environments, ``[B]`` bool."""
+        """Adds environments, ``[B]`` bool, to those that are reset before the next step."""
         if self._reset_mask is not True:
             self._reset_mask = where if self._reset_mask is False else where | self._reset_mask
             self._logger.drop_episodes(where)
 
     @torch.no_grad()
     def play(self, length: int, explore: bool, *, only_first: bool = False, counted: bool = True) -> Sample:
-        """Plays on; games that end start anew with the next step.
+        """Samples one rollout; environments whose episode ends are reset before their next step.
 
         Args:
-            length: So many steps in every game.
-            explore: Whether players draw their actions; if not, they take the likeliest.
-            only_first: Whether only the first episode of each game counts; games then do not start anew.
-            counted: If False, logs nothing of the sample.
+            length: Number of steps in every environment.
+            explore: If True, samples actions; if False, takes the most likely ones.
+            only_first: If True, only the first episode of each environment counts, and no environment is reset.
+            counted: If False, the rollout is not logged.
 
         Returns:
-            These steps.
+            The rollout.
         """
         self._seed_fragment()
         game = self.game
@@ -379,18 +389,18 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         modules: dict[str, StepColumns] = defaultdict(StepColumns)
         memories: dict[str, dict[str, Tensor]] = {}
         final: dict[str, dict[str, Tensor]] = {}
-        first_number = self._inner_episode_index
+        first_inner_episode = self._inner_episode_index
         for t in range(length):
             is_first = self._start_episodes()
             if t == 0:
-                memories = {each.module_id: dict(each.memory) for each in self._groups}
+                memories = {group.module_id: dict(group.memory) for group in self._groups}
             if self._members is not None:
                 joint.add(**{MEMBERS: self._members})
             inputs = self._inputs()
             state, time_left, obs = game.state() if self._needs_state else None, game.time_left(), self._obs
             actions, probs = self._act(inputs, modules, explore)
             step = game.step(actions)
-            followed = JointStep(
+            joint_step = JointStep(
                 state, obs, actions, probs, step.rewards, step.terminated, step.truncated, time_left, self._members
             )
             joint.add(
@@ -402,19 +412,19 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 time_left=time_left,
             )
             for tracker in self.trackers:
-                joint.add(**tracker.after(followed))
+                joint.add(**tracker.after(joint_step))
             outcomes.add(**step.outcomes)
             self._obs = step.obs
             if self._keeps_final:
                 self._keep_final(final, t, length, step.truncated)
-            # What comes after the first episode does not count, so that nothing has to start anew for it.
+            # Steps after the first episode do not count, so that environments need not be reset.
             self._reset_mask = False if only_first else self._ends(step.terminated | step.truncated)
         streams = self._streams(memories, final)
-        finished = {name: column for tracker in self.trackers for name, column in tracker.finish().items()}
+        tracker_columns = {name: column for tracker in self.trackers for name, column in tracker.finish().items()}
         sample = Sample(
             modules={module_id: columns.stacked(2) for module_id, columns in modules.items()},
             streams=streams,
-            joint={**joint.stacked(1), **finished},
+            joint={**joint.stacked(1), **tracker_columns},
             outcomes=outcomes.stacked(1),
         )
         if only_first:
@@ -426,7 +436,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             return sample
         self._logger.log(self, sample, only_first=only_first)
         if self._inner_episodes > 1 and length % self.game.horizon == 0:
-            self._logger.log_inner_episodes(self, sample, first_number)
+            self._logger.log_inner_episodes(self, sample, first_inner_episode)
         return sample if not self.worker_index else sample.to("cpu")
 
     def _seed_fragment(self) -> None:
@@ -437,9 +447,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._generator.manual_seed(int(policy_seed))
 
     def _ends(self, ended: Tensor) -> Tensor | bool:
-        """Which games start anew with the next step, of those that ended with this one, ``[B]`` bool."""
+        """Returns the environments to reset before the next step, see ``_reset_mask``; also advances the step count.
+
+        Args:
+            ended: ``[B]`` bool, the environments whose episode ended with this step.
+        """
         if not self.game.terminates_early:
-            # All games of this kind end together; their own clock says when, without looking at the device.
+            # Episodes have a fixed length: counting steps on the host avoids synchronizing with the device.
             self._step_count = (self._step_count + 1) % self.game.horizon
             if self._phases > 1:
                 return ended if self._step_count in self._end_clocks else False
@@ -451,18 +465,22 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return ended if bool(ended.any()) else False
 
     def _start_episodes(self) -> Tensor:
-        """Starts the games anew whose time it is, with fresh memories and trackers; says which, ``[B]`` bool."""
+        """Resets the environments in ``_reset_mask`` with their recurrent states, pool members and trackers.
+
+        Returns:
+            The environments that were reset, ``[B]`` bool.
+        """
         where = self._reset_mask
         if where is False:
             return self._none
         if where is True:
             self._step_count = 0
             self._obs = self.game.reset()
-            begins = self._inner_episode_index == 0
+            is_first_inner = self._inner_episode_index == 0
             for group in self._groups:
-                if begins or not group.remembers:
+                if is_first_inner or not group.remembers:
                     group.memory = self._fresh_memory(group)
-            if begins:
+            if is_first_inner:
                 self._members = self._drawn_members()
                 for module in self._online_learners:
                     module.restart(self.num_envs, self._generator)
@@ -472,12 +490,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self._obs = self.game.reset(where=where)
             for group in self._groups:
                 rows = where.repeat_interleave(len(group.agents))
-                for name, fresh in self._fresh_memory(group).items():
-                    chosen = rows.view(-1, *[1] * (fresh.dim() - 1))
-                    group.memory[name] = torch.where(chosen, fresh, group.memory[name])
-            drawn = self._drawn_members()
-            if drawn is not None and self._members is not None:
-                self._members = torch.where(where[:, None], drawn, self._members)
+                for name, initial_state in self._fresh_memory(group).items():
+                    mask = rows.view(-1, *[1] * (initial_state.dim() - 1))
+                    group.memory[name] = torch.where(mask, initial_state, group.memory[name])
+            members = self._drawn_members()
+            if members is not None and self._members is not None:
+                self._members = torch.where(where[:, None], members, self._members)
         self._note_rows()
         for tracker in self.trackers:
             tracker.start(None if where is True else where)
@@ -485,31 +503,37 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return self._all if where is True else where
 
     def _note_rows(self) -> None:
-        """Notes in which rows those play who play in some games only."""
+        """Updates the rows of modules that play in some environments only, if their rows are independent."""
         for group in self._groups:
             if group.pooled and getattr(group.module.unwrapped(), "acts_by_row", False):
                 group.rows = self._is_played_by(group).flatten().nonzero()[:, 0]
 
     def _drawn_members(self) -> Tensor | None:
-        """Which of its pool members plays each agent in new episodes, ``[B, N]``; None if there is no choice."""
+        """Samples the pool member of each agent for new episodes, the same for all environments of a group.
+
+        Returns:
+            Indices of pool members, ``[B, N]`` int64; None if there are no pools.
+        """
         if not self._pools:
             return None
         groups = self.num_envs // self._group_size
-        drawn = torch.zeros(groups, self.game.num_agents, dtype=torch.int64, device=self.device)
-        # Which modules play in each group so far, if none may play two of its agents.
-        taken = torch.zeros(groups, len(self._groups), dtype=torch.bool, device=self.device)
-        for index, shares in self._pools.items():
+        members = torch.zeros(groups, self.game.num_agents, dtype=torch.int64, device=self.device)
+        # Modules drawn so far in each group, used if a module may play at most one of its agents.
+        in_use = torch.zeros(groups, len(self._groups), dtype=torch.bool, device=self.device)
+        for index, probs in self._pools.items():
             if self._distinct:
                 modules = self._modules_of[index]
-                shares = redistribute_probabilities(shares.expand(groups, -1), taken[:, modules], self._shared[modules])
-            at = torch.rand(groups, 1, generator=self._generator, device=self.device)
-            drawn[:, index] = (at >= shares.cumsum(-1)[..., :-1]).sum(1)
+                probs = redistribute_probabilities(probs.expand(groups, -1), in_use[:, modules], self._shared[modules])
+            # Inverse transform sampling: the drawn index is the number of cumulative probabilities not above a uniform
+            # random number.
+            uniform = torch.rand(groups, 1, generator=self._generator, device=self.device)
+            members[:, index] = (uniform >= probs.cumsum(-1)[..., :-1]).sum(1)
             if self._distinct:
-                taken.scatter_(1, modules[drawn[:, index, None]], True)
-        return drawn.repeat_interleave(self._group_size, 0)
+                in_use.scatter_(1, modules[members[:, index, None]], True)
+        return members.repeat_interleave(self._group_size, 0)
 
     def _fresh_memory(self, group: PolicyGroup) -> dict[str, Tensor]:
-        """A module's initial recurrent state for all games and agents; empty if it has none."""
+        """Returns a module's initial recurrent state, ``[B * S, ..]`` by name; empty if it has none."""
         rows = self.num_envs * len(group.agents)
         return {
             name: torch.as_tensor(value, device=self.device).expand(rows, *value.shape)
@@ -517,26 +541,31 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         }
 
     def _inputs(self) -> dict[str, Tensor]:
-        """What trackers show, ``[B, N, K]`` by column, if anybody looks."""
-        shown: dict[str, Tensor] = {}
+        """Returns the inputs that trackers provide, ``[B, N, K]`` by column; empty if no module uses any."""
+        inputs: dict[str, Tensor] = {}
         if self._sees_inputs:
             for tracker in self.trackers:
-                shown |= tracker.inputs()
-        return shown
+                inputs |= tracker.inputs()
+        return inputs
 
     def _sees(self, group: PolicyGroup, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a module goes by now, ``[B * S, ..]`` by column."""
+        """Returns the inputs of a module at the current step, ``[B * S, ..]`` by column."""
         columns = {Columns.OBS: group.select_agents(self._obs)}
         return columns | {name: group.select_agents(inputs[name]) for name in group.inputs}
 
     def _act(
         self, inputs: dict[str, Tensor], modules: dict[str, StepColumns], explore: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Lets every module choose, and records what those that learn need to learn from it.
+        """Computes the actions of all agents, and records the columns of trained modules.
+
+        Args:
+            inputs: Inputs from trackers, ``[B, N, K]`` by column.
+            modules: Columns by module id, to which those of this step are added.
+            explore: If True, samples actions; if False, takes the most likely ones.
 
         Returns:
-            The actions, ``[B, N]`` int64, and if a tracker asks for them the probabilities with which they were
-            chosen, ``[B, N, A]``.
+            Actions, ``[B, N]`` int64, and action probabilities of the behavior policies, ``[B, N, A]``; None if no
+            tracker needs the latter.
         """
         actions, behavior = [], []
         for group in self._groups:
@@ -546,10 +575,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 batch[Columns.STATE_IN] = group.gather_rows(group.memory)
             out = module.forward_exploration(batch) if explore else module.forward_inference(batch)
             if Columns.STATE_OUT in out:
-                after = out[Columns.STATE_OUT]
-                group.memory = {name: group.scatter_rows(value, group.memory[name]) for name, value in after.items()}
+                state_out = out[Columns.STATE_OUT]
+                group.memory = {
+                    name: group.scatter_rows(value, group.memory[name]) for name, value in state_out.items()
+                }
             distribution = self._distribution(module, out, explore)
-            # A module may sample by itself.
+            # Modules may sample actions themselves.
             action = out.get(Columns.ACTIONS)
             action = distribution.sample(generator=self._generator) if action is None else action
             actions.append(group.unflatten_agents(group.scatter_rows(action)))
@@ -558,14 +589,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 probs = group.scatter_rows(probabilities(distribution, dist_inputs, int(self.game.action_space.n)))
                 behavior.append(group.unflatten_agents(probs))
             if group.learns:
-                chosen = {
+                outputs = {
                     Columns.ACTIONS: action,
                     Columns.ACTION_LOGP: distribution.logp(action),
                     Columns.ACTION_DIST_INPUTS: out[Columns.ACTION_DIST_INPUTS],
                 }
                 if Columns.VF_PREDS in out:
-                    chosen[Columns.VF_PREDS] = out[Columns.VF_PREDS]
-                columns |= {name: group.scatter_rows(column) for name, column in chosen.items()}
+                    outputs[Columns.VF_PREDS] = out[Columns.VF_PREDS]
+                columns |= {name: group.scatter_rows(column) for name, column in outputs.items()}
                 modules[group.module_id].add(
                     **{name: group.unflatten_agents(column) for name, column in columns.items()}
                 )
@@ -573,11 +604,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     @staticmethod
     def _distribution(module: Any, out: Any, explore: bool) -> Any:
-        """Returns the distribution that a module's actions are drawn from; one action where it reports no other.
+        """Returns a module's action distribution; deterministic if its outputs contain actions only.
 
         Args:
             module: The module.
-            out: Its outputs.
+            out: Outputs of its forward pass.
             explore: If False, the most likely action has probability 1.
         """
         inputs, actions = out.get(Columns.ACTION_DIST_INPUTS), out.get(Columns.ACTIONS)
@@ -587,46 +618,68 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         return distribution if explore else distribution.to_deterministic()
 
     def _is_played_by(self, group: PolicyGroup) -> Tensor:
-        """``[B, S]`` bool, whether each of a module's agents is played by it in each game."""
+        """Returns a mask of the environments in which a module plays each of its agents, ``[B, S]`` bool."""
         assert self._members is not None
-        numbers = [
+        member_indices = [
             [module_id for module_id, _ in self._pool_members[agent]].index(group.module_id) for agent in group.agents
         ]
-        return self._members[:, group.agents] == torch.tensor(numbers, device=self.device)
+        return self._members[:, group.agents] == torch.tensor(member_indices, device=self.device)
 
     def _chosen(self, of_modules: Sequence[Tensor]) -> Tensor:
-        """From what each module chose for its agents, ``[B, S, ..]``, to what counts for each agent, ``[B, N, ..]``."""
+        """Selects, for each agent, the output of the module that plays it.
+
+        Args:
+            of_modules: Outputs of each module for its agents, ``[B, S, ..]``.
+
+        Returns:
+            ``[B, N, ..]``.
+        """
         slots = of_modules[0] if len(of_modules) == 1 else torch.cat(list(of_modules), 1)
         if self._members is None:
             return slots if self._sorted else slots.index_select(1, self._in_order)
-        chosen = []
-        for index, own in enumerate(self._slots):
-            if len(own) == 1:
-                chosen.append(slots[:, own[0]])
+        outputs = []
+        for index, agent_slots in enumerate(self._slots):
+            if len(agent_slots) == 1:
+                outputs.append(slots[:, agent_slots[0]])
             else:
-                options = slots[:, own]
-                at = self._members[:, index].view(-1, 1, *[1] * (options.dim() - 2))
-                chosen.append(options.gather(1, at.expand(-1, 1, *options.shape[2:]))[:, 0])
-        return torch.stack(chosen, 1)
+                options = slots[:, agent_slots]
+                members = self._members[:, index].view(-1, 1, *[1] * (options.dim() - 2))
+                outputs.append(options.gather(1, members.expand(-1, 1, *options.shape[2:]))[:, 0])
+        return torch.stack(outputs, 1)
 
     def _keep_final(self, final: dict[str, dict[str, Tensor]], t: int, length: int, truncated: Tensor) -> None:
-        """Keeps what was seen at the end of episodes that were cut off, at most one a horizon's length of steps."""
+        """Stores the last inputs of truncated episodes, whose values the learner bootstraps from.
+
+        An environment is truncated at most once in ``horizon`` steps, so that one slot per interval of ``horizon``
+        steps is enough.
+
+        Args:
+            final: Columns ``[B, S, K, ..]`` by module id, updated in place.
+            t: Index of the step in the rollout.
+            length: Number of steps of the rollout.
+            truncated: ``[B]`` bool, environments that were truncated with this step.
+        """
         inputs, slot = self._inputs(), t // self.game.horizon
         for group in self._groups:
             if group.learns:
-                kept = final.setdefault(group.module_id, {})
+                columns = final.setdefault(group.module_id, {})
                 for name, value in self._sees(group, inputs).items():
-                    seen = group.unflatten_agents(value)
-                    if name not in kept:
+                    last_input = group.unflatten_agents(value)
+                    if name not in columns:
                         slots = math.ceil(length / self.game.horizon)
-                        kept[name] = seen.new_zeros(*seen.shape[:2], slots, *seen.shape[2:])
-                    here = truncated.view(-1, *[1] * (seen.dim() - 1))
-                    kept[name][:, :, slot] = torch.where(here, seen, kept[name][:, :, slot])
+                        columns[name] = last_input.new_zeros(*last_input.shape[:2], slots, *last_input.shape[2:])
+                    mask = truncated.view(-1, *[1] * (last_input.dim() - 1))
+                    columns[name][:, :, slot] = torch.where(mask, last_input, columns[name][:, :, slot])
 
     def _streams(
         self, memories: dict[str, dict[str, Tensor]], final: dict[str, dict[str, Tensor]]
     ) -> dict[str, dict[str, Tensor]]:
-        """The columns of whole streams; see :class:`Sample`."""
+        """Returns the columns per sequence, see :attr:`Sample.streams`.
+
+        Args:
+            memories: Recurrent states before the rollout, by module id.
+            final: Last inputs of truncated episodes, by module id.
+        """
         inputs, streams = self._inputs(), {}
         for group in self._groups:
             if group.learns:
@@ -646,7 +699,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def get_metrics(self) -> Any:
-        """Everything logged since the last call, reduced."""
+        """Returns the reduced metrics logged since the last call."""
         return self.metrics.reduce()
 
     @override(Checkpointable)
@@ -657,7 +710,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Counters, the players' weights, and the games themselves if they are in the middle of an episode."""
+        """Returns counters, weights, and the state of the environments unless all of them are about to be reset."""
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             WEIGHTS_SEQ_NO: self.weights_seq_no,
@@ -677,7 +730,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 "game": self.game.get_state(),
                 "obs": self._obs,
                 "members": self._members,
-                "memory": {each.module_id: each.memory for each in self._groups},
+                "memory": {group.module_id: group.memory for group in self._groups},
                 "trackers": [tracker.get_state() for tracker in self.trackers],
                 "metrics": self._logger.get_state(),
             }
@@ -686,7 +739,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned, or the part of it that is given."""
+        """Restores the state returned by :meth:`get_state`, or the parts of it that are present."""
         if COMPONENT_RL_MODULE in state:
             weights = state[COMPONENT_RL_MODULE]
             self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
@@ -704,76 +757,80 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             for group in self._groups:
                 group.memory = rollout["memory"][group.module_id]
             self._note_rows()
-            for tracker, kept in zip(self.trackers, rollout["trackers"], strict=True):
-                tracker.set_state(kept)
+            for tracker, tracker_state in zip(self.trackers, rollout["trackers"], strict=True):
+                tracker.set_state(tracker_state)
             self._logger.set_state(rollout["metrics"])
 
     @torch.no_grad()
     def copy_weights(self, learner: Learner) -> None:
-        """Takes over the weights of a learner in the same process."""
+        """Copies the weights of a learner in the same process, without serialization."""
         if self._shared_with is not learner:
             self._shared_with, self._parameters, self._buffers = learner, ([], []), []
             for module_id, module in self.module.items():
                 if not _keeps_more_than_weights(module):
-                    learned = learner.module[module_id].unwrapped()
+                    learner_module = learner.module[module_id].unwrapped()
                     self._parameters[0].extend(module.parameters())
-                    self._parameters[1].extend(learned.parameters())
+                    self._parameters[1].extend(learner_module.parameters())
                     buffers = set(module.state_dict()) - {name for name, _ in module.named_parameters()}
-                    self._buffers += [(module, learned, name) for name in sorted(buffers)]
+                    self._buffers += [(module, learner_module, name) for name in sorted(buffers)]
         for module_id, module in self.module.items():
             if _keeps_more_than_weights(module):
                 module.set_state(learner.module[module_id].unwrapped().get_state())
         if self._parameters[0]:
             torch._foreach_copy_(*self._parameters)
-        # Modules may put new tensors in the place of their buffers, which are looked up each time.
-        for module, learned, name in self._buffers:
-            module.get_buffer(name).copy_(learned.get_buffer(name))
+        # Buffers are looked up by name each time, as modules may replace their tensors.
+        for module, learner_module, name in self._buffers:
+            module.get_buffer(name).copy_(learner_module.get_buffer(name))
         self._note_weights(learner._weights_seq_no)
 
     def _begins_afresh(self) -> bool:
-        """Whether nothing of what was played before counts for the next step."""
+        """Returns True if the next step starts new episodes and meta-episodes in all environments."""
         return self._reset_mask is True and self._inner_episode_index == 0
 
     def _note_weights(self, number: int) -> None:
-        """Notes the number of the weights that it plays with from now on."""
+        """Stores the version of the current weights and resets the fragment counter if it changed.
+
+        Args:
+            number: Version of the weights.
+        """
         if number != self.weights_seq_no:
             self.weights_seq_no = number
             self._fragments_with_weights = 0
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        """What a runner like this one is built from."""
+        """Returns the constructor arguments of this env runner."""
         return (), {"config": self.config}
 
     @override(Checkpointable)
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
-        """The players' modules."""
+        """Returns the module of all policies as a component."""
         return [(COMPONENT_RL_MODULE, self.module)]
 
 
 def redistribute_probabilities(shares: Tensor, taken: Tensor, shared: Tensor) -> Tensor:
-    """Shares of a pool's members, of which those that are taken leave theirs to the others of their population.
+    """Redistributes the probability of members that already play in the group among the rest of their population.
 
     Args:
-        shares: ``[groups, members]``.
-        taken: ``[groups, members]`` bool, who plays another agent of the group already.
-        shared: ``[members]`` bool, who may play several agents: the population.
+        shares: ``[groups, members]``, probabilities of the pool members.
+        taken: ``[groups, members]`` bool, members that already play another agent of the group.
+        shared: ``[members]`` bool, members of the population, i.e. modules in the pools of several agents.
 
     Returns:
-        ``[groups, members]``; as they were where the whole population is taken.
+        ``[groups, members]``; unchanged in groups where the whole population already plays.
     """
-    free = shares * ~taken
-    heirs = free * shared
-    left = (shares * taken).sum(-1, keepdim=True)
-    total = heirs.sum(-1, keepdim=True)
-    return torch.where(total > 0, free + left * heirs / total.clamp(min=1e-12), shares)
+    available = shares * ~taken
+    population = available * shared
+    excess = (shares * taken).sum(-1, keepdim=True)
+    total = population.sum(-1, keepdim=True)
+    return torch.where(total > 0, available + excess * population / total.clamp(min=1e-12), shares)
 
 
 def _keeps_more_than_weights(module: Any) -> bool:
-    """Whether a module's class says itself what its state is."""
+    """Returns True if a module's class overrides ``get_state``, so that copying tensors is not enough."""
     return type(module).get_state is not TorchRLModule.get_state
 
 
 def _on(device: torch.device | str, nested: Any) -> Any:
-    """The same with all its tensors on a device."""
-    return tree.map_structure(lambda each: each.to(device) if isinstance(each, Tensor) else each, nested)
+    """Moves all tensors of a nested structure to a device."""
+    return tree.map_structure(lambda value: value.to(device) if isinstance(value, Tensor) else value, nested)

@@ -1,4 +1,4 @@
-"""The learner of streams: estimators, rewards, advantages and epochs, each a method that an algorithm may change."""
+"""Learner of the batched engine: estimators, rewards, advantages and epochs, one overridable method per stage."""
 
 from __future__ import annotations
 
@@ -52,23 +52,25 @@ from rllib_reciprocator.utils.ray_internals import leave_new_memory
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 ITERATION = "iteration"
-# Values of more rows than these are computed in parts, so that networks need no more memory than in a minibatch.
+# Maximum number of rows in one forward pass of a critic. Larger batches are split, so that value computation needs no
+# more memory than a training step on a minibatch.
 ROWS_AT_ONCE = 2**18
 
 Joint = dict[str, Tensor]
 
 
 class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
-    """Learns from streams (:meth:`Sample.to_batch`) instead of episodes.
+    """Learner that trains on rollouts (:meth:`Sample.to_batch`) instead of episodes.
 
-    An update is :meth:`observe`, :meth:`shape_rewards`, :meth:`values`, :meth:`advantages`,
-    :meth:`transform_advantages`, and then epochs of PPO, or a step of policy gradients; an algorithm changes what it
-    does otherwise. These methods see the joint steps of all agents, ``[B, T, N]`` by column. Statistics are taken over
-    all learners, so that their number does not change what is learned.
+    An update calls :meth:`observe`, :meth:`shape_rewards`, :meth:`values`, :meth:`advantages` and
+    :meth:`transform_advantages`, then runs epochs of PPO or one policy-gradient step; algorithms override the stages
+    that differ. These methods receive the joint columns of the rollout, ``[B, T, N]`` for columns per agent. Statistics
+    are computed over all learners, so that the number of learners does not change the result.
 
     Attributes:
-        scheduled: Settings that modules keep in a buffer of that name, as numbers or schedules by joint steps.
-        keeps_advantage_scales: If True, keeps the standard deviations of advantages that are standardised.
+        scheduled: Names of settings that modules store in a buffer of the same name, as constants or as schedules over
+            environment steps.
+        keeps_advantage_scales: If True, stores the standard deviations of normalized advantages.
     """
 
     scheduled: ClassVar[tuple[str, ...]] = ("epsilon",)
@@ -76,44 +78,48 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
     @override(PPOTorchLearner)
     def build(self) -> None:
-        """Builds modules and optimizers, and notes who plays what."""
+        """Builds modules and optimizers, and the mapping from trained modules to agents and pool members."""
         config = self.config
-        # By which loss each learning module learns.
+        # Name of the loss of each trained module.
         self._losses = {
-            module_id: config.loss_of(player)
-            for index, of_agent in enumerate(config.assigned_players)
-            for (player, _), (module_id, _) in zip(of_agent.pool_members, config.pool_members()[index], strict=True)
+            module_id: config.loss_of(member)
+            for index, player in enumerate(config.assigned_players)
+            for (member, _), (module_id, _) in zip(player.pool_members, config.pool_members()[index], strict=True)
             if module_id in config.policies_to_train
         }
         super().build()
         leave_new_memory()
         self._steps = config.rollout_steps()
         self._horizon = config.horizon()
-        # Whether no value after the last step of a stream counts.
+        # If True, values after the last step of a rollout are zero: episodes are complete and not bootstrapped.
         self._ends_with_streams = config.plays_whole_episodes(config.make_game()) and not config.bootstrap_at_horizon
         self._iteration = 0
-        # By module the standard deviation of its advantages in the last rollout, where they are standardised.
+        # Standard deviation of the advantages of each module in the last rollout, if they are normalized.
         self.advantage_scales: dict[str, Tensor] = {}
         self._told: dict[str, dict[str, Tensor]] | None = None
         pool_members = config.pool_members()
-        # Of every learning module its agents, and which of their pool members it is.
+        # Agents of each trained module, and the index of the module among the pool members of each of these agents.
         self._agents: dict[str, list[int]] = {}
         self._numbers: dict[str, list[int]] = {}
-        for index, each in enumerate(pool_members):
-            for number, (module_id, _) in enumerate(each):
+        for index, pool in enumerate(pool_members):
+            for member_index, (module_id, _) in enumerate(pool):
                 if module_id in config.policies_to_train:
                     self._agents.setdefault(module_id, []).append(index)
-                    self._numbers.setdefault(module_id, []).append(number)
-        # Turns in each of which at most one trained pool member of every agent is flagged, for statistics of each.
+                    self._numbers.setdefault(module_id, []).append(member_index)
+        # Statistics are computed for each pool member separately. Every turn flags at most one trained pool member per
+        # agent, so that one masked computation covers one pool member of all agents.
         trained = [
-            [number for number, (module_id, _) in enumerate(pool) if module_id in self._losses] for pool in pool_members
+            [member_index for member_index, (module_id, _) in enumerate(pool) if module_id in self._losses]
+            for pool in pool_members
         ]
         self._turns = [
             [
-                torch.tensor([number in numbers[turn : turn + 1] for number in range(len(pool))], device=self._device)
-                for pool, numbers in zip(pool_members, trained, strict=True)
+                torch.tensor(
+                    [member_index in indices[turn : turn + 1] for member_index in range(len(pool))], device=self._device
+                )
+                for pool, indices in zip(pool_members, trained, strict=True)
             ]
-            for turn in range(max(len(numbers) for numbers in trained))
+            for turn in range(max(len(indices) for indices in trained))
         ]
         self._gamma = self._member_setting(lambda module, loss: module.gamma)
         self._lambda = self._member_setting(lambda module, loss: 1.0 if loss == POLICY_GRADIENT else module.lambda_)
@@ -121,26 +127,29 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._centered = self._member_setting(lambda module, loss: loss == POLICY_GRADIENT and config.use_baseline)
         self._centers = any(loss == POLICY_GRADIENT for loss in self._losses.values()) and config.use_baseline
         self._schedules = {
-            (key, name): Scheduler(fixed_value_or_schedule=getattr(config.get_config_for_module(key), name))
-            for key in self._agents
+            (module_id, name): Scheduler(fixed_value_or_schedule=getattr(config.get_config_for_module(module_id), name))
+            for module_id in self._agents
             for name in self.scheduled
-            if getattr(self.module[key].unwrapped(), name, None) is not None
+            if getattr(self.module[module_id].unwrapped(), name, None) is not None
         }
-        for (key, name), schedule in self._schedules.items():
-            self.module[key].unwrapped().get_buffer(name).fill_(schedule.get_current_value())
+        for (policy_id, name), schedule in self._schedules.items():
+            self.module[policy_id].unwrapped().get_buffer(name).fill_(schedule.get_current_value())
         self._intrinsic = config.intrinsic_by_player()
         self._pool_members = pool_members
         self._warmup = config.warmup_iterations()
-        self._with_memory = {key for key in self._agents if self.module[key].unwrapped().get_initial_state()}
+        self._with_memory = {
+            module_id for module_id in self._agents if self.module[module_id].unwrapped().get_initial_state()
+        }
         self._clips = any(
-            self.config.get_config_for_module(key).grad_clip is not None for key in (*self._agents, INFLUENCE_MODULE_ID)
+            self.config.get_config_for_module(module_id).grad_clip is not None
+            for module_id in (*self._agents, INFLUENCE_MODULE_ID)
         )
 
     def member_flags(self, holds: Callable[[Player], bool]) -> list[Tensor]:
-        """Returns for each agent whether its pool members have a property, ``[members]`` bool.
+        """Returns a flag per pool member of each agent, ``[members]`` bool for each agent.
 
         Args:
-            holds: Returns whether a player has it.
+            holds: Returns the flag of a player.
         """
         return [
             torch.tensor([holds(member) for member, _ in player.pool_members], device=self._device)
@@ -148,35 +157,42 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         ]
 
     def _member_setting(self, of: Callable[[Any, str | None], float | bool]) -> MemberSetting:
-        """Returns a setting of all pool members; members that are not trained have that of the first one that is.
+        """Returns a setting of all pool members.
+
+        Pool members that are not trained get the value of the first trained member of their pool, because their steps
+        are masked and equal values avoid a lookup per step.
 
         Args:
-            of: Returns it from the configuration of a module and the name of its loss, None if none is trained.
+            of: Returns the setting from the configuration of a module and the name of its loss. The name is None for
+                a pool without trained members.
         """
         values = []
         for pool in self.config.pool_members():
             trained = [module_id for module_id, _ in pool if module_id in self._losses]
-            settings = {key: of(self.config.get_config_for_module(key), self._losses[key]) for key in trained}
+            settings = {
+                module_id: of(self.config.get_config_for_module(module_id), self._losses[module_id])
+                for module_id in trained
+            }
             default = settings[trained[0]] if trained else of(self.config, None)
             values.append([settings.get(module_id, default) for module_id, _ in pool])
         return MemberSetting(values, self._device)
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Optimizers for every player that learns and for a learned estimator; nothing else changes by gradient."""
+        """Registers optimizers for trained policies and for estimators with parameters; other modules get none."""
         loss = self._losses.get(module_id)
         if loss in (POLICY_GRADIENT, ACTOR_CRITIC):
             self.register_policy_gradient(module_id, config, loss)
         elif loss is not None or (module_id == INFLUENCE_MODULE_ID and self._estimates_by_gradient):
             super().configure_optimizers_for_module(module_id, config)
 
-    # --- what an algorithm may change -------------------------------------------------------------------------------
+    # --- stages that algorithms may override ------------------------------------------------------------------------
 
     def observe(self, joint: Joint) -> None:
-        """Lets what learns beside the policies learn from the sampled steps.
+        """Updates the modules that are not policies, e.g. the influence estimator, from the rollout.
 
         Args:
-            joint: Columns of joint steps, ``[B, T, ..]``, as sampled, and ``ended``.
+            joint: Joint columns of the rollout, ``[B, T, ..]``, with ``ended``.
         """
         if INFLUENCE_MODULE_ID not in self.module:
             return
@@ -185,13 +201,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         future = torch.zeros_like(rewards)
         if estimator.uses_future:
             future = returns_after(rewards, ended, self.config.gamma)
-        seen = {name: joint[name] for name in Transition._fields if name in joint}
-        steps = Transition(**{**seen, "rewards": rewards}, future_returns=future)
+        columns = {name: joint[name] for name in Transition._fields if name in joint}
+        steps = Transition(**{**columns, "rewards": rewards}, future_returns=future)
         flat = steps.flattened()
         if valid is not None:
             flat = Transition(*(values[valid.flatten()] for values in flat))
-        told = estimator.observe(flat, self._iteration)
-        self.metrics.log_dict(told, key=INFLUENCE_MODULE_ID, window=1)
+        stats = estimator.observe(flat, self._iteration)
+        self.metrics.log_dict(stats, key=INFLUENCE_MODULE_ID, window=1)
         if self._estimates_by_gradient:
             rows = estimator.replay_rows(steps, ended)
             if valid is not None:
@@ -199,13 +215,15 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             self._fit_estimator(rows, self._iteration)
 
     def shape_rewards(self, joint: Joint) -> Tensor:
-        """What agents learn to get more of: extrinsic rewards, what others give them, and their intrinsic rewards.
+        """Computes the rewards that agents are trained on.
+
+        They are the sum of extrinsic rewards, incentives received from other agents, and weighted intrinsic rewards.
 
         Args:
-            joint: Columns of joint steps.
+            joint: Joint columns of the rollout.
 
         Returns:
-            ``[B, T, N]``.
+            Rewards, ``[B, T, N]``.
         """
         shaped = joint["rewards"] + joint.get(RECEIVED, 0.0)
         for name, by_player in self._intrinsic.items():
@@ -213,15 +231,15 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         return shaped
 
     def values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
-        """What critics expect before and after every step, zero for agents without one.
+        """Computes the critics' values before and after every step; zero for agents without a critic.
 
         Args:
-            parts: The columns of each module, of its streams, and of the joint steps.
-            joint: Columns of joint steps.
+            parts: Columns by part of the batch: those of each module, of its sequences, and the joint columns.
+            joint: Joint columns of the rollout.
 
         Returns:
-            Each ``[B, T, N]``. After the last step of an episode it is zero, unless ``bootstrap_at_horizon`` and the
-            episode was cut off: then it is the value of what was seen last.
+            Values and next values, both ``[B, T, N]``. The next value is zero after the last step of an episode, except
+            for truncated episodes if ``bootstrap_at_horizon``: then it is the value of the last observation.
         """
         before = torch.zeros_like(joint["rewards"])
         after = torch.zeros_like(before)
@@ -229,51 +247,56 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             if self._losses[module_id] not in WITH_CRITIC:
                 continue
             values, last, final = self._values_of(module_id, parts)
-            following = self.next_values(values, last, final, joint)
-            for slot, (agent, number) in enumerate(zip(agents, self._numbers[module_id], strict=True)):
+            next_values = self.next_values(values, last, final, joint)
+            for slot, (agent, member_index) in enumerate(zip(agents, self._numbers[module_id], strict=True)):
                 if len(self._pool_members[agent]) == 1:
-                    before[..., agent], after[..., agent] = values[:, slot], following[:, slot]
+                    before[..., agent], after[..., agent] = values[:, slot], next_values[:, slot]
                 else:
-                    plays = joint[MEMBERS][..., agent] == number
-                    before[..., agent] = torch.where(plays, values[:, slot], before[..., agent])
-                    after[..., agent] = torch.where(plays, following[:, slot], after[..., agent])
+                    mask = joint[MEMBERS][..., agent] == member_index
+                    before[..., agent] = torch.where(mask, values[:, slot], before[..., agent])
+                    after[..., agent] = torch.where(mask, next_values[:, slot], after[..., agent])
         return before, after
 
     def next_values(self, values: Tensor, last: Tensor, final: Tensor | None, joint: Joint) -> Tensor:
-        """Returns the value after every step, ``[B, S, T, ..]``.
+        """Computes the value after every step.
 
         Args:
-            values: ``[B, S, T, ..]``, before every step.
-            last: ``[B, S, ..]``, after the last step of the rollout.
-            final: ``[B, S, K, ..]``, at the k-th horizon of the rollout, where episodes are cut off inside it.
-            joint: Columns of joint steps.
+            values: ``[B, S, T, ..]``, values before every step.
+            last: ``[B, S, ..]``, bootstrap values after the last step of the rollout.
+            final: ``[B, S, K, ..]``, values of the last observation of episodes that are truncated inside the rollout,
+                for the k-th interval of ``horizon`` steps; None if there are none.
+            joint: Joint columns of the rollout.
 
         Returns:
-            After the last step of an episode zero, unless ``bootstrap_at_horizon`` and the episode was cut off.
+            Next values, ``[B, S, T, ..]``. Zero after the last step of an episode, except for truncated episodes if
+            ``bootstrap_at_horizon``.
         """
-        ended, cut_off = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
+        ended, truncated = joint["ended"][:, None], (joint["truncated"] & ~joint["terminated"])[:, None]
         if values.dim() > 3:
-            ended, cut_off = ended[..., None], cut_off[..., None]
-        following = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
-        at_end = torch.zeros_like(values)
+            ended, truncated = ended[..., None], truncated[..., None]
+        next_values = torch.cat([values[:, :, 1:], last[:, :, None]], 2)
+        end_values = torch.zeros_like(values)
         if self.config.bootstrap_at_horizon:
             if final is not None:
-                at_end = final[:, :, torch.arange(self._steps, device=final.device) // self._horizon]
-            # What the last step leads to is seen after the stream, since games start anew with the next one.
-            at_end[:, :, -1] = last
-            at_end = torch.where(cut_off, at_end, 0.0)
-        return torch.where(ended, at_end, following)
+                end_values = final[:, :, torch.arange(self._steps, device=final.device) // self._horizon]
+            # Environments are reset with the next step, so the observation after the last step is still that of the
+            # episode that ended.
+            end_values[:, :, -1] = last
+            end_values = torch.where(truncated, end_values, 0.0)
+        return torch.where(ended, end_values, next_values)
 
     def advantages(self, joint: Joint) -> tuple[Tensor, Tensor]:
-        """Advantages and value targets, of all agents; for who has no critic, returns less their mean at each step.
+        """Computes GAE advantages and value targets.
+
+        Agents trained without a critic get returns, with the mean at each step subtracted if ``use_baseline``.
 
         Args:
-            joint: Columns of joint steps, ``shaped_rewards``, ``values`` and ``next_values`` among them.
+            joint: Joint columns of the rollout, with ``shaped_rewards``, ``values`` and ``next_values``.
 
         Returns:
-            Each ``[B, T, N]``.
+            Advantages and value targets, both ``[B, T, N]``.
         """
-        estimated = generalized_advantages(
+        advantages = generalized_advantages(
             joint["shaped_rewards"],
             joint["values"],
             joint["next_values"],
@@ -281,27 +304,27 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             gamma=self._gamma.lookup(joint),
             lambda_=self._lambda.lookup(joint),
         )
-        targets = estimated + joint["values"]
+        targets = advantages + joint["values"]
         if self._centers:
-            centered = self.over_members(joint, subtract_mean, estimated)
-            estimated = torch.where(self._centered.lookup(joint), centered, estimated)
-        return estimated, targets
+            centered = self.over_members(joint, subtract_mean, advantages)
+            advantages = torch.where(self._centered.lookup(joint), centered, advantages)
+        return advantages, targets
 
     def rollout_mask(self, joint: Joint) -> RolloutMask:
         """Returns the mask of the steps that count."""
         return RolloutMask.from_columns(joint, self._pool_members)
 
     def over_members(self, joint: Joint, function: Callable[[Tensor, Tensor | None], Tensor], values: Tensor) -> Tensor:
-        """Returns a statistic of the trained players: of the pool members of an agent, each over its own steps.
+        """Applies a masked function to each trained pool member separately, over the steps in which it plays.
 
         Args:
-            joint: Columns of joint steps.
-            function: Returns values of the same shape from values ``[B, T, N]`` and the mask of the steps that count,
-                ``[B, T, N]`` or None.
+            joint: Joint columns of the rollout.
+            function: Maps values ``[B, T, N]`` and the mask of the steps that count, ``[B, T, N]`` or None, to values
+                of the same shape.
             values: ``[B, T, N]``.
 
         Returns:
-            ``[B, T, N]``.
+            ``[B, T, N]``; unchanged in steps of pool members that are not trained.
         """
         if MEMBERS not in joint:
             valid = joint.get(VALID)
@@ -313,14 +336,14 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         return result
 
     def transform_advantages(self, joint: Joint, advantages: Tensor) -> Tensor:
-        """What policies are trained on instead of their own advantages; value targets stay.
+        """Transforms the advantages that policies are trained on; value targets are not affected.
 
         Args:
             joint: As for :meth:`advantages`.
             advantages: ``[B, T, N]``.
 
         Returns:
-            ``[B, T, N]``; the same, unless an algorithm says otherwise.
+            ``[B, T, N]``; returned unchanged by default.
         """
         return advantages
 
@@ -328,9 +351,9 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
     ) -> Tensor:
-        """PPO's loss, and those that the module has of its own."""
+        """Computes the PPO loss plus the module's auxiliary losses."""
         module = self.module[module_id].unwrapped()
-        told: dict[str, Tensor] | None = None if self._told is None else {}
+        stats: dict[str, Tensor] | None = None if self._told is None else {}
         loss = ppo_loss(
             module,
             batch,
@@ -338,15 +361,15 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             config,
             entropy_coeff=self.entropy_coeff_schedulers_per_module[module_id].get_current_value(),
             kl_coeff=self.curr_kl_coeffs_per_module[module_id],
-            told=told,
+            told=stats,
         )
         if hasattr(module, "auxiliary_losses"):
             for name, (value, weight) in module.auxiliary_losses(batch, fwd_out).items():
                 loss = loss + weight * value
-                if told is not None:
-                    told[name] = value
-        if self._told is not None and told is not None:
-            self._told[module_id] = {name: value.detach() for name, value in told.items()}
+                if stats is not None:
+                    stats[name] = value
+        if self._told is not None and stats is not None:
+            self._told[module_id] = {name: value.detach() for name, value in stats.items()}
         return loss
 
     # --- one update -------------------------------------------------------------------------------------------------
@@ -363,7 +386,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         report: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """One iteration; while estimators warm up, they alone learn."""
+        """Performs the update of one iteration; in warm-up iterations only estimators are trained."""
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps)
         training_data.solve_refs()
@@ -381,31 +404,38 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     def improve(
         self, batches: dict[str, dict[str, Any]], num_epochs: int, minibatch_size: int | None, shuffle: bool
     ) -> None:
-        """Changes the players: a step of who learns by policy gradients, epochs of all others.
+        """Trains the policies: one step of policy gradients and actor-critics, epochs of minibatches of PPO policies.
 
         Args:
-            batches: What :meth:`prepare` made of samples.
-            num_epochs: How often others go through their rows.
-            minibatch_size: Joint steps of a gradient step of theirs.
-            shuffle: Whether they go through in random order.
+            batches: Columns by module, as returned by :meth:`prepare`.
+            num_epochs: Number of passes of PPO policies over their rows.
+            minibatch_size: Environment steps per minibatch of PPO policies; None for the whole rollout.
+            shuffle: If True, PPO policies go through their rows in random order.
         """
-        others = {key: columns for key, columns in batches.items() if self._losses[key] == PPO_LOSS}
-        for key, columns in batches.items():
-            if key not in others:
-                self._log_losses(key, self._gradient_step(key, columns))
-        if others:
-            minibatches = list(self._minibatch_indices(others, num_epochs, minibatch_size, shuffle))
-            for number, of_modules in enumerate(minibatches):
-                self._told = {} if number == len(minibatches) - 1 else None
-                _, losses, _ = self._update({key: take(others[key]) for key, take in of_modules.items()})
-            for key, loss in losses.items():
-                self._log_losses(key, {self.TOTAL_LOSS_KEY: loss.detach(), **(self._told or {}).get(key, {})})
-            for key, columns in others.items():
+        ppo_batches = {
+            module_id: columns for module_id, columns in batches.items() if self._losses[module_id] == PPO_LOSS
+        }
+        for module_id, columns in batches.items():
+            if module_id not in ppo_batches:
+                self._log_losses(module_id, self._gradient_step(module_id, columns))
+        if ppo_batches:
+            minibatches = list(self._minibatch_indices(ppo_batches, num_epochs, minibatch_size, shuffle))
+            for index, selectors in enumerate(minibatches):
+                # Only the loss terms of the last minibatch are logged, so the others do not compute them.
+                self._told = {} if index == len(minibatches) - 1 else None
+                _, losses, _ = self._update(
+                    {module_id: select(ppo_batches[module_id]) for module_id, select in selectors.items()}
+                )
+            for module_id, loss in losses.items():
+                self._log_losses(
+                    module_id, {self.TOTAL_LOSS_KEY: loss.detach(), **(self._told or {}).get(module_id, {})}
+                )
+            for module_id, columns in ppo_batches.items():
                 size = _counted_rows(columns) * num_epochs / len(minibatches)
-                self.metrics.log_value((key, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
+                self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
 
     def _gradient_step(self, module_id: str, columns: dict[str, Any]) -> dict[str, Tensor]:
-        """A policy-gradient step on all rows of a module, then those of its critic; the parts of its losses."""
+        """Takes a policy-gradient step on all rows of a module, then its critic's steps; returns the loss terms."""
         config, batch = self.config.get_config_for_module(module_id), with_state(columns)
         losses = self.policy_step(
             module_id,
@@ -420,34 +450,34 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         return losses
 
     def num_episodes(self, columns: dict[str, Any]) -> float:
-        """Returns the number of episodes that a module plays in this learner's rollout, one for each of its agents.
+        """Returns the number of episodes that a module plays in this learner's rollout, counted once per agent.
 
-        Where a stream is not one episode it counts as one if the module plays in all of its steps.
+        If a sequence of T steps is not exactly one episode, the number of steps that count is divided by T.
 
         Args:
-            columns: The module's rows.
+            columns: Columns of the module's rows.
         """
         mask = columns.get(Columns.LOSS_MASK)
         if mask is None:
             return len(columns[Postprocessing.ADVANTAGES]) // self._steps
-        streams = mask.view(-1, self._steps)
+        sequences = mask.view(-1, self._steps)
         if self.config.completes_episodes():
-            return int(streams.any(1).sum())
-        return float(streams.sum()) / self._steps
+            return int(sequences.any(1).sum())
+        return float(sequences.sum()) / self._steps
 
     def _log_losses(self, module_id: str, losses: dict[str, Tensor]) -> None:
-        self.metrics.log_dict({name: each.detach() for name, each in losses.items()}, key=module_id, window=1)
+        self.metrics.log_dict({name: loss.detach() for name, loss in losses.items()}, key=module_id, window=1)
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Notes the iteration, and makes the order of minibatches follow from the seed and the update's number."""
+        """Stores the iteration and seeds the order of minibatches from the run's seed and the update count."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._iteration = int(timesteps[ITERATION])
         self._order = torch.Generator().manual_seed(self._seed_update())
 
     @override(PPOTorchLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Moves schedules on, those of modules' buffers too."""
+        """Updates all schedules, including those stored in buffers of modules."""
         super().after_gradient_based_update(timesteps=timesteps)
         for (module_id, name), schedule in self._schedules.items():
             value = schedule.update(timestep=timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME])
@@ -455,21 +485,24 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             self.metrics.log_value((module_id, name), value, window=1)
 
     def joint_columns(self, parts: dict[str, dict[str, Tensor]]) -> Joint:
-        """Returns the columns of joint steps, ``[B, T, ..]``, as sampled, and ``ended``."""
+        """Returns the joint columns of the rollout, ``[B, T, ..]``, with ``ended``."""
         joint = {name: column.unflatten(0, (-1, self._steps)) for name, column in parts[JOINT].items()}
         joint["ended"] = joint["terminated"] | joint["truncated"]
         if self.config.completes_episodes() and VALID not in joint:
-            # A pending sample from a checkpoint of version 0.1 has no mask.
+            # A pending rollout in a checkpoint of version 0.1 has no mask.
             joint[VALID] = before_end(joint["ended"])
         return joint
 
     @torch.no_grad()
     def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
-        """Turns samples into what losses take: the rows of each learning module, with advantages and value targets.
+        """Builds the train batch of each trained module: its rows with advantages and value targets.
 
         Args:
-            parts: The columns of each module, of its streams, and of the joint steps.
-            joint: Columns of joint steps; more are added.
+            parts: Columns by part of the batch: those of each module, of its sequences, and the joint columns.
+            joint: Joint columns of the rollout; shaped rewards, values and next values are added in place.
+
+        Returns:
+            Columns by module id.
         """
         with torch.enable_grad():
             self.observe(joint)
@@ -488,48 +521,55 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         }
 
     def on_device(self, batch: Any) -> dict[str, dict[str, Tensor]]:
-        """The columns of a batch, by part and name, where this learner is."""
+        """Returns the columns of a batch, by part and name, as tensors on the learner's device."""
         return {
-            key: {name: torch.as_tensor(column, device=self._device) for name, column in part.items()}
-            for key, part in batch.policy_batches.items()
+            part_id: {name: torch.as_tensor(column, device=self._device) for name, column in part.items()}
+            for part_id, part in batch.policy_batches.items()
         }
 
     def _intrinsic_rewards(
         self, name: str, by_player: dict[tuple[int, int], IntrinsicSettings], joint: Joint
     ) -> Tensor:
-        """The weighted rewards of one kind, ``[B, T, N]``; zero for who is not moved by it."""
-        row, added = intrinsic_reward(name), torch.zeros_like(joint["rewards"])
-        reward, rollout_mask = row.part("rewards"), self.rollout_mask(joint)
+        """Computes one weighted intrinsic reward, ``[B, T, N]``; zero for agents without it.
+
+        Args:
+            name: Name of the intrinsic reward.
+            by_player: Its settings by agent and index of the pool member.
+            joint: Joint columns of the rollout.
+        """
+        spec, total = intrinsic_reward(name), torch.zeros_like(joint["rewards"])
+        reward, rollout_mask = spec.part("rewards"), self.rollout_mask(joint)
         assert reward is not None
-        alike: dict[str, list[tuple[int, int]]] = {}
+        # Players with equal settings are computed together: a reward function returns the rewards of all agents.
+        groups: dict[str, list[tuple[int, int]]] = {}
         for player, settings in by_player.items():
-            alike.setdefault(settings.model_dump_json(), []).append(player)
-        for players in alike.values():
+            groups.setdefault(settings.model_dump_json(), []).append(player)
+        for players in groups.values():
             settings = by_player[players[0]]
-            masks = {agent: rollout_mask.of_member(agent, number) for agent, number in players}
+            masks = {agent: rollout_mask.of_member(agent, member_index) for agent, member_index in players}
             mask = _by_agent(masks, joint["rewards"])
             columns = joint if mask is None else {**joint, LOSS_MASK: mask}
             values, weight = reward(columns, settings), settings.weight_at(self._iteration)
-            for agent, number in players:
-                module_id, of_agent = self._pool_members[agent][number][0], values[..., agent]
-                self._log_intrinsic(row, name, module_id, of_agent, masks[agent], weight)
+            for agent, member_index in players:
+                module_id, agent_values = self._pool_members[agent][member_index][0], values[..., agent]
+                self._log_intrinsic(spec, name, module_id, agent_values, masks[agent], weight)
                 if MEMBERS in joint:
-                    of_agent = of_agent * (joint[MEMBERS][..., agent] == number)
-                added[..., agent] += weight * of_agent
-        return added
+                    agent_values = agent_values * (joint[MEMBERS][..., agent] == member_index)
+                total[..., agent] += weight * agent_values
+        return total
 
     def _log_intrinsic(
         self, row: IntrinsicReward, name: str, module_id: str, values: Tensor, mask: Tensor | None, weight: float
     ) -> None:
-        """Logs an intrinsic reward before it is weighted, over the steps that count, and the weight.
+        """Logs the weight of an intrinsic reward, and its unweighted statistics over the steps that count.
 
         Args:
-            row: The intrinsic reward.
+            row: Spec of the intrinsic reward.
             name: Its name.
-            module_id: The module that gets it.
-            values: ``[B, T]``.
+            module_id: Id of the module that receives it.
+            values: ``[B, T]``, unweighted rewards.
             mask: ``[B, T]`` bool, the steps that count; None if all do.
-            weight: The weight.
+            weight: Weight of the reward in this iteration.
         """
         label = row.label or name
         self.metrics.log_value((row.weight_logged_with or module_id, f"{label}_weight"), weight, window=1)
@@ -537,13 +577,22 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             values = values[mask]
             if not len(values):
                 return
-        spread = {f"{label}_reward_mean": values.mean(), f"{label}_reward_std": values.std(correction=0)}
-        self.metrics.log_dict(spread, key=module_id, window=1)
-        (distributed,) = quantiles(values.reshape(-1, 1))
-        self.metrics.log_value((module_id, f"{label}_reward_{QUANTILES}"), distributed, reduce="item_series")
+        stats = {f"{label}_reward_mean": values.mean(), f"{label}_reward_std": values.std(correction=0)}
+        self.metrics.log_dict(stats, key=module_id, window=1)
+        (reward_quantiles,) = quantiles(values.reshape(-1, 1))
+        self.metrics.log_value((module_id, f"{label}_reward_{QUANTILES}"), reward_quantiles, reduce="item_series")
 
     def _values_of(self, module_id: str, parts: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A module's values: before each step ``[B, S, T]``, after the last ``[B, S]``, at cut-offs ``[B, S, K]``."""
+        """Returns a module's values before each step, after the last step, and at truncations.
+
+        Args:
+            module_id: Id of the module.
+            parts: Columns by part of the batch.
+
+        Returns:
+            Values ``[B, S, T]``, bootstrap values ``[B, S]``, and ``[B, S, K]`` values at truncations inside the
+            rollout, or None.
+        """
         module = self.module[module_id].unwrapped()
         rows, streams = parts[module_id], parts[STREAMS_PREFIX + module_id]
         agents, steps = len(self._agents[module_id]), self._steps
@@ -564,44 +613,62 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         streams: dict[str, Tensor],
         num_agents: int,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns values before each step, ``[B, S, T, ..]``, after the last, ``[B, S, ..]``, and at horizons.
+        """Computes the values of a module without recurrent state.
 
         Args:
-            compute: From columns of rows to values, ``[rows, ..]``.
-            rows: The columns of a module's rows.
-            streams: The columns of its streams.
-            num_agents: S, how many agents it plays.
+            compute: Maps columns of rows to values, ``[rows, ..]``.
+            rows: Columns of the module's rows.
+            streams: Columns of its sequences.
+            num_agents: S, the number of agents that the module plays.
+
+        Returns:
+            Values before each step ``[B, S, T, ..]``, bootstrap values after the last step ``[B, S, ..]``, and values
+            at truncations inside the rollout ``[B, S, K, ..]``, or None if these were not sampled.
         """
         last = {name.removeprefix(LAST): value for name, value in streams.items() if name.startswith(LAST)}
         final = {name.removeprefix(FINAL): value for name, value in streams.items() if name.startswith(FINAL)}
         values = compute_in_chunks(compute, rows, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, self._steps))
-        at_last = compute_in_chunks(compute, last, ROWS_AT_ONCE).unflatten(0, (-1, num_agents))
+        last_values = compute_in_chunks(compute, last, ROWS_AT_ONCE).unflatten(0, (-1, num_agents))
         if not final:
-            return values, at_last, None
+            return values, last_values, None
         horizons = next(iter(final.values())).shape[1]
         flat = {name: value.flatten(0, 1) for name, value in final.items()}
-        at_ends = compute_in_chunks(compute, flat, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, horizons))
-        return values, at_last, at_ends
+        end_values = compute_in_chunks(compute, flat, ROWS_AT_ONCE).unflatten(0, (-1, num_agents, horizons))
+        return values, last_values, end_values
 
     def _values_with_memory(self, module: Any, batch: dict[str, Any], last: dict[str, Tensor]) -> Tensor:
-        """Before each step and after the last, ``[streams, T + 1]``: what is seen last continues each stream."""
-        going_on = torch.zeros_like(batch[IS_FIRST][:, :1])
-        longer = {
+        """Computes a recurrent module's values before each step and after the last, ``[sequences, T + 1]``.
+
+        The last inputs are appended to each sequence, so that one pass also returns the bootstrap value.
+
+        Args:
+            module: The module.
+            batch: Columns of its sequences, see :meth:`_sequences`.
+            last: Columns of its inputs after the last step, ``[sequences, ..]``.
+        """
+        # The appended step continues the sequence: the recurrent state is not reset before it.
+        not_first = torch.zeros_like(batch[IS_FIRST][:, :1])
+        extended = {
             name: torch.cat([batch[name].unflatten(0, (-1, self._steps)), value[:, None]], 1)
             for name, value in last.items()
         }
-        longer[IS_FIRST] = torch.cat([batch[IS_FIRST], going_on], 1)
-        longer |= memory_columns(batch)
-        streams = len(longer[IS_FIRST])
+        extended[IS_FIRST] = torch.cat([batch[IS_FIRST], not_first], 1)
+        extended |= memory_columns(batch)
+        num_sequences = len(extended[IS_FIRST])
         size = max(1, ROWS_AT_ONCE // (self._steps + 1))
         values = []
-        for start in range(0, streams, size):
-            part = {name: value[start : start + size] for name, value in longer.items()}
-            values.append(module.compute_values(flat_streams(part)).view(-1, self._steps + 1))
+        for start in range(0, num_sequences, size):
+            chunk = {name: value[start : start + size] for name, value in extended.items()}
+            values.append(module.compute_values(flat_streams(chunk)).view(-1, self._steps + 1))
         return torch.cat(values)
 
     def _sequences(self, module_id: str, parts: dict[str, Any]) -> dict[str, Any]:
-        """The columns of a module with memory: its rows, where episodes begin, and its memory before each stream."""
+        """Returns a recurrent module's columns: its rows, the first steps of episodes, and its initial states.
+
+        Args:
+            module_id: Id of the module.
+            parts: Columns by part of the batch.
+        """
         is_first = parts[JOINT][IS_FIRST].unflatten(0, (-1, self._steps))
         agents = len(self._agents[module_id])
         return {
@@ -611,12 +678,12 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         }
 
     def module_rows(self, module_id: str, parts: dict[str, Any], joint: Joint) -> dict[str, Tensor]:
-        """Returns a module's rows as losses take them, with the mask of those that count if not all do.
+        """Returns the columns of a module's rows as losses take them, with a loss mask unless all rows count.
 
         Args:
-            module_id: The module.
-            parts: The columns of each module, and of its streams.
-            joint: Columns of joint steps.
+            module_id: Id of the module.
+            parts: Columns by part of the batch.
+            joint: Joint columns of the rollout.
         """
         columns = self._sequences(module_id, parts) if module_id in self._with_memory else dict(parts[module_id])
         mask = self.rollout_mask(joint).of_module(self._agents[module_id], self._numbers[module_id])
@@ -627,68 +694,103 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     def _with_advantages(
         self, module_id: str, columns: dict[str, Tensor], advantages: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
-        """A module's columns with its agents' advantages and value targets."""
+        """Returns a module's columns with the advantages and value targets of its agents.
+
+        Args:
+            module_id: Id of the module.
+            columns: Columns of its rows.
+            advantages: ``[B, T, N]``.
+            targets: ``[B, T, N]``, value targets.
+        """
         agents = self._agents[module_id]
-        own, goals = (values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets))
+        row_advantages, row_targets = (
+            values[..., agents].transpose(1, 2).flatten() for values in (advantages, targets)
+        )
         if self.config.get_config_for_module(module_id).normalize_advantages:
             mask = columns.get(Columns.LOSS_MASK)
             if self.keeps_advantage_scales:
-                self.advantage_scales[module_id] = deviation(own, (0,), mask)
-            own = standardized(own, mask)
-        return {**columns, Postprocessing.ADVANTAGES: own, Postprocessing.VALUE_TARGETS: goals}
+                self.advantage_scales[module_id] = deviation(row_advantages, (0,), mask)
+            row_advantages = standardized(row_advantages, mask)
+        return {**columns, Postprocessing.ADVANTAGES: row_advantages, Postprocessing.VALUE_TARGETS: row_targets}
 
     def _minibatch_indices(
         self, batches: dict[str, dict[str, Any]], num_epochs: int, minibatch_size: int | None, shuffle: bool
     ) -> Iterator[dict[str, Any]]:
-        """For every minibatch, by module what takes it from the module's columns.
+        """Yields, for every minibatch, a function per module that selects the minibatch from the module's columns.
 
-        Each epoch goes through all rows once, in parts that differ by one row at most; a module with a memory goes
-        through whole streams. ``minibatch_size`` is that of joint steps; modules that play several agents have as many
-        times the rows.
+        An epoch covers all rows once, in minibatches whose sizes differ by at most one row. Recurrent modules are
+        trained on whole sequences.
+
+        Args:
+            batches: Columns by module, as returned by :meth:`prepare`.
+            num_epochs: Number of passes over the rows.
+            minibatch_size: Environment steps per minibatch; a module that plays S agents has S times as many rows.
+                If None, an epoch is one minibatch.
+            shuffle: If True, rows are visited in random order.
         """
-        key, columns = next(iter(batches.items()))
-        joint_steps = len(columns[Postprocessing.ADVANTAGES]) // len(self._agents[key])
-        count = max(1, round(joint_steps / minibatch_size)) if minibatch_size else 1
-        counted = {key: self._streams_that_count(batches[key]) for key in batches if key in self._with_memory}
-        kept = {key: streams for key, streams in counted.items() if streams is not None}
-        if count == 1:
-            takes_all = {key: TakeStreams(kept[key].to(self._device)) if key in kept else with_state for key in batches}
-            yield from (takes_all for _ in range(num_epochs))
+        module_id, columns = next(iter(batches.items()))
+        env_steps = len(columns[Postprocessing.ADVANTAGES]) // len(self._agents[module_id])
+        num_minibatches = max(1, round(env_steps / minibatch_size)) if minibatch_size else 1
+        sequences_by_module = {
+            module_id: self._streams_that_count(batches[module_id])
+            for module_id in batches
+            if module_id in self._with_memory
+        }
+        active_sequences = {
+            module_id: indices for module_id, indices in sequences_by_module.items() if indices is not None
+        }
+        if num_minibatches == 1:
+            whole_batch_selectors = {
+                module_id: TakeStreams(active_sequences[module_id].to(self._device))
+                if module_id in active_sequences
+                else with_state
+                for module_id in batches
+            }
+            yield from (whole_batch_selectors for _ in range(num_epochs))
             return
         for _ in range(num_epochs):
-            takes: dict[str, list[Any]] = {}
-            for key, columns in batches.items():
-                with_memory = key in self._with_memory
+            selectors: dict[str, list[Any]] = {}
+            for module_id, columns in batches.items():
+                with_memory = module_id in self._with_memory
                 units = len(columns[IS_FIRST]) if with_memory else len(columns[Postprocessing.ADVANTAGES])
-                units = len(kept[key]) if key in kept else units
+                units = len(active_sequences[module_id]) if module_id in active_sequences else units
                 order = torch.randperm(units, generator=self._order) if shuffle else torch.arange(units)
-                order = kept[key][order] if key in kept else order
-                chunks = order.to(self._device).tensor_split(min(count, units))
-                taken = [TakeStreams(chunk) if with_memory else TakeRows(chunk) for chunk in chunks]
-                takes[key] = [taken[k % len(taken)] for k in range(count)]
-            yield from ({key: each[k] for key, each in takes.items()} for k in range(count))
+                order = active_sequences[module_id][order] if module_id in active_sequences else order
+                chunks = order.to(self._device).tensor_split(min(num_minibatches, units))
+                chunk_selectors = [TakeStreams(chunk) if with_memory else TakeRows(chunk) for chunk in chunks]
+                # A module with fewer units than minibatches repeats them, so that every minibatch has all modules.
+                selectors[module_id] = [chunk_selectors[k % len(chunk_selectors)] for k in range(num_minibatches)]
+            yield from (
+                {module_id: selector[k] for module_id, selector in selectors.items()} for k in range(num_minibatches)
+            )
 
     @staticmethod
     def _streams_that_count(columns: dict[str, Any]) -> Tensor | None:
-        """The streams of a module's columns in which a step counts; None if these are all, or none is."""
+        """Returns the indices of sequences with at least one step that counts; None if all or no sequences have one."""
         mask = columns.get(Columns.LOSS_MASK)
         if mask is None:
             return None
-        counted = mask.view(len(columns[IS_FIRST]), -1).any(1).nonzero()[:, 0].cpu()
-        return counted if 0 < len(counted) < len(columns[IS_FIRST]) else None
+        indices = mask.view(len(columns[IS_FIRST]), -1).any(1).nonzero()[:, 0].cpu()
+        return indices if 0 < len(indices) < len(columns[IS_FIRST]) else None
 
     def _log_steps(self, batches: dict[str, Any], epochs: int, env_steps: int) -> None:
-        """Logs how much was trained on."""
-        metrics, steps_of_all = self.metrics, 0
+        """Logs the numbers of environment and module steps trained on.
+
+        Args:
+            batches: Columns by module.
+            epochs: Number of passes of PPO policies over their rows.
+            env_steps: Number of environment steps in the rollout that count.
+        """
+        metrics, total_steps = self.metrics, 0
         for module_id, columns in batches.items():
             steps = _counted_rows(columns) * (epochs if self._losses[module_id] == PPO_LOSS else 1)
-            steps_of_all += steps
+            total_steps += steps
             metrics.log_value((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
             metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
             key = (module_id, NUM_MODULE_STEPS_TRAINED_LIFETIME)
             metrics.log_value(key, steps, reduce="lifetime_sum", with_throughput=True)
         for key, lifetime, steps in (
-            (NUM_MODULE_STEPS_TRAINED, NUM_MODULE_STEPS_TRAINED_LIFETIME, steps_of_all),
+            (NUM_MODULE_STEPS_TRAINED, NUM_MODULE_STEPS_TRAINED_LIFETIME, total_steps),
             (NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED_LIFETIME, epochs * env_steps),
         ):
             metrics.log_value((ALL_MODULES, key), steps, reduce="sum", with_throughput=True)
@@ -696,7 +798,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
     @override(TorchLearner)
     def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
-        """One gradient step."""
+        """Performs one gradient step."""
         out = self.module.forward_train(batch)
         losses = self.compute_losses(fwd_out=out, batch=batch)
         gradients = self.compute_gradients(losses)
@@ -707,17 +809,17 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
 
     @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        """Steps every optimizer; gradients that are not finite count as zero, as in RLlib.
+        """Steps every optimizer; gradients that are not finite are set to zero, as in RLlib.
 
-        RLlib's own way looks at each gradient and waits for the answer; here a CPU looks at all in one go, and a GPU is
-        not waited for.
+        RLlib checks the parameters one by one, which synchronizes with the device for each. Here one check covers all
+        gradients, and on a GPU it does not synchronize.
         """
         if self._grad_scalers is not None or self._lr_scheduler_classes is not None:
             super().apply_gradients(gradients_dict)
             return
         finite = torch.stack(torch._foreach_norm(list(gradients_dict.values()))).isfinite().all()
         if finite.is_cuda:
-            gradients_dict = {name: torch.where(finite, each, 0.0) for name, each in gradients_dict.items()}
+            gradients_dict = {name: torch.where(finite, gradient, 0.0) for name, gradient in gradients_dict.items()}
         elif not bool(finite):
             super().apply_gradients(gradients_dict)
             return
@@ -735,18 +837,21 @@ def _counted_rows(columns: dict[str, Any]) -> int:
 
 
 def _standardized_by_agent(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns values ``[B, T, N]`` standardised for each agent over the steps where a mask ``[B, T, N]`` is true."""
+    """Standardizes values ``[B, T, N]`` per agent, over the steps where the mask ``[B, T, N]`` is true."""
     masks = [None] * values.shape[-1] if mask is None else mask.unbind(-1)
     columns = zip(values.unbind(-1), masks, strict=True)
-    return torch.stack([standardized(column, mask_of_agent) for column, mask_of_agent in columns], -1)
+    return torch.stack([standardized(column, agent_mask) for column, agent_mask in columns], -1)
 
 
 def _by_agent(masks: dict[int, Tensor | None], like: Tensor) -> Tensor | None:
-    """Returns masks ``[B, T]`` of some agents as one, ``[B, T, N]``, false for the others; None if no step is masked.
+    """Stacks the masks of some agents into ``[B, T, N]``, false for all other agents.
 
     Args:
-        masks: The masks, by agent.
-        like: ``[B, T, N]``, for the shape.
+        masks: Mask ``[B, T]`` by agent; None if all its steps count.
+        like: Tensor of shape ``[B, T, N]``.
+
+    Returns:
+        ``[B, T, N]`` bool; None if all masks are None.
     """
     if all(mask is None for mask in masks.values()):
         return None

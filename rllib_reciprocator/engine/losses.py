@@ -1,4 +1,4 @@
-"""What policies and critics are trained on."""
+"""Losses of policies and critics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from rllib_reciprocator.models import LOGITS, all_log_probs
 from rllib_reciprocator.utils.distributed import masked_mean, mean_of_counted
 
-# Losses by name: the clipped surrogate of PPO, and policy gradients without and with a critic.
+# Names of losses: the clipped surrogate objective of PPO, and policy gradients without and with a critic.
 PPO_LOSS, POLICY_GRADIENT, ACTOR_CRITIC = "ppo", "pg", "ac"
-# Those that need a critic.
+# Losses that need a critic.
 WITH_CRITIC = (PPO_LOSS, ACTOR_CRITIC)
-# What policy gradients have beside them (``entropy_form``).
+# Regularizers of policy gradients (``entropy_form``).
 ENTROPY, UNIFORM_KL = "entropy", "uniform_kl"
 
 
@@ -37,20 +37,20 @@ def ppo_loss(
     kl_coeff: Tensor | float,
     told: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    """The clipped surrogate objective with value loss and entropy bonus, as in RLlib's PPO.
+    """Computes the clipped surrogate objective with value loss and entropy bonus, as in RLlib's PPO.
 
-    Source: Schulman et al. (2017), equation 9. RLlib's own function gives the same; this one makes less of what only
-    metrics need.
+    Source: Schulman et al. (2017), equation 9. The result equals that of RLlib's own function; terms that are only
+    needed for metrics are computed on demand.
 
     Args:
         module: The module, with ``compute_values``.
         batch: Rows with observations, actions, their log-probabilities, distribution inputs, advantages and value
             targets; rows where ``loss_mask`` is false do not count.
-        out: What the module's forward pass put out.
-        config: PPO's settings, as they are for this module.
+        out: Outputs of the module's forward pass.
+        config: PPO settings of this module.
         entropy_coeff: Weight of the entropy bonus.
-        kl_coeff: Weight of the divergence from the behaviour policy, if ``config.use_kl_loss``.
-        told: Where the parts of the loss are put, by name, if they are asked for.
+        kl_coeff: Weight of the KL divergence from the behavior policy, if ``config.use_kl_loss``.
+        told: Dict to which the terms of the loss are added by metric name; None if they are not logged.
 
     Returns:
         A scalar.
@@ -73,19 +73,19 @@ def ppo_loss(
             clipped_error = squared_error.clamp(max=config.vf_clip_param)
         rows = rows + config.vf_loss_coeff * clipped_error
     loss = mean_of_counted(rows, mask)
-    divergence = None
+    mean_kl = None
     if config.use_kl_loss:
-        before = module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS])
-        kl = before.kl(policy)
+        behavior = module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS])
+        kl = behavior.kl(policy)
         loss = loss + kl_coeff * mean_of_counted(kl, mask)
-        # RLlib adapts the coefficient of each learner by the mean over the learner's own rows.
-        divergence = masked_mean(kl, mask)
+        # RLlib adapts the KL coefficient of each learner to the mean over that learner's rows.
+        mean_kl = masked_mean(kl, mask)
     if told is not None:
-        none = torch.zeros((), device=loss.device)
+        zero = torch.zeros((), device=loss.device)
         told |= {
             POLICY_LOSS_KEY: -masked_mean(surrogate, mask),
             ENTROPY_KEY: masked_mean(entropy, mask),
-            LEARNER_RESULTS_KL_KEY: none if divergence is None else divergence,
+            LEARNER_RESULTS_KL_KEY: zero if mean_kl is None else mean_kl,
         }
         if values is not None:
             assert squared_error is not None
@@ -109,17 +109,18 @@ def policy_gradient_loss(
     entropy_form: str,
     told: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    """The policy-gradient loss, summed over rows; those where ``loss_mask`` is false do not count.
+    """Computes the policy-gradient loss, summed over rows.
 
-    Source: Williams (1992). Yang et al. (2020) sum it over the steps of an episode too.
+    Source: Williams (1992). Yang et al. (2020) also sum over the steps of an episode.
 
     Args:
         module: The module.
-        batch: Rows with actions and advantages.
-        out: What the module's forward pass put out.
-        entropy_coeff: Weight of what keeps the policy from being sure.
-        entropy_form: Of what: the entropy, or the mean log-probability of all actions, without exploration.
-        told: Where the parts of the loss are put, by name, if they are asked for.
+        batch: Rows with actions and advantages; rows where ``loss_mask`` is false do not count.
+        out: Outputs of the module's forward pass.
+        entropy_coeff: Weight of the regularizer.
+        entropy_form: Regularizer: ``entropy``; or ``uniform_kl``, the mean log-probability of all actions without
+            exploration.
+        told: Dict to which the terms of the loss are added by metric name; None if they are not logged.
 
     Returns:
         A scalar.

@@ -1,4 +1,4 @@
-"""The mask of a rollout: which agent steps count in losses, statistics, estimators and metrics."""
+"""Masks of rollouts: the agent steps that count in losses, statistics, estimators and metrics."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Columns of joint steps: [B, T] bool, steps before the end of the only episode that counts, where a rollout holds one
-# episode per environment; [B, T, N] int64, the pool member that plays each agent.
+# Joint columns. VALID: [B, T] bool, steps up to the end of the first episode, if only that episode counts. MEMBERS:
+# [B, T, N] int64, index of the pool member that plays each agent, if there are pools.
 VALID, MEMBERS = "valid", "members"
 
 
 def before_end(ended: Tensor) -> Tensor:
-    """Returns the steps before which no episode ended, ``[B, T]`` bool, from the ends of episodes, ``[B, T]`` bool."""
+    """Computes a mask of the steps of the first episode, including its last step.
+
+    Args:
+        ended: ``[B, T]`` bool, True where an episode ended with the step.
+
+    Returns:
+        ``[B, T]`` bool.
+    """
     ended = ended.long()
     return ended.cumsum(1) - ended == 0
 
 
 @dataclass(frozen=True)
 class RolloutMask:
-    """The steps of a rollout that count: valid ones, and of a pool member those in which it plays.
+    """Mask of the steps of a rollout that count: valid steps, and for a pool member those in which it plays.
 
-    All losses, statistics, estimators and metrics take their mask from here. None stands for a mask that is true
-    everywhere, so that rollouts without pools and early ends pay nothing.
+    All losses, statistics, estimators and metrics use this mask. None represents a mask that is true everywhere, so
+    that rollouts without pools and early ends of episodes have no overhead.
 
     Attributes:
-        valid: ``[B, T]`` bool, steps before the end of the episode that counts; None if all steps count.
-        members: ``[B, T, N]`` int64, the pool member that plays each agent; None if there are no pools.
-        pooled: Whether each agent's player is drawn from a pool.
+        valid: ``[B, T]`` bool, steps of the episode that counts; None if all steps count.
+        members: ``[B, T, N]`` int64, index of the pool member that plays each agent; None if there are no pools.
+        pooled: For each agent, True if it has a pool of several members.
     """
 
     valid: Tensor | None
@@ -38,43 +45,57 @@ class RolloutMask:
 
     @classmethod
     def from_columns(cls, joint: Mapping[str, Tensor], pool_members: Sequence[Sequence[object]]) -> RolloutMask:
-        """Returns the mask of a rollout.
+        """Builds the mask of a rollout.
 
         Args:
-            joint: Its columns of joint steps, ``[B, T, ..]``.
-            pool_members: The pool members of each agent.
+            joint: Joint columns of the rollout, ``[B, T, ..]``.
+            pool_members: Pool members of each agent.
         """
         pooled = tuple(len(pool) > 1 for pool in pool_members)
         return cls(joint.get(VALID), joint.get(MEMBERS), pooled)
 
     def of_member(self, agent: int, number: int) -> Tensor | None:
-        """Returns the mask of one pool member in the place of one agent, ``[B, T]`` bool; None if all steps count."""
-        if not self.pooled[agent] or self.members is None:
-            return self.valid
-        plays = self.members[..., agent] == number
-        return plays if self.valid is None else plays & self.valid
-
-    def of_module(self, agents: Sequence[int], numbers: Sequence[int]) -> Tensor | None:
-        """Returns the mask of a module that plays S agents, ``[B, S, T]`` bool; None if all steps count.
+        """Returns the mask of a pool member of an agent.
 
         Args:
-            agents: The agents' indices.
-            numbers: The pool member that the module is, for each of them.
+            agent: Index of the agent.
+            number: Index of the pool member.
+
+        Returns:
+            ``[B, T]`` bool; None if all steps count.
+        """
+        if not self.pooled[agent] or self.members is None:
+            return self.valid
+        mask = self.members[..., agent] == number
+        return mask if self.valid is None else mask & self.valid
+
+    def of_module(self, agents: Sequence[int], numbers: Sequence[int]) -> Tensor | None:
+        """Returns the mask of a module that plays S agents.
+
+        Args:
+            agents: Indices of the agents.
+            numbers: Index of the module among the pool members of each of these agents.
+
+        Returns:
+            ``[B, S, T]`` bool; None if all steps count.
         """
         masks = [self.of_member(agent, number) for agent, number in zip(agents, numbers, strict=True)]
         if all(mask is None for mask in masks):
             return None
         shape = next(mask.shape for mask in masks if mask is not None)
         device = next(mask.device for mask in masks if mask is not None)
-        everywhere = torch.ones(shape, dtype=torch.bool, device=device)
-        return torch.stack([everywhere if mask is None else mask for mask in masks], 1)
+        ones = torch.ones(shape, dtype=torch.bool, device=device)
+        return torch.stack([ones if mask is None else mask for mask in masks], 1)
 
     def where(self, flags: Sequence[Tensor], like: Tensor) -> Tensor:
-        """Returns the steps in which each agent's player has a property, ``[B, T, N]`` bool.
+        """Returns the valid steps in which each agent is played by a flagged pool member.
 
         Args:
-            flags: For each agent whether each of its pool members has the property, ``[members]`` bool.
-            like: ``[B, T, N]``, for the shape.
+            flags: Flags of the pool members of each agent, ``[members]`` bool.
+            like: Tensor of shape ``[B, T, N]``.
+
+        Returns:
+            ``[B, T, N]`` bool.
         """
         columns = []
         for agent, flag in enumerate(flags):
@@ -87,25 +108,30 @@ class RolloutMask:
 
 
 class MemberSetting:
-    """A setting of all pool members, looked up by the members that play."""
+    """Setting with one value per pool member, looked up by the pool members that play in each step."""
 
     def __init__(self, values: Sequence[Sequence[float]], device: torch.device | str) -> None:
-        """Keeps the values on a device.
+        """Moves the values to a device.
 
         Args:
-            values: For each agent the setting of each of its pool members.
-            device: The device.
+            values: Values of the pool members of each agent.
+            device: Device of the rollouts.
         """
-        self._by_agent = [torch.tensor(members, device=device) for members in values]
-        # Without differences between the members of any pool nothing has to be looked up.
-        alike = all(len(set(members)) == 1 for members in values)
-        self._constant = torch.tensor([members[0] for members in values], device=device) if alike else None
+        self._by_agent = [torch.tensor(member_values, device=device) for member_values in values]
+        # If the pool members of each agent have equal values, no lookup per step is needed.
+        is_constant = all(len(set(member_values)) == 1 for member_values in values)
+        self._constant = (
+            torch.tensor([member_values[0] for member_values in values], device=device) if is_constant else None
+        )
 
     def lookup(self, joint: Mapping[str, Tensor]) -> Tensor:
-        """Returns the setting: ``[N]``, or ``[B, T, N]`` if members of a pool differ in it.
+        """Returns the values that apply in each step of a rollout.
 
         Args:
-            joint: A rollout's columns of joint steps.
+            joint: Joint columns of the rollout.
+
+        Returns:
+            ``[B, T, N]``; ``[N]`` if the pool members of each agent have equal values.
         """
         if self._constant is not None:
             return self._constant
@@ -118,5 +144,5 @@ class MemberSetting:
 
 
 def count(mask: Tensor | None) -> int:
-    """Returns the number of entries in which a mask is true; 0 if there is none."""
+    """Returns the number of true entries of a mask; 0 for None."""
     return 0 if mask is None else int(mask.sum())

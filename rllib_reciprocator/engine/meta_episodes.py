@@ -1,4 +1,4 @@
-"""Meta-episodes: inner episodes between which players learn inside the environment, in groups of copies of a game."""
+"""Meta-episodes: sequences of inner episodes between which online learners are updated, in groups of environments."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rllib_reciprocator.utils.settings import Settings
 
 
 class MetaSettings(Settings):
-    """How meta-episodes are made up; used where somebody learns between inner episodes.
+    """Settings of meta-episodes, used with online learners and recurrent policies that keep their state.
 
     Attributes:
-        inner_episodes: Inner episodes of a meta-episode, after each of which these players learn.
-        copies: Copies of a game in a group, in all of which the same such player plays, and from which it learns.
+        inner_episodes: Number of inner episodes in a meta-episode. Online learners are updated after each of them.
+        copies: Number of environments in a group, which share one online learner that is trained on all of them.
     """
 
     inner_episodes: Annotated[int, Field(ge=1, le=100_000)] = 10

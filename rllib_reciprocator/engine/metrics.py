@@ -1,4 +1,4 @@
-"""RLlib's usual env-runner metrics, from columns instead of episodes, and what is known of social dilemmas."""
+"""Env-runner metrics: RLlib's usual ones, computed from columns instead of episodes, and social outcomes."""
 
 from __future__ import annotations
 
@@ -39,49 +39,49 @@ EFFICIENCY, EQUALITY, REWARD_GAP = "efficiency", "equality", "reward_gap"
 
 
 def social_outcomes(rewards: Tensor, lowest: float) -> dict[str, float]:
-    """What rewards say of all agents together.
+    """Computes social outcome metrics from the rewards of all agents.
 
     Args:
-        rewards: ``[N]``, what each agent got a step, or in an episode.
-        lowest: The lowest reward that the game can give.
+        rewards: ``[N]``, reward of each agent per step or per episode.
+        lowest: Lowest reward that the environment can give.
 
     Returns:
-        ``efficiency``, their sum; ``reward_gap``, the largest less the smallest; and in games without negative rewards
-        ``equality``, one less their Gini coefficient, 1 if all are zero.
+        ``efficiency``, the sum of rewards; ``reward_gap``, the largest minus the smallest reward; and in environments
+        without negative rewards ``equality``, one minus the Gini coefficient of the rewards, 1 if all are zero.
 
     Source: Perolat et al. (2017), utilitarian metric and equality, which is not defined for negative returns.
     """
-    found = {EFFICIENCY: float(rewards.sum()), REWARD_GAP: float(rewards.max() - rewards.min())}
+    metrics = {EFFICIENCY: float(rewards.sum()), REWARD_GAP: float(rewards.max() - rewards.min())}
     if lowest >= 0.0:
         differences = float((rewards[:, None] - rewards[None, :]).abs().sum())
-        total = found[EFFICIENCY]
-        found[EQUALITY] = 1.0 - differences / (2 * len(rewards) * total) if total else 1.0
-    return found
+        total = metrics[EFFICIENCY]
+        metrics[EQUALITY] = 1.0 - differences / (2 * len(rewards) * total) if total else 1.0
+    return metrics
 
 
 class SampleLogger:
-    """Logs what samples hold; it remembers the episodes that are under way between one sample and the next."""
+    """Logger of rollout metrics, which keeps the running sums of episodes that continue in the next rollout."""
 
     def __init__(self, game: BatchedGame, pool_members: Sequence[Sequence[tuple[str, float]]]) -> None:
-        """Knows no episode yet.
+        """Initializes the running sums to zero.
 
         Args:
-            game: The games.
-            pool_members: For each agent the ids of the modules that may play it, with their shares.
+            game: The parallel environments.
+            pool_members: Module ids and probabilities of the pool members of each agent.
         """
         self.game, self.pool_members = game, pool_members
-        # Returns so far, and steps, of the episodes under way.
+        # Running returns, and number of steps, of the current episodes: [B, N + 1].
         self._running = torch.zeros(game.num_games, game.num_agents + 1, device=game.device)
-        # Outcomes so far, and steps, of the episodes under way; None before the first sample.
+        # Running outcomes, and number of steps, of the current episodes; None before the first rollout.
         self._running_outcomes: Tensor | None = None
 
     def log(self, runner: BatchedEnvRunner, sample: Sample, *, only_first: bool = False) -> None:
-        """Logs steps, episodes, extrinsic returns and outcomes of one sample, and what trackers recorded.
+        """Logs steps, episodes, extrinsic returns and outcomes of one rollout, and the metrics of trackers.
 
         Args:
-            runner: Whose metrics these are.
-            sample: The sample.
-            only_first: Whether to look at the first episode of each game alone.
+            runner: Env runner whose metrics logger is used.
+            sample: The rollout.
+            only_first: If True, only the first episode of each environment counts.
         """
         metrics, agents = runner.metrics, self.game.agents
         rewards, ended, outcomes = sample.rewards, sample.ended, sample.outcomes
@@ -97,8 +97,8 @@ class SampleLogger:
         rates = self.game.summarize(totals, steps)
         if self.game.episode_outcomes:
             ends = ended if counted is None else ended & counted
-            of_episodes = self._episode_outcomes(outcomes, ends, reset=only_first)
-            rates = {name: rate for name, rate in rates.items() if name not in self.game.episode_outcomes} | of_episodes
+            ep_rates = self._episode_outcomes(outcomes, ends, reset=only_first)
+            rates = {name: rate for name, rate in rates.items() if name not in self.game.episode_outcomes} | ep_rates
         for name, values in rates.items():
             for agent, rate in zip(agents, values.tolist(), strict=True):
                 metrics.log_value((OUTCOMES, agent, name), rate, reduce="mean")
@@ -117,54 +117,64 @@ class SampleLogger:
             tracker.log(metrics, agents, joint)
 
     def log_inner_episodes(self, runner: BatchedEnvRunner, sample: Sample, first: int) -> None:
-        """Logs what agents get a step, and do, in each inner episode of a meta-episode, by its number.
+        """Logs rewards per step and outcomes of each inner episode of a meta-episode, by its index.
 
         Args:
-            runner: Whose metrics these are.
-            sample: Of whole inner episodes.
-            first: The number of the first of them.
+            runner: Env runner whose metrics logger is used.
+            sample: Rollout of whole inner episodes.
+            first: Index of its first inner episode.
         """
         horizon = self.game.horizon
         rewards = sample.rewards.unflatten(1, (-1, horizon)).mean((0, 2))
         totals = {name: values.unflatten(1, (-1, horizon)).sum((0, 2)) for name, values in sample.outcomes.items()}
         rates = self.game.summarize(totals, float(horizon * len(sample.rewards)))
         for name, values in {REWARD_PER_STEP: rewards, **rates}.items():
-            for number, of_agents in enumerate(values.tolist(), start=first):
-                for agent, value in zip(self.game.agents, of_agents, strict=True):
-                    runner.metrics.log_value((INNER_EPISODES, agent, name, str(number)), value, reduce="mean")
+            for index, agent_values in enumerate(values.tolist(), start=first):
+                for agent, value in zip(self.game.agents, agent_values, strict=True):
+                    runner.metrics.log_value((INNER_EPISODES, agent, name, str(index)), value, reduce="mean")
 
     def get_state(self) -> dict[str, Tensor]:
-        """The sums of the episodes under way."""
+        """Returns the running sums of the current episodes."""
         state = {"running": self._running}
         return state if self._running_outcomes is None else {**state, "running_outcomes": self._running_outcomes}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
+        """Restores the state returned by :meth:`get_state`."""
         self._running = state["running"]
-        # Checkpoints of earlier versions do not have it.
+        # Checkpoints of earlier versions have no running outcomes.
         self._running_outcomes = state.get("running_outcomes")
 
     def drop_episodes(self, where: Tensor) -> None:
-        """Drops the episodes under way in some environments, ``[B]`` bool: they do not go on to their ends."""
+        """Resets the running sums of environments whose current episode is not played to its end.
+
+        Args:
+            where: ``[B]`` bool, the environments.
+        """
         self._running = torch.where(where[:, None], 0.0, self._running)
         if self._running_outcomes is not None:
             self._running_outcomes = torch.where(where[:, None], 0.0, self._running_outcomes)
 
     def follow_episodes(self, sample: Sample) -> None:
-        """Adds up the returns and outcomes of the episodes under way over a sample that is not logged."""
+        """Updates the running sums with a rollout that is not logged."""
         with_length = torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1)
         _, self._running = episode_sums(with_length, sample.ended, self._running)
         if self.game.episode_outcomes:
             self._episode_outcomes(sample.outcomes, sample.ended, reset=False)
 
     def _log_steps(self, runner: BatchedEnvRunner, steps: int, mask: RolloutMask) -> None:
-        """Logs the environment steps that count, and those of each agent and of each module."""
+        """Logs the numbers of environment, agent and module steps that count.
+
+        Args:
+            runner: Env runner whose metrics logger is used.
+            steps: Number of environment steps that count.
+            mask: Mask of the rollout.
+        """
         metrics = runner.metrics
         by_module: dict[str, int] = {}
         for agent, pool in enumerate(self.pool_members):
-            for number, (module_id, _) in enumerate(pool):
-                played = count(mask.of_member(agent, number)) if len(pool) > 1 else steps
-                by_module[module_id] = by_module.get(module_id, 0) + played
+            for member_index, (module_id, _) in enumerate(pool):
+                member_steps = count(mask.of_member(agent, member_index)) if len(pool) > 1 else steps
+                by_module[module_id] = by_module.get(module_id, 0) + member_steps
         by_agent = dict.fromkeys(self.game.agents, steps)
         runner.num_env_steps_sampled_lifetime += steps
         metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
@@ -179,16 +189,23 @@ class SampleLogger:
                 metrics.log_value((lifetime, name), num_steps, reduce="lifetime_sum")
 
     def _log_episodes(self, metrics: MetricsLogger, rewards: Tensor, ended: Tensor, *, fresh: bool) -> None:
-        """Logs the episodes that ended; those that are under way count when they end, in whichever sample that is."""
+        """Logs the episodes that ended in the rollout; other episodes are logged with the rollout in which they end.
+
+        Args:
+            metrics: The metrics logger.
+            rewards: ``[B, T, N]``.
+            ended: ``[B, T]`` bool, True if an episode ended with the step.
+            fresh: If True, all episodes started with this rollout, and those that did not end in it are dropped.
+        """
         running = torch.zeros_like(self._running) if fresh else self._running
         with_length = torch.cat([rewards, torch.ones_like(rewards[..., :1])], -1)
-        summed, running = episode_sums(with_length, ended, running)
+        sums, running = episode_sums(with_length, ended, running)
         self._running = torch.zeros_like(running) if fresh else running
-        if not len(summed):
+        if not len(sums):
             return
-        returns, lengths = summed[:, :-1], summed[:, -1]
-        metrics.log_value(NUM_EPISODES, len(summed), reduce="sum")
-        metrics.log_value(NUM_EPISODES_LIFETIME, len(summed), reduce="lifetime_sum")
+        returns, lengths = sums[:, :-1], sums[:, -1]
+        metrics.log_value(NUM_EPISODES, len(sums), reduce="sum")
+        metrics.log_value(NUM_EPISODES_LIFETIME, len(sums), reduce="lifetime_sum")
         metrics.log_value(EPISODE_LEN_MEAN, float(lengths.mean()), reduce="mean")
         collective = returns.sum(1)
         metrics.log_value(EPISODE_RETURN_MEAN, float(collective.mean()), reduce="mean")
@@ -198,12 +215,12 @@ class SampleLogger:
             metrics.log_value((EPISODE_AGENT_RETURN_MEAN, agent), value, reduce="mean")
 
     def _episode_outcomes(self, outcomes: dict[str, Tensor], ended: Tensor, *, reset: bool) -> dict[str, Tensor]:
-        """Computes the rates that are defined for whole episodes, over the episodes that ended in this sample.
+        """Computes the rates that are defined for whole episodes, over the episodes that ended in this rollout.
 
         Args:
             outcomes: ``[B, T, N]`` by name.
-            ended: ``[B, T]`` bool, if True an episode ended with that step.
-            reset: If True, all episodes began with this sample, and those under way at its end are dropped.
+            ended: ``[B, T]`` bool, True if an episode ended with the step.
+            reset: If True, all episodes started with this rollout, and those that did not end in it are dropped.
 
         Returns:
             ``[N]`` by name; empty if no episode ended.
@@ -225,40 +242,44 @@ class SampleLogger:
         return {name: rates[name] for name in sorted(self.game.episode_outcomes)}
 
     def _log_members(self, metrics: MetricsLogger, sample: Sample, mask: RolloutMask, steps: float) -> None:
-        """Logs the share of steps in which each pool member plays, and the mean reward of all agents in them.
+        """Logs the share of steps in which each pool member plays, and the mean reward of all agents in these steps.
 
         Args:
-            metrics: The logger.
-            sample: The sample.
-            mask: The steps that count.
+            metrics: The metrics logger.
+            sample: The rollout.
+            mask: Mask of the rollout.
             steps: Number of environment steps that count.
         """
         for index, pool in enumerate(self.pool_members):
             if len(pool) == 1:
                 continue
-            for number, (module_id, _) in enumerate(pool):
-                played = mask.of_member(index, number)
-                assert played is not None
-                member_steps = float(played.sum())
+            for member_index, (module_id, _) in enumerate(pool):
+                member_mask = mask.of_member(index, member_index)
+                assert member_mask is not None
+                member_steps = float(member_mask.sum())
                 key = (POOL, self.game.agents[index], module_id)
                 metrics.log_value((*key, "share_of_steps"), member_steps / steps, reduce="mean")
                 if member_steps:
-                    means = (sample.rewards * played[..., None]).sum((0, 1)) / member_steps
+                    means = (sample.rewards * member_mask[..., None]).sum((0, 1)) / member_steps
                     for agent, value in zip(self.game.agents, means.tolist(), strict=True):
                         metrics.log_value((*key, REWARD_PER_STEP, agent), value, reduce="mean")
 
 
 def episode_sums(values: Tensor, ended: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over the episodes that ended, ``[episodes, K]``, and so far over the others, ``[B, K]``.
+    """Computes the sums of values over episodes that follow each other in a rollout.
 
-    A sum is the difference between what is cumulated at an episode's end and at the end before it.
+    The sum of an episode is the cumulative sum at its end minus that at the end of the previous episode.
 
     Args:
-        values: ``[B, T, K]``, what to sum.
-        ended: ``[B, T]`` bool, whether an episode ended with that step.
-        running: ``[B, K]``, sums so far of the episodes that were under way.
+        values: ``[B, T, K]``.
+        ended: ``[B, T]`` bool, True if an episode ended with the step.
+        running: ``[B, K]``, running sums of the episodes that continue from the previous rollout.
+
+    Returns:
+        Sums of the episodes that ended, ``[episodes, K]``, and running sums of those that did not, ``[B, K]``.
     """
     cumulated = running[:, None] + values.cumsum(1)
+    # In the common case of at most one end, with the last step, no differences are needed.
     if not bool(ended[:, :-1].any()):
         done = ended[:, -1]
         return cumulated[done, -1], torch.where(done[:, None], 0.0, cumulated[:, -1])

@@ -1,4 +1,4 @@
-"""Columns of samples in rows and in streams, as modules and losses take them."""
+"""Minibatches of rows and of whole sequences, in the form that modules and losses take."""
 
 from __future__ import annotations
 
@@ -14,57 +14,64 @@ from rllib_reciprocator.models import IS_FIRST
 
 
 class TakeRows:
-    """Takes some rows of a module's columns."""
+    """Selector of a minibatch of rows from a module's columns."""
 
     def __init__(self, index: Tensor) -> None:
         self.index = index
 
     def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
-        """The rows of the index, as modules take them."""
+        """Returns the selected rows."""
         return {name: value[self.index] for name, value in columns.items()}
 
 
 class TakeStreams:
-    """Takes some whole streams of the columns of a module with memory."""
+    """Selector of a minibatch of whole sequences from the columns of a recurrent module."""
 
     def __init__(self, index: Tensor) -> None:
         self.index = index
 
     def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
-        """The streams of the index, as modules take them."""
-        streams, per_stream = len(columns[IS_FIRST]), {IS_FIRST, *memory_columns(columns)}
-        split = {
-            name: value if name in per_stream else value.unflatten(0, (streams, -1)) for name, value in columns.items()
+        """Returns the selected sequences."""
+        sequences, per_sequence = len(columns[IS_FIRST]), {IS_FIRST, *memory_columns(columns)}
+        unflattened = {
+            name: value if name in per_sequence else value.unflatten(0, (sequences, -1))
+            for name, value in columns.items()
         }
-        return flat_streams({name: value[self.index] for name, value in split.items()})
+        return flat_streams({name: value[self.index] for name, value in unflattened.items()})
 
 
 def memory_columns(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The columns of a memory."""
+    """Selects the columns of the recurrent state."""
     return {name: value for name, value in columns.items() if name.startswith(f"{Columns.STATE_IN}/")}
 
 
 def with_state(columns: dict[str, Tensor]) -> dict[str, Any]:
-    """Columns as modules take them: the memory as a dict of its own."""
-    memory = state_in(columns)
-    if not memory:
+    """Moves the columns of the recurrent state into a nested dict, as modules take them."""
+    state = state_in(columns)
+    if not state:
         return columns
     return {
         **{name: value for name, value in columns.items() if name not in memory_columns(columns)},
-        Columns.STATE_IN: memory,
+        Columns.STATE_IN: state,
     }
 
 
 def flat_streams(columns: dict[str, Tensor]) -> dict[str, Any]:
-    """Columns ``[streams, T, ..]`` in rows, as modules take them."""
-    per_stream = {IS_FIRST, *memory_columns(columns)}
-    return with_state({name: value if name in per_stream else value.flatten(0, 1) for name, value in columns.items()})
+    """Flattens columns of sequences ``[sequences, T, ..]`` to rows, as modules take them."""
+    per_seq = {IS_FIRST, *memory_columns(columns)}
+    return with_state({name: value if name in per_seq else value.flatten(0, 1) for name, value in columns.items()})
 
 
 def compute_in_chunks(compute: Callable[..., Tensor], columns: dict[str, Tensor], size: int) -> Tensor:
-    """Values of rows, of so many at once."""
+    """Computes the values of rows in chunks, to bound the memory use.
+
+    Args:
+        compute: Maps columns of rows to values, ``[rows, ..]``.
+        columns: Columns of rows, with observations.
+        size: Maximum number of rows per chunk.
+    """
     rows = len(columns[Columns.OBS])
     if rows <= size:
         return compute(columns)
-    parts = [{name: value[start : start + size] for name, value in columns.items()} for start in range(0, rows, size)]
-    return torch.cat([compute(part) for part in parts])
+    chunks = [{name: value[start : start + size] for name, value in columns.items()} for start in range(0, rows, size)]
+    return torch.cat([compute(chunk) for chunk in chunks])

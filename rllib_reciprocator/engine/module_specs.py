@@ -1,4 +1,4 @@
-"""Which RLModules a configuration's players are, and what stands beside them."""
+"""Builds the RLModule specs of a configuration: those of policies and those of intrinsic rewards."""
 
 from __future__ import annotations
 
@@ -49,15 +49,16 @@ class ModuleSpecs:
     """The RLModules of a run.
 
     Attributes:
-        of_players: Specs of the players' modules, by id.
-        shared: Specs of modules beside them, as influence estimators.
-        pool_members: For each agent the ids of the modules that may play it, with their shares of the games.
-        learning: Ids of those that are trained.
-        with_memory: Whether one of these has a memory.
-        overrides: Settings of the algorithm that modules have to themselves.
-        brought: What frozen players go by beside their modules: by agent and name of the intrinsic reward its settings,
-            what the ids of its modules end in here, and which agent it was in its own run.
-        brought_by: By agent and name of the intrinsic reward, which of the agent's pool members brought it.
+        of_players: Specs of the players' modules, by module id.
+        shared: Specs of all other modules, e.g. influence estimators, by module id.
+        pool_members: For each agent, the module ids and probabilities of its pool members.
+        learning: Ids of the trained modules.
+        with_memory: If True, at least one trained module is recurrent.
+        overrides: Settings of the algorithm that differ per module, by module id.
+        brought: Dependencies of frozen policies, by index of the agent and name of the intrinsic reward: the settings
+            of the reward, the suffix of the ids of its modules in this run, and the index of the agent in its own run.
+        brought_by: Index of the pool member that has the dependency, by index of the agent and name of the intrinsic
+            reward.
     """
 
     of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
@@ -71,27 +72,27 @@ class ModuleSpecs:
 
 
 def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
-    """The modules that a configuration's players ask for.
+    """Builds the specs of all modules that a configuration's players need.
 
     Args:
-        config: The configuration, with its players assigned.
-        game: One copy of its game.
+        config: The configuration, with assigned players.
+        game: One environment of the game.
 
     Raises:
-        ValueError: With the player or the setting at fault.
+        ValueError: If a player or a setting is invalid; the message names it.
     """
     specs = ModuleSpecs()
     first: dict[str, Player] = {}
     for index, player in enumerate(config.assigned_players):
         specs.pool_members.append([])
-        for each, share in player.pool_members:
-            module_id = _module_id(player, each, specs)
+        for member, share in player.pool_members:
+            module_id = _module_id(player, member, specs)
             specs.pool_members[-1].append((module_id, share))
-            teammate = first.setdefault(module_id, each)
-            if teammate is each:
-                _add(specs, config, game, index, module_id, each)
+            teammate = first.setdefault(module_id, member)
+            if teammate is member:
+                _add(specs, config, game, index, module_id, member)
             else:
-                _check_team(each, teammate)
+                _check_team(member, teammate)
         _check_pool(index, player, specs)
     _add_shared(specs, config, game)
     _check_distributions(specs, config)
@@ -102,14 +103,22 @@ def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
 
 
 def _module_id(player: Player, member: Player, specs: ModuleSpecs) -> str:
-    """The id of a member's module: its agent's or its team's; of a pool's other members with what they are behind."""
+    """Returns the id of a pool member's module.
+
+    The id is that of the agent or team. Further members of a pool get the agent's id with their own name as a suffix.
+
+    Args:
+        player: Player of the agent.
+        member: Pool member of that player, or the player itself.
+        specs: Specs so far, with the previous pool members of the agent.
+    """
     if player.kind != POOL or member.team:
         return member.module_id
-    taken = [module_id for module_id, _ in specs.pool_members[-1]]
-    if member.learns and player.agent not in taken:
+    module_ids = [module_id for module_id, _ in specs.pool_members[-1]]
+    if member.learns and player.agent not in module_ids:
         return player.agent
     short = member.written.partition("/")[2] if member.kind in (SCRIPTED, AXELROD, LEARNING) else member.written
-    return f"{player.agent}+{f'{CHECKPOINT}_{len(taken)}' if member.kind == CHECKPOINT else short}"
+    return f"{player.agent}+{f'{CHECKPOINT}_{len(module_ids)}' if member.kind == CHECKPOINT else short}"
 
 
 def _add(
@@ -134,27 +143,34 @@ def _add(
 
 
 def _check_team(player: Player, teammate: Player) -> None:
-    """Raises ValueError if two who share parameters are not alike."""
-    alike = [replace(each, agent="", written="") for each in (player, teammate)]
-    if alike[0] != alike[1]:
-        raise ValueError(f"players.{player.agent}: not the settings of {teammate.agent}, of the same team")
+    """Raises ValueError if two players that share parameters have different settings."""
+    settings = [replace(member, agent="", written="") for member in (player, teammate)]
+    if settings[0] != settings[1]:
+        raise ValueError(f"players.{player.agent}: settings differ from those of {teammate.agent}, of the same team")
 
 
 def _check_pool(index: int, player: Player, specs: ModuleSpecs) -> None:
-    """Raises ValueError if two members of a pool would have to be followed by what only one of them goes by."""
-    having = [name for member, _ in player.pool_members for name in member.intrinsic]
-    for name in (*having, *specs.brought.get(index, {})):
-        if having.count(name) + (name in specs.brought.get(index, {})) > 1:
-            raise ValueError(f"players.{player.agent}.pool: more than one member goes by {name}")
+    """Raises ValueError if several pool members of an agent use the same intrinsic reward.
+
+    A tracker has one setting per agent, and thus follows one pool member only.
+    """
+    names = [name for member, _ in player.pool_members for name in member.intrinsic]
+    for name in (*names, *specs.brought.get(index, {})):
+        if names.count(name) + (name in specs.brought.get(index, {})) > 1:
+            raise ValueError(f"players.{player.agent}.pool: more than one member uses {name}")
 
 
 def _axelrod_spec(config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
-    """The module of a strategy of the Axelrod library."""
+    """Builds the module spec of a strategy of the Axelrod library.
+
+    Raises:
+        ValueError: If the environment is not a matrix game of two agents, or rollouts are not whole episodes.
+    """
     if game.num_agents != 2 or game.payoffs is None:
-        raise ValueError(f"players.{player.agent}: {player.written} plays matrix games of two")
+        raise ValueError(f"players.{player.agent}: {player.written} needs a matrix game of two agents")
     if not config.plays_whole_episodes(game):
         raise ValueError(f"players.{player.agent}: {player.written} needs rollout_fragment_length auto")
-    # Each agent its own draws, and its own side of the table.
+    # Agents have different seeds, and see the payoff matrix from their side.
     index = game.agents.index(player.agent)
     payoffs = game.payoffs if index == 0 else game.payoffs.transpose(0, 1).flip(-1)
     settings = {
@@ -171,21 +187,29 @@ def _axelrod_spec(config: BatchedConfig, game: BatchedGame, player: Player) -> R
 
 
 def _learning_settings(config: BatchedConfig, game: BatchedGame, player: Player) -> dict[str, Any]:
-    """The settings of the module of a player that learns inside the environment."""
+    """Returns the ``model_config`` of an online learner's module.
+
+    Raises:
+        ValueError: If the online learner's networks do not fit the environment.
+    """
     settings = config.learning_settings()[player.source]
-    few = None if game.observations is None else game.observations.tolist()
-    at = f"learning_players.{player.source}.model_config"
-    if settings.networks is None and few is None:
-        raise ValueError(f"{at}: missing; {config.env} has too many observations for a table")
+    observations = None if game.observations is None else game.observations.tolist()
+    path = f"learning_players.{player.source}.model_config"
+    if settings.networks is None and observations is None:
+        raise ValueError(f"{path}: missing; {config.env} has too many observations for a table")
     if settings.networks is not None:
         if settings.networks.use_gru or settings.networks.use_lru or settings.networks.vf_share_layers:
-            raise ValueError(f"{at}: use_gru, use_lru and vf_share_layers are for players that the algorithm trains")
-        _check_networks(config.env, settings.networks.model_dump(), game, at)
-    return {"learning": settings.model_dump(), "copies": config.group_size(), OBSERVATIONS: few}
+            raise ValueError(f"{path}: use_gru, use_lru and vf_share_layers are not supported for online learners")
+        _check_networks(config.env, settings.networks.model_dump(), game, path)
+    return {"learning": settings.model_dump(), "copies": config.group_size(), OBSERVATIONS: observations}
 
 
 def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
-    """The module of a player that learns."""
+    """Builds the module spec of a trainable player.
+
+    Raises:
+        ValueError: If the settings of networks, algorithm and environment do not fit together.
+    """
     networks = _networks(config, player)
     specs.with_memory |= any(networks.get(name) for name in ("use_gru", "use_lru", "use_lstm"))
     remembers = player.algorithm in config.remembering
@@ -198,22 +222,24 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
         EXPLORES: player.settings.get("epsilon", config.epsilon) != 0.0,
     }
     for name in player.intrinsic:
-        extra = intrinsic_reward(name).part("model_settings")
-        settings |= extra(game, config.intrinsic_of(player, name, game)) if extra else {}
+        build_settings = intrinsic_reward(name).part("model_settings")
+        settings |= build_settings(game, config.intrinsic_of(player, name, game)) if build_settings else {}
     _check_networks(config.env, networks, game, "model_config")
     if networks.get("one_hot"):
         assert game.observations is not None
         settings[OBSERVATIONS] = game.observations.tolist()
     if settings["balance_use"] != "observes" and config.loss_of(player) != PPO_LOSS:
-        raise ValueError(f"reciprocity.predict_balance_coeff: only for who learns by PPO, not for {player.algorithm}")
-    own_networks = not player.module and networks["model"] != "rllib"
-    if own_networks and networks["vf_share_layers"] and config.loss_of(player) in (POLICY_GRADIENT, ACTOR_CRITIC):
-        raise ValueError(f"model_config.vf_share_layers: {player.algorithm} needs a critic of its own")
+        raise ValueError(
+            f"reciprocity.predict_balance_coeff: only for players trained by PPO, not for {player.algorithm}"
+        )
+    uses_built_in = not player.module and networks["model"] != "rllib"
+    if uses_built_in and networks["vf_share_layers"] and config.loss_of(player) in (POLICY_GRADIENT, ACTOR_CRITIC):
+        raise ValueError(f"model_config.vf_share_layers: {player.algorithm} needs a separate critic; set it to false")
     built_in = config.module_class(player)
     needs_built_in = config.loss_of(player) == ACTOR_CRITIC or built_in is not ActorCriticModule
-    if not own_networks and (settings[EXPLORES] or needs_built_in):
-        what = f"{player.algorithm} needs" if not settings[EXPLORES] else "epsilon is for"
-        raise ValueError(f"players.{player.agent}: {what} the networks of model_config.model actor_critic")
+    if not uses_built_in and (settings[EXPLORES] or needs_built_in):
+        subject = f"{player.algorithm} needs" if not settings[EXPLORES] else "epsilon needs"
+        raise ValueError(f"players.{player.agent}: {subject} the networks of model_config.model actor_critic")
     if player.module:
         module = module_class(player)
         settings |= player.settings.get("model_config", {})
@@ -229,14 +255,21 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     if module is not built_in:
         try:
             spec.build()
-        except Exception as error:  # RLlib's models, and a user's own, raise whatever settings lead them to
-            whose = f"players.{player.agent}: {player.module}" if player.module else "model_config: RLlib"
-            raise ValueError(f"{whose} cannot build it ({error})") from None
+        except Exception as error:  # RLlib's models and custom modules may raise any error.
+            builder = f"players.{player.agent}: {player.module}" if player.module else "model_config: RLlib"
+            raise ValueError(f"{builder} cannot build the module ({error})") from None
     return spec
 
 
 def _check_networks(env: Any, networks: dict[str, Any], game: BatchedGame, at: str) -> None:
-    """Raises ValueError if observations are not what networks are for; ``at`` is where these are set."""
+    """Raises ValueError if networks do not fit the observation space.
+
+    Args:
+        env: Id of the environment.
+        networks: Settings of the networks.
+        game: One environment of the game.
+        at: Path of these settings in the configuration, for the error message.
+    """
     if networks.get("one_hot") and game.observations is None:
         raise ValueError(f"{at}.one_hot: {env} has too many observations")
     filters, shape = networks.get("conv_filters"), game.observation_space.shape
@@ -244,63 +277,67 @@ def _check_networks(env: Any, networks: dict[str, Any], game: BatchedGame, at: s
         return
     axes = 3 if num_classes(game.observation_space) is None else 2
     if shape is None or len(shape) != axes:
-        raise ValueError(f"{at}.conv_filters: {env} shows {shape}, not planes x height x width, or a map")
-    if axes == 3 and networks["model"] != "rllib" and not all(isinstance(each, int) for each in filters):
-        raise ValueError(f"{at}.conv_filters: strides are for maps of classes; give output planes alone")
+        raise ValueError(f"{at}.conv_filters: {env} has observations {shape}, not planes x height x width, or a map")
+    if axes == 3 and networks["model"] != "rllib" and not all(isinstance(layer, int) for layer in filters):
+        raise ValueError(f"{at}.conv_filters: strides need maps of classes; give numbers of output planes only")
 
 
 def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:
-    """The settings of a learning player's networks: those of all, and its own."""
+    """Returns the settings of a trainable player's networks, in which the player's override the shared ones."""
     if player.module:
         return {}
-    of_all = dict(config._model_config if isinstance(config._model_config, dict) else vars(config._model_config))
-    given = {**of_all, **player.settings.get("model_config", {})}
-    return model_settings_class(given).model_validate(given).model_dump()
+    shared = dict(config._model_config if isinstance(config._model_config, dict) else vars(config._model_config))
+    settings = {**shared, **player.settings.get("model_config", {})}
+    return model_settings_class(settings).model_validate(settings).model_dump()
 
 
 def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Player, spec: RLModuleSpec) -> None:
-    """Adds what a frozen player goes by beside its module, with ids of their own."""
+    """Adds the dependencies of a frozen policy, e.g. its influence estimator, with module ids that are unique.
+
+    Raises:
+        ValueError: If another frozen policy in the pool has the same dependency.
+    """
     suffix = f"+{player.agent}"
-    for name, brought in brought_by(player, spec, game).items():
+    for name, dependencies in brought_by(player, spec, game).items():
         if name in specs.brought.get(index, {}):
-            raise ValueError(f"players.{player.agent}.pool: more than one frozen member goes by {name}")
-        specs.brought.setdefault(index, {})[name] = (brought.settings, suffix, brought.slot)
+            raise ValueError(f"players.{player.agent}.pool: more than one frozen member uses {name}")
+        specs.brought.setdefault(index, {})[name] = (dependencies.settings, suffix, dependencies.slot)
         specs.brought_by.setdefault(index, {})[name] = len(specs.pool_members[index]) - 1
-        for module_id, of_module in brought.modules.items():
-            specs.shared[module_id + suffix] = of_module
+        for module_id, module_spec in dependencies.modules.items():
+            specs.shared[module_id + suffix] = module_spec
 
 
 def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
-    """Raises ValueError if a player reports no probabilities, but learning or influence needs them."""
+    """Raises ValueError if a policy returns no action probabilities, but its training or the influence needs them."""
     estimators = [spec for spec in specs.shared.values() if issubclass(spec.module_class, InfluenceEstimator)]
-    expects = any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators)
+    needs_behavior = any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators)
     for player, pool in zip(config.assigned_players, specs.pool_members, strict=True):
         for (member, _), (module_id, _) in zip(player.pool_members, pool, strict=True):
             spec = specs.of_players[module_id]
-            is_checked = (expects or member.learns) and not spec.module_class.__module__.startswith(REPORTING)
+            is_checked = (needs_behavior or member.learns) and not spec.module_class.__module__.startswith(REPORTING)
             if is_checked and reports_distribution(spec.build(), time_axis=False) is False:
                 raise ValueError(
                     f"players.{player.agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which"
-                    + (" learning needs" if member.learns else f" counterfactual {POLICY} needs; set")
+                    + (" training needs" if member.learns else f" counterfactual {POLICY} needs; set")
                     + ("" if member.learns else f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}")
                 )
-            if expects and member.kind == AXELROD and is_stochastic(member.source):
+            if needs_behavior and member.kind == AXELROD and is_stochastic(member.source):
                 raise ValueError(
-                    f"players.{player.agent}: {member.written} draws its actions and reports no probabilities; set"
+                    f"players.{player.agent}: {member.written} samples its actions and returns no probabilities; set"
                     f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}"
                 )
 
 
 def _add_shared(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame) -> None:
-    """Adds what intrinsic rewards need beside the policies."""
-    players = [each for player in config.assigned_players for each, _ in player.pool_members]
-    names = [name for each in players for name in each.intrinsic]
+    """Adds the modules that intrinsic rewards need in addition to the policies, e.g. the influence estimator."""
+    players = [member for player in config.assigned_players for member, _ in player.pool_members]
+    names = [name for player in players for name in player.intrinsic]
     names += [name for name, settings in config.intrinsic_settings.items() if settings.always]
     for name in dict.fromkeys(names):
-        make = intrinsic_reward(name).part("modules")
-        if make is None:
+        build_specs = intrinsic_reward(name).part("modules")
+        if build_specs is None:
             continue
-        for module_id, spec in make(game, config.intrinsic_of_all(name, game), config.gamma).items():
+        for module_id, spec in build_specs(game, config.intrinsic_of_all(name, game), config.gamma).items():
             specs.shared[module_id] = spec
             if "lr" in spec.model_config:
                 specs.overrides[module_id] = {"lr": spec.model_config["lr"]}

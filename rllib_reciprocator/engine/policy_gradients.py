@@ -1,4 +1,4 @@
-"""What learns by policy gradients: one step an iteration on all that was sampled, and steps of a critic."""
+"""Learner mixin for policy gradients: one step per iteration on the whole rollout, and steps of a critic."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ POLICY, CRITIC = "policy", "critic"
 
 
 class PolicyGradientLearner(TorchLearner):
-    """Mixed into a learner class of RLlib's: modules whose policies take plain gradient steps.
+    """Learner mixin for modules whose policies are trained by plain gradient steps.
 
-    Gradients are taken of the modules themselves, without RLlib's forward passes of all at once and PyTorch's wrappers
-    around them, and summed over learners here. A policy's gradient is that of its loss summed over steps and averaged
-    over episodes.
+    Gradients are computed for each module alone, without RLlib's joint forward pass and PyTorch's distributed wrappers,
+    and are summed over learners here. The gradient of a policy is that of its loss, summed over steps and averaged over
+    episodes.
 
     Attributes:
-        step_sizes: By module the factor of the summed loss's gradient in the last step: learning rate over episodes,
-            with clipping.
-        clipped_directions: By module the unit vector of the last step, a tensor a parameter, where its gradient was
-            clipped; zeros where it was not.
+        step_sizes: By module id, the factor of the gradient of the summed loss in the last step: the learning rate
+            divided by the number of episodes, times the scale from gradient clipping.
+        clipped_directions: By module id, the unit vector of the last step, one tensor per parameter, if its gradient
+            was clipped; else zeros.
     """
 
     step_sizes: dict[str, float | Tensor]
     clipped_directions: dict[str, list[Tensor]]
 
     def register_policy_gradient(self, module_id: str, config: Any, loss: str) -> None:
-        """Registers stochastic gradient descent for a policy, and Adam for its critic if it has one that learns.
+        """Registers SGD for a policy, and Adam for its critic if the loss is that of an actor-critic.
 
         Args:
-            module_id: The module.
-            config: Settings of the algorithm, as they are for it.
-            loss: By which it learns.
+            module_id: Id of the module.
+            config: Settings of the algorithm for this module.
+            loss: Name of its loss.
         """
         module = self.module[module_id].unwrapped()
         critic = critic_parameters(module)
-        of_critic = set(critic)
-        policy = [each for each in module.parameters() if each not in of_critic]
+        critic_set = set(critic)
+        policy = [param for param in module.parameters() if param not in critic_set]
         self.register_optimizer(
             module_id=module_id,
             optimizer_name=POLICY,
@@ -64,7 +64,7 @@ class PolicyGradientLearner(TorchLearner):
             )
 
     def policy_parameters(self, module_id: str) -> list[Tensor]:
-        """The parameters of a module that its policy's gradient steps change."""
+        """Returns the parameters that a module's policy-gradient steps update."""
         return self.get_optimizer(module_id, POLICY).param_groups[0]["params"]
 
     def policy_step(
@@ -73,67 +73,76 @@ class PolicyGradientLearner(TorchLearner):
         """Takes one gradient step of a policy.
 
         Args:
-            module_id: The module.
+            module_id: Id of the module.
             batch: Its rows, with actions and advantages.
-            config: Settings of the algorithm, as they are for it.
-            episodes: How many the rows are of, on this learner.
-            entropy_coeff: Weight of what keeps the policy from being sure.
+            config: Settings of the algorithm for this module.
+            episodes: Number of episodes that the rows come from, on this learner.
+            entropy_coeff: Weight of the regularizer (``entropy_form``).
 
         Returns:
-            The parts of the loss, by name.
+            Terms of the loss, by metric name.
         """
         module = self.module[module_id].unwrapped()
-        told: dict[str, Tensor] = {}
+        stats: dict[str, Tensor] = {}
         loss = policy_gradient_loss(
             module,
             batch,
             module.forward_train(batch),
             entropy_coeff=entropy_coeff,
             entropy_form=config.entropy_form,
-            told=told,
+            told=stats,
         )
         self.step_sizes[module_id] = self._descend(module_id, POLICY, loss, episodes, config.grad_clip)
-        return {**told, self.TOTAL_LOSS_KEY: told[POLICY_LOSS_KEY]}
+        return {**stats, self.TOTAL_LOSS_KEY: stats[POLICY_LOSS_KEY]}
 
     def critic_steps(self, module_id: str, batch: dict[str, Any], config: Any) -> dict[str, Tensor]:
-        """Takes gradient steps of a critic towards the batch's value targets.
+        """Takes ``critic_epochs`` gradient steps of a critic on the value targets of the batch.
 
         Args:
-            module_id: The module.
+            module_id: Id of the module.
             batch: Its rows, with value targets.
-            config: Settings of the algorithm, as they are for it.
+            config: Settings of the algorithm for this module.
 
         Returns:
-            The loss before the first, by name.
+            The value loss before the first step, by metric name.
         """
         module, mask = self.module[module_id].unwrapped(), batch.get(Columns.LOSS_MASK)
-        told: dict[str, Tensor] = {}
+        stats: dict[str, Tensor] = {}
         for _ in range(config.critic_epochs):
-            missed = (module.compute_values(batch) - batch[Postprocessing.VALUE_TARGETS]).square()
-            told.setdefault(VF_LOSS_KEY, masked_mean(missed, mask).detach())
-            rows = len(missed) if mask is None else int(mask.sum())
-            total = missed.sum() if mask is None else (missed * mask).sum()
+            squared_error = (module.compute_values(batch) - batch[Postprocessing.VALUE_TARGETS]).square()
+            stats.setdefault(VF_LOSS_KEY, masked_mean(squared_error, mask).detach())
+            rows = len(squared_error) if mask is None else int(mask.sum())
+            total = squared_error.sum() if mask is None else (squared_error * mask).sum()
             self._descend(module_id, CRITIC, total, rows, config.grad_clip)
-        return told
+        return stats
 
     def _descend(
         self, module_id: str, optimizer_name: str, total: Tensor, count: float, clip: float | None
     ) -> float | Tensor:
-        """One step of an optimizer down the mean, over all learners, of a loss that was summed over ``count``.
+        """Takes one optimizer step on the mean loss over all learners.
+
+        Args:
+            module_id: Id of the module.
+            optimizer_name: Name of the optimizer.
+            total: Sum of the loss on this learner.
+            count: Number of terms (episodes or rows) in the mean, on this learner.
+            clip: Maximum norm of the gradient; None for no clipping.
 
         Returns:
-            The learning rate over the count, with clipping.
+            Factor of the gradient of ``total``: learning rate divided by the count over all learners, times the scale
+            from clipping.
         """
         optimizer = self.get_optimizer(module_id, optimizer_name)
         (group,) = optimizer.param_groups
-        found = torch.autograd.grad(total, group["params"], allow_unused=True)
-        gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(group["params"], found, strict=True)]
+        grads = torch.autograd.grad(total, group["params"], allow_unused=True)
+        gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(group["params"], grads, strict=True)]
         size = 1.0 / max(1.0, averaged_over_learners(gradients, count))
         if clip is not None:
             norm = torch.stack(torch._foreach_norm(gradients)).norm() * size
             scale = (clip / norm.clamp(min=1e-12)).clamp(max=1.0)
             if optimizer_name == POLICY:
-                # Kept without asking the device whether the gradient was clipped.
+                # Multiplied by zero instead of branching if the gradient was not clipped: a branch would synchronize
+                # with the device.
                 unit = torch._foreach_mul(gradients, (scale < 1.0) * size / norm.clamp(min=1e-12))
                 self.clipped_directions[module_id] = list(unit)
             size = size * scale
@@ -152,7 +161,7 @@ class PolicyGradientLearner(TorchLearner):
 
 
 def critic_parameters(module: Any) -> list[Tensor]:
-    """The parameters of a module that are its critic's alone; none where it has no critic, or shares its layers."""
+    """Returns the parameters of a module's separate critic; empty without a critic or if it shares its layers."""
     critic = getattr(module, "critic", None)
     return [] if critic is None else list(critic.parameters())
 
@@ -161,16 +170,16 @@ def averaged_over_learners(gradients: list[Tensor], count: float) -> float:
     """Sums gradients over all learner processes, in place.
 
     Args:
-        gradients: Of sums over ``count`` things.
-        count: How many there are on this learner.
+        gradients: Gradients of a sum over ``count`` terms.
+        count: Number of terms on this learner.
 
     Returns:
-        How many there are on all.
+        Number of terms on all learners.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return float(count)
-    flat = torch.cat([*(each.flatten() for each in gradients), gradients[0].new_tensor([count])])
-    *parts, counts = sum_over_learners(flat).split([*(each.numel() for each in gradients), 1])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
-    return float(counts)
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([count])])
+    *sums, total_count = sum_over_learners(flat).split([*(gradient.numel() for gradient in gradients), 1])
+    for gradient, gradient_sum in zip(gradients, sums, strict=True):
+        gradient.copy_(gradient_sum.view_as(gradient))
+    return float(total_count)

@@ -1,4 +1,4 @@
-"""What the env runner samples: streams of steps as columns, no episode objects."""
+"""Rollouts as columns of tensors, which env runners return instead of RLlib's episodes."""
 
 from __future__ import annotations
 
@@ -14,36 +14,40 @@ from torch import Tensor
 
 from rllib_reciprocator.engine.masks import VALID, before_end
 
-# Ids of the parts of a MultiAgentBatch that are no RLModule's own.
+# Ids of the parts of a MultiAgentBatch in addition to RLModule ids.
 JOINT = "joint"
 STREAMS_PREFIX = "streams/"
-# Columns of the streams of a module that are not a step's: what is seen after the last step, and after the last step of
-# an episode that was cut off at its horizon.
+# Prefixes of columns per sequence: a module's inputs after the last step of the rollout, and after the last step of
+# episodes that were truncated at the horizon.
 LAST, FINAL = "last/", "final/"
-# Column of joint steps, [B, T] int64: the index of the environment, unique among all env runners.
+# Joint column, [B, T] int64: index of the environment, unique among all env runners.
 ENVIRONMENT = "environment"
 
 
 @dataclass(repr=False)
 class Sample:
-    """T steps of B games. Not a tuple, so that RLlib's tree functions take it as one object.
+    """Rollout of T steps of B parallel environments.
 
-    A game that ends starts anew with the next step, and a game that is under way at the end of one sample goes on in
-    the next. So each row is a stream of steps in which episodes follow each other; ``joint["is_first"]`` says where
-    they begin.
+    Environments are reset after the end of an episode, and an episode that is not over at the end of a rollout
+    continues in the next one. The T steps of an agent in an environment are therefore a sequence of consecutive
+    episodes; ``joint["is_first"]`` marks their first steps.
+
+    The class is a dataclass instead of a tuple, so that RLlib's tree functions handle it as one object.
 
     Attributes:
-        modules: Columns of the steps of each learning module, ``[B, S, T, ..]`` by its id and column: observations,
-            actions, log-probabilities, distribution inputs, and what trackers show. S is how many agents it plays.
-        streams: Columns of whole streams, ``[B, S, ..]`` by module id and column: its memory before the first step
-            (``state_in/..``), what it sees after the last (``last/..``), if the learner asks for it what it saw at the
-            end of episodes that were cut off (``final/..``, ``[B, S, K, ..]``, the k-th in steps ``k * horizon`` to
-            ``(k + 1) * horizon``), and where perturbations of it played, of which (``perturbation/..``).
-        joint: Columns of joint steps, ``[B, T, ..]``: ``actions`` int64 and extrinsic ``rewards`` ``[B, T, N]``,
-            ``terminated``, ``truncated`` and ``is_first`` bool, ``time_left``, what trackers record; with pools
-            ``members [B, T, N]`` int64, the pool member that played each agent; and where only the first episode of
-            each environment counts ``valid [B, T]`` bool, the steps before its end.
-        outcomes: What happened in each step, ``[B, T, N]`` by name.
+        modules: Columns per step of each trained module, ``[B, S, T, ..]`` by module id and name: observations,
+            actions, log-probabilities, distribution inputs, and inputs from trackers. S is the number of agents that
+            the module plays.
+        streams: Columns per sequence of each trained module, ``[B, S, ..]`` by module id and name: recurrent state
+            before the first step (``state_in/..``); inputs after the last step (``last/..``); if required by the
+            learner, last inputs of truncated episodes (``final/..``, ``[B, S, K, ..]``, the k-th for steps
+            ``k * horizon`` to ``(k + 1) * horizon``); and for evolution strategies the perturbation that played
+            (``perturbation/..``).
+        joint: Joint columns, i.e. columns per environment step, ``[B, T, ..]`` by name: ``actions`` int64 and extrinsic
+            ``rewards``, both ``[B, T, N]``; ``terminated``, ``truncated`` and ``is_first`` bool; ``time_left``; columns
+            recorded by trackers; with pools ``members [B, T, N]`` int64, the index of the pool member that played each
+            agent; and if only the first episode of each environment counts ``valid [B, T]`` bool, its steps.
+        outcomes: Events of each step that the environment reports, ``[B, T, N]`` by name.
     """
 
     modules: dict[str, dict[str, Tensor]]
@@ -53,12 +57,12 @@ class Sample:
 
     @property
     def ended(self) -> Tensor:
-        """``[B, T]`` bool, whether an episode ended with the step."""
+        """Ends of episodes, ``[B, T]`` bool: True if an episode was terminated or truncated with the step."""
         return self.joint["terminated"] | self.joint["truncated"]
 
     @property
     def rewards(self) -> Tensor:
-        """``[B, T, N]`` float32, extrinsic."""
+        """Extrinsic rewards, ``[B, T, N]`` float32."""
         return self.joint["rewards"]
 
     def env_steps(self) -> int:
@@ -74,26 +78,32 @@ class Sample:
         return self.env_steps()
 
     def __repr__(self) -> str:
-        """Its sizes."""
-        games, steps, agents = self.rewards.shape
-        return f"Sample({games} games, {steps} steps, {agents} agents)"
+        """Returns the sizes of the rollout."""
+        environments, steps, agents = self.rewards.shape
+        return f"Sample({environments} environments, {steps} steps, {agents} agents)"
 
     def in_first_episode(self) -> Tensor:
-        """``[B, T]`` bool, whether a step is of the first episode in its row."""
+        """Returns a mask of the steps of the first episode of each environment, ``[B, T]`` bool."""
         return before_end(self.ended)
 
     def to(self, device: torch.device | str) -> Sample:
-        """The same with all tensors on a device."""
+        """Returns a copy with all tensors on a device."""
         return _mapped(lambda column: column.to(device), self)
 
     def first_games(self, count: int) -> Sample:
-        """That many games of it."""
+        """Returns the rollout of the first ``count`` environments."""
         return _mapped(lambda column: column[:count], self)
 
     def split(self, parts: int) -> Sample:
-        """The steps of each game in so many parts, as games of their own: part m of game b in row ``b * parts + m``.
+        """Splits the steps of each environment into parts of equal length, which become rows of the result.
 
-        Without the columns of whole streams.
+        Columns per sequence are dropped.
+
+        Args:
+            parts: Number of parts; it divides T.
+
+        Returns:
+            A rollout of ``B * parts`` rows, with part m of environment b in row ``b * parts + m``.
         """
         joint, outcomes = (
             {name: column.unflatten(1, (parts, -1)).flatten(0, 1) for name, column in columns.items()}
@@ -108,10 +118,14 @@ class Sample:
         return Sample(modules=modules, streams={}, joint=joint, outcomes=outcomes)
 
     def to_batch(self) -> MultiAgentBatch:
-        """As rows ``(b * S + s) * T + t``: contiguous shards of learners whose number divides B are whole games.
+        """Converts the rollout to RLlib's batch of rows.
 
-        Besides a batch for each learning module there is one with the joint columns (``JOINT``), and one a module with
-        the columns of its streams (``STREAMS_PREFIX`` + module id).
+        Rows are ordered as ``(b * S + s) * T + t``, so that contiguous shards contain whole environments if the number
+        of learners divides B.
+
+        Returns:
+            Batch with one part for each trained module, one for its columns per sequence (``STREAMS_PREFIX`` + module
+            id), and one for the joint columns (``JOINT``).
         """
         parts = {JOINT: SampleBatch({name: column.flatten(0, 1) for name, column in self.joint.items()})}
         for module_id, columns in self.modules.items():
@@ -123,37 +137,37 @@ class Sample:
 
 @dataclass
 class StepColumns:
-    """Columns of some streams under construction, a tensor a step."""
+    """Columns of a rollout under construction, as lists with one tensor per step."""
 
     steps: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, **columns: Tensor) -> None:
-        """Adds a step's."""
+        """Appends the columns of one step."""
         for name, column in columns.items():
             self.steps.setdefault(name, []).append(column)
 
     def stacked(self, axis: int) -> dict[str, Tensor]:
-        """All steps along a new axis."""
+        """Stacks the steps of each column along a new axis."""
         return {name: torch.stack(column, axis) for name, column in self.steps.items()}
 
 
 def concatenate(samples: list[Sample]) -> Sample:
-    """Samples of the same players side by side along the games."""
+    """Concatenates rollouts of the same policies along the environments."""
     if len(samples) == 1:
         return samples[0]
     return _mapped(lambda *columns: torch.cat(columns), *samples)
 
 
 def state_in(columns: dict[str, Any]) -> dict[str, Any]:
-    """The memory among columns of streams, by name; empty if there is none."""
+    """Selects the recurrent state from columns per sequence, by name; empty for modules without one."""
     prefix = f"{Columns.STATE_IN}/"
     return {name.removeprefix(prefix): value for name, value in columns.items() if name.startswith(prefix)}
 
 
 def _mapped(function: Callable[..., Tensor], *samples: Sample) -> Sample:
-    """What a function makes of each column of some samples."""
+    """Applies a function to each column of one or several rollouts."""
     return Sample(*(tree.map_structure(function, *columns) for columns in zip(*map(_columns, samples), strict=True)))
 
 
 def _columns(sample: Sample) -> list[dict[str, Any]]:
-    return [getattr(sample, each.name) for each in fields(sample)]
+    return [getattr(sample, column_group.name) for column_group in fields(sample)]

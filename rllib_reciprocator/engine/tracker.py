@@ -1,4 +1,4 @@
-"""What the env runner asks in every step of the games, and the trackers that answer."""
+"""Step trackers: compute policy inputs and additional rollout columns in every environment step."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 class JointStep(NamedTuple):
-    """One step of B games.
+    """One step of B parallel environments.
 
     Attributes:
-        state: ``[B, *state_shape]``, the joint state before the step; None if no tracker needs it.
-        obs: ``[B, N, *obs_shape]``, what the agents saw before it.
+        state: ``[B, *state_shape]``, joint state before the step; None if no tracker needs it.
+        obs: ``[B, N, *obs_shape]``, observations before the step.
         actions: ``[B, N]`` int64.
-        probs: ``[B, N, A]``, probabilities with which the actions were chosen; None if no tracker needs them.
-        rewards: ``[B, N]`` float32, extrinsic.
-        terminated: ``[B]`` bool, the rules ended the episode with this step.
-        truncated: ``[B]`` bool, the episode reached its horizon with it.
-        time_left: ``[B]`` float32, share of the episode's steps that were to come before it, from 1 to ``1 / horizon``.
-        members: ``[B, N]`` int64, the pool member that played each agent; None if there are no pools.
+        probs: ``[B, N, A]``, action probabilities of the behavior policies; None if no tracker needs them.
+        rewards: ``[B, N]`` float32, extrinsic rewards.
+        terminated: ``[B]`` bool, True if the rules ended the episode with this step.
+        truncated: ``[B]`` bool, True if the episode reached its horizon with this step.
+        time_left: ``[B]`` float32, fraction of the episode that remained before the step, from 1 to ``1 / horizon``.
+        members: ``[B, N]`` int64, index of the pool member that played each agent; None if there are no pools.
     """
 
     state: Tensor | None
@@ -35,37 +35,49 @@ class JointStep(NamedTuple):
 
 
 class StepTracker(Protocol):
-    """Keeps something over the steps of an episode that policies see, or that learners need from each step."""
+    """Protocol of objects that follow the steps of all environments.
+
+    A tracker keeps state over the steps of an episode. It provides policy inputs, columns of the rollout for the
+    learner, and metrics.
+
+    Attributes:
+        needs_state: If True, :attr:`JointStep.state` is set.
+        needs_probs: If True, :attr:`JointStep.probs` is set.
+    """
 
     needs_state: bool
     needs_probs: bool
 
     def start(self, where: Tensor | None) -> None:
-        """Called before the first step of episodes: those of the games ``[B]`` bool, or of all games if None."""
+        """Resets the tracker before the first step of an episode.
+
+        Args:
+            where: ``[B]`` bool, environments in which an episode starts; None for all.
+        """
 
     def inputs(self) -> dict[str, Tensor]:
-        """What policies may see beside observations, ``[B, N, K]`` by column."""
+        """Returns policy inputs for the next step in addition to observations, ``[B, N, K]`` by column."""
 
     def after(self, step: JointStep) -> dict[str, Tensor]:
-        """Called after each step; what is recorded of it, ``[B, ..]`` by column."""
+        """Processes a step and returns the columns to record for it, ``[B, ..]`` by name."""
 
     def finish(self) -> dict[str, Tensor]:
-        """Called after the last step of a sample; what is recorded of all its steps, ``[B, T, ..]`` by column.
+        """Returns columns of the whole rollout, ``[B, T, ..]`` by name; called after its last step.
 
-        For what nobody needs to know before, and is told faster of many steps at once.
+        Use it for columns that are not needed during the rollout and faster to compute for many steps at once.
         """
 
     def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Logs what there is to say of a sample.
+        """Logs the tracker's metrics of a rollout.
 
         Args:
-            metrics: Where to, a ``MetricsLogger``.
+            metrics: The ``MetricsLogger``.
             agents: Names of the N agents.
-            joint: The sample's columns of joint steps, ``[B, T, ..]``.
+            joint: Joint columns of the rollout, ``[B, T, ..]``.
         """
 
     def get_state(self) -> dict[str, Tensor]:
-        """What is kept."""
+        """Returns the state of the tracker."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
+        """Restores the state returned by :meth:`get_state`."""

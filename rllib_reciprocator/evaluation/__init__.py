@@ -1,4 +1,4 @@
-"""What agents learned: games of players who no longer learn, as figures, traces, films and tournaments."""
+"""Evaluation of trained policies without further training: metrics, traces, videos and tournaments."""
 
 from rllib_reciprocator.evaluation.evaluator import Evaluator, open_evaluator
 

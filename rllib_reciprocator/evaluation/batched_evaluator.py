@@ -1,4 +1,4 @@
-"""Evaluates players of our games: thousands of games at once."""
+"""Evaluation of players in batched games, in thousands of parallel environments."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ RETURN = "return"
 
 
 class BatchedEvaluator:
-    """Evaluates players of one of our games; thousands of games at once."""
+    """Evaluator of players in one of this package's games, in thousands of parallel environments."""
 
     def __init__(
         self, checkpoint: Path, config: BatchedConfig, players: dict[str, str], seed: int, explore: bool
     ) -> None:
-        """Puts them in their places; see :func:`open_evaluator`."""
+        """Assigns the players to the agents; see :func:`open_evaluator`."""
         trained = {player.agent: player for player in config.assigned_players}
         try:
             players = {agent: players[key] for agent, key in keys_by_agent(players, list(trained)).items()}
@@ -52,7 +52,7 @@ class BatchedEvaluator:
             for index, player in enumerate(config.assigned_players)
         } | players
         self.names = {name: player.name for name, player in trained.items()} | players
-        # What reciprocal rewards are shown by: of agents whose own players reciprocated.
+        # Players whose reciprocal rewards are in traces: those that received them in training and are not replaced.
         self._shown = {name: player for name, player in trained.items() if player.reciprocates and name not in players}
         self.checkpoint, self.config, self.seed, self.explore = checkpoint, config, seed, explore
         self._runner(episodes=1)
@@ -73,21 +73,26 @@ class BatchedEvaluator:
     def evaluate(self, episodes: int) -> dict[str, Any]:
         """Plays episodes; see :meth:`Evaluator.evaluate`.
 
-        Where somebody learns between inner episodes these are played to the end of a meta-episode, and told by their
-        number too; what is uncertain is then so between groups of copies.
+        With online learners or policies that remember inner episodes, whole meta-episodes are played, and metrics are
+        also reported by inner episode. Confidence intervals are then those over groups of environments.
         """
         runner = self._runner(episodes)
-        inner, copies = runner.config.inner_episodes(), runner.config.group_size()
-        samples = [sample.split(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
-        found = [episode_figures(runner.game, sample) for sample in samples]
-        figures = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+        num_inner, group_size = runner.config.inner_episodes(), runner.config.group_size()
+        samples = [sample.split(num_inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
+        metrics_by_sample = [episode_figures(runner.game, sample) for sample in samples]
+        metrics = {name: torch.cat([batch[name] for batch in metrics_by_sample]) for name in metrics_by_sample[0]}
         lengths = torch.cat([sample.in_first_episode().sum(1) for sample in samples]).float()
-        by_number = {}
-        if inner > 1:
-            by_number = {name: values.unflatten(0, (-1, inner)).mean(0).t() for name, values in figures.items()}
-            figures = {name: values.unflatten(0, (-1, inner * copies)).mean(1) for name, values in figures.items()}
+        by_inner_episode = {}
+        if num_inner > 1:
+            by_inner_episode = {
+                name: values.unflatten(0, (-1, num_inner)).mean(0).t() for name, values in metrics.items()
+            }
+            # Environments of a group share an online learner, so that only the means of groups are independent.
+            metrics = {
+                name: values.unflatten(0, (-1, num_inner * group_size)).mean(1) for name, values in metrics.items()
+            }
         else:
-            figures, lengths = {name: values[:episodes] for name, values in figures.items()}, lengths[:episodes]
+            metrics, lengths = {name: values[:episodes] for name, values in metrics.items()}, lengths[:episodes]
         return {
             "checkpoint": str(self.checkpoint),
             "env": self.config.env,
@@ -97,10 +102,10 @@ class BatchedEvaluator:
             "players": {
                 agent: {
                     "player": self.names[agent],
-                    **{name: mean_with_interval(values[:, index]) for name, values in figures.items()},
+                    **{name: mean_with_interval(values[:, index]) for name, values in metrics.items()},
                     **(
-                        {INNER_EPISODES: {name: values[index].tolist() for name, values in by_number.items()}}
-                        if by_number
+                        {INNER_EPISODES: {name: values[index].tolist() for name, values in by_inner_episode.items()}}
+                        if by_inner_episode
                         else {}
                     ),
                 }
@@ -109,76 +114,78 @@ class BatchedEvaluator:
         }
 
     def trace(self, episodes: int) -> pd.DataFrame:
-        """Plays episodes, the same as :meth:`evaluate`; see :meth:`Evaluator.trace`.
+        """Plays the same episodes as :meth:`evaluate`; see :meth:`Evaluator.trace`.
 
-        Influence is told where the checkpoint has an estimator.
+        Influence, balances and reciprocal rewards are included if the checkpoint contains an influence estimator.
         """
         runner = self._runner(episodes, watched=True)
         inner = runner.config.inner_episodes()
         samples = [sample.split(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
         games = runner.num_envs * inner
-        rows = [self._rows(runner, sample, number * games) for number, sample in enumerate(samples)]
-        whole = pd.concat(rows, ignore_index=True)
-        return whole[whole["episode"] < episodes].reset_index(drop=True)
+        frames = [self._rows(runner, sample, index * games) for index, sample in enumerate(samples)]
+        frame = pd.concat(frames, ignore_index=True)
+        # Rollouts are whole, so there may be more episodes than requested.
+        return frame[frame["episode"] < episodes].reset_index(drop=True)
 
     def _rows(self, runner: BatchedEnvRunner, sample: Sample, first_episode: int) -> pd.DataFrame:
         game, joint = runner.game, sample.joint
-        called = np.array(game.action_names)
-        known = "influence" in joint
+        action_names = np.array(game.action_names)
+        has_influence = "influence" in joint
         return step_rows(
             game.agents,
-            {agent: called[joint["actions"][..., k].flatten().numpy()] for k, agent in enumerate(game.agents)},
+            {agent: action_names[joint["actions"][..., i].flatten().numpy()] for i, agent in enumerate(game.agents)},
             sample.rewards,
-            influence=joint["influence"] if known else None,
-            balance=joint["balance"] if known else None,
-            reciprocal=self._reciprocal(game, joint) if known else {},
+            influence=joint["influence"] if has_influence else None,
+            balance=joint["balance"] if has_influence else None,
+            reciprocal=self._reciprocal(game, joint) if has_influence else {},
             incentives=joint.get(INCENTIVES),
             played=sample.in_first_episode(),
             first_episode=first_episode,
         )
 
     def _reciprocal(self, game: BatchedGame, joint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The reciprocal reward of each agent that reciprocates, ``[B, T]``, by its own form of it."""
-        found = {}
+        """Computes reciprocal rewards ``[B, T]`` of all reciprocating agents, with the reward rule of each player."""
+        rewards = {}
         for index, agent in enumerate(game.agents):
             if agent in self._shown:
                 settings = self.config.intrinsic_of(self._shown[agent], RECIPROCITY, game)
                 assert isinstance(settings, ReciprocitySettings)
-                found[agent] = reciprocal_reward(joint["balance"], joint["given"], settings.rule)[..., index]
-        return found
+                rewards[agent] = reciprocal_reward(joint["balance"], joint["given"], settings.rule)[..., index]
+        return rewards
 
     def films(self, episodes: int = 1) -> list[Film]:
-        """Plays episodes, each in a copy of its own; see :meth:`Evaluator.films`."""
+        """Plays episodes in parallel environments, one per environment; see :meth:`Evaluator.films`."""
         runner = self._runner(episodes, runner_class=_FilmingRunner)
         game = runner.game
         films = [Film([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
-        going_on, inner = dict(enumerate(films)), runner.config.inner_episodes()
+        unfinished, inner = dict(enumerate(films)), runner.config.inner_episodes()
         for _ in range(game.horizon * inner):
             sample = runner.play(1, self.explore)
-            for copy, film in list(going_on.items()):
-                film.pictures += [] if film.pictures else [runner.first_pictures[copy]]
-                # Games that ended start anew with the next step only, so that this is the picture of the end.
-                film.pictures.append(game.render_rgb(copy))
-                film.actions.append([game.action_names[k] for k in sample.joint["actions"][copy, 0].tolist()])
-                film.rewards.append(sample.rewards[copy, 0].tolist())
+            for env_index, film in list(unfinished.items()):
+                film.pictures += [] if film.pictures else [runner.first_pictures[env_index]]
+                # An environment is reset in the step after its end, so that this image shows the final state.
+                film.pictures.append(game.render_rgb(env_index))
+                film.actions.append([game.action_names[k] for k in sample.joint["actions"][env_index, 0].tolist()])
+                film.rewards.append(sample.rewards[env_index, 0].tolist())
                 if INCENTIVES in sample.joint:
-                    film.incentives.append(sample.joint[INCENTIVES][copy, 0].tolist())
-                if inner == 1 and bool(sample.ended[copy, 0]):
-                    del going_on[copy]
-            if not going_on:
+                    film.incentives.append(sample.joint[INCENTIVES][env_index, 0].tolist())
+                # Videos of meta-episodes show all inner episodes.
+                if inner == 1 and bool(sample.ended[env_index, 0]):
+                    del unfinished[env_index]
+            if not unfinished:
                 break
         return films
 
     def policy(self) -> pd.DataFrame | None:
-        """P(cooperate | last joint action); see :meth:`Evaluator.policy`.
+        """Returns P(cooperate | last joint action); see :meth:`Evaluator.policy`.
 
-        The Axelrod library's players, those that learn inside the environment, and pools are left out.
+        Strategies of the Axelrod library, online learners and pools are left out.
         """
         runner = self._runner(1)
         if runner.game.payoffs is None or runner.game.num_agents != 2:
             return None
         pool_members = zip(runner.game.agents, runner.config.pool_members(), strict=True)
-        modules = {agent: runner.module[each[0][0]] for agent, each in pool_members if len(each) == 1}
+        modules = {agent: runner.module[members[0][0]] for agent, members in pool_members if len(members) == 1}
         return cooperation_by_last_actions(
             {
                 agent: module
@@ -188,53 +195,59 @@ class BatchedEvaluator:
         )
 
     def policy_in_context(self, episodes: int = 2000) -> pd.DataFrame | None:
-        """How often players cooperated after each last joint action; see :meth:`Evaluator.policy_in_context`."""
+        """Returns cooperation rates by last joint action and inner episode; see :meth:`Evaluator.policy_in_context`."""
         runner = self._runner(episodes)
         inner = runner.config.inner_episodes()
         if inner == 1 or runner.game.payoffs is None or runner.game.num_agents != 2:
             return None
         samples = runner.sample(num_episodes=episodes, explore=self.explore)
-        played = torch.cat([sample.joint["actions"].unflatten(1, (inner, -1)) for sample in samples])
-        return cooperation_in_context(played, runner.game.agents)
+        actions = torch.cat([sample.joint["actions"].unflatten(1, (inner, -1)) for sample in samples])
+        return cooperation_in_context(actions, runner.game.agents)
 
 
 def episode_figures(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
-    """Return, what was received and given, and outcomes of the first episode of every game, ``[B, N]`` by name.
+    """Computes the metrics of the first episode in every environment.
 
-    Games that end early start anew within a sample; what comes after the first end is of another episode.
+    Environments that end early are reset within the sample. Steps after the first end belong to another episode and are
+    masked.
 
     Args:
-        game: The games.
-        sample: As many steps as an episode can have, from the start.
+        game: The batched game.
+        sample: Rollout that begins with a reset and is as long as the longest possible episode.
+
+    Returns:
+        Metrics ``[B, N]`` by name: the return, the sums of incentives ``received`` and ``given`` if there are any, and
+        the outcomes of the game.
     """
-    played = sample.in_first_episode()[..., None]
-    paid = {}
+    mask = sample.in_first_episode()[..., None]
+    payments = {}
     if INCENTIVES in sample.joint:
         incentives = sample.joint[INCENTIVES]
-        paid = {"received": (incentives.sum(-2) * played).sum(1), "given": (incentives.sum(-1) * played).sum(1)}
-    totals = {name: (values * played).sum(1) for name, values in sample.outcomes.items()}
-    return {RETURN: (sample.rewards * played).sum(1), **paid, **game.summarize(totals, played.sum(1))}
+        payments = {"received": (incentives.sum(-2) * mask).sum(1), "given": (incentives.sum(-1) * mask).sum(1)}
+    totals = {name: (values * mask).sum(1) for name, values in sample.outcomes.items()}
+    return {RETURN: (sample.rewards * mask).sum(1), **payments, **game.summarize(totals, mask.sum(1))}
 
 
 def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], pooled: bool) -> Any:
-    """How those who played an agent are named as players who no longer learn.
+    """Returns the player of an agent with its policies frozen, as in a ``players`` mapping.
 
-    Players that were frozen themselves are in the checkpoint too; the one that they are of need not be there any more.
+    Policies that were frozen in training are loaded from this checkpoint too. It contains a copy of them, and the
+    checkpoint that they came from may no longer exist.
     """
-    written = {
+    probabilities = {
         f"{CHECKPOINT}/{checkpoint}#{module_id}" if player.kind in (LEARNER, CHECKPOINT) else player.written: share
         for (player, share), (module_id, _) in zip(players, modules, strict=True)
     }
-    return {POOL: written} if pooled else next(iter(written))
+    return {POOL: probabilities} if pooled else next(iter(probabilities))
 
 
 class _FilmingRunner(BatchedEnvRunner):
-    """Keeps a picture of where each copy's first episode began."""
+    """Env runner that stores an image of the initial state of the first episode in every environment."""
 
     first_pictures: list[np.ndarray]
 
     def _start_episodes(self) -> Tensor:
-        begins = super()._start_episodes()
+        reset_mask = super()._start_episodes()
         if not hasattr(self, "first_pictures"):
-            self.first_pictures = [self.game.render_rgb(copy) for copy in range(self.game.num_games)]
-        return begins
+            self.first_pictures = [self.game.render_rgb(env_index) for env_index in range(self.game.num_games)]
+        return reset_mask

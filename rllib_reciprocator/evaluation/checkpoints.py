@@ -1,4 +1,4 @@
-"""What a checkpoint says about the run it is of."""
+"""Access to checkpoints, with errors for users."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ from rllib_reciprocator.utils.checkpoints import (
 
 
 def find(written: str | Path) -> Path:
-    """A checkpoint's folder, or the last one of a run's (:func:`rllib_reciprocator.utils.checkpoints.find_checkpoint`).
+    """Finds a checkpoint and checks that it is safe to load.
+
+    See :func:`rllib_reciprocator.utils.checkpoints.find_checkpoint`.
+
+    Args:
+        written: Folder of a checkpoint, or of a run, whose last checkpoint is used.
+
+    Returns:
+        Folder of the checkpoint.
 
     Raises:
-        UserError: If there is none, more than one trial has one, it asks for more than a checkpoint may when it is
-            unpickled, or its weights are not finite.
+        UserError: If there is no checkpoint, more than one trial has one, its pickles refer to objects that checkpoints
+            may not contain, or its weights are not finite.
     """
     try:
         folder = find_checkpoint(user_path(str(written), "checkpoint").resolve())
@@ -42,10 +50,10 @@ def find(written: str | Path) -> Path:
 
 
 def read_config(checkpoint: Path) -> AlgorithmConfig:
-    """The configuration that a checkpoint was made with.
+    """Returns the configuration of the algorithm that saved a checkpoint.
 
     Raises:
-        UserError: If its file cannot be read.
+        UserError: If the file of the configuration cannot be read.
     """
     try:
         return checkpoints.read_config(checkpoint)
@@ -54,27 +62,27 @@ def read_config(checkpoint: Path) -> AlgorithmConfig:
 
 
 def load_weights(module: MultiRLModule, sources: dict[str, Path]) -> None:
-    """Gives modules their weights.
+    """Loads the weights of several modules.
 
     Args:
-        module: Of all players.
-        sources: Folder of a checkpointed module, by the id of the one that is to have its weights.
+        module: MultiRLModule of all players.
+        sources: Folders of checkpointed modules, by the id of the module that the weights are loaded into.
 
     Raises:
-        UserError: If a folder's files cannot be read, or are of another module.
+        UserError: If the files in a folder cannot be read, or belong to a different module.
     """
     for module_id, folder in sources.items():
         load(module[module_id], folder)
 
 
 def load(module: RLModule, folder: Path) -> None:
-    """Gives a module the weights in a folder.
+    """Loads the weights of a module from a folder.
 
     Raises:
-        UserError: If the folder's files cannot be read, or are of another module.
+        UserError: If the files in the folder cannot be read, or belong to a different module.
     """
     try:
         module.restore_from_path(folder)
-    except Exception as error:  # pickle and PyTorch raise whatever a broken file leads them to
+    except Exception as error:  # broken files make pickle and PyTorch raise many types of exceptions
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{folder}: its weights cannot be loaded ({reason[0]})") from None
+        raise UserError(f"{folder}: cannot load the weights ({reason[0]})") from None

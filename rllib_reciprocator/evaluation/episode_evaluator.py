@@ -1,4 +1,4 @@
-"""Evaluates players of any environment, on RLlib's own env runners."""
+"""Evaluation of players in any environment, on RLlib's own env runners."""
 
 from __future__ import annotations
 
@@ -38,54 +38,56 @@ MAX_ENVS = 16
 
 
 class EpisodeEvaluator:
-    """Evaluates players of any multi-agent environment, or the agent of a single-agent one, in RLlib's episodes."""
+    """Evaluator of players in RLlib's episodes, for any multi-agent or single-agent environment."""
 
     def __init__(
         self, checkpoint: Path, config: AlgorithmConfig, players: dict[str, str], seed: int, explore: bool
     ) -> None:
-        """Puts them in their places; see :func:`open_evaluator`."""
+        """Assigns the players to the agents; see :func:`open_evaluator`."""
         if isinstance(config.env, str) and environments.is_known(config.env):
             environments.register(config.env)
         self.config = config.copy(copy_frozen=False)
         self.config.env_runners(num_env_runners=0, create_env_on_local_worker=True).debugging(seed=seed)
         if isinstance(self.config, DQNConfig):
-            # Without exploration, as other policies are evaluated.
+            # With explore=True, DQN would otherwise take uniformly random actions with its training epsilon.
             self.config.training(epsilon=0.0)
         self.checkpoint, self.seed, self.explore = checkpoint, seed, explore
         self.sources: dict[str, Path] = {}
-        known: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
-        self.reciprocators = [str(agent) for agent in known.reciprocators] if known else []
-        # Without players it is the algorithm itself that plays.
+        reciprocity: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
+        self.reciprocators = [str(agent) for agent in reciprocity.reciprocators] if reciprocity else []
+        # Configurations without `players` have no player names. Their agents are reported by the algorithm's name.
         self.names: dict[str, str] = dict(getattr(self.config, "player_names", {}))
         if players:
             self._add_guests(players)
 
     def _add_guests(self, players: dict[str, str]) -> None:
-        """Puts others in the places of players, as modules of their own."""
+        """Replaces the players of some agents by players with separate modules."""
         if not self.config.is_multi_agent:
             raise UserError(f"--players: {self.config.env} has one agent")
-        known = env_spec(self.config)
-        agents = {str(agent): agent for agent in known.joint.agents}
+        env_info = env_spec(self.config)
+        agents = {str(agent): agent for agent in env_info.joint.agents}
         learner = self.config.algo_class.__name__.lower()
         try:
             players = {agent: players[key] for agent, key in keys_by_agent(players, list(agents)).items()}
-            guests = assign(players, list(players), known.action_names, (learner,))
+            guests = assign(players, list(players), env_info.action_names, (learner,))
             specs = {
-                f"guest-{each.agent}": module_spec(self.config, each, known.joint, agents)
-                for each in guests
-                if not each.learns
+                f"guest-{guest.agent}": module_spec(self.config, guest, env_info.joint, agents)
+                for guest in guests
+                if not guest.learns
             }
         except ValueError as error:
             raise UserError(f"--{error}") from None
-        for each in guests:
-            if each.learns:
-                raise UserError(f"--players {each.agent}: nobody learns here; give checkpoint/PATH or scripted/..")
-        self.names |= {each.agent: each.name for each in guests}
+        for guest in guests:
+            if guest.learns:
+                raise UserError(
+                    f"--players {guest.agent}: policies are not trained here; give checkpoint/PATH or scripted/.."
+                )
+        self.names |= {guest.agent: guest.name for guest in guests}
         self.reciprocators = [agent for agent in self.reciprocators if agent not in players]
         self.sources = {key: Path(spec.load_state_path) for key, spec in specs.items() if spec.load_state_path}
-        spec = self.config.get_multi_rl_module_spec(spaces=module_spaces(self.config, known))
+        spec = self.config.get_multi_rl_module_spec(spaces=module_spaces(self.config, env_info))
         spec.add_modules(specs)
-        modules = {agents[each.agent]: f"guest-{each.agent}" for each in guests}
+        modules = {agents[guest.agent]: f"guest-{guest.agent}" for guest in guests}
         if isinstance(self.config, ConfigWithPlayers):
             self.config.keep_composition()
         self.config.multi_agent(
@@ -98,34 +100,36 @@ class EpisodeEvaluator:
         return self.names.get(agent, self.config.algo_class.__name__)
 
     def _episodes(self, count: int) -> tuple[Any, list[Any]]:
-        """Samples episodes, in the order in which they start.
+        """Samples complete episodes.
 
         Returns:
-            The env runner and the episodes.
+            The env runner, and the episodes in the order in which they started.
         """
         config = self.config.copy(copy_frozen=False)
-        whole = WholeEpisodes(config, count)
+        sampler = WholeEpisodes(config, count)
         runner = self._runner(min(count, MAX_ENVS), config)
-        return runner, whole.sample(runner, self.explore)
+        return runner, sampler.sample(runner, self.explore)
 
     def _runner(self, envs: int, config: AlgorithmConfig | None = None, **env_config: Any) -> Any:
         config = (config or self.config.copy(copy_frozen=False)).env_runners(num_envs_per_env_runner=envs)
         config.environment(env_config={**config.env_config, **env_config})
-        kind = config.env_runner_cls or (MultiAgentEnvRunner if config.is_multi_agent else SingleAgentEnvRunner)
-        if not issubclass(kind, MultiAgentEnvRunner | SingleAgentEnvRunner):
-            known = "MultiAgentEnvRunner or SingleAgentEnvRunner"
-            raise UserError(f"env_runner_cls: {kind.__name__} cannot be evaluated; use a subclass of {known}")
+        runner_class = config.env_runner_cls or (MultiAgentEnvRunner if config.is_multi_agent else SingleAgentEnvRunner)
+        if not issubclass(runner_class, MultiAgentEnvRunner | SingleAgentEnvRunner):
+            base_classes = "MultiAgentEnvRunner or SingleAgentEnvRunner"
+            raise UserError(
+                f"env_runner_cls: {runner_class.__name__} is not supported; use a subclass of {base_classes}"
+            )
         try:
-            runner = kind(config=config, worker_index=0)
+            runner = runner_class(config=config, worker_index=0)
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{config.env}: cannot be made ({error})") from None
+            raise UserError(f"{config.env}: the environment cannot be created ({error})") from None
         modules = self.checkpoint / MODULE_PATH
         if config.is_multi_agent:
-            own = {key: modules / key for key in runner.module.keys() if (modules / key).is_dir()}  # noqa: SIM118
-            load_weights(runner.module, {**own, **self.sources})
+            folders = {key: modules / key for key in runner.module.keys() if (modules / key).is_dir()}  # noqa: SIM118
+            load_weights(runner.module, {**folders, **self.sources})
         else:
             load(runner.module, modules / "default_policy")
-        # Not from what was drawn while it was built, which depends on who plays.
+        # Seeds again, because the random numbers drawn while the runner was built depend on the players.
         torch.manual_seed(self.seed)
         np.random.seed(self.seed)
         for name in ("env_to_module_connector", "module_to_env_connector"):
@@ -136,31 +140,31 @@ class EpisodeEvaluator:
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
         """Plays episodes; see :meth:`Evaluator.evaluate`."""
-        runner, played = self._episodes(episodes)
-        figures: dict[str, dict[str, list[float]]] = {}
-        for episode in played:
-            for agent, own in _by_agent(episode).items():
-                figures.setdefault(agent, {}).setdefault("return", []).append(float(own.get_return()))
+        runner, sampled_episodes = self._episodes(episodes)
+        metrics: dict[str, dict[str, list[float]]] = {}
+        for episode in sampled_episodes:
+            for agent, agent_episode in _by_agent(episode).items():
+                metrics.setdefault(agent, {}).setdefault("return", []).append(float(agent_episode.get_return()))
             for name, rates in self._outcomes(runner, episode).items():
                 for agent, value in rates.items():
-                    figures[agent].setdefault(name, []).append(value)
+                    metrics[agent].setdefault(name, []).append(value)
         return {
             "checkpoint": str(self.checkpoint),
             "env": str(self.config.env),
             "env_config": dict(self.config.env_config),
-            "episodes": len(played),
+            "episodes": len(sampled_episodes),
             "players": {
                 agent: {
                     "player": self._name(agent),
                     **{name: mean_with_interval(values) for name, values in by_name.items()},
                 }
-                for agent, by_name in sorted(figures.items())
+                for agent, by_name in sorted(metrics.items())
             },
         }
 
     @staticmethod
     def _outcomes(runner: Any, episode: Any) -> dict[str, dict[str, float]]:
-        """Rates of an episode of one of our games, by name and agent; none for other environments."""
+        """Returns the outcomes of an episode by name and agent; empty if the environment defines no outcomes."""
         if not isinstance(runner, MultiAgentEnvRunner):
             return {}
         game = runner.env.envs[0].unwrapped
@@ -170,37 +174,44 @@ class EpisodeEvaluator:
         return {name: dict(zip(game.possible_agents, v.tolist(), strict=True)) for name, v in rates.items()}
 
     def trace(self, episodes: int) -> pd.DataFrame:
-        """Plays episodes; see :meth:`Evaluator.trace`. Influence is told if agents were trained to reciprocate."""
+        """Plays episodes; see :meth:`Evaluator.trace`.
+
+        Influence, balances and reciprocal rewards are included if agents were trained with reciprocity.
+        """
         if not self.config.is_multi_agent:
             raise UserError(f"--trace: {self.config.env} has one agent")
-        runner, played = self._episodes(episodes)
-        return pd.concat([self._rows(runner, each, number) for number, each in enumerate(played)], ignore_index=True)
+        runner, sampled_episodes = self._episodes(episodes)
+        return pd.concat(
+            [self._rows(runner, episode, number) for number, episode in enumerate(sampled_episodes)], ignore_index=True
+        )
 
     def _rows(self, runner: Any, episode: Any, number: int) -> pd.DataFrame:
-        known: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
-        agents = known.joint.agents if known else tuple(sorted(episode.agent_episodes, key=str))
+        settings: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
+        agents = settings.joint.agents if settings else tuple(sorted(episode.agent_episodes, key=str))
         length = len(episode)
         actions: dict[Any, list[Any]] = {agent: [None] * length for agent in agents}
         rewards = torch.zeros(1, length, len(agents))
         for index, agent in enumerate(agents):
             for step in range(length):
-                taken = episode.get_actions(step, env_steps=True, agent_ids=[agent])
-                if agent in taken:
-                    actions[agent][step] = _plain(taken[agent])
+                # Agents that do not act in every step, e.g. in turn-based games, have no action here.
+                step_actions = episode.get_actions(step, env_steps=True, agent_ids=[agent])
+                if agent in step_actions:
+                    actions[agent][step] = _plain(step_actions[agent])
                     rewards[0, step, index] = float(episode.get_rewards(step, agent_ids=[agent]).get(agent, 0.0))
-        if known is None:
+        if settings is None:
             return step_rows(agents, actions, rewards, first_episode=number)
-        steps = [known.joint_steps(episode)]
-        influence = influence_of(runner.module, known, [episode], steps, explore=self.explore)[None].transpose(0, 1)
-        never = torch.zeros(influence.shape[:2], dtype=torch.bool)
-        before = balance(influence, known.rule, known.balance_decay, never)
-        reciprocal = reciprocal_reward(before, influence, known.rule).transpose(0, 1)
+        steps = [settings.joint_steps(episode)]
+        # Time first, as the reward rules expect it; [T, 1, N, N] for the single episode.
+        influence = influence_of(runner.module, settings, [episode], steps, explore=self.explore)[None].transpose(0, 1)
+        no_resets = torch.zeros(influence.shape[:2], dtype=torch.bool)
+        balances = balance(influence, settings.rule, settings.balance_decay, no_resets)
+        reciprocal = reciprocal_reward(balances, influence, settings.rule).transpose(0, 1)
         return step_rows(
             agents,
             actions,
             rewards,
             influence=influence.transpose(0, 1),
-            balance=before.transpose(0, 1),
+            balance=balances.transpose(0, 1),
             reciprocal={
                 agent: reciprocal[..., index] for index, agent in enumerate(agents) if str(agent) in self.reciprocators
             },
@@ -208,45 +219,51 @@ class EpisodeEvaluator:
         )
 
     def films(self, episodes: int = 1) -> list[Film]:
-        """Plays episodes, one after the other; see :meth:`Evaluator.films`."""
+        """Plays episodes one after the other; see :meth:`Evaluator.films`."""
         if not self.config.is_multi_agent:
-            raise UserError(f"--render: {self.config.env} has one agent; RLlib's own tools draw it")
+            raise UserError(f"--render: {self.config.env} has one agent; use RLlib's own tools to render it")
         runner = self._runner(1, render_mode="rgb_array")
         return [self._film(runner) for _ in range(episodes)]
 
     def _film(self, runner: MultiAgentEnvRunner) -> Film:
-        """Plays one episode."""
+        """Plays one episode and renders every step."""
         env = runner.env.envs[0].unwrapped
         agents = [str(agent) for agent in env.possible_agents]
         film = Film([f"{agent} ({self._name(agent)})" for agent in agents])
         names = getattr(env, "action_names", ())
-        # Resets the environment, to draw it before the first step.
+        # Samples no steps but resets the environment, to render its initial state.
         runner.sample(num_timesteps=0, explore=self.explore, force_reset=True)
         film.pictures.append(self._picture(env))
-        over = False
-        while not over:
-            (chunk,) = runner.sample(num_timesteps=1, explore=self.explore)
+        done = False
+        while not done:
+            (episode,) = runner.sample(num_timesteps=1, explore=self.explore)
             film.pictures.append(self._picture(env))
-            own = _by_agent(chunk)
-            taken = {agent: _plain(own[agent].get_actions(-1)) for agent in own if len(own[agent])}
-            film.actions.append([str(names[taken[a]] if names else taken[a]) if a in taken else "" for a in agents])
-            film.rewards.append([float(own[a].get_rewards(-1)) if a in taken else 0.0 for a in agents])
-            over = chunk.is_done
+            parts = _by_agent(episode)
+            # Only agents that acted in this step have an action.
+            step_actions = {agent: _plain(parts[agent].get_actions(-1)) for agent in parts if len(parts[agent])}
+            film.actions.append(
+                [str(names[step_actions[a]] if names else step_actions[a]) if a in step_actions else "" for a in agents]
+            )
+            film.rewards.append([float(parts[a].get_rewards(-1)) if a in step_actions else 0.0 for a in agents])
+            done = episode.is_done
         return film
 
     def _picture(self, env: Any) -> np.ndarray:
-        """Returns the environment's image of its present state, ``[H, W, 3]`` uint8.
+        """Renders the current state of the environment.
+
+        Returns:
+            Image ``[H, W, 3]`` uint8.
 
         Raises:
-            UserError: If it draws none.
+            UserError: If the environment's ``render`` does not return an image.
         """
-        picture = env.render()
-        if not isinstance(picture, np.ndarray):
-            raise UserError(f"--render: {self.config.env} draws no pictures (its render() gives {type(picture)})")
-        return picture
+        image = env.render()
+        if not isinstance(image, np.ndarray):
+            raise UserError(f"--render: {self.config.env} renders no images (its render() returns {type(image)})")
+        return image
 
     def policy(self) -> pd.DataFrame | None:
-        """P(cooperate | last joint action); see :meth:`Evaluator.policy`."""
+        """Returns P(cooperate | last joint action); see :meth:`Evaluator.policy`."""
         if not (isinstance(self.config.env, str) and social_dilemmas.is_game(self.config.env)):
             return None
         game = social_dilemmas.make(self.config.env, **self.config.env_config)
@@ -259,7 +276,7 @@ class EpisodeEvaluator:
         )
 
     def policy_in_context(self, episodes: int = 2000) -> None:
-        """None: on RLlib's own env runners nobody learns between inner episodes."""
+        """Returns None, because there are no online learners on RLlib's own env runners."""
 
 
 def _guest_or(guests: dict[Any, str], others: Any, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
@@ -267,10 +284,10 @@ def _guest_or(guests: dict[Any, str], others: Any, agent_id: Any, episode: Any =
 
 
 def _by_agent(episode: Any) -> dict[str, Any]:
-    return {str(agent): own for agent, own in getattr(episode, "agent_episodes", {"all": episode}).items()}
+    return {str(agent): part for agent, part in getattr(episode, "agent_episodes", {"all": episode}).items()}
 
 
 def _plain(action: Any) -> Any:
-    """An action as a number, or as text."""
+    """Converts an action to a number if it is a scalar, and to text otherwise."""
     array = np.asarray(action)
     return array.item() if array.ndim == 0 else " ".join(f"{value:.4g}" for value in array.ravel())

@@ -1,4 +1,4 @@
-"""Evaluators: the players of a checkpoint play without learning, in batched games or in RLlib's episodes."""
+"""Evaluators that play episodes with the policies of a checkpoint, in batched games or in RLlib's episodes."""
 
 from __future__ import annotations
 
@@ -17,59 +17,74 @@ from rllib_reciprocator.evaluation.film import Film
 
 
 class Evaluator(Protocol):
-    """Players who no longer learn. All that is drawn at random follows from the seed."""
+    """Interface of evaluators. Policies are not trained, and the seed determines all random numbers."""
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Plays episodes.
+        """Plays episodes and computes metrics.
+
+        Args:
+            episodes: Number of episodes.
 
         Returns:
-            Who played, and per player the extrinsic return and each outcome as ``{mean, ci95}`` over episodes:
-            the half-width of the 95% confidence interval.
+            The checkpoint, the environment and its settings, the number of episodes, and for every agent the player,
+            the extrinsic return and the outcomes. Metrics are ``{mean, ci95}`` over episodes, where ``ci95`` is the
+            half-width of the 95% confidence interval.
         """
 
     def trace(self, episodes: int) -> pd.DataFrame:
-        """Plays episodes; a row a step (:func:`rllib_reciprocator.evaluation.trace.step_rows`)."""
+        """Plays episodes and returns one row per step (:func:`rllib_reciprocator.evaluation.trace.step_rows`)."""
 
     def films(self, episodes: int = 1) -> list[Film]:
-        """Plays episodes and draws every step.
+        """Plays episodes and renders every step.
 
         Args:
-            episodes: How many.
+            episodes: Number of episodes.
+
+        Returns:
+            One video per episode.
 
         Raises:
-            UserError: If the environment draws nothing.
+            UserError: If the environment cannot be rendered.
         """
 
     def policy(self) -> pd.DataFrame | None:
-        """P(cooperate | last joint action) of each player (:func:`cooperation_by_last_actions`).
+        """Returns P(cooperate | last joint action) of all players (:func:`cooperation_by_last_actions`).
 
-        None where a game is not a matrix game for two.
+        Returns None if the environment is not a matrix game for two players.
         """
 
     def policy_in_context(self, episodes: int = 2000) -> pd.DataFrame | None:
-        """How often players cooperated after each last joint action, by inner episode (:func:`cooperation_in_context`).
+        """Returns cooperation rates by last joint action and inner episode (:func:`cooperation_in_context`).
 
-        None where a game is not a matrix game for two, or nobody learns between inner episodes.
+        Returns None if the environment is not a matrix game for two players, or if there are no meta-episodes.
+
+        Args:
+            episodes: Number of inner episodes to play.
         """
 
 
 def open_evaluator(
     checkpoint: str | Path, players: Mapping[str, str] | None = None, *, seed: int | None = None, explore: bool = True
 ) -> Evaluator:
-    """Lets a checkpoint's players play, or others in the place of some.
+    """Builds an evaluator for the players of a checkpoint.
 
     Args:
-        checkpoint: An Algorithm checkpoint, ours or RLlib's, or the folder of a run with one trial for its last.
-        players: Who plays an agent instead of its player in training: ``scripted/STRATEGY``, ``checkpoint/PATH`` or
+        checkpoint: Path of an Algorithm checkpoint of this package or of RLlib, or folder of a run with one trial. The
+            last checkpoint of a run is used.
+        players: Players that replace those of the checkpoint, by agent: ``scripted/STRATEGY``, ``checkpoint/PATH`` or
             ``axelrod/STRATEGY``.
-        seed: Seeds the games and the players; one is drawn if None, so that what is evaluated is what is traced.
-        explore: Whether players draw their actions; if not, they take the likeliest.
+        seed: Seed of environments and players. If None, a random seed is chosen once, so that
+            :meth:`Evaluator.evaluate` and :meth:`Evaluator.trace` play the same episodes.
+        explore: If True, actions are sampled; if False, the most probable ones are taken.
+
+    Returns:
+        The evaluator.
 
     Raises:
-        UserError: If the checkpoint or a player is not one.
+        UserError: If the checkpoint cannot be read or a player is not valid.
     """
     seed = secrets.randbits(31) if seed is None else seed
     folder = find(checkpoint)
     config = read_config(folder)
-    kind = BatchedEvaluator if isinstance(config, BatchedConfig) else EpisodeEvaluator
-    return kind(folder, config, dict(players or {}), seed, explore)
+    evaluator_class = BatchedEvaluator if isinstance(config, BatchedConfig) else EpisodeEvaluator
+    return evaluator_class(folder, config, dict(players or {}), seed, explore)

@@ -1,4 +1,4 @@
-"""Games as moving pictures, with what the players did and got beside them."""
+"""Videos of episodes, with the actions, rewards and incentives of all players."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ FORMATS = (".gif", ".mp4", ".png")
 _WIDTH, _LINE, _MARGIN, _TICKS = 480, 46, 12, 18
 _INK, _FAINT, _PAPER = (40, 40, 40), (205, 205, 205), (255, 255, 255)
 _GAIN, _LOSS, _COIN = (46, 139, 87), (214, 69, 65), (214, 170, 40)
-# A picture of a whole game shows at most so many of its steps.
+# Maximum columns and rows of frames per episode in an image of frames.
 _SHEET_COLUMNS, _SHEET_ROWS = 4, 3
 
 
 @dataclass
 class Film:
-    """A game as it was played.
+    """Recording of one episode of T steps.
 
     Attributes:
-        players: Name and kind of each, as ``player_0 (reciprocator)``.
-        pictures: Of the game before the first step and after each step, ``[H, W, 3]`` uint8.
-        actions: What each player did in each step, as it is called.
-        rewards: What each got in each step.
-        incentives: What each gave each other in each step, by giver and recipient, if anybody gives.
-        frames_per_second: How fast it is shown.
+        players: Name and kind of every player, e.g. ``player_0 (reciprocator)``.
+        pictures: Images of the environment before the first step and after every step, T + 1 of ``[H, W, 3]`` uint8.
+        actions: Names of the actions of all players, by step.
+        rewards: Rewards of all players, by step.
+        incentives: Incentives by step, giver and recipient. Empty if no player gives incentives.
+        frames_per_second: Playback speed.
     """
 
     players: Sequence[str]
@@ -44,21 +44,23 @@ class Film:
     frames_per_second: float = 4.0
 
     def frames(self) -> list[Image.Image]:
-        """The pictures with what players did so far below them, all of one size."""
+        """Renders all frames, of one size: the images, with the actions and rewards up to that step below them."""
+        # All frames share one scale for the bars of rewards.
         largest = max((abs(value) for rewards in self.rewards for value in rewards), default=0.0) or 1.0
         return [self._frame(step, largest) for step in range(len(self.pictures))]
 
     def _frame(self, step: int, largest: float) -> Image.Image:
-        """The picture after so many steps."""
-        picture = Image.fromarray(self.pictures[step])
-        scale = max(1, (_WIDTH - 2 * _MARGIN) // picture.width)
-        if picture.width > _WIDTH - 2 * _MARGIN:
-            picture = picture.resize((_WIDTH - 2 * _MARGIN, picture.height * (_WIDTH - 2 * _MARGIN) // picture.width))
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-        height = picture.height + 2 * _MARGIN + _LINE * len(self.players) + 24
+        """Renders the frame after the given number of steps."""
+        image = Image.fromarray(self.pictures[step])
+        scale = max(1, (_WIDTH - 2 * _MARGIN) // image.width)
+        if image.width > _WIDTH - 2 * _MARGIN:
+            image = image.resize((_WIDTH - 2 * _MARGIN, image.height * (_WIDTH - 2 * _MARGIN) // image.width))
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        height = image.height + 2 * _MARGIN + _LINE * len(self.players) + 24
+        # Video codecs need even heights.
         frame = Image.new("RGB", (_WIDTH, height + height % 2), _PAPER)
-        frame.paste(picture, ((_WIDTH - picture.width) // 2, _MARGIN))
-        draw, top = ImageDraw.Draw(frame), picture.height + 2 * _MARGIN
+        frame.paste(image, ((_WIDTH - image.width) // 2, _MARGIN))
+        draw, top = ImageDraw.Draw(frame), image.height + 2 * _MARGIN
         small, large = ImageFont.load_default(12), ImageFont.load_default(14)
         draw.text((_MARGIN, top), f"step {step} of {len(self.pictures) - 1}", _INK, small)
         for index, name in enumerate(self.players):
@@ -68,30 +70,30 @@ class Film:
         return frame
 
     def _coins(self, draw: ImageDraw.ImageDraw, given: Sequence[Sequence[float]], top: int, font: Any) -> None:
-        """A coin on each recipient's line for every giver, as large as what was given, in the giver's colour."""
-        most = max((value for step in self.incentives for row in step for value in row), default=0.0) or 1.0
+        """Draws a coin per giver on every recipient's line, in the giver's color and scaled by the incentive."""
+        largest = max((value for step in self.incentives for row in step for value in row), default=0.0) or 1.0
         for recipient in range(len(self.players)):
             right = _WIDTH - _MARGIN - 170
             for giver, row in enumerate(given):
                 value = row[recipient]
-                if giver == recipient or value < 0.005 * most:
+                if giver == recipient or value < 0.005 * largest:
                     continue
-                radius, middle = 2 + round(6 * value / most), top + recipient * _LINE + 9
-                centre, colour = right - 50, COLOURS[giver % len(COLOURS)]
+                radius, middle = 2 + round(6 * value / largest), top + recipient * _LINE + 9
+                center, color = right - 50, COLOURS[giver % len(COLOURS)]
                 draw.text((right, middle), f"+{value:.2f}", _INK, font, anchor="rm")
-                draw.ellipse((centre - radius, middle - radius, centre + radius, middle + radius), colour, _COIN, 2)
+                draw.ellipse((center - radius, middle - radius, center + radius, middle + radius), color, _COIN, 2)
                 right -= 68
 
     def _player(
         self, draw: ImageDraw.ImageDraw, index: int, name: str, step: int, top: int, font: Any, largest: float
     ) -> None:
-        """A player's line: who it is, its last action, its return so far, and a tick a step for what it got."""
-        colour = COLOURS[index % len(COLOURS)]
-        draw.rectangle((_MARGIN, top + 3, _MARGIN + 12, top + 15), colour)
+        """Draws a player's line: its name, last action and return so far, and one bar per step for its reward."""
+        color = COLOURS[index % len(COLOURS)]
+        draw.rectangle((_MARGIN, top + 3, _MARGIN + 12, top + 15), color)
         draw.text((_MARGIN + 20, top), name, _INK, font)
-        gained = sum(self.rewards[t][index] for t in range(step))
-        last = self.actions[step - 1][index] if step else ""
-        draw.text((_WIDTH - _MARGIN, top), f"{last}   return {gained:g}", _INK, font, anchor="ra")
+        partial_return = sum(self.rewards[t][index] for t in range(step))
+        last_action = self.actions[step - 1][index] if step else ""
+        draw.text((_WIDTH - _MARGIN, top), f"{last_action}   return {partial_return:g}", _INK, font, anchor="ra")
         steps = len(self.rewards)
         middle = top + 20 + _TICKS // 2
         draw.line((_MARGIN, middle, _WIDTH - _MARGIN, middle), _FAINT)
@@ -105,21 +107,21 @@ class Film:
 
 
 def side_by_side(films: Sequence[Film]) -> list[Image.Image]:
-    """The frames of several films as one, in rows and columns; one that is over shows its end."""
-    of_films = [film.frames() for film in films]
-    width, height = of_films[0][0].size
+    """Arranges the frames of several videos in a grid. Shorter videos show their last frame until the end."""
+    frames_by_film = [film.frames() for film in films]
+    width, height = frames_by_film[0][0].size
     columns = ceil(sqrt(len(films)))
-    together = []
-    for step in range(max(map(len, of_films))):
-        frame = Image.new("RGB", (columns * width, -(-len(films) // columns) * height), _PAPER)
-        for k, frames in enumerate(of_films):
-            frame.paste(frames[min(step, len(frames) - 1)], (k % columns * width, k // columns * height))
-        together.append(frame)
-    return together
+    grid_frames = []
+    for step in range(max(map(len, frames_by_film))):
+        grid_frame = Image.new("RGB", (columns * width, -(-len(films) // columns) * height), _PAPER)
+        for k, frames in enumerate(frames_by_film):
+            grid_frame.paste(frames[min(step, len(frames) - 1)], (k % columns * width, k // columns * height))
+        grid_frames.append(grid_frame)
+    return grid_frames
 
 
 def gif(films: Sequence[Film]) -> bytes:
-    """Films side by side as an animated GIF."""
+    """Encodes videos, arranged in a grid, as an animated GIF."""
     first, *rest = side_by_side(films)
     stream = BytesIO()
     duration = round(1000 / films[0].frames_per_second)
@@ -128,26 +130,26 @@ def gif(films: Sequence[Film]) -> bytes:
 
 
 def sheet(films: Sequence[Film]) -> Image.Image:
-    """Steps spread over the whole of each film side by side on one picture, one film below the other."""
+    """Builds an image with frames at equal intervals from every video, one video below the other."""
     rows = []
     for film in films:
         frames = film.frames()
         count = min(len(frames), _SHEET_COLUMNS * _SHEET_ROWS)
-        shown = [frames[round(k * (len(frames) - 1) / max(1, count - 1))] for k in range(count)]
-        rows += [shown[k : k + _SHEET_COLUMNS] for k in range(0, count, _SHEET_COLUMNS)]
+        panels = [frames[round(k * (len(frames) - 1) / max(1, count - 1))] for k in range(count)]
+        rows += [panels[k : k + _SHEET_COLUMNS] for k in range(0, count, _SHEET_COLUMNS)]
     width, height = rows[0][0].size
-    picture = Image.new("RGB", (max(map(len, rows)) * width, len(rows) * height), _PAPER)
-    for row, shown in enumerate(rows):
-        for column, frame in enumerate(shown):
-            picture.paste(frame, (column * width, row * height))
-    return picture
+    image = Image.new("RGB", (max(map(len, rows)) * width, len(rows) * height), _PAPER)
+    for row, panels in enumerate(rows):
+        for column, frame in enumerate(panels):
+            image.paste(frame, (column * width, row * height))
+    return image
 
 
 def check_format(file: Path) -> None:
-    """Checks that a film can be written to such a file.
+    """Checks that videos can be written in the format of a file.
 
     Raises:
-        UserError: If not.
+        UserError: If the suffix is not one of ``FORMATS``, or the package that encodes this format is not installed.
     """
     if file.suffix.lower() not in FORMATS:
         raise UserError(f"--render {file}: give a file that ends in {', '.join(FORMATS)}")
@@ -156,12 +158,12 @@ def check_format(file: Path) -> None:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
             raise UserError(
-                f"--render {file}: mp4 needs imageio-ffmpeg; pip install rllib_reciprocator[video]"
+                f"--render {file}: mp4 needs imageio-ffmpeg; install it with pip install rllib_reciprocator[video]"
             ) from None
 
 
 def write_films(films: Sequence[Film], file: Path) -> None:
-    """Writes films side by side as ``.gif`` or ``.mp4``, or steps of them on one picture as ``.png``.
+    """Writes videos, arranged in a grid, as ``.gif`` or ``.mp4``, or an image with some of their frames as ``.png``.
 
     Raises:
         UserError: If the file cannot be written.
@@ -180,8 +182,8 @@ def _write_video(films: Sequence[Film], file: Path) -> None:
     import imageio_ffmpeg
 
     frames = side_by_side(films)
-    speed = films[0].frames_per_second
-    writer = imageio_ffmpeg.write_frames(str(file), frames[0].size, fps=speed, macro_block_size=2)
+    fps = films[0].frames_per_second
+    writer = imageio_ffmpeg.write_frames(str(file), frames[0].size, fps=fps, macro_block_size=2)
     writer.send(None)
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))

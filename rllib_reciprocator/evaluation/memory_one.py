@@ -1,4 +1,4 @@
-"""What players of matrix games for two make of the last joint action."""
+"""Cooperation rates of policies in matrix games for two players, given the last joint action."""
 
 from __future__ import annotations
 
@@ -12,51 +12,53 @@ from torch import Tensor
 
 from rllib_reciprocator.models import BALANCE, Deterministic, probabilities
 
-# The player's own action first.
+# The first letter is the player's own action, the second its co-player's.
 LAST_ACTIONS = ("start", "CC", "CD", "DC", "DD")
 _OBSERVATIONS = ((-1.0, 0.0), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 
 
 @torch.no_grad()
 def cooperation_by_last_actions(modules: Mapping[str, Any]) -> pd.DataFrame:
-    """P(cooperate | last joint action) of players of a matrix game for two.
+    """Computes P(cooperate | last joint action) of policies in a matrix game for two players.
 
     Args:
-        modules: RLModule by agent. One with a memory is asked with an empty one, one that sees its balance with that
-            balance at zero.
+        modules: RLModules by agent. Recurrent modules are evaluated with their initial state, and modules that observe
+            influence balances with balances of zero.
 
     Returns:
-        A row a player, by agent; a column for each of ``LAST_ACTIONS``.
+        One row per agent and one column per item of ``LAST_ACTIONS``.
     """
     rows = {agent: _probabilities(module)[:, 0].tolist() for agent, module in modules.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(LAST_ACTIONS))
 
 
 def cooperation_in_context(actions: Tensor, agents: Sequence[str]) -> pd.DataFrame:
-    """How often players of a matrix game for two cooperated after each last joint action, in each inner episode.
+    """Computes cooperation rates in a matrix game for two players, by last joint action and inner episode.
 
     Args:
         actions: ``[meta-episodes, inner episodes, T, 2]`` int64.
-        agents: Names of the two.
+        agents: Names of the two agents.
 
     Returns:
-        A row an agent and inner episode; a column for each of ``LAST_ACTIONS``, not a number where it did not happen.
+        One row per agent and inner episode, and one column per item of ``LAST_ACTIONS``. Rates are NaN for joint
+        actions that did not occur.
     """
     last = torch.cat([torch.full_like(actions[:, :, :1], -1), actions[:, :, :-1]], 2)
     rows = {}
     for index, agent in enumerate(agents):
-        own, other = last[..., index], last[..., 1 - index]
-        after = torch.where(own < 0, 0, 1 + 2 * own + other)
-        for number in range(actions.shape[1]):
-            happened = torch.nn.functional.one_hot(after[:, number].flatten(), len(LAST_ACTIONS)).float()
-            cooperated = (actions[:, number, :, index].flatten() == 0).float()
-            rows[agent, number] = ((cooperated @ happened) / happened.sum(0)).tolist()
+        own_action, co_player_action = last[..., index], last[..., 1 - index]
+        # Index into LAST_ACTIONS; -1 marks the first step of an inner episode.
+        context = torch.where(own_action < 0, 0, 1 + 2 * own_action + co_player_action)
+        for inner_episode in range(actions.shape[1]):
+            one_hot = torch.nn.functional.one_hot(context[:, inner_episode].flatten(), len(LAST_ACTIONS)).float()
+            cooperation = (actions[:, inner_episode, :, index].flatten() == 0).float()
+            rows[agent, inner_episode] = ((cooperation @ one_hot) / one_hot.sum(0)).tolist()
     index_of_rows = pd.MultiIndex.from_tuples(rows, names=["agent", "inner episode"])
     return pd.DataFrame(list(rows.values()), index=index_of_rows, columns=list(LAST_ACTIONS))
 
 
 def _probabilities(module: Any) -> Tensor:
-    """Of both actions after each of the last joint actions, ``[5, 2]``."""
+    """Computes the probabilities of both actions after every item of ``LAST_ACTIONS``, ``[5, 2]``."""
     module = module.unwrapped()
     obs = torch.zeros(len(_OBSERVATIONS), module.observation_space.shape[0])
     obs[:, :2] = torch.tensor(_OBSERVATIONS)

@@ -1,4 +1,4 @@
-"""Evaluations as tables and files."""
+"""Tables and files of evaluation reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rllib_reciprocator.utils.metric_names import INNER_EPISODES
 
 
 def write(report: dict[str, Any], file: Path) -> None:
-    """Writes a report as JSON, with null for the interval of a single episode.
+    """Writes a report as JSON. The interval of a single episode, which is undefined, is null.
 
     Raises:
         UserError: If the file cannot be written.
@@ -24,38 +24,38 @@ def write(report: dict[str, Any], file: Path) -> None:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """A report as tables: of all episodes, and if there is more than one of inner episodes by their number."""
+    """Builds the tables of a report: one of all episodes and, for meta-episodes, one by inner episode."""
     first = next(iter(report["players"].values()))
     return [table(report), inner_episodes_table(report)] if INNER_EPISODES in first else [table(report)]
 
 
 def inner_episodes_table(report: dict[str, Any]) -> Table:
-    """What every agent gets and does in each inner episode of a meta-episode, on average."""
-    drawn = Table(title="by inner episode", title_justify="left")
-    drawn.add_column("inner episode", justify="right")
+    """Builds a table of every agent's mean metrics by inner episode."""
+    rich_table = Table(title="by inner episode", title_justify="left")
+    rich_table.add_column("inner episode", justify="right")
     columns = []
     for agent, row in report["players"].items():
         for name, values in row[INNER_EPISODES].items():
-            drawn.add_column(f"{agent} {name.replace('_', ' ')}", justify="right")
+            rich_table.add_column(f"{agent} {name.replace('_', ' ')}", justify="right")
             columns.append(values)
     for number, values in enumerate(zip(*columns, strict=True)):
-        drawn.add_row(str(number), *(f"{value:.3f}" for value in values))
-    return drawn
+        rich_table.add_row(str(number), *(f"{value:.3f}" for value in values))
+    return rich_table
 
 
 def table(report: dict[str, Any]) -> Table:
-    """A report as a table, mean and half-width of the 95% confidence interval if there is more than one episode."""
-    drawn = Table(title=f"{report['env']}: {report['episodes']} episodes", title_justify="left")
-    figures = [name for name in next(iter(report["players"].values())) if name not in ("player", INNER_EPISODES)]
-    drawn.add_column("agent")
-    drawn.add_column("player")
-    for name in figures:
-        drawn.add_column(name.replace("_", " "), justify="right")
+    """Builds a table of means and, for more than one episode, half-widths of 95% confidence intervals."""
+    rich_table = Table(title=f"{report['env']}: {report['episodes']} episodes", title_justify="left")
+    metrics = [name for name in next(iter(report["players"].values())) if name not in ("player", INNER_EPISODES)]
+    rich_table.add_column("agent")
+    rich_table.add_column("player")
+    for name in metrics:
+        rich_table.add_column(name.replace("_", " "), justify="right")
     for agent, row in report["players"].items():
-        drawn.add_row(agent, row["player"], *(_interval(**row[name]) for name in figures))
-    return drawn
+        rich_table.add_row(agent, row["player"], *(_interval(**row[name]) for name in metrics))
+    return rich_table
 
 
 def _interval(mean: float, ci95: float) -> str:
-    """Returns a mean and its interval for a cell."""
+    """Formats a mean and its confidence interval."""
     return f"{mean:.3f} ± {ci95:.3f}" if math.isfinite(ci95) else f"{mean:.3f}"

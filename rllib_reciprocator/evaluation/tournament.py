@@ -1,4 +1,4 @@
-"""Tournaments: every entrant plays with every other entrant."""
+"""Tournaments in which every entrant plays with every other entrant."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from rllib_reciprocator.players.frozen import remembered_inner_episodes
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from social_dilemmas.registry import did_you_mean
 
-# The table shows the returns with this number of partners at most; the files have all of them.
+# Maximum number of partners whose returns are columns of the printed table. The files contain all of them.
 MAX_COLUMNS = 6
-# Columns of results that are no metrics.
+# Columns of the results that are not metrics.
 _ENTRANT, _OTHERS, _TURN, _GAMES = "entrant", "others", "turn", "games"
 _NOT_METRICS = (_ENTRANT, _OTHERS, _TURN, _GAMES)
-# Metrics that there are only in groups with an agent that has incentives to give.
+# Metrics that only exist in groups with at least one agent that gives incentives.
 _INCENTIVES = ("received", "given")
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """Who takes part.
+    """Participant of a tournament.
 
     Attributes:
-        name: In tables.
-        player: As in a ``players`` mapping.
-        checkpoint: The checkpoint it is of, if any.
+        name: Name in tables and files.
+        player: Specification of the player, as in a ``players`` mapping.
+        checkpoint: Folder of the checkpoint that the player is loaded from, or None.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Tournament:
-    """Who meets whom, in which game.
+    """Settings of a tournament.
 
     Attributes:
-        config: The game.
-        entrants: Who takes part.
-        games: How many games each group plays.
-        seed: Seeds everything.
-        explore: Whether players draw their actions; if not, they take the likeliest.
-        pool: Names of the entrants that all entrants are ranked against; empty for no ranking.
+        config: Configuration of the environment, the meta-episodes and the online learners.
+        entrants: The entrants.
+        games: Number of games per group.
+        seed: Seed of all random numbers.
+        explore: If True, actions are sampled; if False, the most probable ones are taken.
+        pool: Names of the entrants that all entrants are ranked against. If empty, there is no ranking.
     """
 
     config: BatchedConfig
@@ -72,7 +72,10 @@ class Tournament:
     pool: tuple[str, ...] = ()
 
     def groups(self) -> list[tuple[int, ...]]:
-        """Every group of as many entrants as the game has agents, each with itself too."""
+        """Returns all groups of N entrants, by index, for the N agents of the game.
+
+        A group may contain the same entrant more than once, so that entrants also play with themselves.
+        """
         return list(combinations_with_replacement(range(len(self.entrants)), len(self.agents)))
 
     @property
@@ -81,29 +84,31 @@ class Tournament:
         return self.config.make_game().agents
 
     def play(self, group: tuple[int, ...]) -> pd.DataFrame:
-        """Plays the games of a group; its entrants take turns as every agent.
+        """Plays the games of a group, in which every entrant plays every agent in turn.
 
         Args:
             group: Indices of the entrants.
 
         Returns:
-            The results, as :func:`hold` returns them.
+            The results, with the columns that :func:`hold` returns.
         """
+        # Rotations of the group. A group of one entrant with itself needs only one.
         turns = [group] if len(set(group)) == 1 else [group[k:] + group[:k] for k in range(len(group))]
-        parts = []
-        for number, order in enumerate(turns):
-            games = self.games // len(turns) + (number < self.games % len(turns))
+        frames = []
+        for turn, order in enumerate(turns):
+            games = self.games // len(turns) + (turn < self.games % len(turns))
             if games:
-                parts.append(self._played(order, games, number))
-        return pd.concat(parts, ignore_index=True)
+                frames.append(self._played(order, games, turn))
+        return pd.concat(frames, ignore_index=True)
 
     def _played(self, order: tuple[int, ...], games: int, turn: int) -> pd.DataFrame:
-        playing = [self.entrants[index] for index in order]
+        entrants = [self.entrants[index] for index in order]
+        # Seeded by turn and order, so that the results do not depend on which Ray task plays the group.
         seed = int(np.random.SeedSequence([self.seed, turn, *order]).generate_state(1)[0])
-        players = {agent: entrant.player for agent, entrant in zip(self.agents, playing, strict=True)}
+        players = {agent: entrant.player for agent, entrant in zip(self.agents, entrants, strict=True)}
         runner = frozen_runner(self.config, players, episodes=games, seed=seed)
         inner = runner.config.inner_episodes()
-        # Games of an independent sample: a meta-episode of all copies that share an online learner.
+        # Games per independent sample: one meta-episode of all environments that share an online learner.
         size = inner * runner.config.group_size()
         batches = [
             episode_figures(runner.game, sample.split(inner))
@@ -111,32 +116,35 @@ class Tournament:
         ]
         metrics = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         if size == 1:
+            # The last rollout may contain more games than requested.
             metrics = {name: values[:games] for name, values in metrics.items()}
-        names = [entrant.name for entrant in playing]
-        parts = []
+        names = [entrant.name for entrant in entrants]
+        frames = []
         for name in dict.fromkeys(names):
             agents = [agent for agent, player in enumerate(names) if player == name]
-            remaining = names.copy()
-            remaining.remove(name)
+            co_players = names.copy()
+            co_players.remove(name)
+            # Means over the agents that the entrant plays and over the games of a sample.
             averages = {
                 metric: values[:, agents].double().mean(1).unflatten(0, (-1, size)).mean(1).numpy()
                 for metric, values in metrics.items()
             }
             samples = len(averages[RETURN])
-            columns = {_ENTRANT: name, _OTHERS: [tuple(sorted(remaining))] * samples, _TURN: turn, _GAMES: size}
-            parts.append(pd.DataFrame({**columns, **averages}))
-        return pd.concat(parts, ignore_index=True)
+            columns = {_ENTRANT: name, _OTHERS: [tuple(sorted(co_players))] * samples, _TURN: turn, _GAMES: size}
+            frames.append(pd.DataFrame({**columns, **averages}))
+        return pd.concat(frames, ignore_index=True)
 
 
 def enter(written: Sequence[str]) -> tuple[Entrant, ...]:
-    """Entrants from what a command's arguments say.
+    """Builds entrants from command line arguments.
 
     Args:
-        written: Each ``[NAME=]CHECKPOINT[#AGENT]``, ``[NAME=]scripted/STRATEGY``, ``[NAME=]axelrod/STRATEGY``
-            or ``[NAME=]learner/NAME``. Without an agent all of a checkpoint's players that learned take part.
+        written: Arguments of the form ``[NAME=]CHECKPOINT[#AGENT]``, ``[NAME=]scripted/STRATEGY``,
+            ``[NAME=]axelrod/STRATEGY`` or ``[NAME=]learner/NAME``. If no agent is given, all trained policies of the
+            checkpoint take part.
 
     Raises:
-        UserError: If a checkpoint cannot be read, or two have the same name.
+        UserError: If a checkpoint cannot be read, two entrants have the same name, or there are fewer than two.
     """
     entrants: list[Entrant] = []
     for argument in written:
@@ -147,27 +155,30 @@ def enter(written: Sequence[str]) -> tuple[Entrant, ...]:
             entrants.append(Entrant(name or (player if kind == LEARNER else source), player))
         else:
             entrants += _of_checkpoint(name, player.removeprefix(f"{CHECKPOINT}/"))
-    taken: dict[str, str] = {}
-    for each in entrants:
-        if each.name in taken:
-            raise UserError(f"{each.player}: there is a {each.name!r} already; name it, as other={each.player}")
-        taken[each.name] = each.player
+    players: dict[str, str] = {}
+    for entrant in entrants:
+        if entrant.name in players:
+            raise UserError(
+                f"{entrant.player}: the name {entrant.name!r} is taken already; choose another: other={entrant.player}"
+            )
+        players[entrant.name] = entrant.player
     if len(entrants) < 2:
-        raise UserError("a tournament needs two entrants at least")
+        raise UserError("a tournament needs at least two entrants")
     return tuple(entrants)
 
 
 def _of_checkpoint(name: str, written: str) -> Iterator[Entrant]:
-    path, _, one = written.partition("#")
+    path, _, agent = written.partition("#")
     folder = find(path)
     config = read_config(folder)
-    modules = sorted(each.name for each in (folder / MODULE_PATH).iterdir() if each.is_dir())
-    learned = [one] if one else [each for each in modules if each in (config.policies_to_train or modules)]
+    modules = sorted(entry.name for entry in (folder / MODULE_PATH).iterdir() if entry.is_dir())
+    policies = [agent] if agent else [name for name in modules if name in (config.policies_to_train or modules)]
     label = name or folder.parent.parent.name or folder.name
-    for each in learned:
-        if each not in config.policies:
+    for policy in policies:
+        # Modules that are not policies, e.g. influence estimators, cannot play.
+        if policy not in config.policies:
             continue
-        yield Entrant(label if one and name else f"{label}#{each}", f"{CHECKPOINT}/{folder}#{each}", folder)
+        yield Entrant(label if agent and name else f"{label}#{policy}", f"{CHECKPOINT}/{folder}#{policy}", folder)
 
 
 def tournament(
@@ -183,29 +194,29 @@ def tournament(
     learning_players: Mapping[str, Mapping[str, Any]] | None = None,
     allow_other_env_config: bool = False,
 ) -> Tournament:
-    """A tournament of one of our games.
+    """Builds a tournament in one of this package's games.
 
     Args:
-        entrants: Who takes part.
-        env: The game; that of the first checkpoint if None.
-        env_config: Its settings.
-        games: How many games each group plays, by turns as every agent.
-        seed: Seeds everything.
-        explore: Whether players draw their actions; if not, they take the likeliest.
-        pool: Names of the entrants that all entrants are ranked against; empty for no ranking.
+        entrants: The entrants.
+        env: Id of the game. Defaults to that of the first checkpoint.
+        env_config: Settings of the game. Defaults to those of the first checkpoint if it is of the same game.
+        games: Number of games per group, divided between its rotations over the agents.
+        seed: Seed of all random numbers.
+        explore: If True, actions are sampled; if False, the most probable ones are taken.
+        pool: Names of the entrants that all entrants are ranked against. If empty, there is no ranking.
         meta: Settings of meta-episodes, ``inner_episodes`` and ``copies``. Defaults to those that the entrants were
             trained with.
         learning_players: Settings of online learners, by name. Defaults to those in the entrants' runs.
         allow_other_env_config: If True, entrants may have been trained in another game or with other settings of it.
 
     Raises:
-        UserError: If the game is not known, or a player cannot play it.
+        UserError: If the game is not known, or an entrant cannot play it.
     """
     configs = {entrant.name: read_config(entrant.checkpoint) for entrant in entrants if entrant.checkpoint}
     runs = {name: config for name, config in configs.items() if isinstance(config, BatchedConfig)}
     run = next(iter(runs.values()), None)
     if env is None and run is None:
-        raise UserError("--env: give the game; no entrant is of a run that says which of our games it plays")
+        raise UserError("--env: give the game; no entrant is from a run in one of this package's games")
     if run is not None and env in (None, run.env):
         env, env_config = run.env, run.env_config if env_config is None else env_config
     try:
@@ -227,29 +238,30 @@ def tournament(
     _set_learning_players(config, entrants, runs, learning_players or {})
     _set_meta_episodes(config, entrants, runs, meta or {})
     config.players(dict.fromkeys(agents, f"{SCRIPTED}/random"))
-    made = Tournament(config, tuple(entrants), games, seed, explore, tuple(dict.fromkeys(pool)))
-    for each in entrants:
+    result = Tournament(config, tuple(entrants), games, seed, explore, tuple(dict.fromkeys(pool)))
+    # Builds a runner for every entrant, so that invalid ones are reported before the first game.
+    for entrant in entrants:
         try:
-            frozen_runner(config, dict.fromkeys(agents, each.player), episodes=1)
+            frozen_runner(config, dict.fromkeys(agents, entrant.player), episodes=1)
         except UserError as error:
-            raise UserError(f"{each.name}: {error}") from None
-    return made
+            raise UserError(f"{entrant.name}: {error}") from None
+    return result
 
 
 def _check_env_config(name: str, trained_env: Any, trained_config: Mapping[str, Any], env: str, config: Any) -> None:
-    """Raises UserError if an entrant was trained in another game than the tournament's, or with other settings."""
+    """Raises UserError if an entrant was trained in a different game or with different settings of the game."""
     option = "to let it play, add --allow-other-env-config"
     if trained_env != env:
         raise UserError(f"{name}: was trained in {trained_env}, and the game is {env}; {option}")
     defaults = {key: default for key, (_, default) in social_dilemmas.spec(env).settings().items()}
     for key, default in defaults.items():
-        trained, played = trained_config.get(key, default), config.get(key, default)
-        if _as_lists(trained) != _as_lists(played):
-            raise UserError(f"{name}: was trained with {key} {trained!r}, and the game has {played!r}; {option}")
+        trained_value, value = trained_config.get(key, default), config.get(key, default)
+        if _as_lists(trained_value) != _as_lists(value):
+            raise UserError(f"{name}: was trained with {key} {trained_value!r}, and the game has {value!r}; {option}")
 
 
 def _as_lists(value: Any) -> Any:
-    """Returns a setting with lists for tuples and arrays, to compare it with another."""
+    """Converts tuples and arrays in a setting to lists, to compare settings."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
@@ -260,10 +272,10 @@ def _set_learning_players(
     runs: Mapping[str, BatchedConfig],
     given: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Sets how online learners learn: as given, or else as in the runs that the other entrants are from.
+    """Sets the settings of online learners: those given, or else those of the runs of the other entrants.
 
     Raises:
-        UserError: If two runs differ in it, or a setting is not valid.
+        UserError: If two runs have different settings of an online learner, or a setting is not valid.
     """
     for name in given:
         try:
@@ -271,19 +283,19 @@ def _set_learning_players(
         except (TypeError, ValidationError) as error:
             raise UserError(f"--learning-players.{name}{_first_problem(error)}") from None
     for name in _online_learners(entrants):
-        described = {
+        settings_by_entrant = {
             entrant: run.learning_settings()[name]
             for entrant, run in runs.items()
             if name in run.own_learning_settings or name in _online_learners_of(run)
         }
-        if name in given or not described:
+        if name in given or not settings_by_entrant:
             continue
-        (first, settings), *rest = described.items()
-        for entrant, other_settings in rest:
-            if other_settings.model_dump() != settings.model_dump():
+        (first, settings), *rest = settings_by_entrant.items()
+        for entrant, learning_settings in rest:
+            if learning_settings.model_dump() != settings.model_dump():
                 raise UserError(
-                    f"learner/{name}: the runs of {first} and {entrant} have different settings of it;"
-                    f' give them, as --learning-players \'{{"{name}": {{"lr": 1.0}}}}\''
+                    f"learner/{name}: the runs of {first} and {entrant} have different settings of this online learner;"
+                    f' give them, e.g. --learning-players \'{{"{name}": {{"lr": 1.0}}}}\''
                 )
         config.own_learning_settings = {**config.own_learning_settings, name: settings}
 
@@ -291,39 +303,42 @@ def _set_learning_players(
 def _set_meta_episodes(
     config: BatchedConfig, entrants: Sequence[Entrant], runs: Mapping[str, BatchedConfig], given: Mapping[str, Any]
 ) -> None:
-    """Sets the meta-episodes: as given, or else as in the runs of the entrants for which they matter.
+    """Sets the settings of meta-episodes: those given, or else those of the entrants' runs.
+
+    The runs that count are those of policies that remember inner episodes and, if an online learner takes part, all
+    runs with meta-episodes.
 
     Raises:
-        UserError: If two of them differ, or a setting is not valid.
+        UserError: If two of these runs differ, or a setting is not valid.
     """
-    learned = {name: run for name, run in runs.items() if _online_learners(entrants) and run.plays_meta_episodes()}
+    meta_runs = {name: run for name, run in runs.items() if _online_learners(entrants) and run.plays_meta_episodes()}
     try:
-        remembered = {
+        inner_episodes = {
             entrant.name: remembered_inner_episodes(folder / MODULE_PATH / entrant.player.rpartition("#")[2])
             for entrant in entrants
             if (folder := entrant.checkpoint)
         }
     except ValueError as error:
         raise UserError(str(error)) from None
-    trained = {
+    values_by_key = {
         "inner_episodes": {
-            **{name: run.inner_episodes() for name, run in learned.items()},
-            **{name: number for name, number in remembered.items() if number is not None},
+            **{name: run.inner_episodes() for name, run in meta_runs.items()},
+            **{name: number for name, number in inner_episodes.items() if number is not None},
         },
-        "copies": {name: run.meta_settings.copies for name, run in learned.items()},
+        "copies": {name: run.meta_settings.copies for name, run in meta_runs.items()},
     }
     settings = dict(given)
-    for key, numbers in trained.items():
-        if key in given or not numbers:
+    for key, values in values_by_key.items():
+        if key in given or not values:
             continue
-        (first, number), *rest = numbers.items()
-        for entrant, other_number in rest:
-            if other_number != number:
+        (first, value), *rest = values.items()
+        for entrant, entrant_value in rest:
+            if entrant_value != value:
                 raise UserError(
-                    f"{entrant}: was trained with meta.{key} {other_number}, and {first} with {number};"
-                    f" give it, as --meta '{{\"{key}\": {number}}}'"
+                    f"{entrant}: was trained with meta.{key} {entrant_value}, and {first} with {value};"
+                    f" give it, e.g. --meta '{{\"{key}\": {value}}}'"
                 )
-        settings[key] = number
+        settings[key] = value
     try:
         config.meta(**settings)
     except (TypeError, ValidationError) as error:
@@ -331,7 +346,7 @@ def _set_meta_episodes(
 
 
 def _first_problem(error: TypeError | ValidationError) -> str:
-    """Returns the end of an error message on settings that are not valid."""
+    """Returns the first problem with invalid settings, as the end of an error message."""
     if isinstance(error, TypeError):
         return f": {error}"
     problem = error.errors()[0]
@@ -339,7 +354,7 @@ def _first_problem(error: TypeError | ValidationError) -> str:
 
 
 def _online_learners(entrants: Sequence[Entrant]) -> list[str]:
-    """Returns the names of online learners among entrants."""
+    """Returns the names of the online learners among the entrants."""
     return [entrant.player.partition("/")[2] for entrant in entrants if entrant.player.startswith(f"{LEARNER}/")]
 
 
@@ -354,28 +369,31 @@ def hold(made: Tournament, workers: int = 0) -> pd.DataFrame:
 
     Args:
         made: The tournament.
-        workers: Ray tasks that play side by side; 0 for this process. Ray must be up.
+        workers: Number of Ray tasks that play in parallel, for which Ray must be initialized. If 0, games are played in
+            this process.
 
     Returns:
-        One row per independent sample and entrant: ``entrant``; ``others``, the names of those that play the other
-        agents; ``turn``; ``games``, the number of games in the sample; and metrics, which are means over these games
-        and over the agents that the entrant plays in them. A sample is a game; where policies remember inner episodes,
-        a meta-episode; where an online learner plays, a meta-episode of all copies of the game that share it.
+        One row per independent sample and entrant: ``entrant``; ``others``, the names of the entrants that play the
+        other agents; ``turn``, the index of the rotation; ``games``, the number of games in the sample; and metrics,
+        which are means over these games and over the agents that the entrant plays in them. A sample is one game. If
+        policies remember inner episodes, it is one meta-episode; if an online learner plays, it is one meta-episode of
+        all environments that share this learner.
     """
     groups = made.groups()
     if workers:
         import ray
 
-        shared = ray.put(made)
+        reference = ray.put(made)
         task = ray.remote(_play_all)
-        shares = ray.get([task.remote(shared, groups[k::workers]) for k in range(workers)])
-        played = [shares[k % workers][k // workers] for k in range(len(groups))]
+        # Task k plays groups k, k + workers, ..; the frames are put back into the order of the groups.
+        results_by_task = ray.get([task.remote(reference, groups[k::workers]) for k in range(workers)])
+        frames = [results_by_task[k % workers][k // workers] for k in range(len(groups))]
     else:
-        played = _play_all(made, groups)
-    results = pd.concat(played, ignore_index=True)
+        frames = _play_all(made, groups)
+    results = pd.concat(frames, ignore_index=True)
     for name in _INCENTIVES:
         if name in results:
-            # Of groups without an agent that gives.
+            # The metric is missing in groups in which no agent gives incentives.
             results[name] = results[name].fillna(0.0)
     return results
 
@@ -385,7 +403,7 @@ def _play_all(made: Tournament, groups: Sequence[tuple[int, ...]]) -> list[pd.Da
 
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
-    """Returns the names of the metrics in results, standings or a ranking; the return is the first."""
+    """Returns the names of the metrics in results, standings or a ranking. The first one is the return."""
     names = [name for name in frame.columns if name not in (*_NOT_METRICS, "beside", "samples")]
     return [name for name in names if not name.endswith("_ci95")]
 
@@ -398,16 +416,16 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per entrant and partner: ``entrant``, ``beside`` (the partner), ``games``, ``samples`` (the number of
-        independent ones), and of every metric the mean and ``_ci95``, the half-width of its 95% confidence interval. In
-        games for more than two agents the groups with both of them have equal weights.
+        independent samples), and for every metric the mean and, with the suffix ``_ci95``, the half-width of its 95%
+        confidence interval. In games for more than two agents, groups that contain both entrants have equal weights.
     """
     rows = []
     groups = _groups(results)
-    for name, of_entrant in groups.items():
+    for name, frames in groups.items():
         for partner in groups:
-            parts = [part for others, part in of_entrant.items() if partner in others]
-            if parts:
-                rows.append({_ENTRANT: name, "beside": partner, **_summary(parts)})
+            selection = [frame for co_players, frame in frames.items() if partner in co_players]
+            if selection:
+                rows.append({_ENTRANT: name, "beside": partner, **_summary(selection)})
     return pd.DataFrame(rows)
 
 
@@ -416,35 +434,35 @@ def ranking(results: pd.DataFrame, pool: Sequence[str]) -> pd.DataFrame:
 
     Args:
         results: As returned by :func:`hold`.
-        pool: Names of entrants. Each entrant is ranked by the groups in which all other agents are played by members
-            of the pool other than itself; these groups have equal weights.
+        pool: Names of entrants. An entrant is ranked by the groups in which all other agents are played by members of
+            the pool other than itself. These groups have equal weights.
 
     Returns:
-        One row per entrant, the highest return first: ``games``, ``samples``, and of every metric the mean and
-        ``_ci95``. Entrants that no group of the pool has met are left out.
+        One row per entrant, sorted by return in descending order: ``games``, ``samples``, and for every metric the mean
+        and ``_ci95`` as in :func:`standings`. Entrants without such a group are left out.
     """
     rows = {}
-    for name, of_entrant in _groups(results).items():
+    for name, frames in _groups(results).items():
         opponents = set(pool) - {name}
-        parts = [part for others, part in of_entrant.items() if opponents.issuperset(others)]
-        if parts:
-            rows[name] = _summary(parts)
+        selection = [frame for co_players, frame in frames.items() if opponents.issuperset(co_players)]
+        if selection:
+            rows[name] = _summary(selection)
     ranked = pd.DataFrame.from_dict(rows, orient="index").rename_axis(_ENTRANT)
     return ranked.sort_values(RETURN, ascending=False, kind="stable") if len(ranked) else ranked
 
 
 def _groups(results: pd.DataFrame) -> dict[str, dict[tuple[str, ...], pd.DataFrame]]:
-    """Returns the results of every entrant, by the names of the others in the group."""
+    """Splits results by entrant and by the names of the other entrants in its group."""
     groups: dict[str, dict[tuple[str, ...], pd.DataFrame]] = {}
-    for (name, others), part in results.groupby([_ENTRANT, _OTHERS], sort=False):
-        groups.setdefault(name, {})[others] = part
+    for (name, co_players), frame in results.groupby([_ENTRANT, _OTHERS], sort=False):
+        groups.setdefault(name, {})[co_players] = frame
     return groups
 
 
 def _summary(groups: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """Returns the numbers of games and samples, and means with confidence intervals, with equal weights of groups.
+    """Computes the numbers of games and samples, and stratified means with confidence intervals.
 
-    Within a group the turns are strata too, unless one of them has a single sample.
+    The strata are the groups, with equal weights, and within a group its turns, unless one of them has a single sample.
     """
     strata: list[pd.DataFrame] = []
     weights: list[float] = []
@@ -465,7 +483,7 @@ def _summary(groups: Sequence[pd.DataFrame]) -> dict[str, Any]:
 
 
 def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
-    """Draws the ranking if there is a pool, and the mean returns with a few partners, with confidence intervals.
+    """Builds a table of the ranking, if there is a pool, and of the mean returns with the first partners.
 
     Args:
         results: As returned by :func:`hold`.
@@ -479,15 +497,15 @@ def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
         title += f"; ranked by the mean return against {', '.join(pool)} (without self-play)"
     partners = list(pool) if pool else names
     if len(partners) > MAX_COLUMNS:
-        title += f"; returns with the first {MAX_COLUMNS} of {len(partners)}, the files have all"
+        title += f"; returns with the first {MAX_COLUMNS} of {len(partners)}, the files contain all"
         partners = partners[:MAX_COLUMNS]
-    drawn = Table(title=title, title_justify="left")
-    drawn.add_column("entrant")
+    rich_table = Table(title=title, title_justify="left")
+    rich_table.add_column("entrant")
     metrics = metrics_of(cells) if pool else []
     for metric in metrics:
-        drawn.add_column(metric.replace("_", " "), justify="right")
+        rich_table.add_column(metric.replace("_", " "), justify="right")
     for partner in partners:
-        drawn.add_column(f"return with {partner}", justify="right")
+        rich_table.add_column(f"return with {partner}", justify="right")
     for name in _order(names, ranked):
         row = None if ranked is None or name not in ranked.index else ranked.loc[name]
         summary = ["" if row is None else f"{row[key]:.3f} ± {row[f'{key}_ci95']:.3f}" for key in metrics]
@@ -495,14 +513,14 @@ def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
         for partner in partners:
             cell = cells.loc[(name, partner)] if (name, partner) in cells.index else None
             means.append("" if cell is None else f"{cell[RETURN]:.2f} ± {cell[f'{RETURN}_ci95']:.2f}")
-        drawn.add_row(name, *summary, *means)
-    return drawn
+        rich_table.add_row(name, *summary, *means)
+    return rich_table
 
 
 def _order(names: Sequence[str], ranked: pd.DataFrame | None) -> list[str]:
-    """Returns the names of entrants as they are ranked, and then those without a rank."""
-    first = [] if ranked is None else list(ranked.index)
-    return [*first, *(name for name in names if name not in first)]
+    """Returns the names of the entrants in the order of the ranking, followed by those without a rank."""
+    ranked_names = [] if ranked is None else list(ranked.index)
+    return [*ranked_names, *(name for name in names if name not in ranked_names)]
 
 
 def write(results: pd.DataFrame, folder: Path, title: str, pool: Sequence[str] = ()) -> list[Path]:
@@ -510,9 +528,12 @@ def write(results: pd.DataFrame, folder: Path, title: str, pool: Sequence[str] =
 
     Args:
         results: As returned by :func:`hold`.
-        folder: Where to.
+        folder: Folder to write to. It is created if it does not exist.
         title: Title of the heat maps.
         pool: As for :func:`ranking`.
+
+    Returns:
+        Paths of the files.
 
     Raises:
         UserError: If a file cannot be written.
@@ -533,14 +554,14 @@ def write(results: pd.DataFrame, folder: Path, title: str, pool: Sequence[str] =
 
 
 def draw(frame: pd.DataFrame, names: Sequence[str], metric: str, title: str, file: Path) -> None:
-    """Draws a heat map of a metric: rows are entrants, columns their partners.
+    """Draws a heat map of a metric. Rows are entrants, columns their partners.
 
     Args:
         frame: The standings.
-        names: Names of the entrants in order; cells without a value are left empty.
+        names: Names of the entrants, in the order of rows and columns. Pairs without a value are left empty.
         metric: Name of the metric.
-        title: Title.
-        file: Where to.
+        title: Title of the heat map.
+        file: Image file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -556,8 +577,9 @@ def draw(frame: pd.DataFrame, names: Sequence[str], metric: str, title: str, fil
     for (row, column), value in np.ndenumerate(matrix):
         if np.isnan(value):
             continue
-        far = abs(value - (low + high) / 2) > 0.38 * (high - low)
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if far else "black")
+        # The colors at both ends of the scale are too dark for black text.
+        dark = abs(value - (low + high) / 2) > 0.38 * (high - low)
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("played with")

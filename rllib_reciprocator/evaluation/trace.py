@@ -1,4 +1,4 @@
-"""Every step of games as a table: actions, rewards, influence, balance, reciprocal rewards, incentives."""
+"""Traces of episodes: tables with the actions, rewards, influence, balances and incentives of every step."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def step_rows(
     played: Tensor | None = None,
     first_episode: int = 0,
 ) -> pd.DataFrame:
-    """Rows of B episodes of T steps at most.
+    """Builds a table of B episodes of at most T steps.
 
     Args:
         agents: Names of the N agents.
-        actions: What each agent did, ``B * T`` values.
-        rewards: ``[B, T, N]``, extrinsic.
-        influence: ``[B, T, N, N]`` by ``[j, i]``, of j on i in each step, if it was computed.
-        balance: The same shape, that of i towards j before each step.
-        reciprocal: ``[B, T]``, the reciprocal rewards of those who reciprocate, before they are weighted.
-        incentives: ``[B, T, N, N]`` by ``[i, j]``, what i gives j in each step, if anybody gives.
-        played: ``[B, T]`` bool, which steps are of the episode; all of them if None.
+        actions: Actions by agent, ``B * T`` values.
+        rewards: Extrinsic rewards, ``[B, T, N]``.
+        influence: Influence of j on i, ``[B, T, N, N]`` by ``[j, i]``. None if it was not computed.
+        balance: Influence balance of i towards j before the step, of the same shape.
+        reciprocal: Reciprocal rewards ``[B, T]`` before weighting, by agent, for reciprocating agents.
+        incentives: Incentives from i to j, ``[B, T, N, N]`` by ``[i, j]``. None if no agent gives incentives.
+        played: Mask of the steps that belong to the episode, ``[B, T]`` bool. If None, all steps do.
         first_episode: Number of the first of these episodes.
 
     Returns:
-        A row a step with ``episode``, ``step``, and by agent or ordered pair ``action/A``, ``reward/A``,
+        One row per step with ``episode``, ``step``, and for every agent or ordered pair ``action/A``, ``reward/A``,
         ``reciprocal_reward/A``, ``influence/J_on_I``, ``balance/I_towards_J`` and ``incentive/I_to_J``.
     """
     episodes, steps = rewards.shape[:2]

@@ -1,4 +1,4 @@
-"""Samples episodes from RLlib's env runners without favoring short ones."""
+"""Unbiased sampling of complete episodes from RLlib's env runners."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ray.rllib.utils import force_list
 
 
 class _AllEndedError(Exception):
-    """Ends a call of ``EnvRunner.sample``: all requested episodes have ended."""
+    """Exception that ends a call of ``EnvRunner.sample`` when all requested episodes have ended."""
 
 
 class WholeEpisodes:
-    """Collects the first episodes that start, each to its end.
+    """Sampler of the episodes that start first, rather than of those that end first.
 
-    The episodes that end first in parallel environments are short ones: their mean length and their mean return are
-    biased. Which episodes start first does not depend on how long they will take.
+    In parallel environments short episodes end first, so that means over the first completed episodes are biased. The
+    order in which episodes start does not depend on their lengths.
     """
 
     def __init__(self, config: AlgorithmConfig, count: int) -> None:
-        """Adds callbacks to the configuration that an env runner is to be built with.
+        """Adds callbacks to the configuration of an env runner.
 
         Args:
-            config: The configuration; its other callbacks are kept.
-            count: Number of episodes.
+            config: Configuration to build the env runner with. Existing callbacks are kept.
+            count: Number of episodes to sample.
         """
         self._count = count
-        # Ids of the first episodes in the order in which they started, and the current episode of each environment.
+        # Ids of the first episodes in the order in which they started, and the current episode of every environment.
         self._ids: dict[str, None] = {}
         self._current: dict[int, str] = {}
         self._ended: dict[str, Any] = {}
-        # Index of the environment whose episode ended last of all.
+        # Index of the environment in which the last episode ended.
         self._last_index: int | None = None
 
-        # Env runners copy their configuration, and with a bound method its object, but not what a function refers to.
+        # Functions instead of bound methods: env runners copy their configuration, and with a method its object.
         def on_episode_start(**kwargs: Any) -> None:
             self._end_sampling(**kwargs)
             self._on_episode_start(**kwargs)
@@ -53,7 +53,7 @@ class WholeEpisodes:
             "on_episode_end": on_episode_end,
         }
         config.callbacks(
-            **{name: [*force_list(getattr(config, f"callbacks_{name}")), added] for name, added in callbacks.items()}
+            **{name: [*force_list(getattr(config, f"callbacks_{name}")), hook] for name, hook in callbacks.items()}
         )
 
     def sample(self, runner: Any, explore: bool) -> list[Any]:
@@ -61,7 +61,7 @@ class WholeEpisodes:
 
         Args:
             runner: The env runner, a ``SingleAgentEnvRunner`` or a ``MultiAgentEnvRunner``.
-            explore: If True, actions are sampled; if False, they are the most probable ones.
+            explore: If True, actions are sampled; if False, the most probable ones are taken.
 
         Returns:
             Complete episodes, in the order in which they started.
@@ -71,22 +71,22 @@ class WholeEpisodes:
         return [self._ended[key] for key in self._ids]
 
     def _on_episode_start(self, *, episode: Any, env_index: int, **kwargs: Any) -> None:
-        """Registers an episode; the one before it is lost if its environment failed."""
-        before = self._current.get(env_index, "")
-        if before not in self._ended:
-            self._ids.pop(before, None)
+        """Registers an episode. If the previous one did not end, because its environment failed, it is replaced."""
+        previous_id = self._current.get(env_index, "")
+        if previous_id not in self._ended:
+            self._ids.pop(previous_id, None)
         self._current[env_index] = episode.id_
         if len(self._ids) < self._count:
             self._ids[episode.id_] = None
 
     def _on_episode_end(self, *, episode: Any, env_index: int, **kwargs: Any) -> None:
-        """Keeps an episode if it is among the first."""
+        """Stores an episode if it is among the first ones."""
         if episode.id_ in self._ids and len(self._ended) < self._count:
             self._ended[episode.id_] = episode
             if len(self._ended) == self._count:
                 self._last_index = env_index
 
     def _end_sampling(self, *, env_index: int, **kwargs: Any) -> None:
-        """Ends sampling in the step after the last episode ended, when connectors have completed that episode."""
+        """Ends sampling one step after the end of the last episode, when connectors have processed that episode."""
         if self._last_index is not None and env_index <= self._last_index:
             raise _AllEndedError

@@ -1,1 +1,1 @@
-"""Experiments: read from YAML, checked, run through Ray Tune, shown, and their checkpoints evaluated."""
+"""Experiments: reads them from YAML, validates them, runs them with Ray Tune and reports their results."""

@@ -1,4 +1,4 @@
-"""Tables as CSV files that spreadsheets open without running what is in them."""
+"""Writes tables as CSV files, so that spreadsheets do not evaluate any cell as a formula."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Any
 
 import pandas as pd
 
-# A spreadsheet takes a cell that begins so for a formula.
+# Spreadsheets interpret cells that begin with these characters as formulas.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    """Writes a table as CSV, with an apostrophe before texts that a spreadsheet would take for a formula.
+    """Writes a table as CSV, with an apostrophe before texts that a spreadsheet would interpret as formulas.
 
     Args:
-        table: The table. Numbers, also several in one cell, are written as they are.
-        file: The file.
+        table: The table. Numbers, including several numbers in one cell, are written without an apostrophe.
+        file: The output file.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
-    escaped = table.rename(columns=escape_cell)
-    texts = [name for name in escaped.columns if escaped[name].dtype.kind not in "biufc"]
-    escaped = escaped.assign(**{name: escaped[name].map(escape_cell) for name in texts})
-    escaped.to_csv(file, index=False, float_format="%.6g")
+    escaped_table = table.rename(columns=escape_cell)
+    text_columns = [name for name in escaped_table.columns if escaped_table[name].dtype.kind not in "biufc"]
+    escaped_table = escaped_table.assign(**{name: escaped_table[name].map(escape_cell) for name in text_columns})
+    escaped_table.to_csv(file, index=False, float_format="%.6g")
 
 
 def escape_cell(value: Any) -> Any:
-    """Returns a text that begins like a formula with an apostrophe before it, and anything else as it is."""
+    """Returns a text that begins like a formula with a leading apostrophe, and any other value unchanged."""
     if not isinstance(value, str) or not value.startswith(_FORMULA) or all(map(_is_number, value.split(" "))):
         return value
     return f"'{value}"
 
 
 def _is_number(text: str) -> bool:
-    """If True, the text is a number."""
+    """Returns True if the text is a number."""
     try:
         float(text)
     except ValueError:

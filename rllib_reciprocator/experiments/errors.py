@@ -1,4 +1,4 @@
-"""What a user can mend: one line that says where, what, and the nearest valid name."""
+"""Errors that users can fix, as one line with the place, the problem and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ LONGEST_MESSAGE = 380
 
 
 class UserError(ValueError):
-    """An error in what the user gave. Its text is one line; commands print it and end with exit code 2."""
+    """Error in the user's input. Its message is one line, which commands print before they exit with code 2."""
 
     def __init__(self, message: str) -> None:
-        """Makes one line of a message that any terminal can show, and leaves out the middle of a long one."""
+        """Formats a message as one line of printable characters, and omits the middle of a long message."""
         line = " ".join(message.split())
-        line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+        line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
         if len(line) > LONGEST_MESSAGE:
             line = f"{line[: LONGEST_MESSAGE - 123]} .. {line[-119:]}"
         super().__init__(line)
 
 
 def unknown(name: Any, known: Iterable[str]) -> str:
-    """Says that a name is not known, with the nearest that is."""
+    """Returns a message that a name is not known, with the nearest known name."""
     return f"not known{did_you_mean(str(name), known)}"
 
 
 def user_path(written: str, where: str) -> Path:
-    """The path that a user wrote, with ``~`` for the home folder.
+    """Returns a path given by the user, with ``~`` expanded to the home folder.
 
     Args:
         written: The path.
-        where: The option or key that it is of, for messages.
+        where: The option or key of the path, for messages.
 
     Raises:
-        UserError: If it cannot be one.
+        UserError: If it is not a usable path.
     """
     if not written or "\0" in written:
         raise UserError(f"{where}: {written!r} is not a path")
@@ -49,21 +49,21 @@ def user_path(written: str, where: str) -> Path:
         path = Path(written).expanduser()
         path.exists()
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{where}: {written} is not a path that can be used ({error})") from None
+        raise UserError(f"{where}: {written} is not a usable path ({error})") from None
     return path
 
 
 def output_path(written: str | None, option: str) -> Path | None:
-    """The path of a file that is to be written; None if none is.
+    """Returns the path of an output file; None if no file is requested.
 
-    Looked at before anything is computed, so that nothing is lost.
+    Checks that the file can be written. Call it before any computation, so that no results are lost.
 
     Args:
-        written: The path that a user wrote.
-        option: The option that it is of, for messages.
+        written: The path given by the user, or None.
+        option: The option of the path, for messages.
 
     Raises:
-        UserError: If nothing can be written there.
+        UserError: If the file cannot be written.
     """
     if written is None:
         return None
@@ -72,20 +72,20 @@ def output_path(written: str | None, option: str) -> Path | None:
         if file.is_dir():
             raise IsADirectoryError("it is a folder")
         if not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise PermissionError("no right to write there")
+            raise PermissionError("no write permission")
     return file
 
 
 @contextmanager
 def writing(option: str, file: Path) -> Iterator[None]:
-    """Makes the folder that a file goes to; says which file it is if something cannot be written.
+    """Creates the parent folder of an output file, and adds the option and the file to errors of the operating system.
 
     Args:
-        option: What the user gave the file with, as ``--out``.
-        file: The file, or a folder for several.
+        option: The option of the file, e.g. ``--out``.
+        file: The file, or a folder for several files.
 
     Raises:
-        UserError: If it cannot be written.
+        UserError: If the file cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,21 +95,23 @@ def writing(option: str, file: Path) -> Iterator[None]:
 
 
 def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str]:
-    """The first problem of a pydantic error: the key's path, and what is wrong.
+    """Returns the path of the key and the description of the first problem in a pydantic error.
+
+    Unknown keys precede all other problems.
 
     Args:
         error: The error.
-        known: Valid names, for keys that are not.
+        known: Valid keys, from which the nearest is suggested for an unknown key.
     """
     problems = error.errors(include_url=False, include_context=False)
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    path = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
+    first_problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    path = [str(part) for part in first_problem["loc"]]
+    if first_problem["type"] == "extra_forbidden":
         return ".".join(path), unknown(path[-1], known)
-    given = repr(first["input"])
-    shown = given if len(given) <= 60 else given[:57] + "..."
-    message = f"{shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
-    # Branches of a union stand at the end of paths as type names, which are no keys of the user's.
-    alike = [problem["loc"] for problem in problems if problem["loc"][:1] == first["loc"][:1]]
-    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*alike, strict=False))
-    return ".".join(str(part) for part, *_ in shared), message
+    input_text = repr(first_problem["input"])
+    short_input = input_text if len(input_text) <= 60 else input_text[:57] + "..."
+    message = f"{short_input}: {first_problem['msg'][0].lower()}{first_problem['msg'][1:]}"
+    # For a union, pydantic appends a type name to the path of each branch. The prefix that all branches share is kept.
+    locations = [problem["loc"] for problem in problems if problem["loc"][:1] == first_problem["loc"][:1]]
+    common_parts = takewhile(lambda parts: len(set(parts)) == 1, zip(*locations, strict=False))
+    return ".".join(str(part) for part, *_ in common_parts), message

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while trials run: they end, Ray goes, and the command says how to go on."""
+"""Handles Ctrl-C and SIGTERM while trials run: trials end, Ray shuts down, and the command prints how to resume."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal ended the command; as a KeyboardInterrupt, no error that anybody should handle.
+    """Exception for a signal that ends the command. Like KeyboardInterrupt, it is no error that code should handle.
 
     Attributes:
-        signal: Its number.
+        signal: Number of the signal.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
@@ -23,19 +23,19 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """Returns the exit code by the convention of shells: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.signal
 
 
 class _Handler:
-    """Takes the first signal down and tells Tune, which ends its trials in order; the second ends at once."""
+    """Signal handler that forwards the first signal to Tune, which ends its trials cleanly; the second ends at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        at_work = signal.getsignal(signal.SIGUSR1) not in (signal.SIG_DFL, signal.SIG_IGN, None)
-        if self.received is not None or not at_work:
+        tune_is_running = signal.getsignal(signal.SIGUSR1) not in (signal.SIG_DFL, signal.SIG_IGN, None)
+        if self.received is not None or not tune_is_running:
             raise Interrupted(number)
         self.received = number
         signal.raise_signal(signal.SIGUSR1)
@@ -43,22 +43,22 @@ class _Handler:
 
 @contextmanager
 def interruptible() -> Iterator[_Handler]:
-    """Within it SIGINT and SIGTERM are told to a run of Tune's; where none is under way, they raise Interrupted.
+    """Forwards SIGINT and SIGTERM to Tune within the context; raises Interrupted if Tune runs no experiment.
 
-    Does nothing outside the main thread, where Python has no signals.
+    Installs no handlers outside the main thread, where Python does not allow them.
     """
-    # Tune then leaves SIGINT to us. It ends as well with SIGUSR1, which it always listens to while it runs.
+    # Tune then leaves SIGINT to this handler. Tune also ends its trials at SIGUSR1, which it handles whenever it runs.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     handler = _Handler()
     if threading.current_thread() is not threading.main_thread():
         yield handler
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handler) for number in numbers}
-    own = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    previous_handlers = {number: signal.signal(number, handler) for number in numbers}
+    previous_usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     try:
         yield handler
     finally:
-        signal.signal(signal.SIGUSR1, own)
-        for number, former in before.items():
-            signal.signal(number, former)
+        signal.signal(signal.SIGUSR1, previous_usr1_handler)
+        for number, previous_handler in previous_handlers.items():
+            signal.signal(number, previous_handler)

@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike
 
 
 def mean_and_half_width(values: ArrayLike) -> tuple[float, float]:
-    """The mean of independent values and the half-width of its 95% confidence interval, after Student.
+    """Returns the mean of independent samples and the half-width of its 95% confidence interval (Student's t).
 
     Args:
-        values: ``[n]``.
+        values: Independent samples, ``[n]``.
 
     Returns:
-        Both; NaN for the half-width of a single value.
+        Mean and half-width. The half-width is NaN for a single sample.
     """
     from scipy.stats import t
 
@@ -27,16 +27,16 @@ def mean_and_half_width(values: ArrayLike) -> tuple[float, float]:
 
 
 def stratified_mean_and_half_width(strata: Sequence[ArrayLike], weights: Sequence[float]) -> tuple[float, float]:
-    """Returns a weighted mean of the means of strata, and the half-width of its 95% confidence interval.
+    """Returns the weighted mean of the stratum means and the half-width of its 95% confidence interval.
 
-    The degrees of freedom of Student's distribution are those of Welch and Satterthwaite.
+    The degrees of freedom of Student's t distribution follow the Welch-Satterthwaite equation.
 
     Args:
-        strata: Independent values of each stratum.
-        weights: Weight of each stratum; they sum to 1.
+        strata: Independent samples of each stratum.
+        weights: Weight of each stratum. The weights sum to 1.
 
     Returns:
-        Both; NaN for the half-width if a stratum has a single value.
+        Mean and half-width. The half-width is NaN if a stratum has a single sample.
     """
     from scipy.stats import t
 
@@ -53,6 +53,6 @@ def stratified_mean_and_half_width(strata: Sequence[ArrayLike], weights: Sequenc
 
 
 def mean_with_interval(values: ArrayLike) -> dict[str, float]:
-    """The same as ``{mean, ci95}``."""
+    """Returns the mean and the half-width of its 95% confidence interval as ``{mean, ci95}``."""
     mean, half = mean_and_half_width(values)
     return {"mean": mean, "ci95": half}

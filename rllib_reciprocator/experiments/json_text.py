@@ -1,4 +1,4 @@
-"""Standard JSON, which has no numbers for NaN and infinity."""
+"""Reads and writes standard JSON, which cannot represent NaN and infinity as numbers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def to_json(value: Any, *, indent: int | None = None, keep_infinities: bool = Fa
     """Returns a value as standard JSON, with null for NaN.
 
     Args:
-        value: Nested mappings and sequences of numbers and texts; other objects become texts.
-        indent: Spaces of each level; None for a single line.
-        keep_infinities: If True, infinities become the texts ``Infinity`` and ``-Infinity``; otherwise null.
+        value: Nested mappings and sequences of numbers and strings; other objects become strings.
+        indent: Number of spaces per level; None for a single line.
+        keep_infinities: If True, infinities become the strings ``Infinity`` and ``-Infinity``; otherwise null.
     """
 
-    def replaced(constant: str) -> str | None:
+    def replace_constant(constant: str) -> str | None:
         return constant if keep_infinities and constant in _INFINITIES else None
 
     text = json.dumps(value, cls=SafeFallbackEncoder, nan_str=None)
-    return json.dumps(json.loads(text, parse_constant=replaced), indent=indent, allow_nan=False)
+    return json.dumps(json.loads(text, parse_constant=replace_constant), indent=indent, allow_nan=False)
 
 
 def settings_from_json(text: str) -> Any:
-    """Returns settings from JSON, with infinities where :func:`to_json` kept their names.
+    """Returns settings from JSON, with infinities for the strings that :func:`to_json` writes for them.
 
     Raises:
         json.JSONDecodeError: If the text is not JSON.
@@ -47,13 +47,13 @@ def _with_infinities(value: Any) -> Any:
 
 
 class StandardJsonLogger(JsonLoggerCallback):
-    """Writes ``result.json`` and ``params.json`` as Tune does, but in standard JSON.
+    """Logger that writes ``result.json`` and ``params.json`` as Tune does, but in standard JSON.
 
-    Metrics that are not finite become null. Settings that are infinite become texts.
+    Metrics that are not finite become null. Settings that are infinite become strings.
     """
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        """Appends one result as a line."""
+        """Appends a result as one line."""
         if trial not in self._trial_files:
             self.log_trial_start(trial)
         metrics = {key: value for key, value in result.items() if key != "config"}
@@ -64,7 +64,7 @@ class StandardJsonLogger(JsonLoggerCallback):
         self._trial_files[trial].flush()
 
     def update_config(self, trial: Trial, config: dict[str, Any]) -> None:
-        """Writes a trial's settings."""
+        """Writes the settings of a trial."""
         super().update_config(trial, config)
         text = to_json(dict(sorted(config.items())), indent=2, keep_infinities=True)
         Path(trial.local_path, EXPR_PARAM_FILE).write_text(text, encoding="utf-8")

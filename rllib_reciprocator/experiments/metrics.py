@@ -1,4 +1,4 @@
-"""The figures of a result: which there are, by which names, and which a run may stop on."""
+"""Names of the metrics in results, and checks of the metrics that a run stops on."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from social_dilemmas.registry import did_you_mean
 logger = logging.getLogger(__name__)
 
 ITERATIONS = "training_iteration"
-# Figures of a result that are in no group. They only grow, so that a run can always stop on them.
+# Metrics at the top level of a result. They only increase, so a run can always stop on them.
 COUNTS = (ITERATIONS, "time_total_s", "num_env_steps_sampled_lifetime")
 ENV_RUNNERS, LEARNERS, EVALUATION = "env_runners", "learners", "evaluation"
-# What RLlib's env runners report of themselves; there is nothing of some before the first episode has ended.
+# Metrics of RLlib's env runners; some are missing until the first episode has ended.
 OF_ENV_RUNNERS = (
     "episode_return_mean", "episode_return_min", "episode_return_max", "episode_len_mean", "episode_len_min",
     "episode_len_max", "episode_duration_sec_mean", "num_episodes", "num_episodes_lifetime", "num_env_steps_sampled",
@@ -48,7 +48,7 @@ BY_MODULE = (
     "module_episode_returns_mean", "module_episode_return_mean", "num_module_steps_sampled",
     "num_module_steps_sampled_lifetime",
 )  # fmt: skip
-# Figures about the run itself, at any depth.
+# Env runner metrics about the run itself, e.g. timers. They may have further levels.
 _INNER = (
     "timers", "sample", "weights_seq_no", "env_to_module_connector", "module_to_env_connector", "env_step_timer",
     "env_reset_timer", "rlmodule_inference_timer", "time_between_sampling", "connector_pipeline_timer",
@@ -73,70 +73,70 @@ _OLD = {
 
 
 def resolve_metric_alias(metric: str, where: str) -> str:
-    """The name that a figure has in results; tells the user where that is not the one that was given.
+    """Returns the current name of a metric, and logs a warning if the given name is an old one.
 
-    RLlib renamed many, and the results of today lack the old ones: a run that is to stop on one would go on for ever.
+    RLlib renamed many metrics, and results lack the old names: a run that stops on an old name would never end.
 
     Args:
-        metric: The name as given.
+        metric: The name, old or current.
         where: The file and key, for the message.
     """
     if metric not in _OLD:
         return metric
-    logger.warning("%s: %s is taken for %s, its name today", where, metric, _OLD[metric])
+    logger.warning("%s: %s is an old name; %s is used instead", where, metric, _OLD[metric])
     return _OLD[metric]
 
 
 def check_stop(stop: Mapping[str, float], where: str) -> None:
-    """Checks when to stop, as far as that can be told without the algorithm.
+    """Checks stopping criteria, as far as this is possible without the algorithm.
 
     Raises:
-        UserError: If a figure is in no group that results have, or a value is never reached, or reached at once.
+        UserError: If a metric is in no group of a result, or if its value is never reached, or reached at once.
     """
     for metric, value in stop.items():
         check_group(metric, f"{where}.{metric}")
         if not math.isfinite(value):
             raise UserError(f"{where}.{metric}: {value} is never reached")
         if (metric in COUNTS or metric.endswith("_lifetime")) and value <= 0:
-            raise UserError(f"{where}.{metric}: {value} is reached before anything is learned; give more than 0")
+            raise UserError(f"{where}.{metric}: {value} is reached before training starts; use a value above 0")
         if metric == ITERATIONS and value != int(value):
             raise UserError(f"{where}.{metric}: {value} is not a whole number")
 
 
 def check_group(metric: str, where: str) -> None:
-    """Checks that results have a figure of that name, or a group for it.
+    """Checks that results have a metric of this name, or a group for it.
 
     Raises:
-        UserError: If not.
+        UserError: If they have neither.
     """
     group, _, name = metric.partition("/")
     if metric not in COUNTS and not (group in (ENV_RUNNERS, LEARNERS, EVALUATION) and name):
         groups = (f"{ENV_RUNNERS}/..", f"{LEARNERS}/..", f"{EVALUATION}/..")
-        known = [*COUNTS, *groups, *(f"{ENV_RUNNERS}/{each}" for each in OF_ENV_RUNNERS)]
-        raise UserError(f"{where}: not known{did_you_mean(metric, known)}")
+        known_names = [*COUNTS, *groups, *(f"{ENV_RUNNERS}/{runner_metric}" for runner_metric in OF_ENV_RUNNERS)]
+        raise UserError(f"{where}: not known{did_you_mean(metric, known_names)}")
 
 
 def check_metric(metric: str, config: AlgorithmConfig, where: str) -> None:
-    """Checks that an algorithm will report a figure, as far as that is known before its first result.
+    """Checks that an algorithm will report a metric, as far as this is known before the first result.
 
     Args:
-        metric: Its name.
+        metric: The name of the metric.
         config: The algorithm's validated configuration.
         where: The file and key, for messages.
 
     Raises:
-        UserError: If it will not.
+        UserError: If the algorithm will not report the metric.
     """
     group, _, name = metric.partition("/")
     if group == EVALUATION:
         if not config.evaluation_interval:
-            raise UserError(f"{where}: there is no evaluation; set config.evaluation_interval")
+            raise UserError(f"{where}: evaluation is disabled; set config.evaluation_interval")
         group, _, name = name.partition("/")
     if group == ENV_RUNNERS and name.partition("/")[0] not in _INNER:
-        known = set(_of_env_runners(config))
-        prefixes = {each.removesuffix("*") for each in known if each.endswith("*")}
-        if name not in known and not any(name.startswith(each) and name != each for each in prefixes):
-            raise UserError(f"{where}: not known{did_you_mean(metric, (f'{ENV_RUNNERS}/{each}' for each in known))}")
+        names = set(_of_env_runners(config))
+        prefixes = {pattern.removesuffix("*") for pattern in names if pattern.endswith("*")}
+        if name not in names and not any(name.startswith(prefix) and name != prefix for prefix in prefixes):
+            raise UserError(f"{where}: not known{did_you_mean(metric, (f'{ENV_RUNNERS}/{key}' for key in names))}")
     elif group == LEARNERS:
         specs = config._rl_module_spec.rl_module_specs if isinstance(config, BatchedConfig) else {}
         modules = list(dict.fromkeys([ALL_MODULES, INFLUENCE_MODULE_ID, *config.policies, *specs]))
@@ -145,9 +145,9 @@ def check_metric(metric: str, config: AlgorithmConfig, where: str) -> None:
 
 
 def _of_env_runners(config: AlgorithmConfig) -> Iterable[str]:
-    """Names of all figures of the env runners, without the group; those ending with ``*`` stand for any beginning so.
+    """Yields the names of all env runner metrics, without the group. A trailing ``*`` matches any continuation.
 
-    What agents there are is known of our games only.
+    Agents are known only for the games of :mod:`social_dilemmas`; names for other environments have ``*`` instead.
     """
     yield from OF_ENV_RUNNERS
     if not isinstance(config, BatchedConfig):
@@ -166,11 +166,11 @@ def _of_env_runners(config: AlgorithmConfig) -> Iterable[str]:
     inner = config.inner_episodes() if isinstance(config, BatchedConfig) else 1
     for name in (REWARD_PER_STEP, *_outcomes(game)) if inner > 1 else ():
         yield from (f"{INNER_EPISODES}/{agent}/{name}/{number}" for agent in agents for number in range(inner))
-    for first, second in permutations(agents, 2):
-        yield from (f"{name}/{first}_on_{second}" for name in BY_PAIR[:2])
-        yield f"{BY_PAIR[2]}/{first}_towards_{second}"
-        yield f"{INCENTIVES}/{first}_to_{second}"
-        yield from (f"{INCENTIVES_BY_ACTION}/{first}_to_{second}/{action}" for action in game.action_names)
+    for first_agent, second_agent in permutations(agents, 2):
+        yield from (f"{name}/{first_agent}_on_{second_agent}" for name in BY_PAIR[:2])
+        yield f"{BY_PAIR[2]}/{first_agent}_towards_{second_agent}"
+        yield f"{INCENTIVES}/{first_agent}_to_{second_agent}"
+        yield from (f"{INCENTIVES_BY_ACTION}/{first_agent}_to_{second_agent}/{action}" for action in game.action_names)
 
 
 def _game(config: AlgorithmConfig) -> BatchedGame | None:
@@ -180,7 +180,7 @@ def _game(config: AlgorithmConfig) -> BatchedGame | None:
 
 
 def _outcomes(game: BatchedGame) -> Iterable[str]:
-    """The names of a game's outcomes, which it tells with its first step."""
+    """Returns the names of a game's outcomes, which the game reports with its first step."""
     game.reset(seed=0)
     step = game.step(torch.zeros(1, game.num_agents, dtype=torch.int64))
     return game.summarize({name: total[0] for name, total in step.outcomes.items()}, 1)
@@ -190,7 +190,7 @@ def _episode_outcomes(config: Any) -> frozenset[str]:
     """Returns the names of outcomes that results have only after an episode has ended.
 
     Args:
-        config: The algorithm's settings as a result has them, or None.
+        config: The algorithm's settings in a result, or None.
     """
     env = config.get("env") if isinstance(config, Mapping) else None
     if not (isinstance(env, str) and social_dilemmas.is_game(env)):
@@ -199,21 +199,21 @@ def _episode_outcomes(config: Any) -> frozenset[str]:
 
 
 def missing(metric: str, result: Mapping[str, Any]) -> str | None:
-    """What is wrong with a figure that a result lacks; None if it is there, or may still come.
+    """Returns an error message if a result lacks a metric; None if it is there or may still be reported.
 
-    It may still come where nothing of its kind is there, as before the first episode has ended.
+    It may still be reported if its group is missing or empty, e.g. before the first episode has ended.
 
     Args:
-        metric: Its name.
+        metric: The name of the metric, a path into the result.
         result: A result, as reported.
     """
     *groups, name = metric.split("/")
-    within: Any = result
+    node: Any = result
     for group in groups:
-        within = within.get(group) if isinstance(within, Mapping) else None
-    if not isinstance(within, Mapping) or not within or name in within or name in (*OF_ENV_RUNNERS, *LOSSES):
+        node = node.get(group) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or not node or name in node or name in (*OF_ENV_RUNNERS, *LOSSES):
         return None
     if groups[-2:-1] == [OUTCOMES] and name in _episode_outcomes(result.get("config")):
         return None
-    there = [f"{'/'.join(groups)}/{each}" for each in flatten_dict(dict(within)) if "timer" not in each]
-    return f"is not in the results{did_you_mean(metric, there)}"
+    candidates = [f"{'/'.join(groups)}/{path}" for path in flatten_dict(dict(node)) if "timer" not in path]
+    return f"is not in the results{did_you_mean(metric, candidates)}"

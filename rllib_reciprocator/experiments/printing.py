@@ -1,4 +1,4 @@
-"""Tables on a terminal of any width."""
+"""Prints tables on terminals of any width."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rich.text import Text
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Prints a table; where the terminal is too narrow for it, each row as lines of ``column  cell``."""
-    natural = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
-    if natural <= console.width:
+    """Prints a table. If the terminal is too narrow, prints each row as lines of ``column  cell`` instead."""
+    table_width = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    if table_width <= console.width:
         console.print(table)
         return
     if table.title:

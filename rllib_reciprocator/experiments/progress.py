@@ -1,4 +1,4 @@
-"""Shows how trials go, while they run."""
+"""Shows the progress of trials while they run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LONGEST_TAG = 60
 
 
 def brief(result: dict[str, Any]) -> str:
-    """The main figures of a result in one line."""
+    """Formats the main metrics of a result as one line."""
     parts = [
-        f"{name} " + " ".join(f"{value:.3f}" for value in by.values()) for name, by in outcome_rates(result).items()
+        f"{name} " + " ".join(f"{value:.3f}" for value in rate.values()) for name, rate in outcome_rates(result).items()
     ]
     mean = collective_return(result)
     if mean is not None:
@@ -30,17 +30,17 @@ def brief(result: dict[str, Any]) -> str:
 
 
 class ProgressCallback(Callback):
-    """A bar a trial in a terminal, and about 20 lines a trial elsewhere.
+    """Callback that shows a progress bar per trial in a terminal, and prints about 20 lines per trial elsewhere.
 
-    Tune pickles its callbacks, so that what is drawn is made when the experiment starts.
+    Tune pickles its callbacks, so the progress bars are created only when the experiment starts.
     """
 
     def __init__(self, name: str, iterations: float | None) -> None:
-        """Notes what to show.
+        """Initializes the callback.
 
         Args:
-            name: The experiment.
-            iterations: At which iteration trials stop, if that is known.
+            name: Name of the experiment.
+            iterations: Iteration at which trials stop, or None if it is not known.
         """
         self.name = name
         self.iterations = int(iterations) if iterations else None
@@ -48,13 +48,13 @@ class ProgressCallback(Callback):
         self._bars: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what is drawn."""
+        """Returns the state without the progress bars, which are not pickled."""
         return {**self.__dict__, "_progress": None, "_bars": {}}
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
     ) -> None:
-        """Starts to draw."""
+        """Starts the display."""
         console = Console(stderr=True)
         if console.is_terminal:
             self._progress = Progress(
@@ -63,7 +63,7 @@ class ProgressCallback(Callback):
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                # Takes what is left of the line: on a narrow terminal it is the figures that are cut.
+                # This column takes the rest of the line, so a narrow terminal truncates only the metrics.
                 TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 console=console,
                 expand=True,
@@ -74,26 +74,28 @@ class ProgressCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Shows a trial's newest figures."""
-        done = result["training_iteration"]
-        # Searchers tag trials with all their settings.
+        """Shows the latest metrics of a trial."""
+        num_iterations = result["training_iteration"]
+        # Searchers put all settings into the tag, which can be too long for a line.
         tag = trial.experiment_tag if len(trial.experiment_tag) <= LONGEST_TAG else trial.trial_id
         label = self.name if len(trials) == 1 else f"{self.name} {tag}"
         if self._progress is not None:
             if trial.trial_id not in self._bars:
                 self._bars[trial.trial_id] = self._progress.add_task(label, total=self.iterations, figures="")
-            self._progress.update(self._bars[trial.trial_id], completed=done, figures=brief(result))
+            self._progress.update(self._bars[trial.trial_id], completed=num_iterations, figures=brief(result))
         elif (
-            done == 1
-            or done == self.iterations
-            or done % max(1, (self.iterations or 1000) // LINES_WITHOUT_TERMINAL) == 0
+            num_iterations == 1
+            or num_iterations == self.iterations
+            or num_iterations % max(1, (self.iterations or 1000) // LINES_WITHOUT_TERMINAL) == 0
         ):
             seconds = result.get("time_total_s", 0.0)
             self._console.print(
-                f"{label}  iteration {done}  {seconds:.0f} s  {brief(result)}", highlight=False, soft_wrap=True
+                f"{label}  iteration {num_iterations}  {seconds:.0f} s  {brief(result)}",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Stops drawing."""
+        """Stops the display."""
         if self._progress is not None:
             self._progress.stop()

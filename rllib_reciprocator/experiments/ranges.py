@@ -1,4 +1,4 @@
-"""Between which values the numbers of a configuration may be: RLlib itself takes any, and fails late or never."""
+"""Valid ranges of numeric settings, because RLlib accepts any number and fails late or never."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from social_dilemmas.batched_game import MAX_GAMES
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``least`` to ``most``.
+    """Interval from ``least`` to ``most``.
 
     Attributes:
-        least: The smallest.
-        most: The largest; infinity is beyond it unless it is infinity itself.
-        open: Whether ``least`` itself is out of range.
+        least: Smallest value.
+        most: Largest value. Infinity is out of range unless ``most`` is infinity.
+        open: If True, ``least`` itself is out of range.
     """
 
     least: float
@@ -25,18 +25,18 @@ class Range:
     open: bool = False
 
     def __contains__(self, value: float) -> bool:
-        above = value > self.least if self.open else value >= self.least
-        return above and value <= self.most
+        is_above = value > self.least if self.open else value >= self.least
+        return is_above and value <= self.most
 
     def __str__(self) -> str:
-        """As in "must be ..."."""
-        start = "above" if self.open else "at least"
+        """Returns the range as text that completes "must be"."""
+        lower_bound = "above" if self.open else "at least"
         if self.most >= _LARGEST:
-            return f"{start} {self.least:g}"
-        return f"{start} {self.least:g} and at most {self.most:g}"
+            return f"{lower_bound} {self.least:g}"
+        return f"{lower_bound} {self.least:g} and at most {self.most:g}"
 
 
-# Finite, but as large as anybody may want.
+# Finite, but larger than any useful value.
 _LARGEST = 1e300
 _SHARE = Range(0.0, 1.0)
 _POSITIVE = Range(0.0, _LARGEST, open=True)
@@ -55,7 +55,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("clip_param", "adam_epsilon", "initial_alpha"), _POSITIVE),
     **dict.fromkeys(("vf_clip_param", "grad_clip", "clip_rewards", "training_intensity"), _LIMIT),
     "tau": Range(0.0, 1.0, open=True),
-    # The range of sigma is in ShaperConfig.
+    # ShaperConfig checks the range of sigma.
     **dict.fromkeys(("v_min", "v_max", "target_entropy", "sigma"), _ANY),
     **dict.fromkeys(
         (
@@ -78,7 +78,7 @@ RANGES: dict[str, Range] = {
     "num_envs_per_env_runner": Range(1, MAX_GAMES),
     "seed": Range(0, 2**31 - 1),
 }  # fmt: skip
-# Settings that are given as a schedule, ``[[step, value], ..]``, as well as a number.
+# Settings that accept a schedule, ``[[step, value], ..]``, in addition to a number.
 SCHEDULED = (
     "lr", "actor_lr", "critic_lr", "alpha_lr", "lr_schedule", "entropy_coeff", "entropy_coeff_schedule", "epsilon",
     "sigma",
@@ -86,38 +86,43 @@ SCHEDULED = (
 
 
 def range_of(name: str) -> Range:
-    """Between which values a setting may be; one that has no range of its own is a count, a length or a time."""
+    """Returns the valid range of a setting. A setting that is not in ``RANGES`` is a count, a length or a time."""
     if name in RANGES:
         return RANGES[name]
     return _SECONDS if name.endswith(("_s", "_ms", "_timeout")) else _COUNT
 
 
 def check_range(path: str, name: str, value: Any) -> None:
-    """Checks a number, or those of a schedule; anything else is left to others.
+    """Checks that a number, or each number of a schedule, is in range. Other values are not checked.
 
     Args:
-        path: The setting's path, for messages.
-        name: The setting's name.
-        value: What was given.
+        path: Path of the setting, for messages.
+        name: Name of the setting.
+        value: Value of the setting.
 
     Raises:
-        UserError: If a number is out of range or not a number.
+        UserError: If a number is out of range, or if a schedule is invalid.
     """
     if name in SCHEDULED and isinstance(value, list):
-        last = -1.0
+        last_step = -1.0
         for point in value:
             if not isinstance(point, list | tuple) or len(point) != 2:
                 raise UserError(f"{path}: {value!r}: a schedule is a list of [step, value]")
             step, number = point
-            if isinstance(step, bool) or not isinstance(step, int) or step <= last or (last < 0 and step != 0):
-                raise UserError(f"{path}: {value!r}: the steps of a schedule begin with 0 and rise")
-            last = step
+            if (
+                isinstance(step, bool)
+                or not isinstance(step, int)
+                or step <= last_step
+                or (last_step < 0 and step != 0)
+            ):
+                raise UserError(f"{path}: {value!r}: the steps of a schedule must start at 0 and increase")
+            last_step = step
             if isinstance(number, bool) or not isinstance(number, int | float):
                 raise UserError(f"{path}: {number!r} is not a number")
             check_range(path, name.removesuffix("_schedule"), number)
         if not value:
-            raise UserError(f"{path}: a schedule has one [step, value] at least")
+            raise UserError(f"{path}: a schedule needs at least one [step, value]")
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        allowed = range_of(name)
-        if value not in allowed:
-            raise UserError(f"{path}: {value} must be {allowed}")
+        valid_range = range_of(name)
+        if value not in valid_range:
+            raise UserError(f"{path}: {value} must be {valid_range}")

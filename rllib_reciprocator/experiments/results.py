@@ -1,4 +1,4 @@
-"""Results as Tune writes them, and the settings that led to them."""
+"""Parses the results that Tune writes, and formats and compares settings of trials."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Parts of a result that hold metrics alone.
+# Keys of a result that contain only metrics.
 _METRICS = ("env_runners", "learners", "evaluation")
 
 
 def parse_results(text: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """What a trial reported, one result an iteration; later reports of an iteration replace earlier ones.
+    """Parses the results of a trial, one per iteration. Later results of an iteration replace earlier ones.
 
-    Metrics that are null, as JSON has no other word for NaN, become NaN.
+    Metrics that are null become NaN, which JSON cannot represent.
 
-    A run that is killed may leave half a line, to which the next one is then joined.
+    A run that is killed may leave an incomplete line, to which the next line is then appended.
 
     Args:
-        text: Of its ``result.json``, a result a line.
+        text: Contents of the trial's ``result.json``, one result per line.
 
     Returns:
-        The results by iteration, and the numbers of the lines that are not whole.
+        The results, sorted by iteration, and the numbers of the lines that cannot be parsed.
     """
     by_iteration: dict[int, dict[str, Any]] = {}
-    broken = []
+    invalid_lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
             result = json.loads(line)
             metrics = {key: _with_nan(value) for key, value in result.items() if key in _METRICS}
             by_iteration[int(result["training_iteration"])] = {**result, **metrics}
         except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-            broken.append(number)
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)], broken
+            invalid_lines.append(number)
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)], invalid_lines
 
 
 def _with_nan(value: Any) -> Any:
@@ -47,16 +47,23 @@ def _with_nan(value: Any) -> Any:
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings in which several differ, but for the seed."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if name != "seed" and len({str(each.get(name)) for each in settings}) > 1]
+    """Returns the names of the settings that differ between trials, except the seed."""
+    names = dict.fromkeys(name for trial_settings in settings for name in trial_settings)
+    return [
+        name
+        for name in names
+        if name != "seed" and len({str(trial_settings.get(name)) for trial_settings in settings}) > 1
+    ]
 
 
 def short(value: Any) -> str:
-    """A setting for a table or a label."""
+    """Formats a setting for a table or a label."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def reason(line: str) -> str:
-    """The last line of an error's traceback, which says what it was, without the package of the error's class."""
+    """Returns the last line of a traceback without the module of the error's class.
+
+    For ``DivergedError``, the name of the class is removed as well.
+    """
     return re.sub(r"^(?:\w+\.)*(?:DivergedError: |(?=\w+: ))", "", line)

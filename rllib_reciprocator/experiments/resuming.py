@@ -1,4 +1,4 @@
-"""Goes on with a run that was interrupted, or that is to last longer or shorter than it was meant to."""
+"""Resumes a run that was interrupted, or whose stopping criteria have changed."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 logger = logging.getLogger(__name__)
 
-# In an experiment's folder: what was run.
+# File in an experiment's folder with the settings of the run.
 DESCRIPTION = "experiment.json"
 TUNER = "tuner.pkl"
-# What may be different when a run goes on; where it is, and until when it runs.
+# Settings that may change when a run is resumed: its location and its stopping criteria.
 _MAY_CHANGE = ("name", "storage_path", "stop")
 
 
 def describe(experiment: Experiment, folder: str) -> None:
-    """Writes down what is run, for whoever goes on with it.
+    """Saves the settings of an experiment, which are compared when the run is resumed.
 
     Args:
         experiment: The experiment.
-        folder: Its folder, a path or a URI.
+        folder: Folder of the experiment, a path or a URI.
     """
     storage, path = FileSystem.from_uri(folder)
     storage.create_dir(path, recursive=True)
@@ -39,45 +39,45 @@ def describe(experiment: Experiment, folder: str) -> None:
 
 
 def check_resumable(experiment: Experiment, folder: str) -> bool:
-    """Checks that there is a run, and that it is one of the same settings.
+    """Checks that a run exists and has the same settings as the experiment.
 
     Returns:
-        Whether it had begun. One that was killed before left nothing to go on from, and starts.
+        True if the run had started. False if it was killed before it saved any state, so that it has to start.
 
     Raises:
-        UserError: If not; the message names the settings that differ.
+        UserError: If there is no run, it cannot be read, or its settings differ. The message names these settings.
     """
     try:
-        there = tune.Tuner.can_restore(folder)
-    except Exception as error:  # a storage that cannot be reached
+        can_restore = tune.Tuner.can_restore(folder)
+    except Exception as error:  # e.g. a storage that cannot be reached
         raise UserError(f"--resume: {folder} cannot be read ({error})") from None
-    if not there:
+    if not can_restore:
         raise UserError(f"--resume: {folder} has no experiment to continue")
-    before = _description(folder)
-    if before is None:
+    previous_settings = _description(folder)
+    if previous_settings is None:
         logger.warning(
-            "--resume: %s is of a version that did not write its settings down; they are taken as they were", folder
+            "--resume: %s is from a version that did not save its settings; they are used without a check", folder
         )
         return _newest_state(folder) is not None
-    differing = _differences(before, json.loads(experiment.model_dump_json()))
-    if differing:
+    differences = _differences(previous_settings, json.loads(experiment.model_dump_json()))
+    if differences:
         raise UserError(
-            f"--resume: {folder} was run with other settings: {'; '.join(differing)}. Only stop may change; give"
+            f"--resume: {folder} was run with other settings: {'; '.join(differences)}. Only stop may change; use"
             " another --experiment-name for a new run"
         )
-    begun = _newest_state(folder) is not None
-    if begun:
+    has_started = _newest_state(folder) is not None
+    if has_started:
         _check_whole(folder)
     else:
-        logger.warning("--resume: %s had not begun; it starts", folder)
-    return begun
+        logger.warning("--resume: %s had not started; it starts now", folder)
+    return has_started
 
 
 def _check_whole(folder: str) -> None:
-    """Checks that Tune's own files of a run were written to their ends.
+    """Checks that Tune's files of a run are complete.
 
     Raises:
-        UserError: If one was not, as where the disk was full or the run was killed meanwhile.
+        UserError: If a file is incomplete, e.g. because the disk was full or the run was killed during the write.
     """
     storage, path = FileSystem.from_uri(folder)
     state_file = _newest_state(folder)
@@ -88,11 +88,11 @@ def _check_whole(folder: str) -> None:
             if file == state_file:
                 json.loads(content)
             elif not content.endswith(pickle.STOP):
-                raise ValueError("a pickle without its end")
+                raise ValueError("truncated pickle")
         except ValueError:
             raise UserError(
-                f"--resume: {file} is not whole: the disk was full, or the run was killed, while it was being written;"
-                " start another run with --restore and the last checkpoint"
+                f"--resume: {file} is incomplete: the disk was full or the run was killed while it was being written;"
+                " start a new run with --restore and the last checkpoint"
             ) from None
 
 
@@ -102,36 +102,36 @@ def _description(folder: str) -> dict[str, Any] | None:
     if storage.get_file_info(file).type == FileType.NotFound:
         return None
     try:
-        # Through the model, for the defaults of keys that came later.
+        # Validated by the model, which adds the defaults of keys that are newer than the file.
         return json.loads(Experiment.model_validate_json(_read(storage, file)).model_dump_json())
     except ValueError as error:
         raise UserError(f"--resume: {folder}/{DESCRIPTION} cannot be read ({error})") from None
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs, as ``config.lr (0.01, now 0.02)``."""
+    """Returns the settings that differ, each in the form ``config.lr (0.01, now 0.02)``."""
     flat = [
-        flatten_dict({key: value for key, value in each.items() if key not in _MAY_CHANGE}, delimiter=".")
-        for each in (before, now)
+        flatten_dict({key: value for key, value in settings.items() if key not in _MAY_CHANGE}, delimiter=".")
+        for settings in (before, now)
     ]
     names = [name for name in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(name) != flat[1].get(name)]
     return [f"{name} ({flat[0].get(name)}, now {flat[1].get(name)})" for name in names]
 
 
 def prepare(folder: str, stop: StopAt, callbacks: list[Any]) -> None:
-    """Changes what Tune kept of a run, so that it goes on until ``stop``.
+    """Edits the state that Tune saved of a run, so that the run continues until ``stop``.
 
-    Trials that have reached it are done; those that had reached the former one alone go on from their last
-    checkpoints. Tune keeps the decision to stop of a trial that failed while its checkpoint was written, and would end
-    it with its next checkpoint as if it were done: such decisions are forgotten.
+    Trials that have reached ``stop`` are marked as terminated. Trials that have only reached the previous criteria
+    continue from their last checkpoints. If a trial fails while its checkpoint is written, Tune keeps its decision to
+    stop the trial and would terminate it at the next checkpoint as if it were done. Such decisions are discarded.
 
     Args:
         folder: The experiment's folder.
-        stop: When trials end.
-        callbacks: Of the run, in the place of those it had.
+        stop: Stopping criteria of the trials.
+        callbacks: Callbacks of the resumed run, which replace the previous ones.
 
     Raises:
-        UserError: If Tune's files are not whole, or a trial that is done is to go on, but has no checkpoint.
+        UserError: If Tune's files are incomplete, or if a finished trial has to continue but has no checkpoint.
     """
     _check_whole(folder)
     storage, path = FileSystem.from_uri(folder)
@@ -139,8 +139,8 @@ def prepare(folder: str, stop: StopAt, callbacks: list[Any]) -> None:
     state_file = _newest_state(folder)
     assert state_file is not None
     state = json.loads(_read(storage, state_file))
-    described = _description(folder) or {}
-    former = StopAt(described.get("stop", {}))
+    description = _description(folder) or {}
+    former = StopAt(description.get("stop", {}))
     state["trial_data"] = [
         [json.dumps(_until(json.loads(trial), json.loads(progress), former, stop, storage, path)), progress]
         for trial, progress in state["trial_data"]
@@ -155,25 +155,25 @@ def prepare(folder: str, stop: StopAt, callbacks: list[Any]) -> None:
 def _until(
     trial: dict[str, Any], progress: Mapping[str, Any], former: StopAt, stop: StopAt, storage: FileSystem, path: str
 ) -> dict[str, Any]:
-    """A trial's state, with its status as ``stop`` has it."""
-    last = progress.get("last_result") or {}
+    """Returns the state of a trial with the status that follows from ``stop``."""
+    last_result = progress.get("last_result") or {}
     ended_by = trial.get("stopping_criterion") or former.stop
     status = trial["status"]
-    if stop.reached(last):
+    if stop.reached(last_result):
         status = "TERMINATED"
-    elif status == "TERMINATED" and StopAt(ended_by).reached(last):
-        own = PurePosixPath(path) / trial["relative_logdir"]
-        files = storage.get_file_info(FileSelector(str(own), allow_not_found=True))
-        if not any(each.base_name.startswith("checkpoint_") for each in files):
-            raise UserError(f"--resume: {trial['relative_logdir']} is done and has no checkpoint to go on from")
+    elif status == "TERMINATED" and StopAt(ended_by).reached(last_result):
+        trial_folder = PurePosixPath(path) / trial["relative_logdir"]
+        files = storage.get_file_info(FileSelector(str(trial_folder), allow_not_found=True))
+        if not any(file.base_name.startswith("checkpoint_") for file in files):
+            raise UserError(f"--resume: {trial['relative_logdir']} is done and has no checkpoint to continue from")
         status = "PENDING"
     return {**trial, "status": status, "stopping_criterion": {}}
 
 
 def _newest_state(folder: str) -> str | None:
-    """The newest of the files in which Tune keeps the trials of a run, if there is one yet."""
+    """Returns the newest file in which Tune saved the trials of a run; None if there is none yet."""
     storage, path = FileSystem.from_uri(folder)
-    names = [each.base_name for each in storage.get_file_info(FileSelector(path))]
+    names = [file.base_name for file in storage.get_file_info(FileSelector(path))]
     states = [name for name in names if name.startswith("experiment_state-") and name.endswith(".json")]
     return f"{path}/{max(states)}" if states else None
 
@@ -184,7 +184,7 @@ def _read(storage: FileSystem, file: str) -> bytes:
 
 
 def _write(storage: FileSystem, file: str, content: bytes) -> None:
-    """Writes a file that is there as a whole or not at all, whenever this process may be killed."""
+    """Writes a file through a temporary file, so that it is never incomplete, even if this process is killed."""
     with storage.open_output_stream(f"{file}.part") as stream:
         stream.write(content)
     storage.move(f"{file}.part", file)

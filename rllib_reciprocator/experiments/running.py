@@ -1,4 +1,4 @@
-"""Runs checked experiments through Ray Tune."""
+"""Runs validated experiments with Ray Tune."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from rllib_reciprocator.utils.divergence import DivergenceCallback, DivergenceGu
 from rllib_reciprocator.utils.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0
-# Bytes of results that there must at least be room for.
+# Minimum free space for results, in bytes.
 _MIN_FREE_BYTES = 2**20
 _LOGGER_HINTS = {
     "wandb": "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline",
@@ -58,14 +58,14 @@ _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO)
 
 @dataclass(frozen=True)
 class RayOptions:
-    """How to reach or start Ray.
+    """Settings for connecting to Ray or starting it.
 
     Attributes:
-        address: Of a running cluster, as ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``; if None, the environment
-            variable ``RAY_ADDRESS``. A local Ray is started if that is not set either, and for ``local``.
-        num_cpus: CPUs of a local cluster; those of the machine if None.
-        num_gpus: GPUs of a local cluster; those of the machine if None.
-        verbosity: 0 quiet, 1 with Ray's warnings, 2 with everything that workers print.
+        address: Address of a running cluster, as ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``. If None, the
+            environment variable ``RAY_ADDRESS`` is used. Ray is started locally if neither is set, and for ``local``.
+        num_cpus: Number of CPUs of a local cluster. If None, all CPUs of the machine.
+        num_gpus: Number of GPUs of a local cluster. If None, all GPUs of the machine.
+        verbosity: 0 for errors only, 1 to add Ray's warnings, 2 to add everything that workers print.
     """
 
     address: str | None = None
@@ -75,7 +75,7 @@ class RayOptions:
 
     @property
     def cluster(self) -> tuple[str, str] | None:
-        """The address of the cluster to connect to and where it is set; None if Ray is to be started here."""
+        """Returns the address of the cluster to connect to and the setting it comes from; None to start Ray locally."""
         for address, source in ((self.address, "--ray-address"), (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")):
             if address:
                 return None if address == "local" else (address, source)
@@ -83,21 +83,21 @@ class RayOptions:
 
 
 def storage_root(experiment: Experiment) -> str:
-    """Where experiments' folders are: an absolute path, or a URI as ``s3://bucket/results``."""
+    """Returns the parent folder of all experiments: an absolute path, or a URI such as ``s3://bucket/results``."""
     root = experiment.storage_path or os.environ.get("RAY_AIR_LOCAL_CACHE_DIR") or "~/ray_results"
     return root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
 
 
 def storage_of(experiment: Experiment) -> str:
-    """The experiment's folder, a path or a URI."""
+    """Returns the folder of an experiment, a path or a URI."""
     return f"{storage_root(experiment)}/{experiment.name}"
 
 
 def set_verbosity(verbosity: int) -> None:
-    """Says how much of Ray's own logging is shown: 0 errors, 1 warnings too, 2 everything."""
-    for name in ("ray", "ray.rllib", "ray.tune"):  # Ray sets levels of its own for the inner two
+    """Sets how much of Ray's logging is shown: 0 for errors, 1 to add warnings, 2 for everything."""
+    for name in ("ray", "ray.rllib", "ray.tune"):  # Ray sets the levels of the two child loggers itself
         logging.getLogger(name).setLevel(_LEVELS[min(verbosity, 2)])
-    # Tune prints the traceback of a trial that fails, and keeps it in the trial's error.txt; the outcome says why.
+    # Hides tracebacks of failed trials: Tune also saves them to error.txt, and the outcome reports the cause.
     for name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL if not verbosity else logging.NOTSET)
     if not verbosity:
@@ -107,91 +107,91 @@ def set_verbosity(verbosity: int) -> None:
 
 @contextmanager
 def ray_running(options: RayOptions, experiments: list[tuple[Experiment, type[Algorithm]]]) -> Iterator[str]:
-    """Connects to Ray, or starts it with room for the largest trial; lets go of it, or ends it, afterwards.
+    """Connects to Ray, or starts it with enough CPUs for the largest trial; disconnects or shuts it down afterwards.
 
-    Where Ray is up already, as in a notebook, it is used and stays.
+    If Ray is already initialized, e.g. in a notebook, it is used and keeps running.
 
     Yields:
-        A line that says which Ray is used.
+        A line that describes the Ray cluster in use.
 
     Raises:
-        UserError: If the cluster at the address cannot be reached, or a trial asks for GPUs that are not there.
+        UserError: If the cluster at the address cannot be reached, or a trial requests GPUs that are not available.
     """
-    # A trial's newest checkpoint is only known to --resume once Tune has written it down.
+    # --resume only finds a trial's newest checkpoint once Tune has saved its state, so it is saved every second.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Whether results have the figures that schedulers go by is looked at with the first of them (StopAt).
+    # StopAt checks at the first result whether the metric that the scheduler uses is reported.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-    was_up = ray.is_initialized()
+    was_initialized = ray.is_initialized()
     cpus, gpus = _largest_trial(experiments)
-    line = "the one that this process has started or joined before" if was_up else _start_ray(options, cpus)
+    line = "already started or joined by this process" if was_initialized else _start_ray(options, cpus)
     try:
-        offered = ray.cluster_resources().get("GPU", 0.0)
-        if gpus > offered and (was_up or options.cluster is None):
-            raise UserError(f"a trial asks for {gpus:g} GPUs; this machine offers {offered:g}")
+        available_gpus = ray.cluster_resources().get("GPU", 0.0)
+        if gpus > available_gpus and (was_initialized or options.cluster is None):
+            raise UserError(f"a trial requests {gpus:g} GPUs; this machine has {available_gpus:g}")
         yield f"ray          {line}"
     finally:
-        if not was_up:
+        if not was_initialized:
             ray.shutdown()
 
 
 def _start_ray(options: RayOptions, cpus: int) -> str:
-    """Connects to a cluster or starts a local Ray with at least ``cpus`` CPUs; returns a line that says which."""
-    common: dict[str, Any] = {
+    """Connects to a cluster or starts a local Ray with at least ``cpus`` CPUs, and returns a line that describes it."""
+    init_options: dict[str, Any] = {
         "logging_level": _LEVELS[min(options.verbosity, 2)],
         "log_to_driver": options.verbosity > 1,
     }
     if is_trusted():
-        common["runtime_env"] = {"env_vars": {TRUST: "1"}}
+        init_options["runtime_env"] = {"env_vars": {TRUST: "1"}}
     if options.cluster is not None:
         address, source = options.cluster
-        resolved = _check_address(address, f"{source} {address}")
+        cluster_address = _check_address(address, f"{source} {address}")
         try:
-            ray.init(address=resolved, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:  # also clusters of other versions of Ray or Python
+            ray.init(address=cluster_address, **init_options)
+        except (ConnectionError, RuntimeError, ValueError) as error:  # also other versions of Ray or Python
             raise UserError(f"{source} {address}: cannot connect ({error})") from None
-        return f"cluster at {resolved} ({source})"
+        return f"cluster at {cluster_address} ({source})"
     num_cpus = max(options.num_cpus or os.cpu_count() or 1, cpus)
     # Without an address Ray would join a cluster that runs on this machine.
-    ray.init(address="local", num_cpus=num_cpus, num_gpus=options.num_gpus, include_dashboard=False, **common)
+    ray.init(address="local", num_cpus=num_cpus, num_gpus=options.num_gpus, include_dashboard=False, **init_options)
     return f"started on this machine with {num_cpus} CPUs"
 
 
 def _check_address(address: str, where: str) -> str:
-    """Checks that a Ray cluster answers at an address, which Ray itself would try for minutes.
+    """Checks that a Ray cluster answers at an address, because Ray itself would retry for minutes.
 
     Args:
-        address: As in :class:`RayOptions`.
-        where: What the address was given with, for messages.
+        address: Address as in :class:`RayOptions`.
+        where: Option or variable that set the address, and the address, for messages.
 
     Returns:
-        The address, without ``auto``.
+        The address, with ``auto`` replaced by the address of the running cluster.
 
     Raises:
-        UserError: If nothing answers, or something else than Ray does.
+        UserError: If nothing answers at the address, or if the service there is not Ray.
     """
     if address == "auto":
         local_cluster = running_cluster()
         if local_cluster is None:
-            raise UserError(f"{where}: no Ray cluster runs on this machine; give HOST:PORT, or leave it out")
+            raise UserError(f"{where}: no Ray cluster runs on this machine; give HOST:PORT, or omit it")
         address = local_cluster
-    scheme, _, rest = address.rpartition("://")
-    if scheme not in ("", "ray"):  # of a service that Ray has a module for
+    scheme, _, host_and_port = address.rpartition("://")
+    if scheme not in ("", "ray"):  # addresses of services for which Ray has a client module
         return address
-    host, _, port = rest.rpartition(":")
+    host, _, port = host_and_port.rpartition(":")
     if not host or not port.isdecimal():
-        raise UserError(f"{where}: is no address; give HOST:PORT, ray://HOST:PORT or auto")
+        raise UserError(f"{where}: is not an address; use HOST:PORT, ray://HOST:PORT or auto")
     try:
         answers_as_ray = speaks_grpc(host.strip("[]"), int(port), _SECONDS_TO_ANSWER)
     except (OSError, OverflowError) as error:
-        raise UserError(f"{where}: nothing answers there ({error})") from None
+        raise UserError(f"{where}: no answer from there ({error})") from None
     if not answers_as_ray:
-        raise UserError(f"{where}: what answers there is not Ray")
+        raise UserError(f"{where}: the service there is not Ray")
     return address
 
 
 def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tuple[int, float]:
-    """CPUs and GPUs that the largest trial needs."""
+    """Returns the numbers of CPUs and GPUs that the largest trial needs."""
     cpus, gpus = 1.0, 0.0
     for experiment, algorithm in experiments:
         for settings in variants(experiment.config):
@@ -204,10 +204,10 @@ def _largest_trial(experiments: list[tuple[Experiment, type[Algorithm]]]) -> tup
 
 
 def check_restore(experiment: Experiment) -> None:
-    """Checks that the checkpoint to start from can be read, and is of the same algorithm and game.
+    """Checks that the checkpoint to start from can be read and is of the same algorithm and environment.
 
     Raises:
-        UserError: If not.
+        UserError: If the checkpoint cannot be used.
     """
     if experiment.restore:
         try:
@@ -221,40 +221,41 @@ def check_restore(experiment: Experiment) -> None:
 
 
 def _check_same(checkpoint: Path, experiment: Experiment) -> None:
-    """Raises ValueError if a checkpoint is of another algorithm or game than an experiment."""
-    written = describe(checkpoint)
+    """Raises ValueError if the algorithm or environment of a checkpoint differs from that of an experiment."""
+    metadata = describe(checkpoint)
     algorithm = algorithm_class(experiment.run).__name__
-    if written.algorithm != algorithm:
+    if metadata.algorithm != algorithm:
         raise ValueError(
-            f"{checkpoint}: is a checkpoint of {written.algorithm}, which {experiment.run} cannot start from; give one"
-            f" of {experiment.run}, or run: {written.algorithm}"
+            f"{checkpoint}: is a checkpoint of {metadata.algorithm}, which {experiment.run} cannot start from; give one"
+            f" of {experiment.run}, or run: {metadata.algorithm}"
         )
-    trained = _game_of(written.env, written.env_config)
+    trained_env = _game_of(metadata.env, metadata.env_config)
     for settings in variants(experiment.config):
-        game = _game_of(experiment.env, settings.get("env_config"))
-        if game != trained:
+        env_name = _game_of(experiment.env, settings.get("env_config"))
+        if env_name != trained_env:
             raise ValueError(
-                f"{checkpoint}: was trained in {trained}, and this run is in {game}; give a checkpoint of {game}"
+                f"{checkpoint}: was trained in {trained_env}, but this run is in {env_name}; give a checkpoint of"
+                f" {env_name}"
             )
 
 
 def _game_of(env: str | None, env_config: Any) -> str:
-    """Returns the name of an environment, with that of the game inside where it is one around a game."""
+    """Returns the name of an environment; if it wraps a game, the name of the game is included."""
     name = str(env).rpartition(":")[2]
-    inner = env_config.get("game") if isinstance(env_config, dict) else None
-    return f"{name} around {inner.rpartition(':')[2]}" if isinstance(inner, str) else name
+    game = env_config.get("game") if isinstance(env_config, dict) else None
+    return f"{name} around {game.rpartition(':')[2]}" if isinstance(game, str) else name
 
 
 def _restored_from(experiment: Experiment) -> Path:
-    """The checkpoint to start from."""
+    """Returns the checkpoint to start from."""
     return find_checkpoint(user_path(str(experiment.restore), "restore").resolve())
 
 
 def check_storage(experiment: Experiment) -> None:
-    """Checks that results can be written, as far as that can be told without a network.
+    """Checks that results can be written, as far as this is possible without network access.
 
     Raises:
-        UserError: If not.
+        UserError: If results cannot be written.
     """
     root = storage_root(experiment)
     try:
@@ -262,27 +263,27 @@ def check_storage(experiment: Experiment) -> None:
         if "://" not in root:
             Path(root).mkdir(parents=True, exist_ok=True)
             if not os.access(root, os.W_OK | os.X_OK):
-                raise PermissionError("no right to write there")
-            with tempfile.TemporaryFile(dir=root) as file:  # which a full disk refuses
+                raise PermissionError("no write permission")
+            with tempfile.TemporaryFile(dir=root) as file:  # fails if the disk is full
                 file.write(bytes(_MIN_FREE_BYTES))
     except (OSError, ValueError) as error:
         raise UserError(f"--storage-path {root}: results cannot be written there ({error})") from None
 
 
 def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = False) -> ResultGrid:
-    """Runs all trials of an experiment; Ray must be up.
+    """Runs all trials of an experiment. Ray must be initialized.
 
     Args:
-        experiment: A checked experiment.
-        algorithm: Its algorithm.
-        resume: Whether to continue an earlier run of that name from its last checkpoints.
+        experiment: A validated experiment.
+        algorithm: The algorithm class of the experiment.
+        resume: If True, continues an earlier run of the same name from its last checkpoints.
 
     Returns:
-        The trials' results.
+        The results of the trials.
 
     Raises:
-        UserError: If a figure to stop on is not in the results.
-        Interrupted: If a signal ended it.
+        UserError: If a metric that the run stops on, or that its scheduler uses, is not in the results.
+        Interrupted: If a signal ended the run.
     """
     folder = storage_of(experiment)
     space = {"env": experiment.env, **with_distributions(algorithm_settings(experiment.config))}
@@ -339,38 +340,40 @@ def run(experiment: Experiment, algorithm: type[Algorithm], *, resume: bool = Fa
 
 
 def _how_far(experiment: Experiment, grid: ResultGrid) -> str:
-    """Says how far a run came that was interrupted, and how to go on with it."""
+    """Describes the progress of an interrupted run and how to resume it."""
     parts = []
     for result in grid:
-        saved = [int((metrics or {}).get(ITERATIONS, 0)) for _, metrics in result.best_checkpoints]
-        kept = f"checkpoint at {max(saved)}" if saved else "no checkpoint yet"
-        parts.append(f"iteration {(result.metrics or {}).get(ITERATIONS, 0)}, {kept}")
-    more = f"; {len(parts) - 3} more trials" if len(parts) > 3 else ""
-    return f"{experiment.name}: interrupted at {'; '.join(parts[:3]) or 'its start'}{more}; go on with --resume"
+        checkpoint_iterations = [int((metrics or {}).get(ITERATIONS, 0)) for _, metrics in result.best_checkpoints]
+        checkpoint_text = (
+            f"checkpoint at {max(checkpoint_iterations)}" if checkpoint_iterations else "no checkpoint yet"
+        )
+        parts.append(f"iteration {(result.metrics or {}).get(ITERATIONS, 0)}, {checkpoint_text}")
+    remainder = f"; {len(parts) - 3} more trials" if len(parts) > 3 else ""
+    return f"{experiment.name}: interrupted at {'; '.join(parts[:3]) or 'its start'}{remainder}; continue with --resume"
 
 
 def check_loggers(experiment: Experiment) -> None:
-    """Checks that the loggers that are asked for can log, with an account or a store of theirs.
+    """Checks that the requested loggers can log, e.g. that an account or a tracking store is configured.
 
     Raises:
-        UserError: If one cannot.
+        UserError: If a logger cannot log.
     """
     for name in experiment.loggers:
         try:
             _logger(name, experiment).setup()
-        except Exception as error:  # whatever these packages raise without an account, a server or a store
-            # The first sentence; what follows is about the classes of these packages.
+        except Exception as error:  # without an account or a server, they raise any type of exception
+            # Only the first sentence is shown: the rest is about the classes of these packages.
             problem = re.split(r"(?<=\w)\.\s|\n", str(error).strip() or type(error).__name__)[0].rstrip(".")
             raise UserError(f"{experiment.name}.loggers: {name}: {problem}; {_LOGGER_HINTS[name]}") from None
 
 
 def _loggers(experiment: Experiment) -> list[Any]:
-    """Ray's own callbacks for the loggers that are asked for."""
+    """Returns Ray's callbacks for the requested loggers."""
     return [_logger(name, experiment) for name in experiment.loggers]
 
 
 def _logger(name: str, experiment: Experiment) -> Any:
-    """Ray's own callback for a logger."""
+    """Returns Ray's callback for a logger."""
     if name == "wandb":
         from ray.air.integrations.wandb import WandbLoggerCallback
 
@@ -381,19 +384,19 @@ def _logger(name: str, experiment: Experiment) -> Any:
 
 
 def _folder_name(trial: Trial) -> str:
-    """A trial's folder: short, and without the slashes of some environments' names."""
+    """Returns the folder name of a trial: short, and without the slashes in the names of some environments."""
     return f"{trial.trainable_name}_{trial.trial_id}"
 
 
 def _restored(algorithm: type[Algorithm], checkpoint: str) -> type[Algorithm]:
-    """The algorithm, starting from a checkpoint's state."""
+    """Returns a subclass of the algorithm that loads the state of a checkpoint in its setup."""
 
     class Restored(algorithm):
         def setup(self, config: Any) -> None:
             super().setup(config)
             self.restore_from_path(checkpoint)
 
-    # Checkpoints then name the algorithm itself.
+    # With these names, checkpoints of the subclass refer to the algorithm itself.
     Restored.__name__, Restored.__qualname__ = algorithm.__name__, algorithm.__qualname__
     Restored.__module__ = algorithm.__module__
     return Restored

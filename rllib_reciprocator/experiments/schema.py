@@ -1,4 +1,4 @@
-"""Experiments as RLlib's YAML files describe them: typed, and checked before anything starts."""
+"""Experiments in the format of RLlib's YAML files, with types, and validated before anything starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rllib_reciprocator.experiments.search import (
 )
 from rllib_reciprocator.experiments.yaml_text import parse
 
-# What an experiment's folder may be called: one folder, on any file system and object store.
+# Valid names of an experiment's folder: a single folder, on any file system and object store.
 _NAME = re.compile(r"\w[\w .,=+@-]*")
 LONGEST_NAME = 100
 LARGEST_FILE = 1_000_000
@@ -31,27 +31,27 @@ MAX_TRIALS = 10_000
 
 
 class Experiment(BaseModel):
-    """One entry of a YAML file.
+    """Settings of an experiment, one entry of a YAML file.
 
     Attributes:
-        name: The experiment's folder under the storage path.
+        name: Name of the experiment's folder under the storage path.
         run: Name of the algorithm.
-        env: Id of the game or environment.
-        stop: When each trial ends: metric -> value to reach; whichever is reached first.
-        config: The algorithm's settings; a value may be ``{grid_search: [..]}``.
-        num_samples: How often each setting is run, or drawn where it is a distribution (``{tune: NAME, args: [..]}``).
-        seeds: With how many seeds each setting is run, 1 to this.
-        metric: What schedulers and searchers go by, a path into results.
-        mode: Whether the metric is to be as large or as small as possible.
-        scheduler: Which of Tune's schedulers stops or changes trials, as ``{type: asha, ..}``.
-        search_alg: Which of Tune's searchers proposes settings, as ``{type: optuna}``.
-        checkpoint_freq: Every how many iterations to checkpoint; 0 for never.
-        checkpoint_at_end: Whether to checkpoint at the end.
-        keep_checkpoints_num: How many checkpoints to keep; all if None.
-        max_failures: How often a trial that fails starts again from its last checkpoint; -1 for always.
-        loggers: Where results are logged beside TensorBoard; their packages must be installed.
-        storage_path: Where results go; a path or a URI as ``s3://bucket/results``; Ray's default if None.
-        restore: A checkpoint to start from.
+        env: Id of the environment.
+        stop: Stopping criteria, metric -> value to reach. A trial ends when it reaches the first of them.
+        config: Settings of the algorithm; a value may be ``{grid_search: [..]}``.
+        num_samples: Number of times each setting is run, or sampled from a distribution (``{tune: NAME, args: [..]}``).
+        seeds: Number of seeds that each setting is run with; the seeds are 1 to this number.
+        metric: Metric that schedulers and searchers use, a path into results.
+        mode: If ``max``, the metric is maximized; if ``min``, it is minimized.
+        scheduler: Tune scheduler that stops or changes trials, e.g. ``{type: asha, ..}``.
+        search_alg: Tune searcher that proposes settings, e.g. ``{type: optuna}``.
+        checkpoint_freq: Number of iterations between checkpoints; 0 for no periodic checkpoints.
+        checkpoint_at_end: If True, a checkpoint is saved at the end of each trial.
+        keep_checkpoints_num: Number of checkpoints to keep; None keeps all.
+        max_failures: Number of times a failed trial is restarted from its last checkpoint; -1 for no limit.
+        loggers: Loggers in addition to TensorBoard; their packages must be installed.
+        storage_path: Path or URI for results, e.g. ``s3://bucket/results``; Ray's default if None.
+        restore: Checkpoint to start from.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -77,16 +77,16 @@ class Experiment(BaseModel):
 
 
 def read_file(path: str | Path) -> list[Experiment]:
-    """The experiments in a YAML file.
+    """Reads the experiments of a YAML file.
 
     Raises:
-        UserError: If the file cannot be read or an experiment's own keys are wrong. Settings of the algorithm are
-            checked by :func:`rllib_reciprocator.experiments.validation.check`.
+        UserError: If the file cannot be read or the keys of an experiment are invalid. Settings of the algorithm are
+            validated by :func:`rllib_reciprocator.experiments.validation.check`.
     """
     file = user_path(str(path), "file")
     try:
         if file.is_file() and file.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path}: is larger than a file of experiments can be ({LARGEST_FILE} bytes)")
+            raise UserError(f"{path}: is larger than an experiment file may be ({LARGEST_FILE} bytes)")
         if file.exists() and not file.is_file():
             raise UserError(f"{path}: cannot be read (it is not a file)")
         text = file.read_text(encoding="utf-8")
@@ -96,27 +96,27 @@ def read_file(path: str | Path) -> list[Experiment]:
         raise UserError(f"{path}: cannot be read ({error})") from None
     entries = parse(text, str(path))
     if not entries:
-        raise UserError(f"{path}: has no experiment")
+        raise UserError(f"{path}: contains no experiment")
     return [typed(str(name), entry, str(path)) for name, entry in entries.items()]
 
 
 def typed(name: str, entry: Any, where: str) -> Experiment:
-    """One experiment from its mapping.
+    """Builds an experiment from a mapping and validates its keys.
 
     Raises:
-        UserError: With the file, the key's path and what is wrong.
+        UserError: If a key is invalid. The message has the file, the path of the key and the problem.
     """
     _check_name(name, where)
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {name}: must be a mapping with run, env, stop and config")
-    known = set(Experiment.model_fields) - {"name"}
+    known_keys = set(Experiment.model_fields) - {"name"}
     for key in entry:
-        if key not in known:
-            raise UserError(f"{where}: {name}.{key}: {unknown(key, known)}")
+        if key not in known_keys:
+            raise UserError(f"{where}: {name}.{key}: {unknown(key, known_keys)}")
     try:
         experiment = Experiment.model_validate({**entry, "name": name})
     except ValidationError as error:
-        key, problem = explain(error, known)
+        key, problem = explain(error, known_keys)
         raise UserError(f"{where}: {name}.{key}: {problem}") from None
     stop = {resolve_metric_alias(metric, f"{where}: {name}.stop"): value for metric, value in experiment.stop.items()}
     check_stop(stop, f"{where}: {name}.stop")
@@ -134,32 +134,34 @@ def typed(name: str, entry: Any, where: str) -> Experiment:
 
 
 def _check_name(name: str, where: str) -> None:
-    """The results of an experiment go to a folder of its name: that must be one folder, below the storage path."""
+    """Checks that the name of an experiment is a valid name of a single folder below the storage path."""
     if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
-        raise UserError(f"{where}: {name[:40]}..: is longer than a folder's name can be ({LONGEST_NAME} bytes)")
+        raise UserError(f"{where}: {name[:40]}..: is longer than a folder name may be ({LONGEST_NAME} bytes)")
     if not _NAME.fullmatch(name) or name.endswith((" ", ".")):
         raise UserError(
-            f"{where}: {name!r} cannot be an experiment's name: it becomes a folder's; use letters, digits and -_.,=+@"
+            f"{where}: {name!r} is not a valid experiment name: it names a folder; use letters, digits and -_.,=+@"
         )
 
 
 def _check_search(experiment: Experiment, at: str) -> None:
     with_distributions(experiment.config, f"{at}.config")
     if (experiment.scheduler or experiment.search_alg) and not (experiment.metric and experiment.mode):
-        raise UserError(f"{at}.metric: a scheduler or searcher needs metric and mode to go by")
+        raise UserError(f"{at}.metric: a scheduler or searcher needs metric and mode; set both")
     scheduler(experiment.scheduler, f"{at}.scheduler")
     searcher(experiment.search_alg, f"{at}.search_alg")
     trials = experiment.num_samples * (experiment.seeds or 1) * grid_size(experiment.config)
     if trials > MAX_TRIALS:
-        raise UserError(f"{at}: makes {trials} trials, more than {MAX_TRIALS}")
+        raise UserError(f"{at}: results in {trials} trials, more than {MAX_TRIALS}")
     if experiment.seeds and (experiment.search_alg or "seed" in experiment.config):
-        raise UserError(f"{at}.seeds: not beside {'search_alg' if experiment.search_alg else 'config.seed'}")
+        raise UserError(
+            f"{at}.seeds: cannot be combined with {'search_alg' if experiment.search_alg else 'config.seed'}"
+        )
 
 
 def variants(settings: Any) -> Iterator[Any]:
-    """Settings without ``grid_search`` and distributions: every alternative once, the others at their first.
+    """Yields settings without ``grid_search`` and distributions, with each alternative value once.
 
-    Of a distribution over numbers these are its ends.
+    All other settings have their first value. The alternatives of a distribution over numbers are its bounds.
     """
     if is_distribution(settings):
         yield from ends(distribution(settings, "config"))
@@ -168,10 +170,10 @@ def variants(settings: Any) -> Iterator[Any]:
             yield from variants(value)
     elif isinstance(settings, dict):
         options = {key: list(variants(value)) for key, value in settings.items()}
-        first = {key: values[0] if values else None for key, values in options.items()}
-        yield first
+        first_values = {key: values[0] if values else None for key, values in options.items()}
+        yield first_values
         for key, values in options.items():
             for value in values[1:]:
-                yield {**first, key: value}
+                yield {**first_values, key: value}
     else:
         yield settings

@@ -1,4 +1,4 @@
-"""Search spaces, schedulers and searchers as files write them."""
+"""Search spaces, schedulers and searchers, as described in YAML files."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer
 
 from rllib_reciprocator.experiments.errors import UserError, unknown
 
-# What ``{tune: NAME, args: [..]}`` may name: Tune's own functions.
+# Functions of Tune that ``{tune: NAME, args: [..]}`` may name.
 DISTRIBUTIONS = (
     "choice", "lograndint", "loguniform", "qlograndint", "qloguniform", "qrandint", "qrandn", "quniform", "randint",
     "randn", "uniform",
 )  # fmt: skip
 
 
-# Arguments of schedulers by which they set up so many parts of themselves.
+# Maximum values of arguments that set how many objects a scheduler or searcher allocates.
 _MOST = {"brackets": 100, "max_concurrent": 10_000}
 
 
 def is_distribution(value: Any) -> bool:
-    """Whether a value is of the form ``{tune: NAME, args: [..]}``."""
+    """Returns True if a value has the form ``{tune: NAME, args: [..]}``."""
     return isinstance(value, dict) and "tune" in value and set(value) <= {"tune", "args"}
 
 
 def distribution(value: dict[str, Any], where: str) -> Domain:
-    """Tune's distribution of that form.
+    """Builds the Tune distribution that ``{tune: NAME, args: [..]}`` describes.
 
     Raises:
-        UserError: If there is none of that name, or its arguments are wrong.
+        UserError: If no distribution has this name, or if its arguments are invalid.
     """
     name, args = value["tune"], value.get("args", [])
     if not isinstance(args, list):
@@ -41,15 +41,15 @@ def distribution(value: dict[str, Any], where: str) -> Domain:
     if name not in DISTRIBUTIONS:
         raise UserError(f"{where}.tune: {name!r} is {unknown(name, DISTRIBUTIONS)}")
     try:
-        made = getattr(tune, name)(*args)
-        made.sample()
-    except Exception as error:  # Tune and numpy raise whatever arguments lead them to
-        raise UserError(f"{where}: {name} cannot take {args} ({error})") from None
-    return made
+        domain = getattr(tune, name)(*args)
+        domain.sample()
+    except Exception as error:  # Tune and NumPy raise exceptions of any type
+        raise UserError(f"{where}: {name} does not accept {args} ({error})") from None
+    return domain
 
 
 def ends(domain: Domain) -> list[Any]:
-    """The values between which a distribution draws, or all of a choice; one draw where there are neither."""
+    """Returns the bounds of a distribution, or all options of a choice; a single sample if it has no finite bounds."""
     if isinstance(domain, Categorical):
         return list(domain.categories)
     if isinstance(domain, Integer):
@@ -60,7 +60,7 @@ def ends(domain: Domain) -> list[Any]:
 
 
 def grid_size(settings: Any) -> int:
-    """How many combinations the grids in settings make."""
+    """Returns the number of combinations of all grid searches in settings."""
     if isinstance(settings, dict) and set(settings) == {"grid_search"} and isinstance(settings["grid_search"], list):
         return sum(grid_size(value) for value in settings["grid_search"])
     if isinstance(settings, dict):
@@ -69,7 +69,7 @@ def grid_size(settings: Any) -> int:
 
 
 def with_distributions(settings: Any, where: str = "config") -> Any:
-    """Settings with Tune's distributions in the place of their descriptions, at any depth."""
+    """Returns settings with descriptions of distributions replaced by Tune's distributions, at any depth."""
     if is_distribution(settings):
         return distribution(settings, where)
     if isinstance(settings, dict):
@@ -80,25 +80,25 @@ def with_distributions(settings: Any, where: str = "config") -> Any:
 
 
 def scheduler(described: dict[str, Any] | None, where: str) -> Any:
-    """A scheduler of Tune's from ``{type: NAME, ..}``; None if none is described.
+    """Builds a Tune scheduler from ``{type: NAME, ..}``; returns None for None.
 
     Raises:
-        UserError: If there is none of that name, or its arguments are wrong.
+        UserError: If no scheduler has this name, or if its arguments are invalid.
     """
     return _made(described, where, {**SCHEDULER_IMPORT, "asha": SCHEDULER_IMPORT["async_hyperband"]})
 
 
 def searcher(described: dict[str, Any] | None, where: str) -> Any:
-    """A searcher of Tune's from ``{type: NAME, ..}``.
+    """Builds a Tune searcher from ``{type: NAME, ..}``.
 
-    If none is described, grids are gone through and distributions drawn from, each draw for the whole grid: so that
-    every drawn setting is run with every seed.
+    For None, the default searcher is returned. It runs all combinations of a grid, and keeps each sample of the
+    distributions for the whole grid, so that every sampled setting is run with every seed.
 
     Raises:
-        UserError: If there is none of that name, its package is not installed, or its arguments are wrong.
+        UserError: If no searcher has this name, its package is not installed, or its arguments are invalid.
     """
-    made = _made(described, where, SEARCH_ALG_IMPORT)
-    return BasicVariantGenerator(constant_grid_search=True) if made is None else made
+    search_alg = _made(described, where, SEARCH_ALG_IMPORT)
+    return BasicVariantGenerator(constant_grid_search=True) if search_alg is None else search_alg
 
 
 def _made(described: dict[str, Any] | None, where: str, known: dict[str, Any]) -> Any:
@@ -109,17 +109,17 @@ def _made(described: dict[str, Any] | None, where: str, known: dict[str, Any]) -
         raise UserError(f"{where}.type: {name!r} is {unknown(name, known)}")
     arguments = {key: with_distributions(value, f"{where}.{key}") for key, value in described.items() if key != "type"}
     try:
-        made = known[name] if isinstance(known[name], type) else known[name]()
-        accepted = inspect.signature(made).parameters
+        component_class = known[name] if isinstance(known[name], type) else known[name]()
+        parameters = inspect.signature(component_class).parameters
         for key in arguments:
-            if key not in accepted:
-                raise UserError(f"{where}.{key}: {unknown(key, accepted)}")
+            if key not in parameters:
+                raise UserError(f"{where}.{key}: {unknown(key, parameters)}")
             if key in _MOST and not (isinstance(arguments[key], int) and 1 <= arguments[key] <= _MOST[key]):
                 raise UserError(f"{where}.{key}: {arguments[key]!r} is not a number from 1 to {_MOST[key]}")
-        if "time_attr" in accepted:
+        if "time_attr" in parameters:
             arguments.setdefault("time_attr", "training_iteration")
-        return made(**arguments)
+        return component_class(**arguments)
     except UserError:
         raise
-    except Exception as error:  # Tune's schedulers and searchers check what they are given each in their own way
+    except Exception as error:  # Tune's schedulers and searchers raise exceptions of any type
         raise UserError(f"{where}: {error or type(error).__name__}") from None

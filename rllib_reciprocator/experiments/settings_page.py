@@ -1,4 +1,4 @@
-"""All settings as a page of Markdown, from the code that checks them."""
+"""Generates a Markdown page of all settings from the code that validates them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PPO_OF_OURS = (
 
 
 def settings_page() -> str:
-    """The page.
+    """Returns the page, in Markdown.
 
     Raises:
         KeyError: If a setting has no description.
@@ -38,85 +38,93 @@ def settings_page() -> str:
     reciprocity = described(ReciprocatorConfig.reciprocity)
     training = described(BatchedConfig.training) | described(BatchedConfig.env_runners)
     experiment = described(Experiment, "Attributes")
-    about_meta = described(COALASettings, "Attributes")
+    coala = described(COALASettings, "Attributes")
     learning = described(LearningSettings, "Attributes")
     parts = [
         "# Settings",
-        "This page is made from the code that checks settings. Keys that are not known are errors.",
-        "## Of an experiment",
-        "Keys of an entry of a YAML file, beside its name.",
+        "This page is generated from the code that validates settings. Unknown keys are errors.",
+        "## Experiments",
+        "Keys of an experiment in a YAML file. The name of the experiment is the key of its entry.",
         _table((name, _default(field), experiment[name]) for name, field in _fields(Experiment) if name != "name"),
         "## `config`",
-        "All of RLlib's settings of the algorithm, by RLlib's names; `lambda` for `lambda_`, `model_config` for"
-        " networks. `Reciprocator` and the others on the batched engine differ from RLlib's PPO in these defaults:",
+        "All settings of the RLlib algorithm, under RLlib's names, with `lambda` for `lambda_` and `model_config` for"
+        " networks. Compared with RLlib's PPO, `Reciprocator` and the other algorithms on the batched engine have these"
+        " defaults:",
         _table((name, repr(getattr(config, name)), "") for name in _PPO_OF_OURS),
-        "and has these of its own:",
+        "They also have these additional settings:",
         _table((name, repr(getattr(config, name)), training[name]) for name in training if hasattr(config, name)),
         "## `config.players`",
-        "Player by agent or pattern of agents. " + _markdown(_paragraphs(assign)[1]),
+        "Maps agents or patterns of agents to players. " + _markdown(_paragraphs(assign)[1]),
         _players(),
-        f"A player that learns may have settings of its own: {_listed(OWN_SETTINGS)} and `model_config`. Strategies:"
+        f"A player that learns can override these settings: {_listed(OWN_SETTINGS)} and `model_config`. Strategies:"
         f" {_listed(STRATEGIES)}.",
         "## `config.reciprocity`",
         f"With RLlib's own algorithms (`run: PPO`, `APPO`, `IMPALA`): {_listed(sorted(SETTINGS))}.",
         _table((name, _default(field), reciprocity[name]) for name, field in _fields(ReciprocitySettings)),
         *_intrinsic_rewards(),
         "## `config.meta`",
-        "Where somebody learns between inner episodes; `run: COALA` and `run: Shaper` have more of them.",
-        _table((name, _default(field), about_meta[name]) for name, field in _fields(COALASettings)),
+        "Settings of meta-episodes, in which online learners learn between inner episodes. `run: COALA` and"
+        " `run: Shaper` have all of them, other algorithms only some.",
+        _table((name, _default(field), coala[name]) for name, field in _fields(COALASettings)),
         "## `config.learning_players`",
-        "By NAME of a player `learner/NAME`, beside `pg` and `a2c`: how it learns inside the environment.",
+        "Settings of online learners, by the NAME in `learner/NAME`: `pg`, `a2c`, or the name of an additional one.",
         _table((field.alias or name, _default(field), learning[name]) for name, field in _fields(LearningSettings)),
         "## `config.model_config`",
-        "Of the algorithms on the batched engine, `model: actor_critic`; `model: rllib` takes RLlib's"
-        " `DefaultModelConfig` instead. " + _markdown(_paragraphs(ActorCriticModule)[1]),
+        "Settings of `model: actor_critic`, the default of the algorithms on the batched engine. `model: rllib` takes"
+        " the settings of RLlib's `DefaultModelConfig` instead. " + _markdown(_paragraphs(ActorCriticModule)[1]),
         _table((name, _default(field), "") for name, field in _fields(ModelSettings)),
-        "## Of single algorithms",
+        "## Settings of single algorithms",
         *_of_algorithms(),
         "## `config.env_config`",
     ]
     for game in social_dilemmas.game_ids():
         spec = social_dilemmas.spec(game)
         parts += [f"### `{game}`", spec.summary]
-        about = described(spec.builder())
+        argument_docs = described(spec.builder())
         parts.append(
-            _table((name, _value(default), about.get(name, "")) for name, (_, default) in spec.settings().items())
+            _table(
+                (name, _value(default), argument_docs.get(name, "")) for name, (_, default) in spec.settings().items()
+            )
         )
     return "\n\n".join(parts) + "\n"
 
 
 def _of_algorithms() -> Iterable[str]:
-    """For each algorithm on the engine the settings that it alone has."""
-    of_all = described(BatchedConfig.training)
+    """Yields tables of the settings that single algorithms have in addition to the shared ones."""
+    shared_settings = described(BatchedConfig.training)
     for name in BATCHED:
         config = algorithm_class(name).get_default_config()
-        own = {key: about for key, about in described(type(config).training).items() if key not in of_all}
-        if own:
+        extra_settings = {
+            key: text for key, text in described(type(config).training).items() if key not in shared_settings
+        }
+        if extra_settings:
             yield f"`run: {name}`:"
-            yield _table((key, repr(getattr(config, key)), about) for key, about in own.items() if hasattr(config, key))
+            yield _table(
+                (key, repr(getattr(config, key)), text) for key, text in extra_settings.items() if hasattr(config, key)
+            )
 
 
 def _intrinsic_rewards() -> Iterable[str]:
-    """A section for each intrinsic reward but the first, which has its own."""
+    """Yields the sections of all intrinsic rewards except the first, which has its own section in the page."""
     for name in intrinsic_names()[1:]:
         settings = intrinsic_reward(name).settings_class()
-        about = described(settings, "Attributes")
+        descriptions = described(settings, "Attributes")
         yield f"## `config.{name}`"
-        yield f"For players with `intrinsic: {{{name}: {{}}}}`, which may set any of it for themselves."
-        yield _table((each, _default(field), about[each]) for each, field in _fields(settings))
+        yield f"For players with `intrinsic: {{{name}: {{}}}}`, which can override any of these settings."
+        yield _table((key, _default(field), descriptions[key]) for key, field in _fields(settings))
 
 
 def described(target: Any, section: str = "Args") -> dict[str, str]:
-    """What a Google-style docstring says of each argument or attribute, by name; of a class, its constructor too."""
+    """Returns the descriptions in a Google-style docstring by name; for a class, also those of its constructor."""
     texts = [inspect.getdoc(target) or ""]
     if inspect.isclass(target):
         texts.append(inspect.getdoc(target.__init__) or "")
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for text in texts:
         block = re.search(rf"^{section}:\n((?:    .*\n?|\n)+)", text, re.MULTILINE)
         entries = re.findall(r"^    (\w+): (.*(?:\n        .*|\n(?=\n))*)", block[1] if block else "", re.MULTILINE)
-        found |= {name: " ".join(about.split()) for name, about in entries}
-    return found
+        descriptions |= {name: " ".join(description.split()) for name, description in entries}
+    return descriptions
 
 
 def _paragraphs(target: Any) -> list[str]:
@@ -124,7 +132,7 @@ def _paragraphs(target: Any) -> list[str]:
 
 
 def _players() -> str:
-    """The list of the players mapping's docstring."""
+    """Returns the list of players in the docstring of :func:`assign`, in Markdown."""
     parts = (inspect.getdoc(assign) or "").split("\n\n")
     return _markdown(next(part for part in parts if part.startswith("- ")))
 
@@ -146,14 +154,14 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Rows of name, default and description; the last column is left out where nobody has any."""
-    cells = [(f"`{name}`", f"`{default}`", _markdown(about)) for name, default, about in rows]
-    width = 3 if any(about for *_, about in cells) else 2
+    """Formats rows of name, default and description as a table; omits the last column if it is empty."""
+    cells = [(f"`{name}`", f"`{default}`", _markdown(description)) for name, default, description in rows]
+    width = 3 if any(description for *_, description in cells) else 2
     lines = [("setting", "default", "")[:width], ("---",) * width, *(row[:width] for row in cells)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
 
 
 def _markdown(text: str) -> str:
-    """A docstring's text as Markdown: one kind of quotes."""
+    """Converts the roles and literals of a docstring's text to Markdown."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`")

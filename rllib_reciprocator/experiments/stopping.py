@@ -1,4 +1,4 @@
-"""When trials end."""
+"""Stopping criteria of trials."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 
 class StopAt(Stopper):
-    """Ends each trial with the first result in which a figure has reached its value.
+    """Stopper that ends each trial with the first result in which a metric has reached its value.
 
     Attributes:
-        stop: Figure -> value to reach.
-        problem: What is wrong with a figure that turned out to be missing from the results; all trials then end.
+        stop: Metric -> value to reach.
+        problem: Error message if a metric is missing from the results, or None. All trials then end.
     """
 
     def __init__(self, stop: Mapping[str, float], metric: str | None = None) -> None:
-        """Notes when to stop.
+        """Initializes the stopper.
 
         Args:
-            stop: Figure -> value to reach.
-            metric: Another figure that results must have: what a scheduler or searcher goes by.
+            stop: Metric -> value to reach.
+            metric: Another metric that results must have, which a scheduler or searcher uses.
         """
         self.stop = dict(stop)
         self.problem: str | None = None
         self._needed = {metric: f"stop.{metric}" for metric in stop} | ({metric: f"metric: {metric}"} if metric else {})
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial ends with this result."""
+        """Returns True if a trial ends with this result."""
         for metric, key in self._needed.items():
             if self.problem is None and (problem := missing(metric, result)):
                 self.problem = f"{key} {problem}"
         return self.problem is not None or self.reached(result)
 
     def reached(self, result: Mapping[str, Any]) -> bool:
-        """Whether any figure of a result has reached its value."""
-        figures = flatten_dict(dict(result))
-        return any(figures.get(metric, float("nan")) >= value for metric, value in self.stop.items())
+        """Returns True if any metric of a result has reached its value."""
+        metrics = flatten_dict(dict(result))
+        return any(metrics.get(metric, float("nan")) >= value for metric, value in self.stop.items())
 
     def stop_all(self) -> bool:
-        """Whether all trials end."""
+        """Returns True if all trials end, because a metric is missing from the results."""
         return self.problem is not None
 
 
@@ -61,9 +61,9 @@ def comparable_trials(results: Sequence[Sequence[Mapping[str, Any]]], stop: Mapp
         Indices of the selected trials.
     """
     criterion = StopAt(stop)
-    last = {index: of_trial[-1] for index, of_trial in enumerate(results) if of_trial}
-    finished = [index for index, result in last.items() if criterion.reached(result)]
-    if finished or not last:
-        return finished
-    longest = max(result["training_iteration"] for result in last.values())
-    return [index for index, result in last.items() if result["training_iteration"] == longest]
+    last_results = {index: trial_results[-1] for index, trial_results in enumerate(results) if trial_results}
+    finished_trials = [index for index, result in last_results.items() if criterion.reached(result)]
+    if finished_trials or not last_results:
+        return finished_trials
+    max_iterations = max(result["training_iteration"] for result in last_results.values())
+    return [index for index, result in last_results.items() if result["training_iteration"] == max_iterations]

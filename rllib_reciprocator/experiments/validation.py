@@ -1,4 +1,4 @@
-"""Checks an experiment's settings against its algorithm, because RLlib takes unknown keys in silence."""
+"""Validates the settings of an experiment against its algorithm, because RLlib silently accepts unknown keys."""
 
 from __future__ import annotations
 
@@ -38,101 +38,104 @@ _SETTERS = (
     "reporting", "checkpointing", "debugging", "fault_tolerance", "rl_module", "experimental", "api_stack",
     "framework", "resources",
 )  # fmt: skip
-# Names in files -> parameters of setters, where RLlib has two for one setting.
+# Name in YAML files -> parameter of the setter, for settings that RLlib calls by two names.
 _ALIASES = {"lambda": "lambda_", "callbacks": "callbacks_class", "input": "input_"}
-# Attributes of configurations that are written by other names.
+# Attributes of configurations that are set under other names.
 _NOT_WRITTEN = {"player_mapping", "intrinsic_settings", "assigned_players", "meta_settings", "own_learning_settings"}
-# Values of settings that RLlib annotates as text and does not check.
+# Valid values of settings that RLlib annotates as strings and does not check.
 _CHOICES = {"batch_mode": BATCH_MODES}
-# Settings that have a default and may be switched off.
+# Settings that have a default and can be disabled with None.
 _MAY_BE_NONE = ("grad_clip", "min_time_s_per_iteration", "target_worker_clipping", "train_batch_size")
 
 
 def check(experiment: Experiment, where: str) -> type[Algorithm]:
-    """Checks an experiment's algorithm, environment and every setting; starts nothing.
+    """Validates the algorithm, the environment and all settings of an experiment without starting anything.
 
     Args:
         experiment: The experiment.
         where: The file, for messages.
 
     Returns:
-        The algorithm's class.
+        The algorithm class.
 
     Raises:
-        UserError: With the file, the key's path, what is wrong and the nearest valid name.
+        UserError: If a setting is invalid. The message has the file, the path of the key, the problem and the nearest
+            valid name.
     """
-    at = f"{where}: {experiment.name}"
+    prefix = f"{where}: {experiment.name}"
     try:
         algorithm = algorithm_class(experiment.run)
     except KeyError:
-        raise UserError(f"{at}.run: {experiment.run!r} is {unknown(experiment.run, algorithm_names())}") from None
-    for number, settings in enumerate(variants(experiment.config)):
+        raise UserError(f"{prefix}.run: {experiment.run!r} is {unknown(experiment.run, algorithm_names())}") from None
+    for variant_index, settings in enumerate(variants(experiment.config)):
         try:
             config = build_config(algorithm, experiment.env, settings)
-            if number == 0:
+            if variant_index == 0:
                 for name in intrinsic_names():
                     if settings.get(name) and not _anybody_has(config, name):
-                        nobody = "nobody reciprocates" if name == RECIPROCITY else "nobody is moved by it"
-                        logger.warning("%s.config.%s: %s, so that it is not used", at, name, nobody)
+                        problem = "no player reciprocates" if name == RECIPROCITY else "no player has this reward"
+                        logger.warning("%s.config.%s: %s, so it is not used", prefix, name, problem)
                 for metric in experiment.stop:
                     check_metric(metric, config, f"stop.{metric}")
                 if experiment.metric:
                     check_metric(experiment.metric, config, f"metric: {experiment.metric}")
         except UserError as error:
-            raise UserError(f"{at}.{error}") from None
+            raise UserError(f"{prefix}.{error}") from None
     if not experiment.stop:
-        raise UserError(f"{at}.stop: missing; say when a trial ends, as {{{ITERATIONS}: 100}}")
+        raise UserError(f"{prefix}.stop: missing; set when a trial ends, e.g. {{{ITERATIONS}: 100}}")
     return algorithm
 
 
 def _anybody_has(config: AlgorithmConfig, name: str) -> bool:
-    """Whether any player is moved by an intrinsic reward, or it is followed for whoever looks on."""
+    """Returns True if any player has an intrinsic reward, or if it is tracked even without such a player."""
     if isinstance(config, BatchedConfig):
         return name in config.intrinsic_by_player() or config.intrinsic_settings[name].always
     return hasattr(config, "episode_reciprocity")
 
 
 def check_memory(experiment: Experiment, algorithm: type[Algorithm], where: str) -> None:
-    """Checks that one sample of our batched games can be held by this machine, if it is the one that samples.
+    """Checks that the samples of one iteration of the batched engine fit into the memory of this machine.
+
+    Applies only if the env runners are on this machine.
 
     Raises:
-        UserError: If it cannot.
+        UserError: If the samples do not fit.
     """
     if not issubclass(algorithm, BatchedAlgorithm):
         return
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for settings in variants(experiment.config):
-        needed = build_config(algorithm, experiment.env, settings).sample_bytes()
-        if needed > available:
+        sample_bytes = build_config(algorithm, experiment.env, settings).sample_bytes()
+        if sample_bytes > memory_bytes:
             raise UserError(
-                f"{where}: {experiment.name}.config.num_envs_per_env_runner: the samples of an iteration hold"
-                f" {needed / 2**30:.0f} GiB, this machine {available / 2**30:.0f}"
+                f"{where}: {experiment.name}.config.num_envs_per_env_runner: the samples of an iteration need"
+                f" {sample_bytes / 2**30:.0f} GiB of memory; this machine has {memory_bytes / 2**30:.0f}"
             )
 
 
 def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str, Any]) -> AlgorithmConfig:
-    """A validated configuration from settings as in YAML files.
+    """Builds a validated configuration from settings as written in YAML files.
 
     Raises:
-        UserError: With the key's path from ``config`` or ``env`` on.
+        UserError: If a setting is invalid. The message begins with the path of the key, from ``config`` or ``env`` on.
     """
     config = algorithm.get_default_config()
-    ours = isinstance(config, BatchedConfig)
+    is_batched = isinstance(config, BatchedConfig)
     for key in ("players", *intrinsic_names()):
         if key not in settings:
             continue
         if not isinstance(config, SUPPORTED):
             raise UserError(
-                f"config.{key}: not for {algorithm.__name__}, which learns from old transitions, whose influence was"
-                f" that of old policies; run one of {', '.join(BATCHED)}, PPO, APPO and IMPALA"
+                f"config.{key}: not for {algorithm.__name__}, which is off-policy: the influence in its replay buffer"
+                f" would be outdated; run one of {', '.join(BATCHED)}, PPO, APPO and IMPALA"
             )
-        if not ours and key not in ("players", RECIPROCITY):
+        if not is_batched and key not in ("players", RECIPROCITY):
             raise UserError(f"config.{key}: not for {algorithm.__name__}; run one of {', '.join(BATCHED)}")
     for key in ("players", *intrinsic_names(), "meta", "learning_players", "model_config", "env_config"):
         if not isinstance(settings.get(key, {}), dict):
             raise UserError(f"config.{key}: {settings[key]!r} is not a mapping")
     _check_settings(settings, config, "config")
-    if ours:
+    if is_batched:
         _check_game(algorithm.__name__, env, settings.get("env_config", {}))
     else:
         _check_stock_environment(env, settings)
@@ -142,33 +145,33 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
         config.environment(env)
         config.update_from_dict(algorithm_settings(settings))
         config.validate()
-        if not ours and "players" in settings:
+        if not is_batched and "players" in settings:
             check_modules(config)
     except ValidationError as error:
         raise UserError("config.{}: {}".format(*explain(error))) from None
-    except Exception as error:  # RLlib, and environments, raise whatever settings lead them to
-        logger.debug("Settings that cannot be", exc_info=True)
+    except Exception as error:  # RLlib and environments raise exceptions of any type
+        logger.debug("Invalid settings", exc_info=True)
         problem = str(error) or type(error).__name__
-        named = ours or problem.startswith(("players", "reciprocity", "env"))
-        raise UserError(f"config.{problem}" if named else f"config: {problem}") from None
+        has_path = is_batched or problem.startswith(("players", "reciprocity", "env"))
+        raise UserError(f"config.{problem}" if has_path else f"config: {problem}") from None
     return config
 
 
 def _check_settings(settings: dict[str, Any], config: AlgorithmConfig, path: str) -> None:
-    """Checks names, types and ranges of an algorithm's settings."""
+    """Checks the names, types and ranges of an algorithm's settings."""
     types = setting_types(type(config))
-    known = _known_keys(config, types)
+    known_keys = _known_keys(config, types)
     for key, value in settings.items():
-        if key not in known:
-            raise UserError(f"{path}.{key}: {unknown(key, known)}")
+        if key not in known_keys:
+            raise UserError(f"{path}.{key}: {unknown(key, known_keys)}")
         default = vars(config).get(_ALIASES.get(key, key))
         if value is None and default is not None and key not in _MAY_BE_NONE:
-            raise UserError(f"{path}.{key}: is null; leave it out for the default, {default!r}")
-        # The points of a schedule are looked at with the range. RLlib takes more schedules than its annotations say.
-        scheduled = key in SCHEDULED and isinstance(value, list)
-        if key in types and not scheduled:
+            raise UserError(f"{path}.{key}: is null; omit it for the default, {default!r}")
+        # check_range checks the points of a schedule. RLlib accepts schedules that its annotations do not declare.
+        is_schedule = key in SCHEDULED and isinstance(value, list)
+        if key in types and not is_schedule:
             _check_type(f"{path}.{key}", value, types[key])
-        elif isinstance(default, bool | int | float | str) and not scheduled:
+        elif isinstance(default, bool | int | float | str) and not is_schedule:
             _check_type(f"{path}.{key}", value, float | int if isinstance(default, float) else type(default))
         check_range(f"{path}.{key}", key, value)
         if key in _CHOICES and value not in _CHOICES[key]:
@@ -176,37 +179,37 @@ def _check_settings(settings: dict[str, Any], config: AlgorithmConfig, path: str
 
 
 def _check_parts(settings: dict[str, Any], config: AlgorithmConfig) -> None:
-    """Checks settings of the algorithm that stand inside other settings: of single players, and of evaluation."""
+    """Checks algorithm settings that are nested in other settings: those of players, modules and evaluation."""
     parts: dict[str, Any] = {"evaluation_config": settings.get("evaluation_config")}
     for key in ("players", "algorithm_config_overrides_per_module"):
         parts |= {f"{key}.{name}": part for name, part in (settings.get(key) or {}).items()}
     for path, part in parts.items():
         if isinstance(part, dict):
-            own = {key: value for key, value in part.items() if key not in PLAYER_KEYS}
+            overrides = {key: value for key, value in part.items() if key not in PLAYER_KEYS}
             if path.startswith("players"):
-                own = {key: value for key, value in own.items() if key in (*OWN_SETTINGS, "lambda")}
-            _check_settings(own, config, f"config.{path}")
+                overrides = {key: value for key, value in overrides.items() if key in (*OWN_SETTINGS, "lambda")}
+            _check_settings(overrides, config, f"config.{path}")
 
 
 def algorithm_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as RLlib takes them in a dict: ``model_config`` has another name there."""
-    renamed = dict(settings)
-    if "model_config" in renamed:
-        renamed["_model_config"] = renamed.pop("model_config")
-    return renamed
+    """Returns settings as ``AlgorithmConfig.update_from_dict`` accepts them, with another name for ``model_config``."""
+    rllib_settings = dict(settings)
+    if "model_config" in rllib_settings:
+        rllib_settings["_model_config"] = rllib_settings.pop("model_config")
+    return rllib_settings
 
 
 def setting_types(config_class: type[AlgorithmConfig]) -> dict[str, Any]:
-    """Annotated types of all settings, by name, from the setters of the class and its parents."""
+    """Returns the annotated types of all settings by name, from the setters of the class and its base classes."""
     types: dict[str, Any] = {}
-    for owner in reversed(config_class.__mro__):
+    for base_class in reversed(config_class.__mro__):
         for setter in _SETTERS:
-            method = vars(owner).get(setter)
+            method = vars(base_class).get(setter)
             if method is None:
                 continue
             try:
                 hints = get_type_hints(method)
-            except NameError:  # RLlib imports some types only for type checkers
+            except NameError:  # RLlib imports some types only under TYPE_CHECKING
                 hints = {name: hint for name, hint in method.__annotations__.items() if not isinstance(hint, str)}
             for name, parameter in inspect.signature(method).parameters.items():
                 if parameter.kind is parameter.KEYWORD_ONLY and name in hints:
@@ -218,20 +221,22 @@ def setting_types(config_class: type[AlgorithmConfig]) -> dict[str, Any]:
 
 
 def _known_keys(config: AlgorithmConfig, types: dict[str, Any]) -> set[str]:
-    own = {key for key in vars(config) if not key.startswith("_")}
-    gone = {key for key in own if getattr(config, key, None) is DEPRECATED_VALUE and key not in types}
-    known = (own - gone) | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
+    attributes = {key for key in vars(config) if not key.startswith("_")}
+    deprecated_keys = {key for key in attributes if getattr(config, key, None) is DEPRECATED_VALUE and key not in types}
+    known_keys = (
+        (attributes - deprecated_keys) | set(types) | set(_ALIASES) | {"model_config", "train_batch_size_per_learner"}
+    )
     if isinstance(config, BatchedConfig):
-        known |= {"players", "meta", "learning_players", *intrinsic_names()}
+        known_keys |= {"players", "meta", "learning_players", *intrinsic_names()}
     elif isinstance(config, SUPPORTED):
-        known |= {"players", RECIPROCITY}
-    return known - _NOT_WRITTEN
+        known_keys |= {"players", RECIPROCITY}
+    return known_keys - _NOT_WRITTEN
 
 
 def _check_type(path: str, value: Any, annotation: Any) -> None:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:  # pydantic has no schema for some of RLlib's own types; validate() looks at those
+    except Exception:  # pydantic has no schema for some of RLlib's types; validate() checks those
         return
     try:
         adapter.validate_python(value, strict=True)
@@ -240,25 +245,25 @@ def _check_type(path: str, value: Any, annotation: Any) -> None:
             adapter.validate_json(json.dumps(value), strict=True)
         except (ValidationError, TypeError, ValueError):
             raise UserError(f"{path}: {explain(error)[1]}") from None
-    except Exception:  # a schema that cannot be completed, because RLlib imports the type only for type checkers
+    except Exception:  # incomplete schema: RLlib imports the type only under TYPE_CHECKING
         return
 
 
 def _check_game(run: str, env: str | None, env_config: dict[str, Any]) -> None:
     if env is None:
-        raise UserError(f"env: missing; {run} plays one of " + ", ".join(social_dilemmas.game_ids()))
+        raise UserError(f"env: missing; {run} needs one of " + ", ".join(social_dilemmas.game_ids()))
     try:
         spec = social_dilemmas.spec(env)
     except ValueError as error:
         raise UserError(f"env: {error}") from None
-    known = spec.settings()
+    setting_specs = spec.settings()
     for name, value in env_config.items():
-        if name not in known:
-            raise UserError(f"config.env_config.{name}: {unknown(name, known)}")
-        _check_type(f"config.env_config.{name}", value, known[name][0])
+        if name not in setting_specs:
+            raise UserError(f"config.env_config.{name}: {unknown(name, setting_specs)}")
+        _check_type(f"config.env_config.{name}", value, setting_specs[name][0])
     try:
         spec.make(**env_config)
-    except Exception as error:  # a game of the user's own raises what it likes
+    except Exception as error:  # a user-defined game can raise exceptions of any type
         raise UserError(f"config.env_config: {error}") from None
 
 
@@ -267,7 +272,9 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
         raise UserError("env: missing")
     if environments.is_known(env):
         if "players" not in settings and "policies" not in settings:
-            raise UserError(f'env: {env} has several players; say who they are, as players: {{"*": reciprocator}}')
+            raise UserError(
+                f'env: {env} has several agents; assign players to them, e.g. players: {{"*": reciprocator}}'
+            )
         try:
             environments.register(env)
         except ValueError as error:
@@ -275,42 +282,42 @@ def _check_stock_environment(env: str | None, settings: dict[str, Any]) -> None:
         return
     if env in gymnasium.registry or env_creator(env):
         return
-    # A class by its path, or one of Gymnasium's that importing a module registers.
+    # Path of a class, or id of an environment that is registered with Gymnasium when its module is imported.
     module, separator, name = env.rpartition(":") if ":" in env else env.rpartition(".")
     if not separator or not module:
         raise UserError(f"env: {env!r} is {unknown(env, [*gymnasium.registry, *social_dilemmas.game_ids()])}")
     try:
-        imported = import_module(module)
-    except Exception as error:  # whatever a module of the user's own raises
+        imported_module = import_module(module)
+    except Exception as error:  # a user-defined module can raise exceptions of any type
         raise UserError(f"env: {env!r}: {module} cannot be imported ({error})") from None
-    if name not in gymnasium.registry and not hasattr(imported, name):
-        raise UserError(f"env: {env!r}: {module} has no {name!r}{did_you_mean(name, vars(imported))}")
+    if name not in gymnasium.registry and not hasattr(imported_module, name):
+        raise UserError(f"env: {env!r}: {module} has no {name!r}{did_you_mean(name, vars(imported_module))}")
 
 
 def _check_own(settings: dict[str, Any], config: AlgorithmConfig) -> None:
-    """Checks the settings that are this package's, and those of networks."""
-    ours = isinstance(config, BatchedConfig)
+    """Checks the settings that this package adds to RLlib's, and those of the networks."""
+    is_batched = isinstance(config, BatchedConfig)
     networks: dict[str, Any] = settings.get("model_config", {})
     models: dict[str, type[BaseModel]] = {
         **{name: intrinsic_reward(name).settings_class() for name in intrinsic_names()},
-        "model_config": model_settings_class(networks if ours else {"model": "rllib"}),
+        "model_config": model_settings_class(networks if is_batched else {"model": "rllib"}),
     }
-    if not ours and any("module" in str(player) for player in settings.get("players", {}).values()):
-        del models["model_config"]  # a module class of the user's own has settings of its own
+    if not is_batched and any("module" in str(player) for player in settings.get("players", {}).values()):
+        del models["model_config"]  # a user-defined module class defines its own settings
     if isinstance(config, BatchedConfig):
         models["meta"] = type(config.meta_settings)
-    given = {key: settings.get(key, {}) for key in models}
+    values = {key: settings.get(key, {}) for key in models}
     for name, player in settings.get("learning_players", {}).items():
         key = f"learning_players.{name}"
         if not isinstance(player, dict):
             raise UserError(f"config.{key}: {player!r} is not a mapping")
         if isinstance(player.get("model_config"), dict):
-            models[f"{key}.model_config"], given[f"{key}.model_config"] = ModelSettings, player["model_config"]
-        models[key], given[key] = LearningSettings, player
+            models[f"{key}.model_config"], values[f"{key}.model_config"] = ModelSettings, player["model_config"]
+        models[key], values[key] = LearningSettings, player
     for key, model in models.items():
         try:
-            model.model_validate(given[key], strict=True)
+            model.model_validate(values[key], strict=True)
         except ValidationError as error:
             names = {field.alias or name for name, field in model.model_fields.items()}
-            path, problem = explain(error, names - ({"model"} if not ours else set()))
+            path, problem = explain(error, names - ({"model"} if not is_batched else set()))
             raise UserError(f"config.{f'{key}.{path}' if path else key}: {problem}") from None

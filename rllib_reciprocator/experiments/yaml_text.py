@@ -1,4 +1,4 @@
-"""Reads YAML that people write: plain values only, no key twice, and errors that name the line."""
+"""Reads YAML written by users: only plain values, no duplicate keys, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A safe loader that names the line of whatever cannot be read.
+    """Safe loader whose errors name the line.
 
-    YAML 1.1 takes 5e-3 for text, because it has no dot; people write learning rates so.
+    It reads 5e-3 as a number, which users write for learning rates. YAML 1.1 reads it as text, because it has no dot.
     """
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """A node's value; PyYAML's own scalars raise whatever Python does."""
+        """Returns the value of a node, and adds the line to Python exceptions of PyYAML's scalar constructors."""
         try:
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
         except Exception as error:
-            shown = str(node.value)[:40]
-            raise ConstructorError(None, None, f"{shown!r} cannot be read ({error})", node.start_mark) from None
+            text = str(node.value)[:40]
+            raise ConstructorError(None, None, f"{text!r} cannot be read ({error})", node.start_mark) from None
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, if no key is in it twice; YAML's merge keys give way to a mapping's own."""
+        """Returns a mapping without duplicate keys. Keys of the mapping override keys of YAML merges (``<<``)."""
         lines: dict[Any, int] = {}
         for key_node, _ in node.value if isinstance(node, MappingNode) else ():
             if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node.value, str):
                 continue
             key, line = (key_node.tag, key_node.value), key_node.start_mark.line + 1
             if key in lines:
-                problem = f"{key_node.value!r} is there twice, in lines {lines[key]} and {line}"
+                problem = f"{key_node.value!r} is a duplicate key, in lines {lines[key]} and {line}"
                 raise ConstructorError(None, None, problem, key_node.start_mark)
             lines[key] = line
         return super().construct_mapping(node, deep)
@@ -61,8 +61,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
         where: The file or option, for messages.
 
     Raises:
-        UserError: If it is not YAML or not a mapping; if a key is there twice; or if there is anything in it but
-            mappings with names for keys, lists, text, numbers of at most 64 bits, true, false and null.
+        UserError: If the text is not YAML or not a mapping, if it has duplicate keys, or if it contains anything other
+            than mappings with names as keys, lists, text, numbers of at most 64 bits, true, false and null.
     """
     try:
         data = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 -- a safe loader
@@ -79,8 +79,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def _check_plain(value: Any, where: str, path: str, sizes: dict[int, int], level: int) -> int:
-    """Checks a value and what is in it; returns how many values it is, with aliases counted wherever they stand."""
-    at = f"{where}: {path}: " if path else f"{where}: "
+    """Checks a value and its contents. Returns the number of values, with aliases counted at every occurrence."""
+    prefix = f"{where}: {path}: " if path else f"{where}: "
     if level > MAX_LEVELS:
         raise UserError(f"{where}: {path[:60]}..: is nested more than {MAX_LEVELS} levels deep")
     if isinstance(value, dict | list):
@@ -88,14 +88,14 @@ def _check_plain(value: Any, where: str, path: str, sizes: dict[int, int], level
             size = 1
             for key, part in value.items() if isinstance(value, dict) else enumerate(value):
                 if isinstance(value, dict) and not isinstance(key, str | int | float):
-                    raise UserError(f"{at}{key!r} is no name for a key; put it in quotes")
+                    raise UserError(f"{prefix}{key!r} is not a valid key; put it in quotes")
                 size += _check_plain(part, where, f"{path}.{key}" if path else str(key), sizes, level + 1)
             sizes[id(value)] = size
         if sizes[id(value)] > MAX_VALUES:
-            raise UserError(f"{at}holds more than {MAX_VALUES} values")
+            raise UserError(f"{prefix}holds more than {MAX_VALUES} values")
         return sizes[id(value)]
     if not isinstance(value, _PLAIN):
-        raise UserError(f"{at}{str(value)[:40]!r} is a {type(value).__name__}; put it in quotes if it is text")
+        raise UserError(f"{prefix}{str(value)[:40]!r} is a {type(value).__name__}; put it in quotes if it is text")
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise UserError(f"{at}a number of {len(str(value))} digits is too large")
+        raise UserError(f"{prefix}a number of {len(str(value))} digits is too large")
     return 1

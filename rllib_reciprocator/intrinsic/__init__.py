@@ -1,1 +1,1 @@
-"""Intrinsic rewards: what agents are moved by in addition to what the environment pays them."""
+"""Intrinsic rewards, which are added to the extrinsic rewards of the environment."""

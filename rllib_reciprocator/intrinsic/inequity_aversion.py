@@ -1,4 +1,4 @@
-"""Inequity aversion: to mind having less than others, and, less so, having more.
+"""Inequity aversion: a penalty for having less than others and, with a smaller weight, for having more.
 
 Source: Hughes et al., "Inequity aversion improves cooperation in intertemporal social dilemmas", NeurIPS 2018.
 """
@@ -22,12 +22,12 @@ SMOOTHED_REWARDS = "smoothed_rewards"
 
 
 class InequityAversionSettings(IntrinsicSettings):
-    """How much agents mind inequity; the defaults are the paper's.
+    """Settings of inequity aversion; the defaults are the paper's.
 
     Attributes:
-        alpha: For having less than another (disadvantageous inequity).
-        beta: For having more (advantageous inequity).
-        decay: Of rewards as agents remember them, from step to step; the paper's product of gamma and lambda.
+        alpha: Weight of having less than another agent (disadvantageous inequity).
+        beta: Weight of having more than another agent (advantageous inequity).
+        decay: Decay of the smoothed rewards per step; the paper's product of gamma and lambda.
     """
 
     alpha: Annotated[float, Field(ge=0.0)] = 5.0
@@ -36,75 +36,79 @@ class InequityAversionSettings(IntrinsicSettings):
 
 
 class SmoothedRewardsTracker:
-    """Remembers what every agent got of late, as each agent that minds inequity remembers it.
+    """Step tracker that smooths the rewards of all agents over time, with the decay of each agent that has the reward.
 
-    ``e_j(t) = decay * e_j(t - 1) + r_j(t)``, zero before an episode's first step.
+    ``e_j(t) = decay * e_j(t - 1) + r_j(t)``, zero before the first step of an episode.
     """
 
     needs_state = needs_probs = False
 
     def __init__(self, game: BatchedGame, settings: Sequence[InequityAversionSettings | None]) -> None:
-        """Remembers nothing yet.
+        """Starts with smoothed rewards of zero.
 
         Args:
-            game: The games that are played.
-            settings: Of each agent that minds inequity.
+            game: The environments.
+            settings: Settings of each agent that has inequity aversion, None for the others.
         """
-        decays = [each.decay if each else 0.0 for each in settings]
+        decays = [agent_settings.decay if agent_settings else 0.0 for agent_settings in settings]
         self._decay = torch.tensor(decays, device=game.device)[:, None]
         self._smoothed = torch.zeros(game.num_games, len(decays), len(decays), device=game.device)
 
     def start(self, where: Tensor | None) -> None:
-        """Forgets what was before, in the games ``[B]`` bool that start anew, or in all."""
-        fresh = torch.zeros_like(self._smoothed)
-        self._smoothed = fresh if where is None else torch.where(where[:, None, None], fresh, self._smoothed)
+        """Resets the smoothed rewards of the environments ``where``, ``[B]`` bool, or of all environments if None."""
+        zeros = torch.zeros_like(self._smoothed)
+        self._smoothed = zeros if where is None else torch.where(where[:, None, None], zeros, self._smoothed)
 
     def inputs(self) -> dict[str, Tensor]:
-        """Nothing that policies see."""
+        """Returns no policy inputs."""
         return {}
 
     def after(self, step: JointStep) -> dict[str, Tensor]:
-        """Remembers the step; ``smoothed_rewards [B, N, N]`` by ``[i, j]``: those of j as i remembers them."""
+        """Adds a step to the smoothed rewards.
+
+        Returns:
+            ``smoothed_rewards [B, N, N]`` by ``[i, j]``: rewards of j, smoothed with the decay of i.
+        """
         self._smoothed = self._decay * self._smoothed + step.rewards[:, None]
         return {SMOOTHED_REWARDS: self._smoothed}
 
     def finish(self) -> dict[str, Tensor]:
-        """Nothing: a step is remembered when it was played."""
+        """Returns no columns: :meth:`after` returns those of every step."""
         return {}
 
     def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Nothing: what agents mind is told where it is paid."""
+        """Logs nothing: the learner logs intrinsic rewards."""
 
     def get_state(self) -> dict[str, Tensor]:
-        """What is remembered."""
+        """Returns the smoothed rewards."""
         return {SMOOTHED_REWARDS: self._smoothed}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
+        """Restores the state that :meth:`get_state` returned."""
         self._smoothed = state[SMOOTHED_REWARDS].to(self._smoothed.device)
 
 
 def tracker(
     game: BatchedGame, settings: Sequence[InequityAversionSettings | None], **kwargs: Any
 ) -> SmoothedRewardsTracker:
-    """What remembers rewards in the env runner."""
+    """Builds the step tracker of the env runner."""
     return SmoothedRewardsTracker(game, settings)
 
 
 def rewards(joint: Mapping[str, Tensor], settings: InequityAversionSettings) -> Tensor:
-    """What every agent minds, as if all had these settings.
+    """Computes the inequity penalty of every agent, as if all agents had these settings.
 
     ``- alpha / (N - 1) * sum over j of max(e_j - e_i, 0) - beta / (N - 1) * sum over j of max(e_i - e_j, 0)``
-    (the paper's subjective reward, less the extrinsic one).
+    (the paper's subjective reward, minus the extrinsic reward).
 
     Args:
-        joint: ``smoothed_rewards``, ``[B, T, N, N]`` by ``[i, j]``, those of j as i remembers them.
+        joint: ``smoothed_rewards``, ``[B, T, N, N]`` by ``[i, j]``, rewards of j, smoothed with the decay of i.
         settings: The settings.
 
     Returns:
-        ``[B, T, N]``, none above zero.
+        ``[B, T, N]``, at most zero.
     """
     smoothed = joint[SMOOTHED_REWARDS]
-    own = smoothed.diagonal(dim1=-2, dim2=-1)[..., None]
-    more, less = (smoothed - own).clamp(min=0.0), (own - smoothed).clamp(min=0.0)
-    return -(settings.alpha * more + settings.beta * less).sum(-1) / (smoothed.shape[-1] - 1)
+    self_rewards = smoothed.diagonal(dim1=-2, dim2=-1)[..., None]
+    disadvantage, advantage = (smoothed - self_rewards).clamp(min=0.0), (self_rewards - smoothed).clamp(min=0.0)
+    return -(settings.alpha * disadvantage + settings.beta * advantage).sum(-1) / (smoothed.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""Intrinsic rewards by name: a row each."""
+"""Registry of intrinsic rewards by name."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from typing import Any
 
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
-# Column of joint steps that the function of rewards sees where not all steps count, [B, T, N] bool: the steps in which
-# each agent with these settings plays, before the end of the episode. Statistics over a batch are taken over these.
+# Optional column of the batch passed to reward functions, [B, T, N] bool: True in the steps before the end of the
+# episode in which the agent has these settings. Statistics over the batch use these steps only; all steps without it.
 LOSS_MASK = "loss_mask"
 
 
 @dataclass(frozen=True)
 class IntrinsicReward:
-    """Where the parts of an intrinsic reward are, as ``module:attribute``; imported when they are first used.
+    """Import paths of the parts of an intrinsic reward, as ``module:attribute``. Parts are imported on first use.
 
     Attributes:
-        settings: The class of its settings, an :class:`IntrinsicSettings`.
-        rewards: ``(joint, settings) -> [B, T, N]``: the reward of every agent, as if all had these settings.
-        tracker: What the env runner asks in every step, if anything (:class:`rllib_reciprocator.engine.StepTracker`):
-            ``(game, settings, **others)``, with the settings of each agent that has the reward, else None, and by name
-            ``default`` (those of who does not have it), ``modules`` (all RLModules, by id) and ``suffixes`` (of the ids
-            of the modules that each agent brought with it) with ``slots`` (which agent it was in its own run),
-            ``numbers`` (the pool member of each agent that has the reward) and ``trained`` (``[agent][pool member]``
-            bool).
-        modules: RLModules that it needs beside the policies, if any: ``(game, settings, gamma) -> {id: RLModuleSpec}``.
-        model_settings: What goes into the ``model_config`` of who has it, if anything: ``(game, settings) -> dict``.
-        label: How its figures begin in results, if not with its name.
-        weight_logged_with: Id of the module among whose figures its weight is, if not its player's.
-        learned_by: Names of the algorithms that train its parameters, for error messages; empty if it has none. An
-            algorithm trains those that its configuration lists (``BatchedConfig.trained_intrinsic_rewards``).
+        settings: Class of its settings, a subclass of :class:`IntrinsicSettings`.
+        rewards: Function ``(joint, settings) -> [B, T, N]`` that computes the reward of every agent, as if all agents
+            had these settings.
+        tracker: Factory ``(game, settings, **others)`` of the :class:`rllib_reciprocator.engine.StepTracker` that the
+            env runner calls in every step; empty if it needs none. ``settings`` are those of each agent that has the
+            reward, None for the others. Keyword arguments: ``default`` (settings of agents without the reward),
+            ``modules`` (all RLModules, by id), ``suffixes`` (per agent, suffix of the ids of the modules that a frozen
+            policy loads from its own run), ``slots`` (per agent, its index in the run that trained it), ``numbers``
+            (per agent, index of the pool member that has the reward) and ``trained`` (``[agent][pool member]`` bool).
+        modules: Function ``(game, settings, gamma) -> {id: RLModuleSpec}`` that returns the RLModules that it needs in
+            addition to the policies; empty if it needs none.
+        model_settings: Function ``(game, settings) -> dict`` that returns additional entries of the ``model_config`` of
+            policies with this reward; empty if there are none.
+        label: Prefix of its metrics; empty for its name.
+        weight_logged_with: Id of the module under which its weight is logged; empty for the module of the player.
+        learned_by: Names of the algorithms that train its parameters, for error messages; empty if it has none. The
+            rewards that an algorithm trains are listed in ``BatchedConfig.trained_intrinsic_rewards``.
     """
 
     settings: str
@@ -45,7 +48,7 @@ class IntrinsicReward:
     learned_by: tuple[str, ...] = ()
 
     def part(self, name: str) -> Callable[..., Any] | None:
-        """One of the parts, imported; None if it has none of that name."""
+        """Imports a part; returns None if the intrinsic reward does not have it."""
         path = getattr(self, name)
         if not path:
             return None
@@ -53,7 +56,7 @@ class IntrinsicReward:
         return getattr(import_module(module), attribute)
 
     def settings_class(self) -> type[IntrinsicSettings]:
-        """The class of its settings."""
+        """Returns the class of its settings."""
         return self.part("settings")  # type: ignore[return-value]
 
 
@@ -94,28 +97,28 @@ _REWARDS = {
 
 
 def intrinsic_names() -> list[str]:
-    """The names of all intrinsic rewards."""
+    """Returns the names of all registered intrinsic rewards."""
     return list(_REWARDS)
 
 
 def intrinsic_reward(name: str) -> IntrinsicReward:
-    """The intrinsic reward of that name.
+    """Returns the intrinsic reward of a name.
 
     Args:
-        name: Of a registered one, or ``module:attribute`` of an :class:`IntrinsicReward` of your own. It is imported
-            where it is used, and so in remote processes too.
+        name: Name of a registered intrinsic reward, or ``module:attribute`` of a custom :class:`IntrinsicReward`. The
+            module is imported in every process that uses it, including remote ones.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no intrinsic reward of that name.
     """
     if name in _REWARDS:
         return _REWARDS[name]
     module, colon, attribute = name.partition(":")
     try:
-        found = getattr(import_module(module), attribute) if colon else None
+        reward = getattr(import_module(module), attribute) if colon else None
     except (ImportError, AttributeError) as error:
         raise ValueError(f"there is no intrinsic reward {name!r}: it cannot be imported ({error})") from None
-    if not isinstance(found, IntrinsicReward):
-        known = ", ".join(_REWARDS)
-        raise ValueError(f"there is no intrinsic reward {name!r}; there are {known}, and module:attribute of your own")
-    return found
+    if not isinstance(reward, IntrinsicReward):
+        names = ", ".join(_REWARDS)
+        raise ValueError(f"there is no intrinsic reward {name!r}; use {names} or module:attribute of a custom one")
+    return reward

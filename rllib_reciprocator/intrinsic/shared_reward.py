@@ -1,4 +1,4 @@
-"""Shared reward: to gain by what the others get, as a team does. An upper bound on what cooperation can bring.
+"""Shared reward: agents also receive the rewards of the others, like a team. An upper bound for cooperation.
 
 Source: prosocial agents as in Peysakhovich and Lerer, "Prosocial learning agents solve generalized stag hunts better
 than selfish ones", AAMAS 2018.
@@ -16,25 +16,26 @@ from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 
 class SharedRewardSettings(IntrinsicSettings):
-    """How much the others' rewards count.
+    """Settings of the shared reward.
 
     Attributes:
-        weight: Of the sum of the others' rewards beside one's own; with 1 all that everybody gets counts alike.
+        weight: Weight of the sum of the other agents' rewards, which is added to the agent's own reward. With 1, the
+            rewards of all agents count equally.
     """
 
     weight: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
 
     def weight_at(self, iteration: int) -> float:
-        """The weight, at any iteration."""
+        """Returns the weight, which is the same in every iteration."""
         return self.weight
 
 
 def rewards(joint: Mapping[str, Tensor], settings: SharedRewardSettings) -> Tensor:
-    """What the others got, ``[B, T, N]``.
+    """Computes the sum of the other agents' rewards for every agent, ``[B, T, N]``.
 
     Args:
         joint: ``rewards``, ``[B, T, N]``, extrinsic.
-        settings: The settings.
+        settings: Not used; the weight is applied later (:meth:`SharedRewardSettings.weight_at`).
     """
     extrinsic = joint["rewards"]
     return extrinsic.sum(-1, keepdim=True) - extrinsic

@@ -1,9 +1,9 @@
-"""Social value orientation: to prefer a certain proportion between what the others get and what one gets oneself.
+"""Social value orientation: a preference for a ratio of the other agents' rewards to the agent's own reward.
 
 Source: McKee et al., "Social diversity and social preferences in mixed-motive reinforcement learning", AAMAS 2020. The
 utility of agent i is ``r_i - w |theta_SVO - theta(R)|`` with the reward angle ``theta(R) = atan(mean of r_j / r_i)``,
-the mean being over the others j: 0 degrees where only i gets something, 45 where all get the same, 90 where only others
-do.
+where the mean is over the other agents j: 0 degrees if only i has a reward, 45 if all rewards are equal, 90 if only the
+others have rewards.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 
 class SocialValueOrientationSettings(IntrinsicSettings):
-    """Which proportion an agent prefers, and how much.
+    """Settings of social value orientation.
 
     Attributes:
-        angle: The reward angle that it prefers, in degrees: 0 for getting everything (individualistic), 45 for getting
-            as much as the others on average (prosocial), 90 for others getting everything (altruistic).
-        weight: What it is charged for each radian that the angle of a step is off; the paper's ``w``.
-        lowest_reward: Reward of a step that counts as getting nothing. It is subtracted before the angle is taken, and
-            lower rewards count as it. None for the lowest that the game can give, or 0 if none is negative.
+        angle: Preferred reward angle in degrees: 0 if only the agent has a reward (individualistic), 45 if it has as
+            much as the others on average (prosocial), 90 if only the others have rewards (altruistic).
+        weight: Penalty per radian by which the reward angle of a step differs from ``angle``; the paper's ``w``.
+        lowest_reward: Reward per step that counts as zero. It is subtracted from rewards before the angle is computed,
+            and lower rewards are clipped to it. None for the lowest reward of the environment, or 0 if no reward is
+            negative.
     """
 
     angle: Annotated[float, Field(ge=-180.0, le=180.0)] = 45.0
@@ -37,54 +38,58 @@ class SocialValueOrientationSettings(IntrinsicSettings):
     def for_game(
         self, *, has_payoffs: bool, num_agents: int, gamma: float, lowest_reward: float | None = None
     ) -> SocialValueOrientationSettings:
-        """Returns the settings with the game's lowest reward, where they have none.
+        """Returns the settings with ``lowest_reward`` set from the environment, if it is None.
 
         Args:
             has_payoffs: If True, rewards follow from the joint action alone.
             num_agents: N.
-            gamma: The discount of rewards.
-            lowest_reward: Lowest reward that an agent can get in a step; None if that is not known.
+            gamma: Discount factor.
+            lowest_reward: Lowest reward of an agent in a step; None if it is not known.
 
         Raises:
-            ValueError: If the lowest reward is not known.
+            ValueError: If the lowest reward is neither set nor known.
         """
         if self.lowest_reward is not None:
             return self
         if lowest_reward is None or not math.isfinite(lowest_reward):
             raise ValueError(
-                "social_value_orientation.lowest_reward: that of the environment is not known; set it, as 0.0 where no"
-                " reward is negative"
+                "social_value_orientation.lowest_reward: the lowest reward of the environment is not known; set it,"
+                " e.g. to 0.0 if no reward is negative"
             )
         return self.model_copy(update={"lowest_reward": min(0.0, lowest_reward)})
 
     def weight_at(self, iteration: int) -> float:
-        """The weight, at any iteration."""
+        """Returns the weight, which is the same in every iteration."""
         return self.weight
 
 
 def reward_angles(rewards: Tensor) -> Tensor:
-    """The angle between what each agent got and what the others got on average, in radians, ``[.., N]``.
+    """Computes the angle between each agent's reward and the mean reward of the others, in radians, ``[.., N]``.
 
     Args:
         rewards: ``[.., N]``.
     """
-    others = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
-    return torch.atan2(others, rewards)
+    mean_of_others = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
+    return torch.atan2(mean_of_others, rewards)
 
 
 def rewards(joint: Mapping[str, Tensor], settings: SocialValueOrientationSettings) -> Tensor:
-    """How far the step is from the proportion that agents with these settings prefer, ``[B, T, N]``, none above zero.
+    """Computes the penalty of every agent for reward angles other than the preferred one, as if all had these settings.
 
-    The paper's angle is that of rewards that are not negative; among negative ones the angle of equal rewards depends
-    on their sign. Rewards are therefore counted from the lowest there is, which changes nothing in the paper's games.
-    Where no agent got more than that there is no angle and nothing is charged.
+    The paper's angle is defined for rewards that are not negative. With negative rewards the angle of equal rewards
+    would depend on their sign. Rewards are therefore measured from the lowest possible reward, which makes no
+    difference in the paper's environments. In steps in which no agent has more than that, the angle is not defined and
+    the penalty is zero.
 
     Args:
         joint: ``rewards``, ``[B, T, N]``, extrinsic.
-        settings: The settings, with the game's lowest reward (:meth:`SocialValueOrientationSettings.for_game`).
+        settings: The settings, with ``lowest_reward`` set (:meth:`SocialValueOrientationSettings.for_game`).
+
+    Returns:
+        ``[B, T, N]``, the negative distance of the angles in radians, at most zero, before it is weighted.
     """
     assert settings.lowest_reward is not None
-    counted = (joint["rewards"] - settings.lowest_reward).clamp(min=0.0)
-    off = (reward_angles(counted) - math.radians(settings.angle)).abs()
-    off = torch.minimum(off, 2 * math.pi - off)
-    return torch.where((counted != 0).any(-1, keepdim=True), -off, 0.0)
+    shifted_rewards = (joint["rewards"] - settings.lowest_reward).clamp(min=0.0)
+    distance = (reward_angles(shifted_rewards) - math.radians(settings.angle)).abs()
+    distance = torch.minimum(distance, 2 * math.pi - distance)
+    return torch.where((shifted_rewards != 0).any(-1, keepdim=True), -distance, 0.0)

@@ -1,4 +1,4 @@
-"""Which actions are legal, where observations say so."""
+"""Action masks in observations."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from gymnasium import spaces
 from torch import Tensor
 
 ACTION_MASK = "action_mask"
-# Setting of modules: where the mask begins in a flattened observation.
+# Setting of modules: index at which the mask starts in a flattened observation.
 MASK_START = "mask_start"
 
 
 def mask_start(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> int | None:
-    """Where the action mask begins in a flattened observation; None if there is none.
+    """Returns the index at which the action mask starts in a flattened observation; None if there is no mask.
 
-    PettingZoo's classic games show ``{action_mask, observation}``: for each of the discrete actions 1 if it is legal.
+    Observations of PettingZoo's classic environments are ``{action_mask, observation}``, where the mask is 1 for each
+    legal action.
     """
     if not (isinstance(observation_space, spaces.Dict) and isinstance(action_space, spaces.Discrete)):
         return None
@@ -28,15 +29,18 @@ def mask_start(observation_space: gymnasium.Space, action_space: gymnasium.Space
 
 
 def masked(logits: Tensor, obs: Tensor, start: int, num_actions: int) -> Tensor:
-    """Logits ``[.., A]`` of which those of illegal actions are so low that they are never drawn.
+    """Sets the logits of illegal actions to the lowest finite value, so that these are never sampled.
 
     Args:
         logits: ``[.., A]``.
         obs: ``[.., width]``, flattened observations.
-        start: Where the mask begins in them.
-        num_actions: A.
+        start: Index at which the mask starts in them.
+        num_actions: Number of actions A.
+
+    Returns:
+        Masked logits, ``[.., A]``.
     """
     legal = obs[..., start : start + num_actions] > 0.5
-    # Rows that pad a sequence allow nothing, and so do observations of who is not to move: there all is as it was.
+    # No action is legal in padding rows and in observations of agents whose turn it is not; their logits are kept.
     legal = legal | ~legal.any(-1, keepdim=True)
     return torch.where(legal, logits, torch.finfo(logits.dtype).min)

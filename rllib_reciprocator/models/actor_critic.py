@@ -1,4 +1,4 @@
-"""Actor and critic with separate networks, without or with memory."""
+"""Actor-critic modules, with or without memory."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from rllib_reciprocator.utils.distributed import mean_of_counted
 
 # Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
 BALANCE = "influence_balance"
-# Column of a batch: what the agent has given each other agent so far in the episode, [rows, N - 1].
+# Column of a batch: sum of the incentives that the agent has given to each co-player in the episode, [rows, N - 1].
 GIVEN = "incentives_given"
-# What the forward pass of a training batch puts out: the balance as predicted, [rows, N - 1], in units of bounded().
+# Output of the forward pass on a training batch: the predicted balance, [rows, N - 1], scaled as by bounded().
 PREDICTED_BALANCE = "predicted_balance"
-# Column of a training batch of a module with a memory, [streams, T] bool: whether an episode begins with that step. The
-# other columns are in rows ``stream * T + t``, and STATE_IN is that before the first step of each stream.
+# Column of a training batch of a module with memory, [streams, T] bool: true at the first step of an episode. A stream
+# is T consecutive steps of one agent in one environment. The other columns have rows ``stream * T + t``, and STATE_IN
+# is the memory before the first step of each stream.
 IS_FIRST = "is_first"
-# Setting of modules: whether every stream is one whole episode, so that its memory is empty at the start and only then.
+# Setting of modules. If True, every stream is one whole episode, so that memory is only reset at the start of streams.
 WHOLE_EPISODES = "whole_episodes"
-# Setting of modules: whether their memory lives through all inner episodes of a meta-episode.
+# Setting of modules. If True, memory is kept over all inner episodes of a meta-episode.
 REMEMBERS = "remembers_inner_episodes"
-# Setting of modules: whether their policy explores by doing anything at all in some cases (:func:`with_exploration`);
-# and what the forward pass of a training batch puts out beside these logits: those without exploration.
+# EXPLORES is a setting of modules: if True, the policy uses epsilon exploration (:func:`with_exploration`). LOGITS is
+# an output of the forward pass on a training batch: the logits without exploration.
 EXPLORES, LOGITS = "explores", "logits"
-# Setting of modules: all observations that their game has, where these are few.
+# Setting of modules: all possible observations, if there are only a few.
 OBSERVATIONS = "observations"
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 BALANCE_LOSS = "balance_loss"
@@ -43,28 +44,28 @@ OBSERVES, PREDICTS = "observes", "predicts"
 
 
 def bounded(balance: Tensor, scale: float) -> Tensor:
-    """A balance as policies see it, between -1 and 1."""
+    """Scales an influence balance to values between -1 and 1, as policies observe it."""
     return torch.tanh(balance / scale)
 
 
 def one_hot_lookup(obs: Tensor, observations: Tensor) -> Tensor:
-    """Which of a few observations each row is, ``[rows, S]`` bool.
+    """Looks up each row in a table of observations, ``[rows, S]`` bool, true at the index of the observation.
 
     Args:
         obs: ``[rows, *obs_shape]``.
-        observations: ``[S, *obs_shape]``.
+        observations: ``[S, *obs_shape]``, all possible observations.
     """
-    # Number by number: they are few, and to look along a short last axis costs more.
-    which = None
-    for seen, known in zip(obs.flatten(1).unbind(1), observations.flatten(1).unbind(1), strict=True):
-        same = seen[:, None] == known
-        which = same if which is None else which & same
-    assert which is not None
-    return which
+    # Loops over elements: there are few, and reducing over a short last axis is slower.
+    matches = None
+    for elements, table_elements in zip(obs.flatten(1).unbind(1), observations.flatten(1).unbind(1), strict=True):
+        is_equal = elements[:, None] == table_elements
+        matches = is_equal if matches is None else matches & is_equal
+    assert matches is not None
+    return matches
 
 
 class Network(nn.Module):
-    """Encoder, memory if there is one, and a linear head."""
+    """Network with an encoder, an optional memory and a linear head."""
 
     observations: Tensor | None
 
@@ -72,24 +73,24 @@ class Network(nn.Module):
         """Builds the layers.
 
         Args:
-            space: Of observations.
-            outputs: Width of what comes out.
-            config: Settings of :class:`ActorCriticModule`.
+            space: Observation space.
+            outputs: Number of outputs of the head.
+            config: ``model_config`` of :class:`ActorCriticModule`.
         """
         super().__init__()
         self.num_observed = config.get("num_balances", 0) if config.get("balance_use") == OBSERVES else 0
         self.num_given = config.get("num_given", 0)
-        beside = self.num_observed + self.num_given
-        few = torch.tensor(config[OBSERVATIONS]) if config.get("one_hot") else None
-        self.register_buffer("observations", few, persistent=False)
-        shape, classes = (space.shape, num_classes(space)) if few is None else ((len(few),), None)
+        num_extra = self.num_observed + self.num_given
+        table = torch.tensor(config[OBSERVATIONS]) if config.get("one_hot") else None
+        self.register_buffer("observations", table, persistent=False)
+        shape, classes = (space.shape, num_classes(space)) if table is None else ((len(table),), None)
         filters, hiddens, activation = config["conv_filters"], config["fcnet_hiddens"], config["fcnet_activation"]
         self.encoder: Encoder | ClassEncoder
         if classes is None:
-            self.encoder = Encoder(shape, beside, filters, hiddens, activation)
+            self.encoder = Encoder(shape, num_extra, filters, hiddens, activation)
         else:
             embedding = config["embedding_size"]
-            self.encoder = ClassEncoder(shape, classes, beside, filters, embedding, hiddens, activation)
+            self.encoder = ClassEncoder(shape, classes, num_extra, filters, embedding, hiddens, activation)
         width = self.encoder.width
         self.memory = made_memory(width, config)
         self.width = width if self.memory is None else self.memory.width
@@ -98,20 +99,20 @@ class Network(nn.Module):
         self.balance_scale = config.get("balance_scale", 1.0)
 
     def encode(self, batch: dict[str, Any]) -> Tensor:
-        """Features of each row, ``[rows, width]``."""
-        beside = [bounded(batch[BALANCE], self.balance_scale)] if self.num_observed else []
-        beside += [batch[GIVEN]] if self.num_given else []
+        """Computes the features of each row, ``[rows, width]``."""
+        extras = [bounded(batch[BALANCE], self.balance_scale)] if self.num_observed else []
+        extras += [batch[GIVEN]] if self.num_given else []
         obs = batch[Columns.OBS]
         if self.observations is not None:
             obs = one_hot_lookup(obs, self.observations).to(self.head.weight.dtype)
-        return self.encoder(obs, torch.cat(beside, -1) if beside else None)
+        return self.encoder(obs, torch.cat(extras, -1) if extras else None)
 
     def sequences(self, batch: dict[str, Any], memory: Tensor | None) -> Tensor:
-        """Features of the rows of a training batch, ``[rows, width]``.
+        """Computes the features of the rows of a training batch, after the memory, ``[rows, width]``.
 
         Args:
             batch: The batch.
-            memory: ``[streams, cell]`` before the first step; None if every stream is one whole episode.
+            memory: ``[streams, cell]``, memory before the first step; None if every stream is one whole episode.
         """
         features = self.encode(batch)
         if self.memory is None:
@@ -120,52 +121,53 @@ class Network(nn.Module):
         return self.memory.over(features, memory, batch[IS_FIRST]).flatten(0, 1)
 
     def forward(self, batch: dict[str, Any], memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """One step of each row: what the head puts out, ``[rows, outputs]``, and the memory after it if any."""
+        """Computes one step of each row: outputs of the head, ``[rows, outputs]``, and the next memory or None."""
         features = self.encode(batch)
         if memory is not None:
             features, memory = self.step(features, memory)
         return self.head(features), memory
 
     def step(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of each row: features ``[rows, width]`` and memory ``[rows, cell]`` to the same of the next."""
+        """Updates the memory by one step: features ``[rows, width]`` and memory ``[rows, cell]`` to new ones."""
         assert self.memory is not None
         return self.memory.step(features, memory)
 
 
 def initialize_head(head: nn.Linear, config: Mapping[str, Any]) -> None:
-    """Sets a head's weights, and bias, to what ``model_config`` says; to torch's own if it says nothing."""
+    """Initializes a head with the initializers in ``model_config``. Keeps PyTorch's defaults where there are none."""
     for name, parameter in (("kernel", head.weight), ("bias", head.bias)):
-        chosen = config.get(f"head_fcnet_{name}_initializer")
-        if chosen is not None:
-            getattr(nn.init, chosen)(parameter)
+        initializer = config.get(f"head_fcnet_{name}_initializer")
+        if initializer is not None:
+            getattr(nn.init, initializer)(parameter)
 
 
 class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
-    """Two networks on the observation, one for logits and one for the value; or one with two heads.
+    """Actor-critic with separate networks for logits and value, or with one network and two heads.
 
-    Settings in ``model_config``, named as RLlib's where it has them: ``conv_filters`` (output planes of 3x3
-    convolutions: circular ones on planes; plain ones, which may be pairs with a stride, on maps of classes, which
-    ``embedding_size`` numbers stand for), ``fcnet_hiddens`` (widths), ``fcnet_activation``, ``use_gru`` and
-    ``gru_cell_size``, or ``use_lru`` and ``lru_cell_size`` for linear recurrent units (a memory after them),
-    ``vf_share_layers`` (one network with two heads), ``head_fcnet_kernel_initializer`` and
-    ``head_fcnet_bias_initializer`` (``zeros_`` for policies that begin even, and values of zero), ``one_hot`` (in games
-    with a few observations: which of them it is, as a row of one-hot numbers), ``num_balances`` (0, or N - 1 for a
-    policy that has to do with its
-    influence balance) with ``balance_scale`` and ``balance_use``: it ``observes`` the balance, which joins after the
-    convolutions as ``tanh(balance / balance_scale)`` and so is bounded by 1, or it ``predicts`` the same from its own
-    features with a loss of weight ``predict_balance_coeff``, so that its memory learns to keep what tells the balance.
-    ``num_given`` (0, or N - 1) is for who sees what it has given the others so far; it joins as the balance does.
-    With a memory, ``whole_episodes`` says whether streams are whole episodes; if not, the critic's memory is kept while
-    acting too. ``explores`` is for a policy that does anything at all in some cases while it acts and learns; learners
-    set their share (``epsilon``), and it goes with the weights. Likeliest actions are those of the policy alone.
+    Settings in ``model_config``, named as in RLlib where RLlib has them: ``conv_filters`` (output channels of 3x3
+    convolutions, which are circular for observations of planes; for maps of classes they are zero-padded, may be pairs
+    of output channels and stride, and act on embeddings of size ``embedding_size``), ``fcnet_hiddens`` (layer widths),
+    ``fcnet_activation``, ``use_gru`` and ``gru_cell_size``, or ``use_lru`` and ``lru_cell_size`` for linear recurrent
+    units (a memory after these layers), ``vf_share_layers`` (one network with two heads),
+    ``head_fcnet_kernel_initializer`` and ``head_fcnet_bias_initializer`` (``zeros_`` for uniform initial policies and
+    values of zero), ``one_hot`` (one-hot encoding of the observation's index, in environments with a few possible
+    observations), ``num_balances`` (0, or N - 1 for a policy that observes or predicts its influence balance) with
+    ``balance_scale`` and ``balance_use``: with ``observes`` the balance is concatenated after the convolutions as
+    ``tanh(balance / balance_scale)``, which is bounded by 1; with ``predicts`` the same quantity is predicted from the
+    features, with a loss of weight ``predict_balance_coeff``, so that the memory learns to represent the balance.
+    ``num_given`` is N - 1 for a policy that observes the incentives it has given to co-players in the episode, else 0;
+    they are concatenated like the balance. ``whole_episodes``, for modules with memory: if True, every stream is one
+    whole episode; if False, env runners also keep the critic's memory. ``explores`` enables epsilon exploration in
+    sampling and training; learners set its probability ``epsilon``, which is synchronized with the weights. Greedy
+    actions are those of the policy without exploration.
     """
 
-    # Whether what comes out of a row has nothing to do with the others, so that rows may be left out.
+    # If True, the output of a row does not depend on other rows, so that rows may be left out.
     acts_by_row = True
     epsilon: Tensor | None
 
     def setup(self) -> None:
-        """Builds both networks."""
+        """Builds the networks."""
         config = self.model_config
         self.action_dist_cls = distribution_for(self.action_space)
         self.num_balances = int(config["num_balances"])
@@ -185,38 +187,37 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Columns that it needs beside observations."""
+        """Names of the input columns in addition to observations."""
         return ((BALANCE,) if self.num_balances else ()) + ((GIVEN,) if self.actor.num_given else ())
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """Empty memories, if there are any."""
+        """Returns zeros for each memory; empty without memory."""
         return {name: torch.zeros(self.actor.memory.cell) for name in self.memories if self.actor.memory is not None}
 
     def train(self, mode: bool = True) -> ActorCriticModule:
-        """Notes the mode and leaves the layers alone: none of them acts otherwise in training.
+        """Sets the mode of this module only, because no layer behaves differently in training.
 
-        RLlib switches the mode at every forward pass; walking through the layers each time would take as long as the
-        pass itself.
+        RLlib switches the mode at every forward pass. Visiting all layers each time would take as long as the pass.
         """
         self.training = mode
         return self
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """One step of each row."""
+        """Computes one step of each row."""
         features, out = self.actor.encode(batch), {}
         if self.memories:
             memories = batch[Columns.STATE_IN]
             features, memory = self.actor.step(features, memories[MEMORY])
-            after = {MEMORY: memory}
+            state_out = {MEMORY: memory}
             if self.critic is not None and CRITIC_MEMORY in self.memories:
-                after[CRITIC_MEMORY] = self.critic.step(self.critic.encode(batch), memories[CRITIC_MEMORY])[1]
-            out[Columns.STATE_OUT] = after
+                state_out[CRITIC_MEMORY] = self.critic.step(self.critic.encode(batch), memories[CRITIC_MEMORY])[1]
+            out[Columns.STATE_OUT] = state_out
         if self.value_head is not None:
             out[Columns.VF_PREDS] = self.value_head(features).squeeze(-1)
         return {Columns.ACTION_DIST_INPUTS: self.actor.head(features), **out}
 
     def _step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One step of each row, of who plays where actions are drawn."""
+        """Computes one step of each row for sampling actions. Subclasses may use perturbed parameters."""
         return self._forward(batch)
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -229,8 +230,8 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         features = self.actor.sequences(batch, self._memory_before(batch, MEMORY))
         logits = self.actor.head(features)
-        explored = logits if self.epsilon is None else with_exploration(logits, self.epsilon)
-        out = {Columns.ACTION_DIST_INPUTS: explored, LOGITS: logits}
+        exploration_logits = logits if self.epsilon is None else with_exploration(logits, self.epsilon)
+        out = {Columns.ACTION_DIST_INPUTS: exploration_logits, LOGITS: logits}
         if self.value_head is not None:
             out[Columns.EMBEDDINGS] = features
         if self.balance_head is not None:
@@ -238,7 +239,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         return out
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
-        """The value of each row, ``[rows]``."""
+        """Computes the value of each row, ``[rows]``."""
         if self.value_head is not None:
             features = embeddings
             if features is None:
@@ -249,15 +250,18 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         return self.critic.head(features).squeeze(-1)
 
     def _memory_before(self, batch: dict[str, Any], name: str) -> Tensor | None:
-        """A memory before the first step of each stream; None if there is none, or streams are whole episodes."""
+        """Returns a memory before the first step of streams; None without memory or if streams are whole episodes."""
         return batch[Columns.STATE_IN][name] if self.memories and not self.plays_whole_episodes else None
 
     def auxiliary_losses(self, batch: dict[str, Any], out: dict[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
-        """Losses of its own beside that of its algorithm, by name, each with its weight: how far predictions are off.
+        """Returns the losses in addition to that of the algorithm, by name, each with its weight.
 
         Args:
             batch: A training batch.
-            out: What :meth:`_forward_train` made of it.
+            out: Outputs of :meth:`_forward_train`.
+
+        Returns:
+            The mean squared error of the predicted balance, if the module predicts it.
         """
         if PREDICTED_BALANCE not in out:
             return {}

@@ -1,4 +1,4 @@
-"""RLlib's default PPO models, played and trained in the batched way."""
+"""RLlib's default PPO models for the batched engine."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from rllib_reciprocator.models.distributions import Categorical
 
 
 class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
-    """A policy and value model as RLlib's catalog builds them: MLP, CNN or LSTM.
+    """Policy and value model built by RLlib's catalog: MLP, CNN or LSTM.
 
-    Settings in ``model_config``: ``rllib``, the fields of RLlib's ``DefaultModelConfig``; ``num_balances`` and
-    ``balance_scale`` and ``whole_episodes`` as for :class:`ActorCriticModule`. With ``conv_filters``, planes
-    ``[planes, height, width]`` become the image ``[height, width, planes]`` that RLlib convolves, and a balance one
-    more plane of one value; without, everything is one row of numbers.
+    Settings in ``model_config``: ``rllib``, the fields of RLlib's ``DefaultModelConfig``; ``num_balances``,
+    ``balance_scale`` and ``whole_episodes`` as in :class:`ActorCriticModule`. With ``conv_filters``, planes
+    ``[planes, height, width]`` are transposed to the image ``[height, width, planes]`` of RLlib's convolutions, and
+    each balance is added as a constant plane. Without, inputs are flattened and concatenated.
     """
 
     def setup(self) -> None:
-        """Builds RLlib's model for the observation with the balances in it."""
+        """Builds RLlib's model for observations that include the balances."""
         config = self.model_config
         self.action_dist_cls = Categorical
         self.num_balances = int(config["num_balances"])
         shape, extra = self.observation_space.shape, self.num_balances
         self.is_image = bool(config["rllib"]["conv_filters"])
-        seen = (*shape[1:], shape[0] + extra) if self.is_image else (prod(shape) + extra,)
+        input_shape = (*shape[1:], shape[0] + extra) if self.is_image else (prod(shape) + extra,)
         self.model = DefaultPPOTorchRLModule(
-            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, seen, np.float32),
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, input_shape, np.float32),
             action_space=self.action_space,
             model_config=config["rllib"],
             inference_only=False,
@@ -45,15 +45,15 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Columns that it needs beside observations."""
+        """Names of the input columns in addition to observations."""
         return (BALANCE,) if self.num_balances else ()
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """An LSTM's zeros, by their path; empty without one."""
+        """Returns the zero state of the LSTM, by path; empty without LSTM."""
         return _flat(self.model.get_initial_state())
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """One step of each row."""
+        """Computes one step of each row."""
         obs = self._obs(batch)
         if Columns.STATE_IN not in batch:
             return {Columns.ACTION_DIST_INPUTS: self.model._forward({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]}
@@ -66,11 +66,11 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         out = self._over_streams(batch, self.model._forward_train)
         logits = out[Columns.ACTION_DIST_INPUTS]
-        kept = {Columns.EMBEDDINGS: out[Columns.EMBEDDINGS]} if Columns.EMBEDDINGS in out else {}
-        return {Columns.ACTION_DIST_INPUTS: logits.reshape(-1, logits.shape[-1]), **kept}
+        embeddings = {Columns.EMBEDDINGS: out[Columns.EMBEDDINGS]} if Columns.EMBEDDINGS in out else {}
+        return {Columns.ACTION_DIST_INPUTS: logits.reshape(-1, logits.shape[-1]), **embeddings}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
-        """The value of each row, ``[rows]``."""
+        """Computes the value of each row, ``[rows]``."""
         if embeddings is not None:
             return self.model.compute_values({}, embeddings).flatten()
 
@@ -81,7 +81,7 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
         return self._over_streams(batch, values)[Columns.VF_PREDS].flatten()
 
     def _obs(self, batch: dict[str, Any]) -> Tensor:
-        """Observations as RLlib's model takes them."""
+        """Returns the inputs of RLlib's model: observations with the balances."""
         obs = batch[Columns.OBS]
         balances = bounded(batch[BALANCE], self.model_config["balance_scale"]) if self.num_balances else None
         if not self.is_image:
@@ -94,21 +94,31 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
     def _over_streams(
         self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> dict[str, Any]:
-        """A forward pass over a training batch: in one go, or step by step where memories are emptied on the way."""
+        """Runs a forward pass over a training batch.
+
+        With an LSTM and streams of several episodes the pass goes step by step, because RLlib's LSTM cannot reset its
+        state within a sequence. Otherwise all steps are computed at once.
+
+        Args:
+            batch: The training batch.
+            forward: Forward pass of RLlib's model, from its inputs to its outputs.
+        """
         obs = self._obs(batch)
-        fresh = self.get_initial_state()
-        if not fresh:
+        initial_state = self.get_initial_state()
+        if not initial_state:
             return forward({Columns.OBS: obs})
         is_first = batch[IS_FIRST]
         obs = obs.unflatten(0, (len(is_first), -1))
-        empty = {name: value.to(obs.device).expand(len(obs), *value.shape) for name, value in fresh.items()}
+        initial_memory = {
+            name: value.to(obs.device).expand(len(obs), *value.shape) for name, value in initial_state.items()
+        }
         if self.model_config.get(WHOLE_EPISODES, True):
-            return forward({Columns.OBS: obs, Columns.STATE_IN: _nested(empty)})
+            return forward({Columns.OBS: obs, Columns.STATE_IN: _nested(initial_memory)})
         memory, steps = batch[Columns.STATE_IN], []
         for t in range(obs.shape[1]):
-            begins = is_first[:, t]
+            episode_start = is_first[:, t]
             memory = {
-                name: torch.where(begins.view(-1, *[1] * (value.dim() - 1)), empty[name], value)
+                name: torch.where(episode_start.view(-1, *[1] * (value.dim() - 1)), initial_memory[name], value)
                 for name, value in memory.items()
             }
             out = forward({Columns.OBS: obs[:, t : t + 1], Columns.STATE_IN: _nested(memory)})
@@ -119,7 +129,7 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
 
 
 def _flat(state: dict[str, Any], path: str = "") -> dict[str, Tensor]:
-    """A tree of tensors as one dict, by path."""
+    """Flattens a nested dict of tensors into one dict with paths as keys."""
     flat: dict[str, Tensor] = {}
     for name, value in state.items():
         flat |= _flat(value, f"{path}{name}/") if isinstance(value, dict) else {f"{path}{name}": value}
@@ -127,12 +137,12 @@ def _flat(state: dict[str, Any], path: str = "") -> dict[str, Tensor]:
 
 
 def _nested(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The tree again."""
+    """Restores the nested dict that :func:`_flat` flattened."""
     tree: dict[str, Any] = {}
     for path, value in state.items():
-        *folders, name = path.split("/")
-        at = tree
-        for folder in folders:
-            at = at.setdefault(folder, {})
-        at[name] = value
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
     return tree

@@ -1,4 +1,4 @@
-"""What policies and critics have below their heads: circular convolutions, then fully connected layers."""
+"""Encoders of policies and critics: circular convolutions, then fully connected layers."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from torch.nn import functional
 
 from rllib_reciprocator.models.stacked import TwoForms
 
-# Fewer rows cost less to encode than to compare.
+# For fewer rows, encoding all of them is faster than searching for distinct ones.
 MIN_ROWS_TO_COMPARE = 4096
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "linear": nn.Identity}
 
 
 class CircularConvolution(nn.Module):
-    """A 3x3 convolution on a torus, as one matrix product.
+    """3x3 convolution with circular padding, computed as one matrix product.
 
-    The kernel is spread into the matrix that maps all cells of all input planes to all cells of all output planes. On
-    the grids of social dilemmas, a few cells wide, that product is several times faster than padding the planes and
-    convolving them.
+    The kernel is expanded to the matrix that maps all cells of all input planes to all cells of all output planes. On
+    the small grids of social dilemmas this product is several times faster than padding and convolving the planes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, grid: tuple[int, int]) -> None:
-        """Initialises kernel and bias as ``torch.nn.Conv2d`` does.
+        """Initializes kernel and bias like ``torch.nn.Conv2d``.
 
         Args:
-            in_channels: Input planes.
-            out_channels: Output planes.
-            grid: Height and width.
+            in_channels: Number of input planes.
+            out_channels: Number of output planes.
+            grid: Height and width of the planes.
         """
         super().__init__()
         height, width = grid
         bound = (in_channels * 9) ** -0.5
         self.kernel = nn.Parameter(torch.empty(out_channels, in_channels, 9).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(out_channels, 1).uniform_(-bound, bound))
-        reached = torch.zeros(9, height * width, height * width)
+        # For each kernel element and output cell, 1 at the input cell that the element multiplies.
+        taps = torch.zeros(9, height * width, height * width)
         for (k, (down, right)), row, column in product(
             enumerate(product((-1, 0, 1), repeat=2)), range(height), range(width)
         ):
             source = (row + down) % height * width + (column + right) % width
-            reached[k, row * width + column, source] += 1.0
-        self.register_buffer("_reached", reached, persistent=False)
+            taps[k, row * width + column, source] += 1.0
+        self.register_buffer("_reached", taps, persistent=False)
 
     def forward(self, planes: Tensor) -> Tensor:
-        """Flattened planes ``[rows, in_channels * cells]`` -> ``[rows, out_channels * cells]``."""
+        """Maps flattened planes ``[rows, in_channels * cells]`` to ``[rows, out_channels * cells]``."""
         matrix = torch.einsum("oik,kpq->opiq", self.kernel, self._reached)
         cells = matrix.shape[1]
         bias = self.bias.expand(-1, cells).reshape(-1)
@@ -56,20 +56,20 @@ class CircularConvolution(nn.Module):
 
 
 class DistinctRows(TwoForms, nn.Module):
-    """Runs layers once for each distinct row of a large batch; what comes out is the same.
+    """Runs layers once per distinct row of a large batch; the outputs are the same as without it.
 
-    On a small grid there are a few thousand different observations, which a batch repeats over and over. Rows are told
-    apart by a product with fixed random numbers and then compared in full, so that no coincidence goes unnoticed.
+    A small grid has only a few thousand different observations, which occur many times in a batch. Rows are hashed by a
+    product with fixed random numbers and then compared in full, so that hash collisions are detected.
     """
 
     _mark: Tensor
 
     def __init__(self, layers: nn.Module, width: int) -> None:
-        """Wraps layers without batch statistics.
+        """Wraps layers, which must not use batch statistics.
 
         Args:
-            layers: What to run, rows in, rows out.
-            width: Of the rows that go in.
+            layers: Module that maps rows to rows.
+            width: Number of input features.
         """
         super().__init__()
         self.layers = layers
@@ -77,25 +77,25 @@ class DistinctRows(TwoForms, nn.Module):
         self.register_buffer("_mark", mark, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """``[rows, width]`` -> ``[rows, outputs]``."""
+        """Maps ``[rows, width]`` to ``[rows, outputs]``."""
         if self.side_by_side or rows.is_cuda or len(rows) < MIN_ROWS_TO_COMPARE:
             return self.layers(rows)
-        marks = (rows.double() @ self._mark).view(torch.int64)
-        values, which = marks.unique(return_inverse=True)
+        hashes = (rows.double() @ self._mark).view(torch.int64)
+        values, inverse = hashes.unique(return_inverse=True)
         if 2 * len(values) > len(rows):
             return self.layers(rows)
-        of_value = which.new_empty(len(values)).scatter_(0, which, torch.arange(len(rows)))
-        distinct = rows[of_value]
-        if not torch.equal(distinct.index_select(0, which), rows):
+        row_indices = inverse.new_empty(len(values)).scatter_(0, inverse, torch.arange(len(rows)))
+        distinct_rows = rows[row_indices]
+        if not torch.equal(distinct_rows.index_select(0, inverse), rows):
             return self.layers(rows)
-        return self.layers(distinct).index_select(0, which)
+        return self.layers(distinct_rows).index_select(0, inverse)
 
 
 class Encoder(nn.Module):
-    """Circular convolutions if there are any, then fully connected layers.
+    """Optional circular convolutions, then fully connected layers.
 
     Attributes:
-        width: Of what comes out.
+        width: Number of output features.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Encoder(nn.Module):
         """Builds the layers.
 
         Args:
-            shape: Of one observation; ``[planes, height, width]`` if there are convolutions.
-            extra_inputs: Numbers that join after the convolutions.
-            conv_filters: Output planes of each circular 3x3 convolution; empty for none.
+            shape: Shape of an observation; ``[planes, height, width]`` with convolutions.
+            extra_inputs: Number of extra features that are concatenated after the convolutions.
+            conv_filters: Output planes of each circular 3x3 convolution; empty for no convolutions.
             hiddens: Widths of the fully connected layers.
-            activation: Name of the activation after every layer.
+            activation: Name of the activation function after every layer.
         """
         super().__init__()
         act = ACTIVATIONS[activation]
@@ -118,18 +118,19 @@ class Encoder(nn.Module):
             convolutions += [CircularConvolution(planes, filters, (shape[1], shape[2])), act()]
             planes = filters
         self.width = (prod(shape[1:]) * planes if conv_filters else prod(shape)) + extra_inputs
-        connected: list[nn.Module] = []
+        fc_layers: list[nn.Module] = []
         for next_width in hiddens:
-            connected += [nn.Linear(self.width, next_width), act()]
+            fc_layers += [nn.Linear(self.width, next_width), act()]
             self.width = next_width
-        alone = [*convolutions, *([] if extra_inputs else connected)]
-        self.repeated = DistinctRows(nn.Sequential(*alone), prod(shape)) if conv_filters else None
-        self.connected = nn.Sequential(*(connected if extra_inputs or not conv_filters else ()))
+        # Layers that see the observation only can run once per distinct observation.
+        obs_layers = [*convolutions, *([] if extra_inputs else fc_layers)]
+        self.repeated = DistinctRows(nn.Sequential(*obs_layers), prod(shape)) if conv_filters else None
+        self.connected = nn.Sequential(*(fc_layers if extra_inputs or not conv_filters else ()))
 
     def forward(self, obs: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Observations ``[rows, *shape]`` and ``[rows, extra_inputs]`` -> ``[rows, width]``."""
+        """Maps observations ``[rows, *shape]`` and extra features ``[rows, extra_inputs]`` to ``[rows, width]``."""
         rows = obs.flatten(1)
-        if not rows.is_floating_point():  # made numbers of here, where the network runs
+        if not rows.is_floating_point():  # converted on the network's device, so that bytes are transferred
             rows = rows.float()
         if self.repeated is not None:
             rows = self.repeated(rows)
@@ -137,10 +138,10 @@ class Encoder(nn.Module):
             return self.connected(rows)
         if not len(self.connected):
             return torch.cat([rows, extra], 1)
-        # The first layer in two parts: to put wide rows and a few numbers side by side costs as much as the product.
-        first, seen = cast(nn.Linear, self.connected[0]), rows.shape[1]
-        hidden = functional.linear(rows, first.weight[:, :seen], first.bias)
-        hidden = hidden + functional.linear(extra, first.weight[:, seen:])
-        for layer in islice(self.connected, 1, None):  # a slice would build a new module
+        # Applies the first layer in two parts: concatenating wide rows and a few features costs as much as the product.
+        first, num_features = cast(nn.Linear, self.connected[0]), rows.shape[1]
+        hidden = functional.linear(rows, first.weight[:, :num_features], first.bias)
+        hidden = hidden + functional.linear(extra, first.weight[:, num_features:])
+        for layer in islice(self.connected, 1, None):  # slicing a Sequential would build a new module
             hidden = layer(hidden)
         return hidden

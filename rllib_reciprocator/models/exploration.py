@@ -1,4 +1,4 @@
-"""Switches off the exploration of modules that are not trained."""
+"""Disables the exploration of modules that are not trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RLlib's default PPO model for observations with an action mask in them."""
+"""RLlib's default PPO and APPO models for observations with an action mask."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from rllib_reciprocator.models.action_masks import MASK_START, masked
 
 
 class ActionMasking(TorchRLModule):
-    """Mixed into a default model of RLlib's: illegal actions are never drawn.
+    """Mixin for RLlib's default models that masks illegal actions.
 
-    Observations are flattened; the networks do not see the mask in them. ``model_config`` has ``mask_start`` beside
-    RLlib's settings.
+    Observations are flattened and include the mask, which is not an input of the networks. ``model_config`` has
+    ``mask_start`` in addition to RLlib's settings.
     """
 
     def __init__(
         self, *, observation_space: spaces.Box, action_space: spaces.Discrete, model_config: Any, **kwargs: Any
     ) -> None:
-        """Builds RLlib's model for what is seen beside the mask."""
+        """Builds RLlib's model for observations without the mask."""
         settings = dict(model_config)
         start, num_actions = int(settings.pop(MASK_START)), int(action_space.n)
         width = observation_space.shape[0]
-        seen = spaces.Box(-np.inf, np.inf, (width - num_actions,), np.float32)
-        super().__init__(observation_space=seen, action_space=action_space, model_config=settings, **kwargs)
+        unmasked_space = spaces.Box(-np.inf, np.inf, (width - num_actions,), np.float32)
+        super().__init__(observation_space=unmasked_space, action_space=action_space, model_config=settings, **kwargs)
         self.observation_space = observation_space
         self.model_config = {**settings, MASK_START: start}
         self._start, self._num_actions = start, num_actions
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        """What a module like this one is built from."""
+        """Returns the constructor arguments of this module, with the mask in space and settings."""
         args, kwargs = super().get_ctor_args_and_kwargs()
-        own = {"observation_space": self.observation_space, "model_config": self.model_config}
-        return args, {**kwargs, **own}
+        overrides = {"observation_space": self.observation_space, "model_config": self.model_config}
+        return args, {**kwargs, **overrides}
 
     def _seen(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with observations as the networks take them."""
+        """Returns the batch with observations without the mask."""
         obs = batch[Columns.OBS]
-        rest = torch.cat([obs[..., : self._start], obs[..., self._start + self._num_actions :]], -1)
-        return {**batch, Columns.OBS: rest}
+        features = torch.cat([obs[..., : self._start], obs[..., self._start + self._num_actions :]], -1)
+        return {**batch, Columns.OBS: features}
 
     def _masked(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Of what a forward pass puts out, logits masked."""
+        """Masks the logits in the outputs of a forward pass."""
         logits = {
             name: masked(out[name], batch[Columns.OBS], self._start, self._num_actions)
             for name in (Columns.ACTION_DIST_INPUTS, TARGET_NETWORK_ACTION_DIST_INPUTS)
@@ -65,17 +65,17 @@ class ActionMasking(TorchRLModule):
         return self._masked(super()._forward_train(self._seen(batch), **kwargs), batch)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """APPO's: what the target networks would do."""
+        """Computes the outputs of APPO's target networks."""
         return self._masked(super().forward_target(self._seen(batch)), batch)
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
-        """The value of each row."""
+        """Computes the value of each row."""
         return super().compute_values(self._seen(batch), embeddings)
 
 
 class MaskedPPOModule(ActionMasking, DefaultPPOTorchRLModule):
-    """For PPO and IMPALA."""
+    """RLlib's default model of PPO and IMPALA with action masking."""
 
 
 class MaskedAPPOModule(ActionMasking, DefaultAPPOTorchRLModule):
-    """For APPO."""
+    """RLlib's default model of APPO with action masking."""

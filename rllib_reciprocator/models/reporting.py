@@ -1,4 +1,4 @@
-"""Whether modules report the distribution that their actions are drawn from."""
+"""Checks that modules output the inputs of their action distribution."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-# Default modules of RLlib and of this package report it.
+# Modules of RLlib and of this package output them.
 REPORTING = ("ray.rllib.algorithms.", "rllib_reciprocator.")
 
 
 @torch.no_grad()
 def reports_distribution(module: RLModule, *, time_axis: bool) -> bool | None:
-    """Returns whether a module's output holds the inputs of its action distribution.
+    """Returns whether a module's output contains the inputs of its action distribution.
 
     Args:
-        module: The module, which acts once.
-        time_axis: If True, observations of modules with a state have an axis of time, as RLlib's env runners add it.
+        module: The module. It is called once, on a sample of its observation space.
+        time_axis: If True, observations of stateful modules have a time axis, which RLlib's env runners add.
 
     Returns:
-        None if it cannot act on a sample of its observation space, which may be wider than what it is shown; the first
-        step of the run is the check then.
+        None if the module raises an error on the sample, because the space may be larger than the set of observations
+        that occur. The first step of the run is the check in this case.
     """
     space = copy.deepcopy(module.observation_space)
     space.seed(0)
@@ -44,6 +44,6 @@ def reports_distribution(module: RLModule, *, time_axis: bool) -> bool | None:
     with torch.random.fork_rng(devices=[]):
         try:
             out = module.forward_exploration(batch)
-        except Exception:  # whatever a user's module raises
+        except Exception:  # modules of users can raise any exception
             return None
     return Columns.ACTION_DIST_INPUTS in out

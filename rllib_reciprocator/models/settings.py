@@ -1,4 +1,4 @@
-"""Settings of the learning players' networks."""
+"""Settings of the networks of trained players."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Convolution = Annotated[int | list[int], AfterValidator(_convolution)]
 
 
 class ModelSettings(Settings):
-    """The learning players' networks; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
+    """Settings of the networks of trained players; see :class:`rllib_reciprocator.models.ActorCriticModule`."""
 
     model: Literal["actor_critic", "rllib"] = "actor_critic"
     conv_filters: Annotated[list[Convolution], Field(default_factory=list, max_length=8)]
@@ -43,14 +43,14 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _check_memory(self) -> Self:
-        """A network has one memory."""
+        """Raises ValueError if both kinds of memory are set."""
         if self.use_gru and self.use_lru:
-            raise ValueError("use_gru and use_lru: a network has one memory")
+            raise ValueError("use_gru and use_lru: a network has one memory; set only one of them")
         return self
 
 
 def _settings_of_rllib() -> dict[str, Any]:
-    """RLlib's default-model settings as fields of a pydantic model."""
+    """Returns RLlib's default model settings as fields of a pydantic model."""
     hints = get_type_hints(DefaultModelConfig)
     fields: dict[str, Any] = {"model": (Literal["rllib"], "rllib")}
     for name, default in dataclasses.asdict(DefaultModelConfig()).items():
@@ -67,5 +67,5 @@ RLlibModelSettings = create_model(
 
 
 def model_settings_class(given: dict[str, Any]) -> type[BaseModel]:
-    """Which settings a ``model_config`` has: RLlib's with ``model: rllib``, else ours."""
+    """Returns the class of the settings of a ``model_config``: RLlib's with ``model: rllib``, else this package's."""
     return RLlibModelSettings if given.get("model") == "rllib" else ModelSettings

@@ -1,4 +1,4 @@
-"""Who plays: the players mapping, and players that are no policies of the algorithm."""
+"""Players: the ``players`` mapping, and the players that the algorithm does not train."""
 
 from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
 from rllib_reciprocator.players.learning import LearningModule, LearningTracker

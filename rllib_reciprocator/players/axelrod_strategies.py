@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def check_strategy(name: str) -> None:
-    """Checks that the Axelrod library is there, and has a strategy of that name which plays fair.
+    """Checks that the Axelrod library is installed and has a strategy of that name that does not cheat.
 
     Raises:
-        ValueError: If not.
+        ValueError: If the library is not installed, or has no such strategy.
     """
     if find_spec("axelrod") is None:
         raise ValueError(f"axelrod/{name} needs the Axelrod library; pip install rllib_reciprocator[axelrod]")
@@ -32,34 +32,34 @@ def check_strategy(name: str) -> None:
 
 
 def is_stochastic(name: str) -> bool:
-    """Returns whether a strategy draws its actions; the library does not say from which probabilities."""
+    """Returns True if a strategy draws its actions; the library does not report their probabilities."""
     return bool(_strategies()[name].classifier["stochastic"])
 
 
 def _strategies() -> dict[str, type[axelrod.Player]]:
-    """Those that go by what is played alone, by the names of their classes."""
+    """Returns the strategies that depend on nothing but the history of actions, by class name."""
     import axelrod
 
     cheats = ("inspects_source", "manipulates_source", "manipulates_state")
     return {
-        each.__name__: each
-        for each in axelrod.strategies
-        if not any(each.classifier.get(cheat) is True for cheat in cheats)
+        strategy.__name__: strategy
+        for strategy in axelrod.strategies
+        if not any(strategy.classifier.get(cheat) is True for cheat in cheats)
     }
 
 
 class AxelrodModule(ParameterlessModule, TorchRLModule):
-    """Plays a strategy of the Axelrod library in a matrix game of two players, one player object a copy.
+    """Module that plays a strategy of the Axelrod library in a two-player matrix game, one player object per row.
 
-    Settings in ``model_config``: ``strategy``, the name of its class; ``payoffs``, the game's table, of which the
-    strategy is told its own side; ``seed``. It is not told how long a game lasts.
+    Settings in ``model_config``: ``strategy``, the name of its class; ``payoffs``, the payoff table, of which the
+    strategy receives its own payoffs; ``seed``. The strategy does not know the length of an episode.
 
-    Reads the observation: the last actions, its own first, ``-1`` before the first step; and remembers by row. So it
-    plays where the rows of a batch are always the same copies, and whole episodes.
+    Reads the observation: the last actions, its own first, ``-1`` before the first step. The history is kept per row
+    of the batch, so every batch must have the rows of the same environments, and episodes must be complete.
     """
 
     def setup(self) -> None:
-        """Chooses the strategy."""
+        """Looks up the strategy."""
         self.action_dist_cls = distribution_for(self.action_space)
         self._class = _strategies()[self.model_config["strategy"]]
         self._players: list[tuple[axelrod.Player, axelrod.Player]] = []
@@ -69,28 +69,28 @@ class AxelrodModule(ParameterlessModule, TorchRLModule):
         from axelrod import Action, Player
 
         actions = (Action.C, Action.D)
-        seen = batch[Columns.OBS].tolist()
-        while len(self._players) < len(seen):
+        observations = batch[Columns.OBS].tolist()
+        while len(self._players) < len(observations):
             self._players.append((self._new_player(), Player()))
-        chosen = []
-        for (own, last_of_other), (player, other) in zip(seen, self._players, strict=False):
-            if own < 0:
+        defections = []
+        for (last_action, opponent_last_action), (player, opponent) in zip(observations, self._players, strict=False):
+            if last_action < 0:
                 player.reset()
-                other.reset()
+                opponent.reset()
             else:
-                mine, theirs = actions[own > 0.5], actions[last_of_other > 0.5]
-                player.update_history(mine, theirs)
-                other.update_history(theirs, mine)
-            chosen.append(player.strategy(other) == Action.D)
-        return {Columns.ACTIONS: torch.tensor(chosen, dtype=torch.int64, device=batch[Columns.OBS].device)}
+                action, opponent_action = actions[last_action > 0.5], actions[opponent_last_action > 0.5]
+                player.update_history(action, opponent_action)
+                opponent.update_history(opponent_action, action)
+            defections.append(player.strategy(opponent) == Action.D)
+        return {Columns.ACTIONS: torch.tensor(defections, dtype=torch.int64, device=batch[Columns.OBS].device)}
 
     def _new_player(self) -> axelrod.Player:
         from axelrod import Game
 
-        (both, sucker), (temptation, neither) = (
+        (reward, sucker), (temptation, punishment) = (
             [payoffs[0] for payoffs in row] for row in self.model_config["payoffs"]
         )
         player = self._class()
-        player.set_match_attributes(length=-1, game=Game(r=both, s=sucker, t=temptation, p=neither), noise=0)
+        player.set_match_attributes(length=-1, game=Game(r=reward, s=sucker, t=temptation, p=punishment), noise=0)
         player.set_seed(int(self._seeds.spawn(1)[0].generate_state(1)[0]))
         return player

@@ -1,4 +1,4 @@
-"""Players of earlier runs, who no longer learn, and what they go by."""
+"""Frozen policies of earlier runs, and the settings and modules that they depend on."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrozenDependencies:
-    """What a frozen player goes by of an intrinsic reward.
+    """Settings and modules of an intrinsic reward that a frozen policy depends on.
 
     Attributes:
-        settings: As in its own run.
-        modules: RLModules of its own run, by their id there.
-        slot: Which agent it was there.
+        settings: Settings of the intrinsic reward in the run that trained the policy.
+        modules: Specs of RLModules of that run, by their module id without the suffix of the player.
+        slot: Index of the policy's agent in that run.
     """
 
     settings: IntrinsicSettings
@@ -46,40 +46,43 @@ class FrozenDependencies:
 def frozen_module_spec(
     player: Player, *, observation_space: gymnasium.Space, action_space: gymnasium.Space
 ) -> RLModuleSpec:
-    """The spec of a checkpointed module, with its class, settings and weights.
+    """Builds the spec of a checkpointed module, with its class, settings and weights.
 
     Args:
-        player: The player; its source is the module's own folder in a checkpoint.
-        observation_space: What the game shows its players.
-        action_space: What players can do.
+        player: The player; its ``source`` is the folder of the module in a checkpoint.
+        observation_space: Observation space of the agents in the environment.
+        action_space: Action space of the agents in the environment.
 
     Raises:
-        ValueError: If the folder cannot be read, its weights are not finite, or the module was made for other spaces.
+        ValueError: If the folder cannot be read, its weights are not finite, or the module has other spaces.
     """
     folder = Path(player.source)
     try:
         spec = _checkpointed_spec(folder)
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
             if getattr(spec, name) != space:
-                raise ValueError(f"{folder}: its {name} is {getattr(spec, name)}, the game's is {space}")
+                raise ValueError(f"{folder}: its {name} is {getattr(spec, name)}, that of the environment is {space}")
     except ValueError as error:
         raise ValueError(f"players.{player.agent}: {error}") from None
     return spec
 
 
 def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, FrozenDependencies]:
-    """What a frozen player sees beside observations or pays, and from what: by name of the intrinsic reward.
+    """Loads the intrinsic rewards of a frozen policy that has inputs in addition to observations, or pays incentives.
 
     Args:
         player: The player.
-        spec: Of its module.
-        game: One copy of the game that it is to play.
+        spec: Spec of its module.
+        game: The game that it is to play, with a single environment.
+
+    Returns:
+        Settings and modules by name of the intrinsic reward; empty if the policy depends on none.
 
     Raises:
-        ValueError: If its checkpoint lacks a part of it.
+        ValueError: If the checkpoint cannot be read or lacks one of the modules.
     """
-    told = _settings_of(spec)
-    if not (told.get("num_balances") or told.get("pays")):
+    model_config = _settings_of(spec)
+    if not (model_config.get("num_balances") or model_config.get("pays")):
         return {}
     folder = Path(player.source)
     checkpoint = folder.parents[len(MODULE_PATH.parts)]
@@ -87,14 +90,16 @@ def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[st
         run = read_config(checkpoint)
         if not hasattr(run, "intrinsic_of_module"):
             return {}
-        found = {}
+        dependencies = {}
         for name, (settings, suffix, slot) in run.intrinsic_of_module(folder.name).items():
-            make = intrinsic_reward(name).part("modules")
-            ids = make(game, settings, run.gamma) if make else {}
-            found[name] = FrozenDependencies(settings, {each: _of_run(checkpoint, each + suffix) for each in ids}, slot)
+            build_specs = intrinsic_reward(name).part("modules")
+            specs = build_specs(game, settings, run.gamma) if build_specs else {}
+            dependencies[name] = FrozenDependencies(
+                settings, {module_id: _of_run(checkpoint, module_id + suffix) for module_id in specs}, slot
+            )
     except ValueError as error:
         raise ValueError(f"players.{player.agent}: {error}") from None
-    return found
+    return dependencies
 
 
 def remembered_inner_episodes(folder: Path) -> int | None:
@@ -104,7 +109,7 @@ def remembered_inner_episodes(folder: Path) -> int | None:
         folder: Folder of its module in a checkpoint.
 
     Returns:
-        The number in its own run; None if its memory ends with an episode.
+        The number in the run that trained it; None if its memory is reset in every episode.
 
     Raises:
         ValueError: If the checkpoint cannot be read.
@@ -116,14 +121,14 @@ def remembered_inner_episodes(folder: Path) -> int | None:
 
 
 def _of_run(checkpoint: Path, module_id: str) -> RLModuleSpec:
-    """A module beside the players of a run.
+    """Builds the spec of a module in the checkpoint of a run that is not a player's, e.g. an influence estimator.
 
     Raises:
-        ValueError: If the checkpoint has none.
+        ValueError: If the checkpoint has no such module.
     """
     folder = checkpoint / MODULE_PATH / module_id
     if not folder.is_dir():
-        raise ValueError(f"{checkpoint}: has no {module_id!r}, which its player goes by")
+        raise ValueError(f"{checkpoint}: has no module {module_id!r}, which its player needs")
     return _checkpointed_spec(folder)
 
 
@@ -141,7 +146,7 @@ def _checkpointed_spec(folder: Path) -> RLModuleSpec:
         model_config=arguments["model_config"],
         load_state_path=str(folder),
     )
-    # The module is not trained any more: it plays its policy itself.
+    # A frozen policy is not trained, so it acts without exploration.
     return without_exploration(spec)
 
 

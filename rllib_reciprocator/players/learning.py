@@ -1,8 +1,8 @@
-"""Players that learn inside the environment: naive learners, afresh in every meta-episode.
+"""Online learners: policies that are trained inside the environment and reset in every meta-episode.
 
-An algorithm's learners do not know them. Each group of copies of a game has one of its own, which plays in all its
-copies, learns from them after every inner episode, and starts anew with the next meta-episode. All are computed side
-by side, their parameters stacked along a leading axis.
+The algorithm's learners do not update them. Each group of environments has its own online learner, which acts in all
+environments of the group, is updated on them after every inner episode, and is reset when the next meta-episode
+starts. The online learners of all groups are stacked policies: their parameters have a leading group axis.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class LearningModule(ParameterlessModule, TorchRLModule):
-    """The learners of all groups of copies, side by side.
+    """Module of the online learners of all groups, as stacked policies.
 
-    Settings in ``model_config``: ``learning``, the fields of :class:`LearningSettings`; ``copies``, of a group; and
-    ``observations``, all that the game has, if these are few.
+    Settings in ``model_config``: ``learning``, the fields of :class:`LearningSettings`; ``copies``, the number of
+    environments in a group; and ``observations``, all observations of the environment, if these are few.
     """
 
     def setup(self) -> None:
-        """Chooses how to act and learn; there are no learners yet."""
+        """Builds tables or networks from the settings; :meth:`restart` creates the parameters."""
         config = self.model_config
         self.settings = LearningSettings.model_validate(config["learning"])
         self.copies = int(config["copies"])
@@ -53,17 +53,18 @@ class LearningModule(ParameterlessModule, TorchRLModule):
         return Networks(lambda: ActorCritic(space, outputs, networks, critic=critic))
 
     def restart(self, num_games: int, generator: torch.Generator) -> None:
-        """Begins with new learners.
+        """Resets the online learners to new initial parameters.
 
         Args:
-            num_games: B, a multiple of ``copies``; games ``k * copies`` to ``(k + 1) * copies`` are group k.
-            generator: What is drawn is drawn from it.
+            num_games: B, the number of environments, a multiple of ``copies``. Environments ``k * copies`` to
+                ``(k + 1) * copies - 1`` are group k.
+            generator: Random number generator for the initial parameters.
         """
         self._take(self._outputs.begin(num_games // self.copies, generator))
 
     def _take(self, stacked: Parameters) -> None:
         self._names = list(stacked)
-        self._stacked = [each.requires_grad_() for each in stacked.values()]
+        self._stacked = [tensor.requires_grad_() for tensor in stacked.values()]
         optimizer = torch.optim.SGD if self.settings.optimizer == "sgd" else torch.optim.Adam
         self._optimizer = optimizer(self._stacked, lr=self.settings.lr)
 
@@ -72,13 +73,13 @@ class LearningModule(ParameterlessModule, TorchRLModule):
         return dict(zip(self._names, self._stacked, strict=True))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """One step of all games."""
+        """Computes the action distribution inputs of all environments for one step."""
         logits = self._outputs.logits(self._parameters_now, batch[Columns.OBS].unflatten(0, (-1, self.copies)))
         return {Columns.ACTION_DIST_INPUTS: logits.detach().flatten(0, 1)}
 
     @torch.enable_grad()
     def learn(self, obs: Tensor, actions: Tensor, rewards: Tensor) -> None:
-        """Lets every group's learner take a step on an inner episode of its copies.
+        """Updates the online learner of every group once, on an inner episode of its environments.
 
         Args:
             obs: ``[B, T, *obs_shape]``.
@@ -91,54 +92,57 @@ class LearningModule(ParameterlessModule, TorchRLModule):
         logits, values = logits.unflatten(1, shape[1:]), values.view(shape)
         advantages, targets = learned_from(rewards.view(shape), values.detach(), settings)
         policy = self.action_dist_cls.from_logits(logits)
-        gains = policy.logp(actions.view(shape)) * advantages
+        objective = policy.logp(actions.view(shape)) * advantages
         if settings.entropy_coeff:
-            gains = gains + settings.entropy_coeff * policy.entropy()
-        loss = -gains.sum() / self.copies
+            objective = objective + settings.entropy_coeff * policy.entropy()
+        loss = -objective.sum() / self.copies
         if settings.algorithm == A2C:
             loss = loss + settings.vf_loss_coeff * (values - targets).square().mean((1, 2)).sum()
-        # The sum over groups: no learner's loss has to do with another's parameters.
-        found: Sequence[Tensor] = torch.autograd.grad(loss, self._stacked)
+        # The loss is summed over groups: each group's loss depends on the parameters of that group only, so that one
+        # backward pass returns the gradients of all online learners.
+        gradients: Sequence[Tensor] = torch.autograd.grad(loss, self._stacked)
         if settings.grad_clip is not None:
-            norms = torch.stack([each.flatten(1).norm(dim=1) for each in found]).norm(dim=0)
+            norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
             scale = (settings.grad_clip / norms.clamp(min=1e-12)).clamp(max=1.0)
-            found = [each * scale.view(-1, *[1] * (each.dim() - 1)) for each in found]
-        for parameter, gradient in zip(self._stacked, found, strict=True):
+            gradients = [gradient * scale.view(-1, *[1] * (gradient.dim() - 1)) for gradient in gradients]
+        for parameter, gradient in zip(self._stacked, gradients, strict=True):
             parameter.grad = gradient
         self._optimizer.step()
 
     def learned(self) -> dict[str, Any]:
-        """What all learners are now; empty before they begin."""
+        """Returns the parameters and the optimizer state of all online learners; empty before :meth:`restart`."""
         if self._optimizer is None:
             return {}
-        parameters = {name: each.detach().clone() for name, each in self._parameters_now.items()}
+        parameters = {name: tensor.detach().clone() for name, tensor in self._parameters_now.items()}
         return {"parameters": parameters, "optimizer": self._optimizer.state_dict()}
 
     def take(self, learned: Mapping[str, Any]) -> None:
-        """Takes over what :meth:`learned` returned."""
+        """Restores the state that :meth:`learned` returned."""
         if learned:
-            self._take({name: each.clone() for name, each in learned["parameters"].items()})
+            self._take({name: tensor.clone() for name, tensor in learned["parameters"].items()})
             assert self._optimizer is not None
             self._optimizer.load_state_dict(learned["optimizer"])
 
 
 def learned_from(rewards: Tensor, values: Tensor, settings: LearningSettings) -> tuple[Tensor, Tensor]:
-    """Advantages, and what values should be, of an inner episode of all groups.
+    """Computes the advantages and value targets of an inner episode of all groups.
 
     Args:
         rewards: ``[groups, copies, T]``.
-        values: Of the same shape; zero if there is no critic.
-        settings: How it is learned.
+        values: ``[groups, copies, T]``; zeros without a critic.
+        settings: Settings of the online learners.
 
     Returns:
-        Each ``[groups, copies, T]``.
+        GAE advantages and value targets, each ``[groups, copies, T]``. With values of zero and a lambda of 1 the
+        advantages are discounted returns. With ``use_baseline``, their mean over the environments of the group at the
+        same step is subtracted for ``pg``.
     """
-    advantages, running = torch.empty_like(rewards), torch.zeros_like(rewards[..., 0])
-    following = torch.zeros_like(running)
+    advantages, advantage = torch.empty_like(rewards), torch.zeros_like(rewards[..., 0])
+    next_values = torch.zeros_like(advantage)
     for t in reversed(range(rewards.shape[-1])):
-        missed = rewards[..., t] + settings.gamma * following - values[..., t]
-        running = missed + settings.gamma * settings.lambda_ * running
-        advantages[..., t], following = running, values[..., t]
+        td_error = rewards[..., t] + settings.gamma * next_values - values[..., t]
+        advantage = td_error + settings.gamma * settings.lambda_ * advantage
+        advantages[..., t], next_values = advantage, values[..., t]
     targets = advantages + values
     if settings.algorithm == PG and settings.use_baseline and rewards.shape[1] > 1:
         advantages = advantages - advantages.mean(1, keepdim=True)
@@ -149,51 +153,51 @@ def learned_from(rewards: Tensor, values: Tensor, settings: LearningSettings) ->
 
 
 class LearningTracker:
-    """Keeps what a learning player saw, did and got in an inner episode, and lets it learn from that at its end."""
+    """Step tracker that records an inner episode of an online learner, and updates the learner at its end."""
 
     needs_state = needs_probs = False
 
     def __init__(self, game: BatchedGame, module: LearningModule, agent: int) -> None:
-        """Nothing has been seen yet.
+        """Starts without recorded steps.
 
         Args:
-            game: The games.
-            module: The player's module.
-            agent: Which agent it plays.
+            game: The environments.
+            module: Module of the online learners.
+            agent: Index of the agent that they act for.
         """
         self._horizon, self._module, self._agent = game.horizon, module, agent
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def start(self, where: Tensor | None) -> None:
-        """Forgets the steps of an inner episode that was not played to its end."""
+        """Discards the steps of an inner episode that was not completed."""
         self._steps = []
 
     def inputs(self) -> dict[str, Tensor]:
-        """Nothing that policies could see."""
+        """Returns no policy inputs."""
         return {}
 
     def after(self, step: JointStep) -> dict[str, Tensor]:
-        """Notes a step; after the last one of an inner episode the player learns."""
+        """Records a step, and updates the online learners after the last step of an inner episode."""
         agent = self._agent
         self._steps.append((step.obs[:, agent], step.actions[:, agent], step.rewards[:, agent]))
         if len(self._steps) == self._horizon:
-            self._module.learn(*(torch.stack(each, 1) for each in zip(*self._steps, strict=True)))
+            self._module.learn(*(torch.stack(column, 1) for column in zip(*self._steps, strict=True)))
             self._steps = []
         return {}
 
     def finish(self) -> dict[str, Tensor]:
-        """Nothing that learners would need."""
+        """Returns no columns for the learner."""
         return {}
 
     def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Nothing: what it gets is logged of all agents."""
+        """Logs nothing: the env runner logs the rewards of all agents."""
 
     def get_state(self) -> dict[str, Any]:
-        """What was seen of this inner episode, and what the player has learned."""
-        steps = [torch.stack(each, 1) for each in zip(*self._steps, strict=True)]
+        """Returns the steps of the current inner episode and the state of the online learners."""
+        steps = [torch.stack(column, 1) for column in zip(*self._steps, strict=True)]
         return {"steps": steps, "learned": self._module.learned()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
-        self._steps = list(zip(*(each.unbind(1) for each in state["steps"]), strict=True))
+        """Restores the state that :meth:`get_state` returned."""
+        self._steps = list(zip(*(column.unbind(1) for column in state["steps"]), strict=True))
         self._module.take(state["learned"])

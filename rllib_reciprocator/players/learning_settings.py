@@ -1,4 +1,4 @@
-"""How players learn inside the environment."""
+"""Settings of online learners."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ A2C: Literal["a2c"] = "a2c"
 
 
 class LearningSettings(Settings):
-    """How a player learns between inner episodes.
+    """Settings of an online learner, which is updated between inner episodes.
 
     Attributes:
-        algorithm: ``pg``, from returns; or ``a2c``, with a critic.
-        networks: ``model_config``, its networks; None for a table of the game's observations, where these are few.
-        initial_std: Standard deviation of the first entries of a table.
-        optimizer: By what it takes its steps, one after every inner episode.
+        algorithm: Update rule: ``pg``, a policy gradient from returns; or ``a2c``, with a critic.
+        networks: ``model_config``, the settings of its networks; None for a table, which needs an environment with few
+            observations.
+        initial_std: Standard deviation of the initial logits of a table.
+        optimizer: Optimizer, which takes one step after every inner episode.
         lr: Learning rate.
-        gamma: Discount.
-        lambda_: ``lambda``, the weight of later estimates in the advantages of ``a2c``.
-        use_baseline: Whether ``pg`` learns from returns less their mean over the copies at the same step.
-        normalize_advantages: Whether advantages are standardised over the steps and copies of an inner episode.
-        entropy_coeff: Weight of the entropy.
-        vf_loss_coeff: Weight of the loss of the critic.
-        grad_clip: Largest norm of its gradient; None for any.
+        gamma: Discount factor.
+        lambda_: ``lambda`` of the GAE advantages of ``a2c``.
+        use_baseline: If True, ``pg`` subtracts from each return the mean over the environments of the group at the same
+            step.
+        normalize_advantages: If True, advantages are standardized over the steps and environments of an inner episode.
+        entropy_coeff: Coefficient of the entropy bonus.
+        vf_loss_coeff: Coefficient of the value loss.
+        grad_clip: Maximum norm of the gradient; None for no clipping.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -48,7 +50,7 @@ class LearningSettings(Settings):
     grad_clip: Annotated[float, Field(gt=0.0)] | None = None
 
 
-# Those that need not be described: a table by gradient descent, and a network by Adam.
+# Online learners that need no settings: a table that is trained by SGD, and a network that is trained by Adam.
 KNOWN_LEARNERS = {
     PG: LearningSettings.model_validate({"algorithm": PG}),
     A2C: LearningSettings.model_validate(
@@ -60,17 +62,17 @@ KNOWN_LEARNERS = {
 def described_learner(
     name: str, described: Mapping[str, LearningSettings], settings: Mapping[str, Any]
 ) -> LearningSettings:
-    """The settings of a player that learns, from what is known of it and what is set.
+    """Returns the settings of an online learner: its previous settings, updated by new ones.
 
     Args:
-        name: Its name.
-        described: Those that were described before, by name.
-        settings: What is set; of a name that is not known before beside the defaults of its ``algorithm``.
+        name: Name of the online learner.
+        described: Settings of the online learners that were configured before, by name.
+        settings: Settings to change. A name without previous settings starts from the defaults of its ``algorithm``.
 
     Raises:
         pydantic.ValidationError: If a value has the wrong type or is out of range.
     """
-    known = {**KNOWN_LEARNERS, **described}
-    of = name if name in known else settings.get("algorithm", PG)
-    current = known[of].model_dump(exclude_unset=True, by_alias=True) if of in known else {}
+    learners = {**KNOWN_LEARNERS, **described}
+    base = name if name in learners else settings.get("algorithm", PG)
+    current = learners[base].model_dump(exclude_unset=True, by_alias=True) if base in learners else {}
     return LearningSettings.model_validate({**current, **settings})

@@ -1,4 +1,4 @@
-"""Who plays which agent: from the ``players`` mapping of a configuration to one player an agent."""
+"""Assignment of players to agents, from the ``players`` mapping of a configuration."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, RECIPROCITY = "reciprocator", "reciprocity"
 INCENTIVES = "incentives"
-# What players of some names are moved by.
+# Intrinsic rewards that the names of some players imply.
 MOVED_BY = {RECIPROCATOR: RECIPROCITY, "lio": INCENTIVES, "lio_ac": INCENTIVES}
 LEARNER, SCRIPTED, AXELROD, CHECKPOINT, POOL = "learner", "scripted", "axelrod", "checkpoint", "pool"
-# Who learns inside the environment, and is no learner of the algorithm; written learner/NAME.
+# Kind of online learners: trained inside the environment, not by the algorithm. Written as learner/NAME.
 LEARNING = "learning"
 TEAM, MODULE, INTRINSIC, GIVES = "team", "module", "intrinsic", "gives"
-# Settings of an algorithm that a player may have to itself.
+# Settings of the algorithm that a player can override.
 OWN_SETTINGS = (
     "clip_param", "critic_epochs", "critic_lr", "entropy_coeff", "entropy_form", "epsilon", "gamma", "grad_clip",
     "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss", "vf_clip_param", "vf_loss_coeff",
 )  # fmt: skip
 _COOPERATE_OR_DEFECT = ("cooperate", "defect")
-# Keys of a player's mapping that are no settings of the algorithm.
+# Keys of a player's mapping that are not settings of the algorithm.
 PLAYER_KEYS = ("player", POOL, TEAM, MODULE, INTRINSIC, GIVES, "model_config")
 _OWN_KEYS = (*PLAYER_KEYS, "lambda", *OWN_SETTINGS)
 
 
 @dataclass(frozen=True)
 class Player:
-    """One agent and who plays it.
+    """An agent and the player that acts for it.
 
     Attributes:
-        agent: The agent's name in the game.
+        agent: Name of the agent in the environment.
         kind: ``learner``, ``learning``, ``scripted``, ``axelrod``, ``checkpoint`` or ``pool``.
         written: The player as written in the mapping.
-        algorithm: Of who learns: how, as ``ppo``; another of the algorithm's players is named as that.
-        source: The strategy of a scripted player or of the Axelrod library; the module's folder of a frozen one; the
-            name of one that learns inside the environment; else empty.
-        team: Whose parameters it shares, if anybody's.
-        module: Import path of its RLModule class, if it has one of its own.
-        intrinsic: What it is moved by beside the environment's reward: settings by name of the intrinsic reward.
-        settings: Settings of the algorithm, and ``model_config``, that it has to itself.
-        members: Of a pool: players and their shares of the games; the shares sum to 1.
+        algorithm: For a player that the algorithm trains, the name of its update rule, e.g. ``ppo``, or of its kind of
+            player, e.g. ``lio``. Empty for all other kinds.
+        source: Strategy of a scripted player or of a player of the Axelrod library; module folder of a frozen policy;
+            name of an online learner. Empty for all other kinds.
+        team: Name of the team that it shares its parameters with; empty if it has no team.
+        module: Import path of its custom RLModule class; empty if it has none.
+        intrinsic: Its intrinsic rewards: settings by name of the intrinsic reward.
+        settings: Settings of the algorithm, and ``model_config``, that it overrides.
+        members: Members of a pool, each with its share of the episodes; the shares sum to 1. Empty for all other kinds.
     """
 
     agent: str
@@ -67,32 +68,32 @@ class Player:
 
     @property
     def learns(self) -> bool:
-        """Whether training changes this player."""
+        """Returns True if the algorithm trains this player, or a member of its pool."""
         return self.kind == LEARNER or any(member.learns for member, _ in self.members)
 
     @property
     def reciprocates(self) -> bool:
-        """Whether it learns, and is moved by reciprocity."""
+        """Returns True if the player is trained with the reciprocal reward."""
         return RECIPROCITY in self.intrinsic
 
     @property
     def pool_members(self) -> tuple[tuple[Player, float], ...]:
-        """Who may play the agent in a game, each with its share of the games: the members of a pool, or itself."""
+        """Returns the pool members and their shares of the episodes; a player that is no pool is its only member."""
         return self.members or ((self, 1.0),)
 
     @property
     def module_id(self) -> str:
-        """The id of its RLModule: its agent, or its team."""
+        """Returns the id of its RLModule: the name of its team, or of its agent if it has no team."""
         return self.team or self.agent
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Settings of the algorithm that it has to itself."""
+        """Returns the settings of the algorithm that the player overrides."""
         return {name: value for name, value in self.settings.items() if name != "model_config"}
 
     @property
     def name(self) -> str:
-        """Short, for tables: a frozen player without its path."""
+        """Returns a short name for tables; that of a frozen policy leaves out its path."""
         return f"{CHECKPOINT}/..#{Path(self.source).name}" if self.kind == CHECKPOINT else self.written
 
 
@@ -104,90 +105,97 @@ def assign(
     default: str = RECIPROCATOR,
     learning: Sequence[str] = (),
 ) -> tuple[Player, ...]:
-    """Gives every agent its player.
+    """Assigns a player to every agent.
 
-    A key is an agent or a pattern (``"player_*"``); an agent's own name goes before patterns, a later pattern before an
-    earlier one. A value is one of
+    A key is the name of an agent or a pattern (``"player_*"``). The name of an agent takes precedence over patterns,
+    and a later pattern over an earlier one. A value is one of
 
-    - ``reciprocator``, short for ``{player: ppo, intrinsic: {reciprocity: {}}}``; or the name of an algorithm, as
-      ``ppo``, for who learns by it;
-    - ``team/NAME``: who shares its parameters with all others of that team;
-    - ``module/PACKAGE.MODULE:CLASS``: who has an RLModule class of your own;
-    - ``scripted/STRATEGY``; ``axelrod/STRATEGY`` for one of the Axelrod library, in games of two;
-    - ``learner/NAME``: who learns inside the environment, between the inner episodes of a meta-episode, ``pg``, ``a2c``
-      or one of ``learning_players``;
-    - ``checkpoint/PATH`` for the player of the same agent in an earlier run, ``checkpoint/PATH#AGENT`` for another's;
-      PATH is a checkpoint's folder, or that of a run with one trial, for its last checkpoint;
-    - a mapping with ``player`` (one of these), and of those who learn ``team``, ``module``, ``intrinsic`` (settings by
-      name of an intrinsic reward), ``gives`` (false for a ``lio`` player without incentives to give), ``model_config``
-      and settings of the algorithm (``OWN_SETTINGS``);
-    - a mapping with ``pool``: a mapping from players to their shares. Each game draws one of them for each episode.
+    - ``reciprocator``, short for ``{player: ppo, intrinsic: {reciprocity: {}}}``; or the name of an algorithm, e.g.
+      ``ppo``, for a player that it trains;
+    - ``team/NAME``: a player that shares its parameters with all members of that team;
+    - ``module/PACKAGE.MODULE:CLASS``: a player with a custom RLModule class;
+    - ``scripted/STRATEGY``: a scripted strategy; ``axelrod/STRATEGY``: a strategy of the Axelrod library, in
+      environments with two agents;
+    - ``learner/NAME``: an online learner, trained inside the environment between the inner episodes of a meta-episode:
+      ``pg``, ``a2c`` or one of ``learning_players``;
+    - ``checkpoint/PATH``: the player of the same agent in an earlier run; ``checkpoint/PATH#AGENT``: the player of
+      another agent. PATH is the folder of a checkpoint, or of a run with one trial, whose last checkpoint is loaded;
+    - a mapping with ``player`` (one of the above) and, for players that the algorithm trains, ``team``, ``module``,
+      ``intrinsic`` (settings by name of the intrinsic reward), ``gives`` (false for a ``lio`` player that gives no
+      incentives), ``model_config`` and settings of the algorithm (``OWN_SETTINGS``);
+    - a mapping with ``pool``: a mapping from players to their shares. Each environment draws one of them per episode.
 
     Args:
         players: The mapping.
-        agents: The agents of the game.
-        action_names: The game's actions; strategies other than ``random`` need ``cooperate`` and ``defect``. None if
-            that has been looked at before.
-        algorithms: Names of those who learn without an intrinsic reward.
-        default: How those learn of whom a team or a module alone is named.
-        learning: Names of those who learn inside the environment, where they can.
+        agents: Names of the agents of the environment.
+        action_names: Names of the actions; strategies other than ``random`` need ``cooperate`` and ``defect``. If None,
+            this and the names of online learners are not checked, e.g. because an earlier call has checked them.
+        algorithms: Names of the players that the algorithm trains. The first one also trains ``reciprocator``.
+        default: Player of values that name only a team, a module or settings.
+        learning: Names of the online learners; empty if the algorithm supports none.
+
+    Returns:
+        One player per agent, in the order of ``agents``.
 
     Raises:
-        ValueError: If a key matches no agent, an agent has no player, or a player is not known; the message names the
-            nearest valid one.
+        ValueError: If a key matches no agent, an agent has no player, or a player is not known; the message suggests
+            the nearest valid name.
     """
     key_of = keys_by_agent(players, agents)
-    assigned = []
+    assignment = []
     for agent in agents:
         if agent not in key_of:
-            raise ValueError(f"players: nobody plays {agent}")
+            raise ValueError(f"players: no key assigns a player to {agent}")
         key = key_of[agent]
         reader = _Reader(key, agent, action_names, tuple(algorithms), default, tuple(learning))
-        assigned.append(reader.read(players[key]))
-    return tuple(assigned)
+        assignment.append(reader.read(players[key]))
+    return tuple(assignment)
 
 
 def keys_by_agent(players: Mapping[str, Any], agents: Sequence[str]) -> dict[str, str]:
-    """Which key of a mapping is for which agent: its own name, else the last pattern that matches it.
+    """Returns the key that applies to each agent: the name of the agent, or the last pattern that matches it.
 
     Args:
         players: The mapping, by agent or pattern.
-        agents: The agents of the game.
+        agents: Names of the agents of the environment.
+
+    Returns:
+        The key by agent, without the agents that no key matches.
 
     Raises:
-        ValueError: If a key is for no agent.
+        ValueError: If a key matches no agent.
     """
-    found: dict[str, str] = {}
+    agent_keys: dict[str, str] = {}
     for key in players:
-        matching = [agent for agent in agents if fnmatchcase(agent, str(key))]
-        if not matching:
-            raise ValueError(f"players.{key}: the game has no such agent{did_you_mean(key, agents)}")
-        found |= {agent: key for agent in matching if agent not in players or agent == key}
-    return found
+        matches = [agent for agent in agents if fnmatchcase(agent, str(key))]
+        if not matches:
+            raise ValueError(f"players.{key}: the environment has no such agent{did_you_mean(key, agents)}")
+        agent_keys |= {agent: key for agent in matches if agent not in players or agent == key}
+    return agent_keys
 
 
 def module_class(player: Player) -> type[RLModule]:
-    """The RLModule class that a player's module names.
+    """Imports the RLModule class that a player's ``module`` names.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it cannot be imported, or is not a subclass of RLModule.
     """
     module, colon, name = player.module.partition(":")
-    at = f"players.{player.agent}: module/{player.module}"
+    setting = f"players.{player.agent}: module/{player.module}"
     if not colon:
-        raise ValueError(f"{at}: give PACKAGE.MODULE:CLASS")
+        raise ValueError(f"{setting}: give PACKAGE.MODULE:CLASS")
     try:
-        found = getattr(import_module(module), name)
+        attribute = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{at}: cannot be imported ({error})") from None
-    if not (isinstance(found, type) and issubclass(found, RLModule)):
-        raise ValueError(f"{at}: is not a class of RLModules")
-    return found
+        raise ValueError(f"{setting}: cannot be imported ({error})") from None
+    if not (isinstance(attribute, type) and issubclass(attribute, RLModule)):
+        raise ValueError(f"{setting}: is not a subclass of RLModule")
+    return attribute
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads one value of a ``players`` mapping; see :func:`assign`."""
+    """Parser of one value of a ``players`` mapping; see :func:`assign`."""
 
     key: str
     agent: str
@@ -210,17 +218,17 @@ class _Reader:
     def _with_settings(self, value: Mapping[str, Any]) -> Player:
         player = self._named(value.get("player", self.default))
         settings = {
-            ("lambda_" if name == "lambda" else name): given
-            for name, given in value.items()
+            ("lambda_" if name == "lambda" else name): setting
+            for name, setting in value.items()
             if name not in PLAYER_KEYS or name == "model_config"
         }
         if not player.learns and len(value) > 1:
-            raise self._error(f": {player.written} does not learn, and has no settings")
+            raise self._error(f": {player.written} does not learn and takes no settings")
         team, module = str(value.get(TEAM, player.team)), str(value.get(MODULE, player.module))
         intrinsic = {**player.intrinsic, **self._intrinsic(value.get(INTRINSIC, {}))}
         gives = value.get(GIVES, True)
         if not isinstance(gives, bool) or (GIVES in value and INCENTIVES not in intrinsic):
-            raise self._error(f".{GIVES}: is true or false, of who has incentives to give")
+            raise self._error(f".{GIVES}: must be true or false, and is for players with incentives only")
         if not gives:
             del intrinsic[INCENTIVES]
         return replace(player, team=team, module=module, settings=settings, intrinsic=intrinsic)
@@ -240,14 +248,14 @@ class _Reader:
     def _pool(self, value: Mapping[str, Any]) -> Player:
         pool = value[POOL]
         if len(value) > 1:
-            raise self._error(f".{POOL}: goes with nothing else; settings are those of its members")
+            raise self._error(f".{POOL}: cannot be combined with other keys; settings belong to the pool members")
         if not isinstance(pool, Mapping) or not pool:
-            raise self._error(f".{POOL}: give players and their shares, as {{scripted/tit_for_tat: 0.5, ppo: 0.5}}")
+            raise self._error(f".{POOL}: give players and their shares, e.g. {{scripted/tit_for_tat: 0.5, ppo: 0.5}}")
         members = []
-        for written, share in pool.items():
+        for name, share in pool.items():
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 < share <= 1.0:
-                raise self._error(f".{POOL}.{written}: {share!r} is not a share between 0 and 1")
-            members.append((self._named(written), float(share)))
+                raise self._error(f".{POOL}.{name}: {share!r} is not a share between 0 and 1")
+            members.append((self._named(name), float(share)))
         if abs(sum(share for _, share in members) - 1.0) > 1e-6:
             raise self._error(f".{POOL}: the shares sum to {sum(share for _, share in members):g}, not to 1")
         return Player(self.agent, POOL, " | ".join(map(str, pool)), members=tuple(members))
@@ -266,12 +274,12 @@ class _Reader:
                 raise self._error(f": there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
             if source != RANDOM and not self._can_cooperate:
                 raise self._error(
-                    f": scripted/{source} plays games of cooperate and defect; here only scripted/random can"
+                    f": scripted/{source} needs the actions cooperate and defect; use scripted/random here"
                 )
             return Player(self.agent, kind, value, source=source)
         if kind == AXELROD:
             if not self._can_cooperate:
-                raise self._error(f": {value} plays games of cooperate and defect")
+                raise self._error(f": {value} needs an environment with the actions cooperate and defect")
             try:
                 check_strategy(source)
             except ValueError as error:
@@ -280,23 +288,23 @@ class _Reader:
         if kind == LEARNER and source:
             if self.action_names is not None and source not in self.learning:
                 if not self.learning:
-                    raise self._error(f": {value} plays on the batched engine only (run: Reciprocator, COALA, ..)")
-                raise self._error(f": nobody learns by the name {source!r}{did_you_mean(source, self.learning)}")
+                    raise self._error(f": {value} needs the batched engine; use run: Reciprocator, COALA, ..")
+                raise self._error(f": there is no online learner {source!r}{did_you_mean(source, self.learning)}")
             return Player(self.agent, LEARNING, value, source=source)
         if kind == CHECKPOINT:
             return Player(self.agent, kind, value, source=str(self._checkpointed_module(source)))
         forms = [f"{AXELROD}/STRATEGY", f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS", f"{CHECKPOINT}/PATH"]
         forms += [f"{LEARNER}/{name}" for name in self.learning]
-        known = [RECIPROCATOR, *self.algorithms, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), *forms]
-        raise self._error(f": there is no player {value!r}{did_you_mean(str(value), known)}")
+        valid_names = [RECIPROCATOR, *self.algorithms, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), *forms]
+        raise self._error(f": there is no player {value!r}{did_you_mean(str(value), valid_names)}")
 
     @property
     def _can_cooperate(self) -> bool:
         return self.action_names is None or tuple(self.action_names) == _COOPERATE_OR_DEFECT
 
     def _checkpointed_module(self, source: str) -> Path:
-        path, _, other = source.partition("#")
+        path, _, agent = source.partition("#")
         try:
-            return module_in(find_checkpoint(Path(path).expanduser().resolve()), other or self.agent)
+            return module_in(find_checkpoint(Path(path).expanduser().resolve()), agent or self.agent)
         except (ValueError, RuntimeError, OSError) as error:
             raise self._error(f": {error}") from None

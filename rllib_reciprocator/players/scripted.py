@@ -16,17 +16,18 @@ from rllib_reciprocator.utils.distributed import ParameterlessModule
 
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"
-# The logit of an action that is taken with certainty; its sigmoid is 1 in float32, and its entropy is a number.
+# Logit of an action that is taken with probability 1. It is large enough for a sigmoid of exactly 1 in float32, and
+# finite, so that the entropy is finite too.
 CERTAIN = 1e4
 
 
 class View(NamedTuple):
-    """What a memory-1 strategy goes by; rows are copies, or copies by time.
+    """Inputs of a memory-1 strategy; rows are environments, or environments and steps.
 
     Attributes:
-        first: ``[rows]`` bool, whether nothing has been played yet.
-        own: ``[rows]`` bool, whether it defected in the last step itself.
-        others: ``[rows, N - 1]`` bool, whether each other player did.
+        first: ``[rows]`` bool, True in the first step of an episode.
+        own: ``[rows]`` bool, True if the player itself defected in the last step.
+        others: ``[rows, N - 1]`` bool, True for the other players that defected in the last step.
     """
 
     first: Tensor
@@ -50,9 +51,9 @@ def _win_stay_lose_shift(view: View) -> Tensor:
     return ~view.first & (view.others != view.own[..., None]).any(-1)
 
 
-# Whether to defect, from the last joint action. Against one other player they are the strategies of the literature
-# (Axelrod 1984; Nowak and Sigmund 1993); among several, tit-for-tat answers what most of them did, and
-# win-stay-lose-shift cooperates after all did the same.
+# Functions from the last joint action to True for defection. Against one other player they are the strategies of the
+# literature (Axelrod 1984; Nowak and Sigmund 1993). Against several, tit-for-tat defects if more than half of them
+# defected, and win-stay-lose-shift cooperates if all players took the same action.
 MEMORY_1: dict[str, Callable[[View], Tensor]] = {
     "always_cooperate": _always_cooperate,
     "always_defect": _always_defect,
@@ -64,22 +65,22 @@ STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 
 
 class ScriptedModule(ParameterlessModule, TorchRLModule):
-    """Plays the strategy that ``model_config["strategy"]`` names.
+    """Module that plays the strategy ``model_config["strategy"]``.
 
-    Returns ``action_dist_inputs`` too: influence is an expectation over the action distribution.
+    Also returns ``action_dist_inputs``, because influence is an expectation over the action distribution.
 
-    All but ``random`` read the observation of a matrix game: the last actions, one's own first, ``-1`` before the
-    first step. ``grim_trigger`` cooperates until any other player defects, then defects for the rest of the episode;
-    that it was provoked is its recurrent state.
+    All strategies but ``random`` read the observation of a matrix game: the last actions, the player's own first, and
+    ``-1`` before the first step. ``grim_trigger`` cooperates until another player defects, then defects for the rest
+    of the episode; its recurrent state is the flag that it has been provoked.
     """
 
     def setup(self) -> None:
-        """Chooses how to act."""
+        """Reads the strategy and chooses the action distribution."""
         self.strategy = self.model_config["strategy"]
         self.action_dist_cls = distribution_for(self.action_space)
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """Grim trigger starts unprovoked; the others keep nothing."""
+        """Returns the unprovoked state of grim trigger; the other strategies have no state."""
         return {PROVOKED: torch.zeros((), dtype=torch.bool)} if self.strategy == GRIM_TRIGGER else {}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class ScriptedModule(ParameterlessModule, TorchRLModule):
 
     @staticmethod
     def _grim(provoked: Tensor, before: Tensor) -> dict[str, Any]:
-        """Answers to provocations ``[rows]`` or, as RLlib's own runners have what remembers, ``[rows, time]``."""
+        """Returns the outputs for provocations ``[rows]``, or ``[rows, time]`` as RLlib batches stateful modules."""
         if provoked.dim() == 1:
             provoked = provoked | before
             return {**_with_certainty(provoked), Columns.STATE_OUT: {PROVOKED: provoked}}
@@ -105,6 +106,6 @@ class ScriptedModule(ParameterlessModule, TorchRLModule):
 
 
 def _with_certainty(defects: Tensor) -> dict[str, Tensor]:
-    """Returns actions and the inputs of their Bernoulli distribution, from whether to defect, ``[..]`` bool."""
+    """Returns actions and the inputs of their Bernoulli distribution; ``defects`` is ``[..]`` bool."""
     logits = torch.where(defects, CERTAIN, -CERTAIN)[..., None]
     return {Columns.ACTIONS: defects.long(), Columns.ACTION_DIST_INPUTS: logits}

@@ -1,1 +1,1 @@
-"""What came of training: the results of runs as one page."""
+"""Reports on the results of runs, as one HTML page."""

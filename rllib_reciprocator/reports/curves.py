@@ -1,4 +1,4 @@
-"""Figures over training as Plotly draws them: means over trials, with their confidence bands."""
+"""Learning curves with Plotly: means over trials with confidence bands."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rllib_reciprocator.experiments.intervals import mean_and_half_width
 from rllib_reciprocator.reports.runs import Group
 
 ALL = "#444444"
-AXES = {"iteration": "iteration", "steps": "joint steps", "seconds": "seconds of training"}
+AXES = {"iteration": "iteration", "steps": "environment steps", "seconds": "seconds of training"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-# Of these the mean over all pairs says little: one's gain is often the other's loss.
+# Metrics that are drawn by pair even for several groups, because their means over all pairs are not informative: one
+# agent's gain is often another's loss.
 SHOWN_BY_PAIR = ("influence", "balance", "incentives", "incentives_by_action")
 MAX_LINES = 12
 _COLUMNS = 3
@@ -27,24 +28,25 @@ def mean_curve(figures: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Computes means over trials per iteration, with ``low`` and ``high`` of their 95% confidence intervals.
 
     Args:
-        figures: One metric of one agent, pair or all, one row per trial and iteration (:attr:`Group.figures`); finite.
-        axis: The column on the x axis; its means over trials as well.
+        figures: Finite values of one metric, of one agent, one pair or all agents together (:attr:`Group.figures`), one
+            row per trial and iteration.
+        axis: Column of the x axis. Its values are averaged over trials too.
 
     Returns:
         One row per iteration in which a trial reported a value, with ``n``, the number of these trials. ``low``
         and ``high`` are NaN where ``n`` is 1.
     """
     rows = []
-    for iteration, part in figures.groupby("iteration"):
-        mean, half = mean_and_half_width(part["value"].to_numpy())
-        rows.append((iteration, part[axis].mean(), mean, mean - half, mean + half, len(part)))
-    # With the axis last, it may be the iteration.
+    for iteration, trials in figures.groupby("iteration"):
+        mean, half = mean_and_half_width(trials["value"].to_numpy())
+        rows.append((iteration, trials[axis].mean(), mean, mean - half, mean + half, len(trials)))
+    # The axis is assigned under its own name last, because it may be the iteration.
     curve = pd.DataFrame(rows, columns=["iteration", "x", "mean", "low", "high", "n"])
     return curve.assign(**{axis: curve["x"]}).drop(columns="x")
 
 
 def early_ends(figures: pd.DataFrame) -> list[int]:
-    """Returns the iterations after which trials ended while others of the same group went on.
+    """Returns the iterations at which trials ended before the longest trial of the same group.
 
     Args:
         figures: All metrics of a group (:attr:`Group.figures`).
@@ -54,18 +56,18 @@ def early_ends(figures: pd.DataFrame) -> list[int]:
 
 
 def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iteration") -> go.Figure | None:
-    """A panel for each figure.
+    """Draws one panel per metric.
 
-    With one group, a line for each agent or pair; with several a line for each group, the mean over its agents, but for
-    what is of pairs, whose mean over all says little.
+    For one group, a panel has one line per agent or pair. For several groups, it has one line per group, the mean over
+    its agents. Metrics of pairs (``SHOWN_BY_PAIR``) have one line per group and pair, up to ``MAX_LINES`` lines.
 
     Args:
-        groups: What to draw.
-        names: Of the figures; those that no group has, or that are zero throughout, are left out.
-        axis: ``iteration``, ``steps`` or ``seconds``.
+        groups: Groups of trials to draw.
+        names: Names of the metrics. Metrics that no group has, or that are always zero, are left out.
+        axis: Column of the x axis, ``iteration``, ``steps`` or ``seconds``.
 
     Returns:
-        The drawing; None if there is nothing to draw.
+        The plot, or None if there is nothing to draw.
     """
     tables = [group.figures[np.isfinite(group.figures["value"].astype(float))] for group in groups]
     present = [name for name in names if any((table["value"][table["figure"] == name] != 0).any() for table in tables)]
@@ -74,13 +76,14 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
     columns = 2 if len(present) in (2, 4) else min(_COLUMNS, len(present))
     rows = -(-len(present) // columns)
     titles = [name.replace("_", " ") for name in present]
-    drawing = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.26 / rows)
-    shown: set[str] = set()
-    for place, name in enumerate(present):
-        at = {"row": place // columns + 1, "col": place % columns + 1}
+    plot = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.26 / rows)
+    # Labels that the legend has already; lines of all panels with the same label share one entry.
+    legend_labels: set[str] = set()
+    for index, name in enumerate(present):
+        position = {"row": index // columns + 1, "col": index % columns + 1}
         for line in _lines(groups, tables, name):
             curve = mean_curve(line.figures, axis)
-            alike = {"legendgroup": line.label, "name": line.label}
+            legend = {"legendgroup": line.label, "name": line.label}
             for band in _bands(curve):
                 shape = go.Scatter(
                     x=[*band[axis], *band[axis][::-1]],
@@ -92,9 +95,9 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
                     line={"width": 0},
                     hoverinfo="skip",
                     showlegend=False,
-                    **alike,
+                    **legend,
                 )
-                drawing.add_trace(shape, **at)
+                plot.add_trace(shape, **position)
             mean = go.Scatter(
                 x=curve[axis],
                 y=curve["mean"],
@@ -102,11 +105,11 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
                 hovertemplate="%{y:.4g} (n %{customdata})",
                 mode="lines" if len(curve) > 1 else "markers",
                 line={"color": line.colour, "width": 2, "dash": line.dash},
-                showlegend=line.label not in shown,
-                **alike,
+                showlegend=line.label not in legend_labels,
+                **legend,
             )
-            shown.add(line.label)
-            drawing.add_trace(mean, **at)
+            legend_labels.add(line.label)
+            plot.add_trace(mean, **position)
             ended = curve[curve["iteration"].isin(line.ends)]
             if len(ended):
                 crosses = go.Scatter(
@@ -117,14 +120,14 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
                     mode="markers",
                     marker={"symbol": "x", "size": 8, "color": line.colour},
                     showlegend=False,
-                    **alike,
+                    **legend,
                 )
-                drawing.add_trace(crosses, **at)
+                plot.add_trace(crosses, **position)
         if name.endswith(("_rate", "_share")):
-            drawing.update_yaxes(range=[-0.02, 1.02], **at)
-    drawing.update_xaxes(title_text=AXES[axis], row=rows)
-    drawing.update_layout(height=60 + 300 * rows, **LAYOUT)
-    return drawing
+            plot.update_yaxes(range=[-0.02, 1.02], **position)
+    plot.update_xaxes(title_text=AXES[axis], row=rows)
+    plot.update_layout(height=60 + 300 * rows, **LAYOUT)
+    return plot
 
 
 LAYOUT = {
@@ -145,27 +148,28 @@ class _Line:
 
 
 def _bands(curve: pd.DataFrame) -> list[pd.DataFrame]:
-    """Splits a curve into the parts with an interval at each of their points, two points at least."""
-    known = curve["high"].notna()
-    parts = [part for _, part in curve[known].groupby((~known).cumsum()[known])]
+    """Splits a curve into contiguous parts of at least two points that all have a confidence interval."""
+    has_interval = curve["high"].notna()
+    parts = [part for _, part in curve[has_interval].groupby((~has_interval).cumsum()[has_interval])]
     return [part for part in parts if len(part) > 1 and (part["high"] > part["low"]).any()]
 
 
 def _lines(groups: Sequence[Group], tables: Sequence[pd.DataFrame], name: str) -> list[_Line]:
-    """The lines of a panel."""
+    """Builds the lines of a panel."""
     lines: list[_Line] = []
-    for number, (group, table) in enumerate(zip(groups, tables, strict=True)):
-        own, ends = table[table["figure"] == name], early_ends(group.figures)
-        by_agent = list(own.groupby("of", sort=True))
-        colour = PALETTE[number % len(PALETTE)]
+    for group_index, (group, table) in enumerate(zip(groups, tables, strict=True)):
+        rows, ends = table[table["figure"] == name], early_ends(group.figures)
+        by_agent = list(rows.groupby("of", sort=True))
+        color = PALETTE[group_index % len(PALETTE)]
         if len(groups) == 1:
-            for place, (of, part) in enumerate(by_agent):
-                label, colour = (str(of), PALETTE[place % len(PALETTE)]) if of else ("all", ALL)
-                lines.append(_Line(label, colour, "solid", part, ends))
+            for index, (agent_or_pair, part) in enumerate(by_agent):
+                # The name is empty for metrics of all agents together.
+                label, color = (str(agent_or_pair), PALETTE[index % len(PALETTE)]) if agent_or_pair else ("all", ALL)
+                lines.append(_Line(label, color, "solid", part, ends))
         elif name in SHOWN_BY_PAIR and len(groups) * len(by_agent) <= MAX_LINES:
-            for place, (of, part) in enumerate(by_agent):
-                lines.append(_Line(f"{group.name}: {of}", colour, DASHES[place % len(DASHES)], part, ends))
-        elif len(own):
+            for index, (agent_or_pair, part) in enumerate(by_agent):
+                lines.append(_Line(f"{group.name}: {agent_or_pair}", color, DASHES[index % len(DASHES)], part, ends))
+        elif len(rows):
             keys = ["trial", "iteration", "steps", "seconds"]
-            lines.append(_Line(group.name, colour, "solid", own.groupby(keys, as_index=False)["value"].mean(), ends))
+            lines.append(_Line(group.name, color, "solid", rows.groupby(keys, as_index=False)["value"].mean(), ends))
     return lines

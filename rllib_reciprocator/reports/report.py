@@ -1,4 +1,4 @@
-"""What came of runs as one HTML file that needs nothing else."""
+"""Report on runs as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
 from rllib_reciprocator.reports.runs import Group, read_groups
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES, REWARD_PER_STEP
 
-# Games are shown of so many groups at most, to keep the file small.
+# Maximum number of groups with a video, to keep the file small.
 MAX_FILMS = 3
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """Section of the page.
 
     Attributes:
-        title: Its heading.
-        note: How to read it.
+        title: Heading.
+        note: Explanation of the content.
         content: HTML.
     """
 
@@ -62,26 +62,26 @@ class Section:
 
 
 def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iteration", seed: int = 0) -> list[str]:
-    """Writes the report on runs.
+    """Writes a report on runs.
 
     Args:
-        folders: Run folders; one for a run or a sweep, several to compare them.
-        file: The HTML file.
-        axis: What goes along the axes: ``iteration``, ``steps`` or ``seconds``.
-        seed: Of the game that is shown.
+        folders: Folders of runs. One folder for a run or a sweep, several to compare runs.
+        file: HTML file to write.
+        axis: Quantity on the x axes, ``iteration``, ``steps`` or ``seconds``.
+        seed: Seed of the evaluations and videos.
 
     Returns:
-        What could not be read or shown.
+        Messages on results that could not be read or shown.
 
     Raises:
-        UserError: If there is no run in a folder, or the file cannot be written.
+        UserError: If a folder contains no run, or the file cannot be written.
     """
     groups = read_groups(folders)
     problems = [problem for group in groups for trial in group.trials for problem in trial.problems]
     evaluators = _evaluators(groups, seed, problems)
     curves = _curves(groups, axis)
-    played = [*_inner_episodes(groups), *_policies(evaluators), *_contexts(evaluators)]
-    sections = [*curves[:1], *_films(evaluators, problems), *curves[1:], *played, *_settings(groups)]
+    policies = [*_inner_episodes(groups), *_policies(evaluators), *_contexts(evaluators)]
+    sections = [*curves[:1], *_films(evaluators, problems), *curves[1:], *policies, *_settings(groups)]
     page = Environment(autoescape=select_autoescape(default=True)).from_string(
         (files(__package__) / "report.html").read_text(encoding="utf-8")
     )
@@ -101,46 +101,51 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
 def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
     names = dict.fromkeys(name for group in groups for name in group.figures["figure"])
     outcomes = [name for name in names if name not in NOT_OUTCOMES]
-    whose = "each player" if len(groups) == 1 else "the mean player of each group"
+    subject = "every player" if len(groups) == 1 else "every group, as means over its players"
     band = (
-        "Bands are 95% confidence intervals of means over trials (Student), where there are at least two. A cross marks"
-        " where a trial ended before the others: from there on the mean is over those that went on (n in the labels)."
+        "Bands are 95% confidence intervals of the mean over at least two trials (Student's t). A cross marks where a"
+        " trial ended before the others; from there on, means are over the remaining trials (n in the labels)."
     )
     returns = [RETURN, COLLECTIVE_RETURN]
     if any(_lacks_returns(group) for group in groups):
         returns.append(REWARD_PER_STEP)
-    parts = [
-        ("Cooperation", [*outcomes, *SOCIAL], f"Outcomes of {whose}. {band}"),
+    panels = [
+        ("Cooperation", [*outcomes, *SOCIAL], f"Outcomes of {subject}. {band}"),
         (
             "Returns",
             returns,
-            "A return is one agent's undiscounted extrinsic reward per episode, without reciprocal rewards; the"
-            " collective return is the sum over agents.",
+            "The return of an agent is its undiscounted sum of extrinsic rewards per episode, without reciprocal"
+            " rewards. The collective return is the sum over agents.",
         ),
         (
-            "Who influences whom",
+            "Reciprocity",
             [*BY_PAIR, RECIPROCAL_REWARD],
-            "Influence of j on i: what j's action in a step did to i's reward, against what j could have done instead;"
-            " its mean and its standard deviation over all steps. Balance of i towards j: influence of j on i so far,"
-            " less what the form of the reward debits. Reciprocal rewards are before their weight.",
+            "The influence of j on i is the effect of j's action on i's reward, compared to the actions that j could"
+            " have taken instead: mean and standard deviation over all steps. The influence balance of i towards j is"
+            " the accumulated influence of j on i, minus the debits of the reward rule. Reciprocal rewards are"
+            " unweighted.",
         ),
         (
-            "Who gives whom",
+            "Incentives",
             list(OF_INCENTIVES),
-            "Mean of what i gives j in a step, in units of reward; the same by the action that j took in it.",
+            "Mean incentive from i to j per step, in units of reward, in total and by the action that j took.",
         ),
-        ("Learning", list(LOSSES), "Losses and entropy of each learner; loss is that of the influence estimator."),
+        (
+            "Learning",
+            list(LOSSES),
+            "Losses and entropy of all trained policies. The panel loss is the loss of the influence estimator.",
+        ),
     ]
     sections = []
-    for title, figures, note in parts:
-        drawing = draw_curves(groups, figures, axis)
-        if drawing is not None:
-            sections.append(Section(title, note, _drawn(drawing)))
+    for title, metrics, note in panels:
+        plot = draw_curves(groups, metrics, axis)
+        if plot is not None:
+            sections.append(Section(title, note, _drawn(plot)))
     return sections
 
 
 def _lacks_returns(group: Group) -> bool:
-    """Returns True if there are iterations in which no episode ended, as with fragments of long episodes."""
+    """Returns True if no episode ended in some iteration, as with rollouts that are shorter than episodes."""
     return any(collective_return(result) is None for trial in group.trials for result in trial.results)
 
 
@@ -150,116 +155,119 @@ def _drawn(drawing: go.Figure) -> Markup:
 
 
 def _evaluators(groups: Sequence[Group], seed: int, problems: list[str]) -> list[tuple[Group, Evaluator]]:
-    """An evaluator of the players of each group's first trial that has a checkpoint."""
-    evaluators, without = [], []
+    """Builds an evaluator for every group, from the first of its trials that has a checkpoint."""
+    evaluators, names = [], []
     for group in groups:
         checkpoint = next((trial.checkpoint for trial in group.trials if trial.checkpoint), None)
         if checkpoint is None:
-            without.append(group.name)
+            names.append(group.name)
             continue
         try:
             evaluators.append((group, open_evaluator(checkpoint, seed=seed)))
         except UserError as error:
             problems.append(str(error))
-    if without:
-        problems.append(f"without a checkpoint there is no game and no policy to be shown: {'; '.join(without)}")
+    if names:
+        problems.append(f"no episode and no policies are shown for runs without a checkpoint: {'; '.join(names)}")
     return evaluators
 
 
 def _films(evaluators: Sequence[tuple[Group, Evaluator]], problems: list[str]) -> list[Section]:
-    shown = []
+    elements = []
     for group, evaluator in evaluators[:MAX_FILMS]:
         try:
             films = evaluator.films()
         except UserError as error:
-            problems.append(f"{group.name}: no game is shown ({error})")
+            problems.append(f"{group.name}: no episode is shown ({error})")
             continue
         data = base64.b64encode(gif(films)).decode()
         name = html.escape(group.name)
-        picture = f'<img alt="A game of {name}" src="data:image/gif;base64,{data}">'
-        shown.append(f"<figure>{picture}<figcaption>{name}</figcaption></figure>")
-    if not shown:
+        image = f'<img alt="Episode of {name}" src="data:image/gif;base64,{data}">'
+        elements.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
+    if not elements:
         return []
-    note = "One episode with the last checkpoint's players; a tick a step for what each got (green above zero)."
-    return [Section("A game", note, Markup('<div class="films">' + "".join(shown) + "</div>"))]  # noqa: S704
+    note = "One episode with the players of the last checkpoint. Bars are rewards per step (green if positive)."
+    return [Section("Episodes", note, Markup('<div class="films">' + "".join(elements) + "</div>"))]  # noqa: S704
 
 
 def _policies(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
-    """P(cooperate | last joint action) in matrix games for two."""
-    drawing = go.Figure()
+    """Builds the section of P(cooperate | last joint action) in matrix games for two players."""
+    plot = go.Figure()
     for group, evaluator in evaluators:
         policy = evaluator.policy()
         if policy is None:
             continue
         for agent, row in policy.iterrows():
             label = str(agent) if len(evaluators) == 1 else f"{group.name}: {agent}"
-            colour = PALETTE[len(drawing.data) % len(PALETTE)]
-            drawing.add_trace(go.Bar(x=list(LAST_ACTIONS), y=list(row), name=label, marker={"color": colour}))
-    if not drawing.data:
+            color = PALETTE[len(plot.data) % len(PALETTE)]
+            plot.add_trace(go.Bar(x=list(LAST_ACTIONS), y=list(row), name=label, marker={"color": color}))
+    if not plot.data:
         return []
-    drawing.update_layout(height=360, barmode="group", **LAYOUT)
-    drawing.update_yaxes(range=[0, 1.02], title_text="P(cooperate)")
-    drawing.update_xaxes(title_text="last joint action, one's own first")
-    note = "Of the last checkpoint's players (memories empty, balances zero). CD: I cooperated, the other defected."
-    return [Section("Policies", note, _drawn(drawing))]
+    plot.update_layout(height=360, barmode="group", **LAYOUT)
+    plot.update_yaxes(range=[0, 1.02], title_text="P(cooperate)")
+    plot.update_xaxes(title_text="last joint action (own, co-player's)")
+    note = (
+        "Policies of the last checkpoint, with initial states and balances of zero. CD: the player cooperated and its"
+        " co-player defected."
+    )
+    return [Section("Policies", note, _drawn(plot))]
 
 
 def _inner_episodes(groups: Sequence[Group]) -> list[Section]:
-    """What every agent got a step in each inner episode of a meta-episode, in the last iteration."""
-    drawing = go.Figure()
+    """Builds the section of rewards per step by inner episode, in the last iteration."""
+    plot = go.Figure()
     for group in groups:
-        found: dict[str, dict[int, list[float]]] = {}
+        rewards: dict[str, dict[int, list[float]]] = {}
         for trial in group.comparable:
-            for agent, of_agent in trial.results[-1].get("env_runners", {}).get(INNER_EPISODES, {}).items():
-                for number, value in of_agent[REWARD_PER_STEP].items():
-                    found.setdefault(agent, {}).setdefault(int(number), []).append(value)
-        for agent, by_number in found.items():
-            numbers = sorted(by_number)
+            for agent, metrics in trial.results[-1].get("env_runners", {}).get(INNER_EPISODES, {}).items():
+                for number, value in metrics[REWARD_PER_STEP].items():
+                    rewards.setdefault(agent, {}).setdefault(int(number), []).append(value)
+        for agent, by_inner_episode in rewards.items():
+            numbers = sorted(by_inner_episode)
             label = agent if len(groups) == 1 else f"{group.name}: {agent}"
-            colour = PALETTE[len(drawing.data) % len(PALETTE)]
-            means = [mean_and_half_width(np.array(by_number[number]))[0] for number in numbers]
-            drawing.add_trace(go.Scatter(x=numbers, y=means, name=label, line={"color": colour}))
-    if not drawing.data:
+            color = PALETTE[len(plot.data) % len(PALETTE)]
+            means = [mean_and_half_width(np.array(by_inner_episode[number]))[0] for number in numbers]
+            plot.add_trace(go.Scatter(x=numbers, y=means, name=label, line={"color": color}))
+    if not plot.data:
         return []
-    drawing.update_layout(height=360, **LAYOUT)
-    drawing.update_yaxes(title_text="reward of a step")
-    drawing.update_xaxes(title_text="inner episode")
-    note = "Of the last iteration, means over trials. Players learner/.. learn after each one."
-    return [Section("Inner episodes", note, _drawn(drawing))]
+    plot.update_layout(height=360, **LAYOUT)
+    plot.update_yaxes(title_text="reward per step")
+    plot.update_xaxes(title_text="inner episode")
+    note = "Means over trials in the last iteration. Online learners (learner/..) learn after every inner episode."
+    return [Section("Inner episodes", note, _drawn(plot))]
 
 
 def _contexts(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
-    """How often players cooperated after each last joint action, in each inner episode."""
-    found = [(group, evaluator.policy_in_context()) for group, evaluator in evaluators]
-    parts = [
-        (agent if len(found) == 1 else f"{group.name}: {agent}", rows.droplevel("agent"))
-        for group, frame in found
+    """Builds the section of cooperation rates by last joint action and inner episode."""
+    frames = [(group, evaluator.policy_in_context()) for group, evaluator in evaluators]
+    panels = [
+        (agent if len(frames) == 1 else f"{group.name}: {agent}", rows.droplevel("agent"))
+        for group, frame in frames
         if frame is not None
         for agent, rows in frame.groupby("agent")
     ]
-    if not parts:
+    if not panels:
         return []
-    drawing = make_subplots(1, len(parts), subplot_titles=[name for name, _ in parts])
-    for column, (_, rows) in enumerate(parts, 1):
-        scale = {"zmin": 0, "zmax": 1, "colorscale": "Greens", "showscale": column == len(parts)}
-        drawing.add_trace(go.Heatmap(x=list(LAST_ACTIONS), y=list(rows.index), z=rows.to_numpy(), **scale), 1, column)
-        drawing.update_yaxes(autorange="reversed", row=1, col=column)
-    drawing.update_yaxes(title_text="inner episode", col=1)
-    drawing.update_layout(height=360, **LAYOUT)
-    note = "How often they cooperated in play, by the last joint action, their own first, and by inner episode."
-    return [Section("Policies in context", note, _drawn(drawing))]
+    plot = make_subplots(1, len(panels), subplot_titles=[name for name, _ in panels])
+    for column, (_, rows) in enumerate(panels, 1):
+        scale = {"zmin": 0, "zmax": 1, "colorscale": "Greens", "showscale": column == len(panels)}
+        plot.add_trace(go.Heatmap(x=list(LAST_ACTIONS), y=list(rows.index), z=rows.to_numpy(), **scale), 1, column)
+        plot.update_yaxes(autorange="reversed", row=1, col=column)
+    plot.update_yaxes(title_text="inner episode", col=1)
+    plot.update_layout(height=360, **LAYOUT)
+    note = "Cooperation rates in play, by inner episode and by the last joint action (own, co-player's)."
+    return [Section("Policies in context", note, _drawn(plot))]
 
 
 def _settings(groups: Sequence[Group]) -> list[Section]:
     names = differing([group.settings for group in groups])
     frame = _settings_frame(groups, names)
-    everything = _settings_frame(groups, sorted({name for group in groups for name in group.settings}))
+    full_frame = _settings_frame(groups, sorted({name for group in groups for name in group.settings}))
     content = _table(frame) if names else Markup("")
-    whole = Markup("<details{}><summary>All settings</summary>{}</details>").format(
-        Markup("") if names else Markup(" open"), _table(everything)
+    details = Markup("<details{}><summary>All settings</summary>{}</details>").format(
+        Markup("") if names else Markup(" open"), _table(full_frame)
     )
-    note = "Those in which runs differ; the seeds apart." if names else "All trials have these; the seeds apart."
-    return [Section("Settings", note, content + whole)]
+    note = "Settings in which the runs differ, except seeds." if names else "Settings of all trials, except seeds."
+    return [Section("Settings", note, content + details)]
 
 
 def _settings_frame(groups: Sequence[Group], names: Sequence[str]) -> pd.DataFrame:
@@ -269,17 +277,17 @@ def _settings_frame(groups: Sequence[Group], names: Sequence[str]) -> pd.DataFra
 
 
 def _summary(groups: Sequence[Group]) -> Markup:
-    """Builds the table of last iterations: per group, means over trials of means over agents.
+    """Builds the table of the last iterations: per group, means over trials of means over agents.
 
-    Trials that were stopped before the others do not count in the means (:attr:`Group.comparable`), whose number is n.
+    Means are over the n trials in :attr:`Group.comparable`, which excludes trials that were stopped early.
     """
     rows: dict[str, dict[str, str]] = {}
     for group in groups:
         trials = group.comparable
         last = pd.concat(
             [
-                figures[figures["iteration"] == figures["iteration"].max()].assign(trial=number)
-                for number, figures in enumerate(trial.figures for trial in trials)
+                frame[frame["iteration"] == frame["iteration"].max()].assign(trial=number)
+                for number, frame in enumerate(trial.figures for trial in trials)
             ]
         )
         last = last[np.isfinite(last["value"].astype(float))]

@@ -1,4 +1,4 @@
-"""Runs as Ray Tune leaves them in folders: trials, their settings, results and checkpoints."""
+"""Reading of run folders that Ray Tune has written: trials with their settings, results and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ RESULTS, SETTINGS = "result.json", "params.json"
 
 @dataclass
 class TrialFolder:
-    """A trial's folder.
+    """Contents of the folder of a trial.
 
     Attributes:
-        folder: Its path.
-        settings: What it was run with, by path.
-        results: What it reported, a result an iteration.
-        problems: What could not be read of it.
-        stop: Its stopping criterion, metric -> value to reach; empty if the run does not have it written down.
+        folder: Path of the folder.
+        settings: Settings of the trial, flattened, by path.
+        results: Results of the trial, one per iteration.
+        problems: Messages on parts of the folder that could not be read.
+        stop: Stopping criterion of the trial, metric -> value to reach. Empty if the run's description has none.
     """
 
     folder: Path
@@ -43,12 +43,12 @@ class TrialFolder:
 
     @property
     def algorithm(self) -> str:
-        """The name of its algorithm."""
+        """Returns the name of the trial's algorithm."""
         return self.folder.name.split("_")[0]
 
     @property
     def checkpoint(self) -> Path | None:
-        """Its last checkpoint."""
+        """Returns the last checkpoint of the trial, or None if there is none."""
         try:
             return find_checkpoint(self.folder)
         except ValueError:
@@ -56,9 +56,10 @@ class TrialFolder:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """What there is to draw: a row each with ``iteration``, ``steps``, ``seconds``, ``figure``, ``of``, ``value``.
+        """Returns the metrics of the trial, one row per iteration and value.
 
-        ``of`` is an agent, an ordered pair, or empty where the figure is of all together.
+        The columns are ``iteration``, ``steps``, ``seconds``, ``figure`` (the metric), ``of`` and ``value``. The column
+        ``of`` is an agent or an ordered pair, and empty for metrics of all agents together.
         """
         return pd.DataFrame(
             [
@@ -67,11 +68,11 @@ class TrialFolder:
                     result.get("num_env_steps_sampled_lifetime") or 0,
                     result.get("time_total_s", 0.0),
                     name,
-                    of,
+                    agent_or_pair,
                     value,
                 )
                 for result in self.results
-                for name, of, value in figures(result)
+                for name, agent_or_pair, value in figures(result)
             ],
             columns=["iteration", "steps", "seconds", "figure", "of", "value"],
         )
@@ -79,11 +80,11 @@ class TrialFolder:
 
 @dataclass
 class Group:
-    """Trials with the same settings but for the seed.
+    """Group of trials that differ only in their seeds.
 
     Attributes:
-        name: The run, and what is particular to these trials.
-        settings: Their settings, by path, without the seed.
+        name: Name of the run, and the settings that distinguish these trials from others.
+        settings: Settings of the trials, by path, without the seed.
         trials: The trials.
     """
 
@@ -93,29 +94,32 @@ class Group:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """What there is to draw of all trials, with their number as ``trial``."""
+        """Returns the metrics of all trials, with the index of the trial in the column ``trial``."""
         parts = [trial.figures.assign(trial=number) for number, trial in enumerate(self.trials)]
         return pd.concat(parts, ignore_index=True)
 
     @property
     def comparable(self) -> list[TrialFolder]:
-        """The trials whose last results may be averaged; see :func:`comparable_trials`."""
-        selected = comparable_trials([trial.results for trial in self.trials], self.trials[0].stop)
-        return [self.trials[index] for index in selected]
+        """Returns the trials whose last results may be averaged; see :func:`comparable_trials`."""
+        indices = comparable_trials([trial.results for trial in self.trials], self.trials[0].stop)
+        return [self.trials[index] for index in indices]
 
 
 def read_groups(folders: Sequence[str | Path]) -> list[Group]:
-    """The trials in run folders, those of the same settings together.
+    """Reads the trials in run folders and groups those with the same settings.
 
     Args:
-        folders: Each an experiment's folder, or a single trial's.
+        folders: Folders of experiments or of single trials.
+
+    Returns:
+        The groups, in the order in which they were found.
 
     Raises:
-        UserError: If there is no run in a folder, or nothing in a file of it can be read.
+        UserError: If a folder contains no run, or no trial in it can be read.
     """
     groups: dict[tuple[str, str], Group] = {}
-    for written in folders:
-        folder = user_path(str(written), "run").resolve()
+    for path in folders:
+        folder = user_path(str(path), "run").resolve()
         for trial in _trials(folder):
             settings = {name: value for name, value in trial.settings.items() if name != "seed"}
             key = (str(folder), json.dumps(settings, sort_keys=True, default=str))
@@ -136,7 +140,7 @@ def _trials(folder: Path) -> list[TrialFolder]:
         else [trial / RESULTS for trial in newest_trials(folder) if (trial / RESULTS).is_file()]
     )
     if not files:
-        raise UserError(f"{folder}: there is no run in it (no {RESULTS} here or one folder below)")
+        raise UserError(f"{folder}: contains no run (there is no {RESULTS} in it or one level below)")
     if len(files) == 1:
         return [_trial(files[0])]
     trials, problems = [], []
@@ -146,27 +150,27 @@ def _trials(folder: Path) -> list[TrialFolder]:
         except UserError as error:
             problems.append(f"{error}; the trial was left out")
     if not trials:
-        raise UserError(f"{folder}: none of its {len(files)} trials has a result ({problems[0]})")
+        raise UserError(f"{folder}: none of the {len(files)} trials has a result ({problems[0]})")
     trials[0].problems += problems
     return trials
 
 
 def _trial(file: Path) -> TrialFolder:
-    """A trial's folder, from its file of results."""
-    results, broken = _results(file)
-    settings = file.parent / SETTINGS
+    """Reads the folder of a trial, given its result file."""
+    results, broken_lines = _results(file)
+    settings_file = file.parent / SETTINGS
     try:
-        loaded = settings_from_json(settings.read_text(encoding="utf-8"))
+        settings = settings_from_json(settings_file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{settings}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{settings_file}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{settings}: is not whole ({error})") from None
-    problems = [f"{file}: line {number} is not whole and was left out" for number in broken]
-    return TrialFolder(file.parent, flatten_dict(loaded), results, problems, _stop(file.parent.parent / DESCRIPTION))
+        raise UserError(f"{settings_file}: is not valid JSON ({error})") from None
+    problems = [f"{file}: line {number} is not a complete result and was left out" for number in broken_lines]
+    return TrialFolder(file.parent, flatten_dict(settings), results, problems, _stop(file.parent.parent / DESCRIPTION))
 
 
 def _stop(file: Path) -> dict[str, float]:
-    """Returns the stopping criterion of a run from its description; empty if there is none that can be read."""
+    """Reads the stopping criterion in a run's description. It is empty if the description cannot be read."""
     try:
         stop = json.loads(file.read_text(encoding="utf-8"))["stop"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -175,19 +179,19 @@ def _stop(file: Path) -> dict[str, float]:
 
 
 def _results(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The results in a file, and the lines that are broken."""
+    """Reads the results in a file, and the numbers of the lines that are not complete results."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
-    results, broken = parse_results(text)
+    results, broken_lines = parse_results(text)
     if not results:
-        raise UserError(f"{file}: {'none of its lines is whole' if text else _why_empty(file.parent)}")
-    return results, broken
+        raise UserError(f"{file}: {'contains no complete result' if text else _why_empty(file.parent)}")
+    return results, broken_lines
 
 
 def _why_empty(trial: Path) -> str:
-    """Why a trial has no results: because it failed, or because its first iteration has not ended."""
+    """Describes why a trial has no results: it failed, or its first iteration has not ended."""
     try:
         lines = (trial / "error.txt").read_text(encoding="utf-8").strip().splitlines()
     except OSError:
@@ -196,12 +200,15 @@ def _why_empty(trial: Path) -> str:
 
 
 def _name_apart(groups: list[Group]) -> None:
-    """Adds to the names of groups of one run what is particular to them; alone it says enough in a single run."""
+    """Gives the groups of one run different names, by the settings in which they differ.
+
+    If there is only one run, the names consist of these settings alone.
+    """
     one_run = len({group.name for group in groups}) == 1
     for name in {group.name for group in groups}:
-        alike = [group for group in groups if group.name == name]
-        names = differing([group.settings for group in alike])
-        if len(alike) > 1:
-            for number, group in enumerate(alike, 1):
-                own = ", ".join(f"{each.rpartition('/')[2]} {short(group.settings.get(each, '-'))}" for each in names)
-                group.name = own if own and one_run else f"{name}: {own}" if own else f"{name} ({number})"
+        run_groups = [group for group in groups if group.name == name]
+        keys = differing([group.settings for group in run_groups])
+        if len(run_groups) > 1:
+            for number, group in enumerate(run_groups, 1):
+                label = ", ".join(f"{key.rpartition('/')[2]} {short(group.settings.get(key, '-'))}" for key in keys)
+                group.name = label if label and one_run else f"{name}: {label}" if label else f"{name} ({number})"

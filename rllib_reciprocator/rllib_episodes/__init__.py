@@ -1,1 +1,1 @@
-"""Reciprocity in RLlib's own episodes: from multi-agent episodes to influence, and from influence to rewards."""
+"""Reciprocity for RLlib's algorithms and env runners, computed from RLlib's multi-agent episodes."""

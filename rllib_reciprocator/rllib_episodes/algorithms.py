@@ -1,6 +1,7 @@
-"""RLlib's own PPO, APPO and IMPALA, whose settings may hold ``players`` and ``reciprocity``.
+"""RLlib's PPO, APPO and IMPALA with the settings ``players`` and ``reciprocity``.
 
-The classes are here, and not made where they are asked for, so that checkpoints name them and do not hold their code.
+The classes are defined at module level rather than created on demand, so that checkpoints refer to them by name and do
+not contain their code.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from rllib_reciprocator.utils.fault_tolerance import FailFastOnLostLearner
 
 
 class ConfigWithPlayers(AlgorithmConfig):
-    """Mixed into a configuration of RLlib's: what files say of players and reciprocity.
+    """Config mixin that adds the settings ``players`` and ``reciprocity`` to an RLlib ``AlgorithmConfig``.
 
-    Environments may be named as for :func:`rllib_reciprocator.rllib_episodes.environments.register`.
+    ``env`` also accepts the names that :func:`rllib_reciprocator.rllib_episodes.environments.register` accepts.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
-        """Sets the defaults."""
+        """Initializes the config with the default settings."""
         super().__init__(algo_class=algo_class or _ALGORITHMS.get(type(self)))
         self._setup: EpisodeSetup | None = None
         self._composition = Composition()
@@ -41,17 +42,17 @@ class ConfigWithPlayers(AlgorithmConfig):
         """Adds players and reciprocity.
 
         Args:
-            setup: What the user asks for.
+            setup: The players and the settings of reciprocity.
 
         Raises:
-            ValueError: If a player, a setting or the environment is not one that this can be done for.
+            ValueError: If a player, a setting or the environment is not supported.
         """
         self._setup = setup
         self._compose()
 
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: dict[str, Any]) -> AlgorithmConfig:
-        """Takes settings from a dict, with ``players`` and ``reciprocity`` as in YAML files."""
+        """Updates the settings from a dict, in which ``players`` and ``reciprocity`` have the form of YAML files."""
         rest = {name: value for name, value in config_dict.items() if name not in ("players", "reciprocity")}
         super().update_from_dict(rest)
         players, reciprocity = config_dict.get("players"), config_dict.get("reciprocity")
@@ -64,10 +65,10 @@ class ConfigWithPlayers(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def validate(self) -> None:
-        """Composes this package's additions with what was set since, and checks the settings.
+        """Composes this package's additions with the values set since the last composition, and checks all settings.
 
         Raises:
-            ValueError: If a setting is not one that the algorithm can have.
+            ValueError: If the algorithm does not support a setting.
         """
         if not self._is_frozen:
             self._compose()
@@ -77,28 +78,28 @@ class ConfigWithPlayers(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> Any:
-        """Returns RLlib's learner, whose state includes its entropy and KL coefficients."""
+        """Returns RLlib's default learner class, extended by entropy and KL coefficients in its state."""
         return learner_with(RestoringLearner, super().get_default_learner_class())
 
     def keep_composition(self) -> None:
-        """Keeps the present composition; policies that are set from now on replace those of the players."""
+        """Freezes the current composition; policies that are set later replace the players' policies."""
         self._setup = None
 
     def _compose(self) -> None:
         if isinstance(self.env, str) and environments.is_known(self.env):
             environments.register(self.env)
-        # Configurations of earlier versions, as they are in checkpoints, lack both attributes.
+        # Configs in checkpoints of earlier versions lack both attributes.
         self._setup = getattr(self, "_setup", None)
-        # Configurations that are made from the state of another share the object.
+        # A config that was created from the state of another config shares its composition object.
         self._composition = getattr(self, "_composition", Composition()).copy()
         compose(self, self._setup, self._composition)
 
 
 class WithPlayers(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints):
-    """Mixed into an algorithm of RLlib's.
+    """Algorithm mixin for RLlib algorithms with ``players`` and ``reciprocity``.
 
     Attributes:
-        config_class: Its configuration's class.
+        config_class: The class of the algorithm's config.
     """
 
     config_class: ClassVar[type[ConfigWithPlayers]]
@@ -106,49 +107,49 @@ class WithPlayers(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRes
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> ConfigWithPlayers:
-        """The default configuration."""
+        """Returns the default config."""
         return cls.config_class(algo_class=cls)
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned; env runners get the iteration, which the weight depends on."""
+        """Restores the state and sends the iteration to the env runners, whose reciprocal weight depends on it."""
         super().set_state(state)
         if hasattr(self.config, "episode_reciprocity"):
             send_iteration(self)
 
 
 class PPOConfig(ConfigWithPlayers, ppo.PPOConfig):
-    """RLlib's configuration of PPO."""
+    """Config of RLlib's PPO with players and reciprocity."""
 
 
 class PPO(WithPlayers, ppo.PPO):
-    """RLlib's PPO."""
+    """RLlib's PPO with players and reciprocity."""
 
     config_class = PPOConfig
 
 
 class APPOConfig(ConfigWithPlayers, appo.APPOConfig):
-    """RLlib's configuration of APPO."""
+    """Config of RLlib's APPO with players and reciprocity."""
 
 
 class APPO(WithPlayers, appo.APPO):
-    """RLlib's APPO."""
+    """RLlib's APPO with players and reciprocity."""
 
     config_class = APPOConfig
 
 
 class IMPALAConfig(ConfigWithPlayers, impala.IMPALAConfig):
-    """RLlib's configuration of IMPALA."""
+    """Config of RLlib's IMPALA with players and reciprocity."""
 
 
 class IMPALA(WithPlayers, impala.IMPALA):
-    """RLlib's IMPALA."""
+    """RLlib's IMPALA with players and reciprocity."""
 
     config_class = IMPALAConfig
 
 
-# The algorithm of each configuration's class. It is no attribute of that class: Ray follows the attributes of a
-# trainable, and would do so for ever from an algorithm to its configuration and back.
+# Config class -> algorithm class. The algorithm class is not an attribute of the config class, because Ray follows the
+# attributes of a trainable and would recurse endlessly from the algorithm to its config and back.
 _ALGORITHMS: dict[type, type[WithPlayers]] = {PPOConfig: PPO, APPOConfig: APPO, IMPALAConfig: IMPALA}
 _STATIC: dict[tuple[type, type], type[ConfigWithPlayers]] = {
     (ppo.PPOConfig, ppo.PPO): PPOConfig,
@@ -158,13 +159,13 @@ _STATIC: dict[tuple[type, type], type[ConfigWithPlayers]] = {
 
 
 def with_players(config: AlgorithmConfig) -> ConfigWithPlayers:
-    """Turns a configuration of RLlib's, and its algorithm, into ones that may have players and reciprocity.
+    """Converts an RLlib config and its algorithm class to classes that support players and reciprocity.
 
     Args:
-        config: A configuration of PPO, APPO or IMPALA, or of a subclass; it is changed.
+        config: A config of PPO, APPO or IMPALA, or of a subclass. It is modified in place.
 
     Returns:
-        The same object, of a subclass of its class.
+        The same object. Its class is now a subclass of its original class.
     """
     if not isinstance(config, ConfigWithPlayers):
         config_class: Any = type(config)
@@ -176,7 +177,7 @@ def with_players(config: AlgorithmConfig) -> ConfigWithPlayers:
 
 @cache
 def _config_class(config_class: type, algorithm: type) -> type[ConfigWithPlayers]:
-    """Returns the subclass of a configuration's class, of this module for RLlib's own."""
+    """Returns the subclass of a config class: one of this module for RLlib's classes, else a newly created one."""
     if (config_class, algorithm) in _STATIC:
         return _STATIC[config_class, algorithm]
     subclass: Any = type(config_class.__name__, (ConfigWithPlayers, config_class), {})

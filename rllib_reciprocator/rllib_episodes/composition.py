@@ -1,9 +1,9 @@
-"""Callbacks, connectors, learner and modules of this package, composed with those that the user sets.
+"""Composes this package's callbacks, connectors, learner class and module specs with those that the user sets.
 
-RLlib's setters replace: ``config.callbacks(Mine)`` drops callbacks that were set before. A configuration therefore
-keeps what the user asked of this package (:class:`EpisodeSetup`), and :func:`compose` derives the attributes that RLlib
-reads from that and from the user's own values. It runs when the setup is made and again when the configuration is
-validated, so that the order of the user's calls does not matter.
+RLlib's setters replace previous values: ``config.callbacks(Mine)`` drops callbacks that were set before. A config
+therefore stores the players and settings that the user asked for (:class:`EpisodeSetup`), and :func:`compose` derives
+the attributes that RLlib reads from them and from the user's own values. It runs when the setup is created and again
+when the config is validated, so that the order of the user's calls does not matter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ from rllib_reciprocator.utils.divergence import DivergenceCallback
 from social_dilemmas.registry import did_you_mean
 
 SUPPORTED = (PPOConfig, APPOConfig, IMPALAConfig)
-# Settings of reciprocity() that there are on RLlib's episodes; the others are of estimators for batched games.
+# Settings of reciprocity() that are supported on RLlib's episodes. The others belong to estimators that need the
+# batched engine.
 SETTINGS = frozenset(
     {
         "reward",
@@ -73,14 +74,14 @@ SETTINGS = frozenset(
 
 @dataclass
 class EpisodeSetup:
-    """Holds the players and settings that a user asked for, for an algorithm of RLlib.
+    """The players and the settings of reciprocity that a user asked for, for an RLlib algorithm.
 
     Attributes:
-        players: As for :func:`rllib_reciprocator.players.assign`; None for the policies of the configuration.
+        players: As for :func:`rllib_reciprocator.players.assign`. If None, the policies of the config are used.
         reciprocity: Settings of reciprocity.
-        horizon: Steps of a whole episode; None for the ``horizon`` of the environment.
+        horizon: Length of an episode in environment steps. If None, the ``horizon`` of the environment.
         required: If True, at least one agent has to reciprocate.
-        inspected: The environment's name or class, its ``env_config``, and what was learned about it.
+        inspected: Cache of :meth:`environment`: the environment's name or class, its ``env_config`` and its spec.
     """
 
     players: Mapping[str, Any] | None
@@ -90,7 +91,7 @@ class EpisodeSetup:
     inspected: tuple[Any, dict[str, Any], EnvSpec] | None = None
 
     def environment(self, config: AlgorithmConfig) -> EnvSpec:
-        """Returns the facts about the configuration's environment; builds one only if it is another than before.
+        """Returns the spec of the config's environment. Builds the environment only if it changed since the last call.
 
         Raises:
             ValueError: As for :func:`env_spec`.
@@ -102,9 +103,9 @@ class EpisodeSetup:
 
 @dataclass
 class Composition:
-    """Holds attributes of a configuration as the user set them, and as :func:`compose` set them.
+    """Attributes of a config as the user set them, and as :func:`compose` set them.
 
-    An attribute that differs from the one that :func:`compose` set was set by the user since.
+    If an attribute differs from the value that :func:`compose` set, the user has set it since.
 
     Attributes:
         user_values: Values that the user set, by attribute.
@@ -117,7 +118,7 @@ class Composition:
     def user_value(self, config: AlgorithmConfig, name: str) -> Any:
         """Returns the value of an attribute that the user set."""
         value = getattr(config, name)
-        # Dictionaries are copied on the way through RLlib's and Tune's dict form of configurations.
+        # Dicts are compared by value: RLlib and Tune copy them when they convert a config to a dict and back.
         is_equal = isinstance(value, dict) and value == self.composed_values.get(name)
         if name not in self.composed_values or not (is_equal or value is self.composed_values[name]):
             self.user_values[name] = value
@@ -128,21 +129,21 @@ class Composition:
         return Composition(dict(self.user_values), dict(self.composed_values))
 
     def set(self, config: AlgorithmConfig, name: str, value: Any) -> None:
-        """Sets an attribute to the composition of the user's value and this package's."""
+        """Sets an attribute of the config and records the value as composed."""
         setattr(config, name, value)
         self.composed_values[name] = value
 
 
 def compose(config: AlgorithmConfig, setup: EpisodeSetup | None, composition: Composition) -> None:
-    """Composes the attributes that RLlib reads with the user's own values; changes the configuration.
+    """Composes the attributes that RLlib reads from the setup and the user's own values.
 
     Args:
-        config: A configuration of an algorithm of RLlib's.
-        setup: What the user asked for; None for metrics only.
-        composition: The user's values and those of the last composition; it is changed.
+        config: A config of an RLlib algorithm. It is modified in place.
+        setup: The players and settings that the user asked for. If None, only callbacks that log metrics are added.
+        composition: The user's values and those of the last composition. It is modified in place.
 
     Raises:
-        ValueError: If a player, a setting or the environment is not one that this can be done for.
+        ValueError: If a player, a setting or the environment is not supported.
     """
     callbacks: list[type[RLlibCallback]] = [RewardPerStepCallback]
     is_game = isinstance(config.env, str) and social_dilemmas.is_game(config.env)
@@ -151,50 +152,57 @@ def compose(config: AlgorithmConfig, setup: EpisodeSetup | None, composition: Co
     if setup is not None:
         callbacks += _compose_setup(config, setup, composition)
     user_callbacks = force_list(composition.user_value(config, "callbacks_class"))
-    missing = [callback for callback in callbacks if callback not in user_callbacks]
-    composition.set(config, "callbacks_class", [*user_callbacks, *missing])
+    new_callbacks = [callback for callback in callbacks if callback not in user_callbacks]
+    composition.set(config, "callbacks_class", [*user_callbacks, *new_callbacks])
 
 
 def _compose_setup(config: AlgorithmConfig, setup: EpisodeSetup, composition: Composition) -> list[type[RLlibCallback]]:
-    """Composes everything that depends on players and reciprocity; returns the callbacks that they need.
+    """Composes the attributes that depend on players and reciprocity.
+
+    Returns:
+        The callbacks that players and reciprocity need.
 
     Raises:
         ValueError: As for :func:`compose`.
     """
     settings = episode_settings(config, setup.reciprocity)
-    known = setup.environment(config)
+    environment = setup.environment(config)
     overrides = dict(composition.user_value(config, "algorithm_config_overrides_per_module"))
     spec = composition.user_value(config, "_rl_module_spec")
     env_to_module = given_connector(composition.user_value(config, "_env_to_module_connector"))
     if setup.players is None:
-        reciprocators = all_that_learn(config, known)
+        reciprocators = all_that_learn(config, environment)
         names: dict[str, str] = {}
     else:
         _check_policies_follow_from_players(config, composition)
-        players = player_modules(config, setup.players, known, spec)
+        players = player_modules(config, setup.players, environment, spec)
         config.multi_agent(policies=players.module_ids, policies_to_train=players.trained)
         composition.set(config, "policy_mapping_fn", players.policy_mapping_fn)
         reciprocators, names, spec = players.reciprocators, players.names, players.spec
-        overrides |= {key: {**overrides.get(key, {}), **own} for key, own in players.overrides.items()}
-        env_to_module = prepare_observations(config, env_to_module, known.joint, players.with_own_module)
+        overrides |= {
+            module_id: {**overrides.get(module_id, {}), **player_overrides}
+            for module_id, player_overrides in players.overrides.items()
+        }
+        env_to_module = prepare_observations(config, env_to_module, environment.joint, players.with_own_module)
     learner = composition.user_value(config, "_learner_class") or config.get_default_learner_class()
     callbacks: list[type[RLlibCallback]] = []
     learner_connector = composition.user_value(config, "_learner_connector")
     mixin: type = PlayersLearner
     if reciprocators or setup.required or setup.players is None:
-        shared = _reciprocity(config, known, reciprocators, settings, setup.horizon or known.horizon)
-        config.episode_reciprocity = shared
-        names = {**_names(config, known, reciprocators), **names}
+        reciprocity = _reciprocity(config, environment, reciprocators, settings, setup.horizon or environment.horizon)
+        config.episode_reciprocity = reciprocity
+        names = {**_names(config, environment, reciprocators), **names}
         overrides[INFLUENCE_MODULE_ID] = {"lr": settings.estimator_lr}
-        spec = _with_estimator(config, spec, known.joint, shared.settings)
-        learner_connector = partial(learner_pieces, given_connector(learner_connector, learner_pieces), shared)
-        if shared.settings.observe_balance:
-            env_to_module = partial(runner_pieces, given_connector(env_to_module, runner_pieces), shared)
+        spec = _with_estimator(config, spec, environment.joint, reciprocity.settings)
+        learner_connector = partial(learner_pieces, given_connector(learner_connector, learner_pieces), reciprocity)
+        if reciprocity.settings.observe_balance:
+            env_to_module = partial(runner_pieces, given_connector(env_to_module, runner_pieces), reciprocity)
         callbacks, mixin = [EpisodeInfluenceCallback, DivergenceCallback], ReciprocalLearner
     else:
         vars(config).pop("episode_reciprocity", None)
     config.player_names = names
     composition.set(config, "algorithm_config_overrides_per_module", overrides)
+    # RLlib caches the config of each module here; the cache is outdated when the overrides change.
     config._per_module_overrides = {}
     composition.set(config, "_rl_module_spec", spec)
     composition.set(config, "_env_to_module_connector", env_to_module)
@@ -204,10 +212,10 @@ def _compose_setup(config: AlgorithmConfig, setup: EpisodeSetup, composition: Co
 
 
 def _check_policies_follow_from_players(config: AlgorithmConfig, composition: Composition) -> None:
-    """Raises ValueError if the user set another mapping of agents to policies after the players."""
+    """Raises ValueError if the user set a policy mapping after the players, from which it is derived."""
     previous = composition.composed_values.get("policy_mapping_fn")
     if previous is not None and config.policy_mapping_fn is not previous:
-        raise ValueError("policy_mapping_fn: policies follow from players; set players alone")
+        raise ValueError("policy_mapping_fn: is derived from players and cannot be set as well; set players only")
 
 
 def _reciprocity(
@@ -217,16 +225,16 @@ def _reciprocity(
     settings: ReciprocitySettings,
     horizon: int | None,
 ) -> EpisodeReciprocity:
-    """Returns what runners and connectors need to know.
+    """Returns the specification of reciprocity for env runners and connectors.
 
     Raises:
         ValueError: If no agent reciprocates.
     """
     if not reciprocators:
-        raise ValueError("players: nobody reciprocates; at least one must be reciprocator")
+        raise ValueError("players: no player reciprocates; at least one must be reciprocator")
     joint = known.joint
-    decided = settings.for_game(has_payoffs=known.has_payoffs, num_agents=len(joint.agents), gamma=config.gamma)
-    return EpisodeReciprocity(joint=joint, reciprocators=reciprocators, settings=decided, horizon=horizon)
+    env_settings = settings.for_game(has_payoffs=known.has_payoffs, num_agents=len(joint.agents), gamma=config.gamma)
+    return EpisodeReciprocity(joint=joint, reciprocators=reciprocators, settings=env_settings, horizon=horizon)
 
 
 def _names(config: AlgorithmConfig, known: EnvSpec, reciprocators: tuple[Any, ...]) -> dict[str, str]:
@@ -235,49 +243,57 @@ def _names(config: AlgorithmConfig, known: EnvSpec, reciprocators: tuple[Any, ..
 
 
 def check_memory_of_turns(config: AlgorithmConfig, setup: EpisodeSetup) -> None:
-    """Raises ValueError if policies with memory take turns and episodes are cut.
+    """Checks that episodes are not truncated where agents take turns and a module is stateful.
 
-    RLlib does not find the memory of an agent that did not act in the last step before a cut (Ray 2.60).
+    RLlib does not find the recurrent state of an agent that did not act in the last step before a truncation (Ray
+    2.60).
 
     Args:
-        config: The configuration, composed.
-        setup: What it was composed of.
+        config: The composed config.
+        setup: The setup that it was composed from.
+
+    Raises:
+        ValueError: If episodes are truncated, agents take turns and a module is stateful.
     """
-    known = setup.environment(config)
-    if not known.takes_turns or config.batch_mode == "complete_episodes" or config.in_evaluation:
+    environment = setup.environment(config)
+    if not environment.takes_turns or config.batch_mode == "complete_episodes" or config.in_evaluation:
         return
-    spaces = module_spaces(config, known)
+    spaces = module_spaces(config, environment)
     specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
     for module_id, (observation_space, action_space) in spaces.items():
         specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
+        # The module is built for this check only and must not change the random numbers of the run.
         with torch.random.fork_rng(devices=[]):
             module = specs[module_id].build()
         if module.is_stateful():
             raise ValueError(
-                f"batch_mode: agents of {config.env} take turns, and {module_id} has a memory; set it to"
+                f"batch_mode: agents of {config.env} take turns and {module_id} is stateful; set batch_mode to"
                 " complete_episodes"
             )
 
 
 def module_spaces(config: AlgorithmConfig, known: EnvSpec) -> dict[str, tuple[Any, Any]]:
-    """What each module sees and does, by its id: observation and action space, the balance with it if it is shown."""
+    """Returns the observation space and the action space of each module, by module id.
+
+    Observation spaces include the influence balance where the agent observes it.
+    """
     joint = known.joint
     reciprocity: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
     observers = reciprocity.observers if reciprocity else ()
     spaces = {}
     for agent in joint.agents:
-        seen = seen_space(config, joint, agent)
+        observation_space = seen_space(config, joint, agent)
         if agent in observers:
-            seen = space_with_balance(joint.observations[agent], len(joint.agents) - 1)
-        spaces[config.policy_mapping_fn(agent, MultiAgentEpisode())] = (seen, joint.actions[agent])
+            observation_space = space_with_balance(joint.observations[agent], len(joint.agents) - 1)
+        spaces[config.policy_mapping_fn(agent, MultiAgentEpisode())] = (observation_space, joint.actions[agent])
     return spaces
 
 
 def check_modules(config: AlgorithmConfig) -> None:
-    """Builds every player's module once, so that what cannot be built is known before anything starts.
+    """Builds the module of every player once, so that errors show before actors are started.
 
     Raises:
-        ValueError: With what RLlib has to say, and who it is about.
+        ValueError: If a module cannot be built; the message contains RLlib's error and the module id.
     """
     spaces = module_spaces(config, env_spec(config))
     specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
@@ -286,7 +302,7 @@ def check_modules(config: AlgorithmConfig) -> None:
         specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
         try:
             modules[module_id] = specs[module_id].build()
-        except Exception as error:  # whatever a user's own module raises
+        except Exception as error:  # modules of users may raise anything
             raise ValueError(f"players: the module of {module_id} cannot be built: {error}") from None
     estimator = specs.get(INFLUENCE_MODULE_ID)
     if estimator and MixedRewardModelInfluence.needs_behavior(estimator.model_config):
@@ -294,52 +310,64 @@ def check_modules(config: AlgorithmConfig) -> None:
 
 
 def episode_settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
-    """The settings of reciprocity that an algorithm of RLlib's is given.
+    """Validates the settings of reciprocity for an RLlib algorithm.
+
+    Args:
+        config: The config of the algorithm.
+        given: The settings, by name.
+
+    Returns:
+        The typed settings.
 
     Raises:
-        ValueError: If it cannot have them.
+        ValueError: If the algorithm or a setting is not supported.
     """
     if hasattr(config, "player_mapping"):
         name = config.algo_class.__name__
-        raise ValueError(f"reciprocate: {name} has its players reciprocate by itself; set players and reciprocity")
+        raise ValueError(f"reciprocate: {name} supports reciprocity itself; set players and reciprocity in its config")
     if not isinstance(config, SUPPORTED):
-        names = ", ".join(each.__name__.removesuffix("Config") for each in SUPPORTED)
-        raise ValueError(f"reciprocate: {config.algo_class.__name__} learns from old transitions; use one of {names}")
+        names = ", ".join(config_class.__name__.removesuffix("Config") for config_class in SUPPORTED)
+        raise ValueError(
+            f"reciprocate: {config.algo_class.__name__} is not supported, since influence in a replay buffer would be"
+            f" outdated; use one of {names}"
+        )
     if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
-        raise ValueError("reciprocate: needs RLlib's new API stack (api_stack)")
+        raise ValueError("reciprocate: requires RLlib's new API stack; enable it with config.api_stack()")
     if config.num_aggregator_actors_per_learner:
-        raise ValueError("num_aggregator_actors_per_learner: aggregators pass no joint steps on; set it to 0")
+        raise ValueError("num_aggregator_actors_per_learner: aggregator actors do not support reciprocity; set it to 0")
     for name in given:
         if name not in SETTINGS:
-            raise ValueError(f"reciprocity.{name}: not for {config.algo_class.__name__}{did_you_mean(name, SETTINGS)}")
+            raise ValueError(
+                f"reciprocity.{name}: not supported by {config.algo_class.__name__}{did_you_mean(name, SETTINGS)}"
+            )
     settings = ReciprocitySettings.model_validate(given)
     if settings.influence not in ("auto", "reward"):
-        raise ValueError(f"reciprocity.influence: {settings.influence} is Reciprocator's own; here it is reward")
+        raise ValueError(f"reciprocity.influence: {settings.influence} requires run: Reciprocator; set it to reward")
     if settings.counterfactual == MODELLED:
-        raise ValueError("reciprocity.counterfactual: modelled is Reciprocator's own; here it is policy or uniform")
-    uniform_share(MixedRewardModelInfluence, settings)  # raises what cannot be
+        raise ValueError("reciprocity.counterfactual: modelled requires run: Reciprocator; set it to policy or uniform")
+    uniform_share(MixedRewardModelInfluence, settings)  # raises ValueError if the estimator does not support it
     return settings
 
 
 def all_that_learn(config: AlgorithmConfig, known: EnvSpec) -> tuple[Any, ...]:
-    """The agents whose policies learn."""
-    trained, episode = config.policies_to_train, MultiAgentEpisode()
+    """Returns the agents whose policies are trained; all agents if ``policies_to_train`` is None or a function."""
+    policy_ids, episode = config.policies_to_train, MultiAgentEpisode()
     agents = known.joint.agents
-    if trained is None or callable(trained):
+    if policy_ids is None or callable(policy_ids):
         return agents
-    return tuple(agent for agent in agents if config.policy_mapping_fn(agent, episode) in trained)
+    return tuple(agent for agent in agents if config.policy_mapping_fn(agent, episode) in policy_ids)
 
 
 def _with_estimator(
     config: AlgorithmConfig, present: Any, joint: JointSpaces, settings: ReciprocitySettings
 ) -> MultiRLModuleSpec:
-    """Returns the specs of the policies' modules, and that of the influence estimator.
+    """Returns the module specs of the policies and of the influence estimator.
 
     Args:
-        config: The configuration, with its policies.
-        present: The specs that the user set, for one module or several; None for RLlib's default.
+        config: The config with its policies.
+        present: The spec that the user set, of a single module or of several. If None, RLlib's default modules.
         joint: The agents and their spaces.
-        settings: Of reciprocity.
+        settings: Settings of reciprocity.
     """
     estimator = RLModuleSpec(
         MixedRewardModelInfluence,
@@ -358,8 +386,8 @@ def _with_estimator(
             "update_period_iters": settings.update_period_iters,
         },
     )
-    several = isinstance(present, MultiRLModuleSpec)
-    spec = copy.deepcopy(present) if several else MultiRLModuleSpec(rl_module_specs={})
+    is_multi = isinstance(present, MultiRLModuleSpec)
+    spec = copy.deepcopy(present) if is_multi else MultiRLModuleSpec(rl_module_specs={})
     for module_id in config.policies:
         spec.rl_module_specs.setdefault(
             module_id, copy.deepcopy(present) if isinstance(present, RLModuleSpec) else RLModuleSpec()
@@ -369,10 +397,10 @@ def _with_estimator(
 
 
 def learner_pieces(before: Any, reciprocity: EpisodeReciprocity, *spaces: Any) -> list[Any]:
-    """Returns this package's learner connectors and the user's own."""
+    """Returns this package's learner connectors, followed by the user's own."""
     return [AddReciprocalRewards(reciprocity), *(force_list(before(*spaces)) if before else [])]
 
 
 def runner_pieces(before: Any, reciprocity: EpisodeReciprocity, *args: Any, **kwargs: Any) -> list[Any]:
-    """Returns the user's own env-to-module connectors and this package's."""
+    """Returns the user's own env-to-module connectors, followed by this package's."""
     return [*(force_list(before(*args, **kwargs)) if before else []), ObserveBalance(reciprocity=reciprocity)]

@@ -1,4 +1,4 @@
-"""Adding to a configuration of RLlib's what may be there already, so that doing it twice does no harm."""
+"""Helper that keeps connectors in an RLlib config from being wrapped twice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 
 def given_connector(connector: Any, wrapper: Callable[..., Any] | None = None) -> Any:
-    """What made connectors before a wrapper of ours was put around it.
+    """Returns the function that a user set as connector, without this package's wrappers.
 
     Args:
-        connector: What makes a configuration's connectors; maybe ``partial(wrapper, before, ..)``.
-        wrapper: The wrapper; None for all of this package's.
+        connector: Function that builds the connectors of a config, or None. A wrapped function has the form
+            ``partial(wrapper, function, ..)``.
+        wrapper: The wrapper to remove. If None, all wrappers of this package are removed.
     """
     while isinstance(connector, partial) and _is(connector.func, wrapper):
         connector = connector.args[0]

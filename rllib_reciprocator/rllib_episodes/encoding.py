@@ -1,4 +1,4 @@
-"""Observations and actions of any space as rows of numbers, for an influence estimator."""
+"""Encoding of observations and actions of any space as flat float vectors, for influence estimators."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from gymnasium import spaces
 
 from rllib_reciprocator.models.class_encoder import classes_in
 
-# Images are averaged down to about this many cells a side: what matters for rewards is where things are.
+# Images are average-pooled to at most this many cells per side: rewards depend on the positions of objects, for which
+# a low resolution is enough.
 IMAGE_SIDE = 11
 
 
 def is_image(space: gymnasium.Space) -> bool:
-    """Whether a space holds images, ``[height, width, channels]`` with more than a few cells a side."""
+    """Returns True if elements are images: ``[height, width, channels]`` with sides longer than ``IMAGE_SIDE``."""
     return isinstance(space, spaces.Box) and len(space.shape) == 3 and min(space.shape[:2]) > IMAGE_SIDE
 
 
 def is_class_map(space: gymnasium.Space) -> bool:
-    """Whether a space holds maps of classes: ``[height, width]`` bytes that do not go up to 255."""
+    """Returns True if elements are class maps: ``[height, width]`` uint8 with a maximum below 255."""
     return (
         isinstance(space, spaces.Box)
         and space.dtype == np.uint8
@@ -31,28 +32,28 @@ def is_class_map(space: gymnasium.Space) -> bool:
 
 
 def needs_flattening(space: gymnasium.Space) -> bool:
-    """Whether RLlib's default models take observations of a space as rows of numbers only.
+    """Returns True if observations have to be flattened for RLlib's default models.
 
-    They have layers for rows and, for three-dimensional boxes and maps of classes, convolutions.
+    These have layers for vectors, and convolutions for three-dimensional boxes and class maps.
     """
     return not (is_class_map(space) or (isinstance(space, spaces.Box) and len(space.shape) in (1, 3)))
 
 
 def flat_space(space: gymnasium.Space) -> spaces.Box:
-    """The space of what RLlib's flattening connector makes of observations.
+    """Returns the output space of RLlib's connector ``FlattenObservations``.
 
     Raises:
-        ValueError: If it cannot flatten them.
+        ValueError: If elements of the space cannot be encoded.
     """
     return spaces.Box(-np.inf, np.inf, (encoded_size(space),), np.float32)
 
 
 def encoded_size(space: gymnasium.Space, *, inside: bool = False) -> int:
-    """How many numbers an element of the space becomes.
+    """Returns the length of an encoded element of the space.
 
     Args:
         space: The space.
-        inside: Whether it is a part of another; images are averaged down only where they are all that is seen.
+        inside: If True, the space is a part of a Dict or Tuple space. Images are pooled only if this is False.
 
     Raises:
         ValueError: If elements of the space cannot be encoded.
@@ -72,23 +73,23 @@ def encoded_size(space: gymnasium.Space, *, inside: bool = False) -> int:
     if isinstance(space, spaces.Tuple):
         return sum(encoded_size(part, inside=True) for part in space.spaces)
     raise ValueError(
-        f"env: a {type(space).__name__} space is not supported; let a wrapper of the environment make of it a Box,"
+        f"env: a {type(space).__name__} space is not supported; convert it in an environment wrapper to Box,"
         " Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
     )
 
 
 def encode(space: gymnasium.Space, values: Any, *, inside: bool = False) -> np.ndarray:
-    """Elements of a space as numbers.
+    """Encodes a batch of elements of a space.
 
     Args:
         space: The space.
-        values: A batch of elements as RLlib batches them: arrays ``[rows, ..]`` in the space's structure; or numbers
-            ``[rows, encoded_size]``, what RLlib's own flattening connectors leave of them.
+        values: The elements in RLlib's batched form: arrays ``[rows, ..]`` in the structure of the space. Values that
+            RLlib's connector ``FlattenObservations`` has encoded, ``[rows, encoded_size]``, are only cast to float32.
         inside: As for :func:`encoded_size`.
 
     Returns:
-        ``[rows, encoded_size]`` float32; one-hot where an element chooses and for maps of classes, other bytes as
-        shares of 255.
+        ``[rows, encoded_size]`` float32. Discrete values and class maps are one-hot encoded, other bytes are scaled to
+        [0, 1].
     """
     if (
         isinstance(values, np.ndarray)

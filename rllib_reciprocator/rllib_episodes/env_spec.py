@@ -1,4 +1,4 @@
-"""What is known of a configuration's environment before anything starts."""
+"""Spec of a config's environment: its agents, their spaces and further properties."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rllib_reciprocator.utils.ray_internals import env_creator
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """An environment, as far as players need to know it.
+    """Properties of an environment from which players and reciprocity are set up.
 
     Attributes:
-        joint: Its agents and their spaces.
-        horizon: Steps of a whole episode, if that is fixed.
-        action_names: What its actions are called, if it says.
-        has_payoffs: Whether rewards are known to follow from the joint action alone.
-        takes_turns: If True, one agent acts at a time, as far as is known.
-        has_outcomes: If True, infos have the outcomes of each step, as those of games of this package.
+        joint: The agents and their spaces.
+        horizon: Length of an episode in environment steps; None if it is not fixed.
+        action_names: Names of the actions; empty if the environment does not define them.
+        has_payoffs: True if rewards are known to depend on the joint action only.
+        takes_turns: True if one agent is known to act at a time.
+        has_outcomes: True if infos contain the outcomes of each step, as in games of this package.
     """
 
     joint: JointSpaces
@@ -38,35 +38,35 @@ class EnvSpec:
 
 
 def env_spec(config: AlgorithmConfig) -> EnvSpec:
-    """Looks at one environment of a configuration.
+    """Builds the environment of a config, reads its spec and closes it.
 
     Raises:
-        ValueError: If the environment does not say who may take part, or a space cannot be encoded.
+        ValueError: If the environment has fewer than two possible agents, or a space is missing or cannot be encoded.
     """
     env = make_env(config)
     try:
         agents = list(env.possible_agents)
         if len(agents) < 2:
-            raise ValueError(f"env: {config.env} names {len(agents)} possible_agents; reciprocity needs two at least")
+            raise ValueError(f"env: {config.env} has {len(agents)} possible_agents; reciprocity needs at least two")
         joint = JointSpaces(
             {agent: _space(env.get_observation_space(agent), agent) for agent in agents},
             {agent: _space(env.get_action_space(agent), agent) for agent in agents},
         )
-        joint.state, joint.action  # noqa: B018 -- raise what cannot be encoded
+        joint.state, joint.action  # noqa: B018 -- raises ValueError if a space cannot be encoded
     finally:
         env.close()
     names, has_payoffs = tuple(getattr(env, "action_names", ())), bool(getattr(env, "has_payoffs", False))
-    # RLlib's own wrapper, and those of this package (as any environment of a user's) that say so.
+    # RLlib's PettingZooEnv wraps AEC environments and has no attribute takes_turns.
     takes_turns = isinstance(env, PettingZooEnv) or bool(getattr(env, "takes_turns", False))
     has_outcomes = isinstance(env, FlatGame)
     return EnvSpec(joint, getattr(env, "horizon", None), names, has_payoffs, takes_turns, has_outcomes)
 
 
 def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
-    """One environment of a configuration.
+    """Builds one environment of a config.
 
     Raises:
-        ValueError: If there is none, or it is not a multi-agent one.
+        ValueError: If the environment is not registered or is not a multi-agent environment.
     """
     context = EnvContext(config.env_config, worker_index=0)
     if creator := env_creator(config.env):
@@ -82,9 +82,9 @@ def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
 
 def _space(space: gymnasium.Space | None, agent: Any) -> gymnasium.Space:
     if space is None:
-        raise ValueError(f"env: does not say which space {agent} has")
+        raise ValueError(f"env: no space for {agent}; define its observation and action space")
     return space
 
 
-# The name in checkpoints of version 0.1.0.
+# Name of the class in checkpoints of version 0.1.0.
 KnownEnvironment = EnvSpec

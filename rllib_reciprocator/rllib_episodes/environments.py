@@ -1,4 +1,4 @@
-"""Environments by name, as RLlib takes them: our games, whatever has PettingZoo's interface, and Melting Pot."""
+"""Multi-agent environments for RLlib by name: games of this package, PettingZoo environments and Melting Pot."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ PETTINGZOO, MELTINGPOT = "pettingzoo", "meltingpot"
 
 
 class PettingZooMultiAgentEnv(MultiAgentEnv):
-    """A PettingZoo ``ParallelEnv`` for RLlib's env runners.
+    """RLlib wrapper of a PettingZoo ``ParallelEnv``.
 
-    Differs from RLlib's ``ParallelPettingZooEnv`` in that agents keep their order, that those who are not there at the
-    start belong to it too, and that an episode is over when nobody is left.
+    Differs from RLlib's ``ParallelPettingZooEnv``: agents keep their order, agents that are absent at the first step
+    are included, and an episode ends when no agent is left.
 
     Attributes:
-        horizon: Steps of a whole episode, if the environment has a fixed number of them and says so.
-        action_names: What its actions are called, if it says.
-        has_payoffs: Whether rewards are known to follow from the joint action alone.
-        summarize: How outcomes that were summed over steps become rates, if the environment is one of our games.
+        horizon: Length of an episode in environment steps; None if it is not fixed or the environment does not
+            define it.
+        action_names: Names of the actions; empty if the environment does not define them.
+        has_payoffs: True if rewards are known to depend on the joint action only.
+        summarize: Function that converts outcomes summed over steps to rates; None if the environment is not a game of
+            this package.
         takes_turns: If True, one agent acts at a time.
-        episode_outcomes: Names of the rates that are defined for whole episodes alone.
+        episode_outcomes: Names of the rates that are defined for whole episodes only.
     """
 
     takes_turns = False
 
     def __init__(self, env: Any) -> None:
-        """Wraps the environment."""
+        """Wraps a PettingZoo environment."""
         super().__init__()
         self.env = env
         self.possible_agents = list(env.possible_agents)
@@ -54,75 +56,78 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         self.episode_outcomes: frozenset[str] = getattr(env, "episode_outcomes", frozenset())
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Starts an episode."""
+        """Starts an episode and returns observations and infos by agent."""
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """Plays one joint action."""
+        """Takes one environment step with the agents' actions."""
         obs, rewards, terminated, truncated, infos = self.env.step(action_dict)
-        over = not self.env.agents
-        everybody = over and all(terminated.values())
+        is_done = not self.env.agents
+        all_terminated = is_done and all(terminated.values())
         return (
             obs,
             rewards,
-            {**terminated, "__all__": everybody},
-            {**truncated, "__all__": over and not everybody},
+            {**terminated, "__all__": all_terminated},
+            {**truncated, "__all__": is_done and not all_terminated},
             infos,
         )
 
     def render(self) -> Any:
-        """What the environment draws."""
+        """Renders the environment and returns the result."""
         return self.env.render()
 
     def close(self) -> None:
-        """Releases what the environment holds."""
+        """Closes the environment."""
         self.env.close()
 
 
 class TurnsMultiAgentEnv(PettingZooMultiAgentEnv):
-    """A PettingZoo ``AECEnv`` whose agents take turns, for RLlib's env runners: who is to move, and nobody else, sees.
+    """RLlib wrapper of a PettingZoo ``AECEnv``, in which agents take turns.
 
-    Rewards reach agents with the step they are given in. All see how an episode ended.
+    Only the agent to move receives an observation. Each agent receives its reward at the step in which it is given. At
+    the end of an episode all agents receive their last observation.
     """
 
     takes_turns = True
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Starts an episode."""
+        """Starts an episode and returns observation and info of the agent that moves first."""
         self.env.reset(seed=seed, options=options)
         mover = self.env.agent_selection
         return {mover: self.env.observe(mover)}, {mover: self.env.infos[mover]}
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """Lets the one who is to move play."""
+        """Takes one environment step with the action of the agent to move."""
         env = self.env
         env.step(action_dict[env.agent_selection])
         rewards = {agent: float(env.rewards[agent]) for agent in env.agents}
         terminated = {agent: bool(env.terminations[agent]) for agent in env.agents}
         truncated = {agent: bool(env.truncations[agent]) for agent in env.agents}
-        seeing = [agent for agent in env.agents if terminated[agent] or truncated[agent]]
+        observers = [agent for agent in env.agents if terminated[agent] or truncated[agent]]
+        # PettingZoo expects one step with the action None from each agent that is done.
         while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
             env.step(None)
-        seeing += [env.agent_selection] if env.agents else []
-        over = not env.agents
-        everybody = over and all(terminated.values())
+        observers += [env.agent_selection] if env.agents else []
+        is_done = not env.agents
+        all_terminated = is_done and all(terminated.values())
         return (
-            {agent: env.observe(agent) for agent in seeing},
+            {agent: env.observe(agent) for agent in observers},
             rewards,
-            {**terminated, "__all__": everybody},
-            {**truncated, "__all__": over and not everybody},
+            {**terminated, "__all__": all_terminated},
+            {**truncated, "__all__": is_done and not all_terminated},
             {},
         )
 
 
 class FlatGame(PettingZooMultiAgentEnv):
-    """One of our games, its observations as rows of numbers: RLlib has no default networks for grids of a few cells.
+    """RLlib wrapper of a game of this package that flattens float observations.
 
-    Maps of classes stay as they are; :mod:`rllib_reciprocator.rllib_episodes.scaled_bytes` makes planes of them.
+    Observations are flattened because RLlib has no default networks for grids of a few cells. Class maps are not
+    flattened; :mod:`rllib_reciprocator.rllib_episodes.scaled_bytes` converts them to one-hot planes.
     """
 
     def __init__(self, env: Any) -> None:
-        """Wraps the game."""
+        """Wraps a game of this package."""
         super().__init__(env)
         spaces = self.observation_spaces
         self._flattens = all(space.dtype == np.float32 for space in spaces.values())
@@ -131,24 +136,24 @@ class FlatGame(PettingZooMultiAgentEnv):
             self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Starts an episode."""
+        """Starts an episode and returns observations and infos by agent."""
         obs, infos = super().reset(seed=seed, options=options)
         return self._shown(obs), infos
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """Plays one joint action."""
+        """Takes one environment step with the agents' actions."""
         obs, *rest = super().step(action_dict)
         return self._shown(obs), *rest  # type: ignore[return-value]
 
     def _shown(self, obs: dict) -> dict:
-        return {agent: seen.ravel() for agent, seen in obs.items()} if self._flattens else obs
+        return {agent: agent_obs.ravel() for agent, agent_obs in obs.items()} if self._flattens else obs
 
 
 class MeltingPotMultiAgentEnv(MultiAgentEnv):
-    """A substrate of Melting Pot for RLlib's env runners: ``player_0``, ``player_1``, .., each with its own picture.
+    """RLlib wrapper of a Melting Pot substrate.
 
-    Observations are ``RGB``, ``[88, 88, 3]`` float32 from 0 to 1; what else a substrate shows to one player is left
-    out, and so is what it shows of the whole world.
+    Agents are ``player_0``, ``player_1``, .. The observation of an agent is its ``RGB`` image, ``[88, 88, 3]`` float32
+    between 0 and 1. All other observations of the substrate are dropped, including ``WORLD.RGB``.
     """
 
     def __init__(
@@ -157,54 +162,54 @@ class MeltingPotMultiAgentEnv(MultiAgentEnv):
         """Builds the substrate.
 
         Args:
-            name: Of the substrate, as ``clean_up``.
-            roles: Who plays; the substrate's own default if None.
-            num_agents: That many in the substrate's first default role, instead of ``roles``.
-            max_steps: After how many steps an episode is cut off, if it has not ended.
+            name: Name of the substrate, e.g. ``clean_up``.
+            roles: Role of each player. If None, the substrate's default roles.
+            num_agents: Number of players, all in the substrate's first default role. Ignored if ``roles`` is given.
+            max_steps: Number of steps after which an episode is truncated.
         """
         super().__init__()
         substrate = import_module("meltingpot.substrate")
-        usual = substrate.get_config(name).default_player_roles
-        self._roles = list(roles or ([usual[0]] * num_agents if num_agents else usual))
+        default_roles = substrate.get_config(name).default_player_roles
+        self._roles = list(roles or ([default_roles[0]] * num_agents if num_agents else default_roles))
         self._substrate = substrate.build(name, roles=self._roles)
         self._max_steps, self._step = max_steps, 0
         self.possible_agents = [f"player_{index}" for index in range(len(self._roles))]
         self.agents = self.possible_agents
         shape = self._substrate.observation_spec()[0]["RGB"].shape
-        picture = gymnasium.spaces.Box(0.0, 1.0, shape, np.float32)
-        choice = gymnasium.spaces.Discrete(int(self._substrate.action_spec()[0].num_values))
-        self.observation_spaces = dict.fromkeys(self.possible_agents, picture)
-        self.action_spaces = dict.fromkeys(self.possible_agents, choice)
+        image_space = gymnasium.spaces.Box(0.0, 1.0, shape, np.float32)
+        action_space = gymnasium.spaces.Discrete(int(self._substrate.action_spec()[0].num_values))
+        self.observation_spaces = dict.fromkeys(self.possible_agents, image_space)
+        self.action_spaces = dict.fromkeys(self.possible_agents, action_space)
         self.observation_space = gymnasium.spaces.Dict(self.observation_spaces)
         self.action_space = gymnasium.spaces.Dict(self.action_spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Starts an episode."""
+        """Starts an episode and returns observations and infos by agent."""
         self._step = 0
         return self._pictures(self._substrate.reset()), {}
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """Plays one joint action."""
+        """Takes one environment step with the agents' actions."""
         self._step += 1
-        shown = self._substrate.step([int(action_dict[agent]) for agent in self.possible_agents])
-        rewards = dict(zip(self.possible_agents, map(float, shown.reward), strict=True))
-        over = bool(shown.last())
-        truncated = {"__all__": not over and self._step >= self._max_steps}
-        return self._pictures(shown), rewards, {"__all__": over}, truncated, {}
+        timestep = self._substrate.step([int(action_dict[agent]) for agent in self.possible_agents])
+        rewards = dict(zip(self.possible_agents, map(float, timestep.reward), strict=True))
+        is_terminated = bool(timestep.last())
+        truncated = {"__all__": not is_terminated and self._step >= self._max_steps}
+        return self._pictures(timestep), rewards, {"__all__": is_terminated}, truncated, {}
 
     def close(self) -> None:
-        """Ends the simulator."""
+        """Closes the simulator."""
         self._substrate.close()
 
     def _pictures(self, shown: Any) -> dict[str, np.ndarray]:
         return {
-            agent: seen["RGB"].astype(np.float32) / 255.0
-            for agent, seen in zip(self.possible_agents, shown.observation, strict=True)
+            agent: obs["RGB"].astype(np.float32) / 255.0
+            for agent, obs in zip(self.possible_agents, shown.observation, strict=True)
         }
 
 
 def is_known(name: str) -> bool:
-    """Whether a name is one that :func:`register` makes an environment of."""
+    """Returns True if :func:`register` accepts a name: that of a game, or with one of the prefixes of this module."""
     return name.partition("/")[0] in (PETTINGZOO, MELTINGPOT) or social_dilemmas.is_game(name)
 
 
@@ -212,10 +217,14 @@ def register(name: str) -> None:
     """Registers an environment with RLlib under its name.
 
     Args:
-        name: A game's id, or ``pettingzoo/MODULE``: a module of PettingZoo's (``pettingzoo/butterfly/pistonball_v6``)
-            or any other that can be imported (``pettingzoo/my_package.my_env``), with ``parallel_env()`` or ``env()``.
-            ``env_config`` goes to these as arguments; ``wrappers`` in it names wrappers of SuperSuit, in their order.
-            Or ``meltingpot/SUBSTRATE`` (:class:`MeltingPotMultiAgentEnv`).
+        name: One of three forms:
+
+            - the id of a game of this package;
+            - ``pettingzoo/MODULE``, a module of PettingZoo (``pettingzoo/butterfly/pistonball_v6``) or any other module
+              that can be imported (``pettingzoo/my_package.my_env``), with a function ``parallel_env()`` or ``env()``.
+              The function gets ``env_config`` as keyword arguments, except for ``wrappers``, a list of SuperSuit
+              wrappers that are applied in this order;
+            - ``meltingpot/SUBSTRATE``, see :class:`MeltingPotMultiAgentEnv`.
 
     Raises:
         ValueError: If there is no such environment.
@@ -234,18 +243,22 @@ def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
 
 
 def _wrapped(env: Any) -> PettingZooMultiAgentEnv:
-    """For RLlib, an environment of either of PettingZoo's interfaces."""
+    """Wraps a PettingZoo environment for RLlib, an ``AECEnv`` or a ``ParallelEnv``."""
     return (TurnsMultiAgentEnv if hasattr(env, "agent_iter") else PettingZooMultiAgentEnv)(env)
 
 
 def _substrate(name: str) -> str:
-    """The substrate's own name."""
+    """Returns the name of the substrate without prefix.
+
+    Raises:
+        ValueError: If Melting Pot is not installed or has no such substrate.
+    """
     if find_spec("meltingpot") is None:
         raise ValueError(f"{name!r}: Melting Pot is not installed; pip install rllib_reciprocator[meltingpot]")
-    known = import_module("meltingpot.substrate").SUBSTRATES
+    substrates = import_module("meltingpot.substrate").SUBSTRATES
     substrate = name.removeprefix(f"{MELTINGPOT}/")
-    if substrate not in known:
-        raise ValueError(f"{name!r} is not known{did_you_mean(substrate, known)}")
+    if substrate not in substrates:
+        raise ValueError(f"{name!r} is not known{did_you_mean(substrate, substrates)}")
     return substrate
 
 
@@ -253,25 +266,29 @@ _MODULE = re.compile(r"[^\W\d]\w*([./][^\W\d]\w*)*")
 
 
 def _pettingzoo_module(name: str) -> str:
-    """The module that has the environment, by its full name."""
-    written = name.removeprefix(f"{PETTINGZOO}/")
-    path = written.replace("/", ".")
-    if not _MODULE.fullmatch(written):
-        raise ValueError(f"{name!r} is not {PETTINGZOO}/MODULE, as {PETTINGZOO}/butterfly/pistonball_v6")
+    """Returns the full name of the module that defines the environment.
+
+    Raises:
+        ValueError: If there is no such module.
+    """
+    module_path = name.removeprefix(f"{PETTINGZOO}/")
+    path = module_path.replace("/", ".")
+    if not _MODULE.fullmatch(module_path):
+        raise ValueError(f"{name!r} is not {PETTINGZOO}/MODULE, e.g. {PETTINGZOO}/butterfly/pistonball_v6")
     if path.partition(".")[0] == "mpe":
-        moved = "mpe2." + path.partition(".")[2]
-        raise ValueError(f"{name!r}: MPE has a package of its own; pip install mpe2, and take {PETTINGZOO}/{moved}")
+        mpe2_path = "mpe2." + path.partition(".")[2]
+        raise ValueError(f"{name!r}: MPE moved to the package mpe2; pip install mpe2 and use {PETTINGZOO}/{mpe2_path}")
     for module in (f"{PETTINGZOO}.{path}", path):
         try:
             if find_spec(module) is not None:
                 return module
-        except Exception:  # noqa: S112 -- packages around the module may raise anything, as that they have moved
+        except Exception:  # noqa: S112 -- parent packages may raise anything on import, e.g. that they have moved
             continue
     raise ValueError(f"{name!r} is not known: there is no module {PETTINGZOO}.{path} or {path}{_near(path)}")
 
 
 def _near(path: str) -> str:
-    """The nearest of PettingZoo's own environments, as the end of a message."""
+    """Returns the most similar PettingZoo environments as the end of an error message."""
     import pettingzoo
 
     folder = Path(pettingzoo.__path__[0])
@@ -280,19 +297,23 @@ def _near(path: str) -> str:
 
 
 def _pettingzoo(module: str, config: dict[str, Any]) -> Any:
-    """The environment of a module: parallel, if it has that form or can be given it, else with agents in turns."""
+    """Builds the environment of a module: a ``ParallelEnv`` if possible, by conversion if needed, else an ``AECEnv``.
+
+    Raises:
+        ValueError: If the module cannot be imported or defines no environment.
+    """
     from pettingzoo.utils.conversions import aec_to_parallel
 
     wrappers = _wrappers(config.pop("wrappers", []))
     try:
-        maker = import_module(module)
-    except Exception as error:  # a module of somebody else's
+        env_module = import_module(module)
+    except Exception as error:  # third-party modules may raise anything
         raise ValueError(f"{module} cannot be imported ({error})") from None
-    if hasattr(maker, "parallel_env"):
-        env = maker.parallel_env(**config)
-    elif hasattr(maker, "env"):
-        turns = maker.env(**config)
-        env = aec_to_parallel(turns) if turns.metadata.get("is_parallelizable") else turns
+    if hasattr(env_module, "parallel_env"):
+        env = env_module.parallel_env(**config)
+    elif hasattr(env_module, "env"):
+        aec_env = env_module.env(**config)
+        env = aec_to_parallel(aec_env) if aec_env.metadata.get("is_parallelizable") else aec_env
     else:
         raise ValueError(f"{module} has neither parallel_env() nor env()")
     for wrapper, arguments in wrappers:
@@ -301,19 +322,29 @@ def _pettingzoo(module: str, config: dict[str, Any]) -> Any:
 
 
 def _wrappers(written: Any) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
-    """SuperSuit's wrappers and their arguments, from a list of names and of ``{NAME: {ARGUMENT: value}}``."""
+    """Parses the setting ``wrappers``.
+
+    Args:
+        written: A list of names of SuperSuit wrappers and of mappings ``{NAME: {ARGUMENT: value}}``.
+
+    Returns:
+        The wrapper functions and their keyword arguments.
+
+    Raises:
+        ValueError: If SuperSuit is not installed, has no such wrapper, or the arguments are not a mapping.
+    """
     if not written:
         return []
     if find_spec("supersuit") is None:
         raise ValueError("env_config.wrappers: SuperSuit is not installed; pip install rllib_reciprocator[pettingzoo]")
     supersuit = import_module("supersuit")
-    known = [name for name in vars(supersuit) if re.fullmatch(r"\w+_v\d+", name)]
-    made = []
-    for each in written if isinstance(written, list) else [written]:
-        name, arguments = next(iter(each.items())) if isinstance(each, dict) and len(each) == 1 else (each, {})
-        if name not in known:
-            raise ValueError(f"env_config.wrappers: SuperSuit has no wrapper {name!r}{did_you_mean(name, known)}")
+    names = [name for name in vars(supersuit) if re.fullmatch(r"\w+_v\d+", name)]
+    wrappers = []
+    for entry in written if isinstance(written, list) else [written]:
+        name, arguments = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
+        if name not in names:
+            raise ValueError(f"env_config.wrappers: SuperSuit has no wrapper {name!r}{did_you_mean(name, names)}")
         if not isinstance(arguments or {}, dict):
             raise ValueError(f"env_config.wrappers.{name}: {arguments!r} is not a mapping of its arguments")
-        made.append((getattr(supersuit, name), arguments or {}))
-    return made
+        wrappers.append((getattr(supersuit, name), arguments or {}))
+    return wrappers

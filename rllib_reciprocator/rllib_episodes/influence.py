@@ -1,4 +1,4 @@
-"""Influence, balance and reciprocal reward of the joint steps of episodes."""
+"""Influence between the agents of RLlib's multi-agent episodes, computed from joint steps."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from rllib_reciprocator.models import probabilities
 from rllib_reciprocator.rllib_episodes.encoding import encode
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces, JointSteps, behavior_inputs, joint_steps
 
-# How many actions are drawn from a policy whose actions cannot be counted.
+# Number of actions sampled to approximate the policy where the action space is not discrete.
 DRAWN_ACTIONS = 8
 
 
 @dataclass(frozen=True)
 class EpisodeReciprocity:
-    """What runners and connectors need to know to compute reciprocal rewards of episodes.
+    """Specification of reciprocity for env runners and connectors.
 
     Attributes:
-        joint: Who may take part, and with which spaces.
+        joint: The agents and their spaces.
         reciprocators: The agents that reciprocate.
-        settings: How they reciprocate, with everything decided that follows from the game.
-        horizon: Steps of a whole episode, if that is fixed.
+        settings: Settings of reciprocity, with all defaults resolved that depend on the environment.
+        horizon: Length of an episode in environment steps; None if it is not fixed.
     """
 
     joint: JointSpaces
@@ -46,12 +46,12 @@ class EpisodeReciprocity:
 
     @property
     def rule(self) -> ReciprocalRule:
-        """The form of the reciprocal reward."""
+        """Returns the rule of the reciprocal reward."""
         return self.settings.rule
 
     @property
     def balance_decay(self) -> float:
-        """Share of the balance that is kept from step to step."""
+        """Returns the factor by which the balance is discounted per step."""
         assert self.settings.balance_decay is not None
         return self.settings.balance_decay
 
@@ -61,11 +61,11 @@ class EpisodeReciprocity:
 
     @property
     def observers(self) -> tuple[Any, ...]:
-        """The agents whose observations have their balance in them."""
+        """Returns the agents whose observations contain their influence balance."""
         return self.reciprocators if self.settings.observe_balance else ()
 
     def joint_steps(self, episode: MultiAgentEpisode, artificial: int = 0) -> JointSteps:
-        """The joint steps of a chunk, with observations as the environment gave them."""
+        """Returns the joint steps of an episode chunk, with the environment's original observations."""
         return joint_steps(episode, self.joint, self.observers, self.horizon, artificial)
 
 
@@ -78,62 +78,71 @@ def influence_of(
     last: bool = False,
     explore: bool = True,
 ) -> Tensor:
-    """The influence of each agent on each in all these steps, one after the other, ``[rows, N, N]`` by ``[j, i]``.
+    """Computes the influence between all agents at all steps of several episode chunks.
 
     Args:
-        module: The MultiRLModule, with the players' distributions and the estimator.
-        reciprocity: Who takes part.
-        episodes: The chunks that the steps are of.
-        steps: Their joint steps.
-        last: Whether those are the newest step of each alone.
-        explore: If True, the players sampled their actions; if False, each took the most likely one.
+        module: The MultiRLModule that contains the players' modules and the estimator.
+        reciprocity: The specification of reciprocity.
+        episodes: The episode chunks.
+        steps: The joint steps of each chunk.
+        last: If True, ``steps`` contains only the last step of each chunk.
+        explore: If True, the players sampled their actions; if False, they took the most likely action.
+
+    Returns:
+        Influence ``[rows, N, N]``, indexed ``[j, i]`` with the influencer first. Rows are the steps of the first chunk,
+        then those of the second chunk, and so on.
 
     Raises:
-        ValueError: If a counterfactual is an expectation over the policy of a player that reports no distribution.
+        ValueError: If counterfactuals are expectations over the policies, and a player reports no action distribution.
     """
     joint = reciprocity.joint
     estimator: MixedRewardModelInfluence = module[INFLUENCE_MODULE_ID].unwrapped()
-    reported = [_reported_inputs(episode, each, last=last) for episode, each in zip(episodes, steps, strict=True)]
+    reported_inputs = [
+        _reported_inputs(episode, chunk_steps, last=last) for episode, chunk_steps in zip(episodes, steps, strict=True)
+    ]
     state, actions, present = (
-        torch.from_numpy(np.concatenate([getattr(each, name) for each in steps]))
+        torch.from_numpy(np.concatenate([getattr(chunk_steps, name) for chunk_steps in steps]))
         for name in ("state", "actions", "present")
     )
     rows, (n, width) = len(state), joint.action.shape
-    # From the policy, and where a uniform choice is mixed in from the action space.
+    # Non-discrete actions are sampled from the policy or the action space, from both if uniform actions are mixed in.
     num_draws = DRAWN_ACTIONS * (2 if estimator.uses_behavior and estimator.uniform_share else 1)
-    most = max(*joint.num_options, num_draws if 0 in joint.num_options else 1)
-    options, probs = torch.zeros(rows, n, most, width), torch.zeros(rows, n, most)
-    starts = np.cumsum([0, *(len(each.state) for each in steps)])[:-1]
+    max_options = max(*joint.num_options, num_draws if 0 in joint.num_options else 1)
+    options, probs = torch.zeros(rows, n, max_options, width), torch.zeros(rows, n, max_options)
+    starts = np.cumsum([0, *(len(chunk_steps.state) for chunk_steps in steps)])[:-1]
     for index, agent in enumerate(joint.agents):
-        there = [index for index, each in enumerate(steps) if len(each.rows.get(agent, ()))]
-        if not there:
+        chunks = [k for k, chunk_steps in enumerate(steps) if len(chunk_steps.rows.get(agent, ()))]
+        if not chunks:
             continue
-        where = torch.from_numpy(np.concatenate([starts[index] + steps[index].rows[agent] for index in there]))
+        agent_rows = torch.from_numpy(np.concatenate([starts[k] + steps[k].rows[agent] for k in chunks]))
         distribution = inputs = None
         if estimator.uses_behavior:
-            parts = [part for k in there if (part := reported[k][agent]) is not None]
-            if len(parts) < len(there):
+            parts = [part for k in chunks if (part := reported_inputs[k][agent]) is not None]
+            if len(parts) < len(chunks):
                 raise ValueError(no_distribution(agent))
             inputs = torch.from_numpy(np.concatenate(parts))
             distribution = _distribution(module, episodes, agent, inputs, explore=explore)
         count = joint.num_options[index]
         if count:
-            legal = joint.legal_actions(agent, state[where])
-            options[where, index, :count, :count] = torch.eye(count)
-            probs[where, index, :count] = _probabilities(distribution, inputs, legal, estimator.uniform_share)
+            legal = joint.legal_actions(agent, state[agent_rows])
+            options[agent_rows, index, :count, :count] = torch.eye(count)
+            probs[agent_rows, index, :count] = _probabilities(distribution, inputs, legal, estimator.uniform_share)
         else:
-            drawn, weights = _drawn(distribution, joint.actions[agent], len(where), width, estimator.uniform_share)
-            options[where, index, : drawn.shape[1]] = drawn
-            probs[where, index, : drawn.shape[1]] = weights
+            samples, weights = _drawn(
+                distribution, joint.actions[agent], len(agent_rows), width, estimator.uniform_share
+            )
+            options[agent_rows, index, : samples.shape[1]] = samples
+            probs[agent_rows, index, : samples.shape[1]] = weights
+    # influence_among() reads state and actions only; the other fields are placeholders.
     transition = Transition(state, actions, torch.zeros(rows, n), torch.zeros(rows), torch.zeros(rows, n))
     device = next(estimator.parameters()).device
-    moved = Transition(*(values.to(device) for values in transition))
-    found = estimator.influence_among(moved, present.to(device), options.to(device), probs.to(device))
-    return found.received.cpu()
+    device_transition = Transition(*(values.to(device) for values in transition))
+    influence = estimator.influence_among(device_transition, present.to(device), options.to(device), probs.to(device))
+    return influence.received.cpu()
 
 
 def no_distribution(agent: Any) -> str:
-    """Returns the message for a player that reports no action distribution although counterfactuals need it."""
+    """Returns the error message for a player that reports no action distribution although counterfactuals need it."""
     return (
         f"players.{agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which counterfactual policy needs; set"
         f" reciprocity.counterfactual to {UNIFORM}"
@@ -141,17 +150,19 @@ def no_distribution(agent: Any) -> str:
 
 
 def _reported_inputs(episode: MultiAgentEpisode, steps: JointSteps, *, last: bool) -> dict[Any, np.ndarray | None]:
-    """Returns the inputs of each agent's action distribution in its own steps, None where its module reports none.
+    """Returns the inputs of each agent's action distribution at its own steps; None if its module reports none.
 
     Args:
-        episode: The chunk.
+        episode: The episode chunk.
         steps: Its joint steps.
-        last: Whether those are the newest step alone.
+        last: If True, ``steps`` contains only the last step of the chunk.
     """
     inputs = {}
-    for agent, at in steps.rows.items():
-        own = episode.agent_episodes[agent]
-        inputs[agent] = behavior_inputs(own, [-1] if last else slice(len(own) - len(at), len(own)))
+    for agent, rows in steps.rows.items():
+        agent_episode = episode.agent_episodes[agent]
+        inputs[agent] = behavior_inputs(
+            agent_episode, [-1] if last else slice(len(agent_episode) - len(rows), len(agent_episode))
+        )
     return inputs
 
 
@@ -159,23 +170,23 @@ def _distribution(
     module: Any, episodes: Sequence[MultiAgentEpisode], agent: Any, inputs: Tensor, *, explore: bool
 ) -> Any:
     module_id = next(episode.module_for(agent) for episode in episodes if agent in episode.agent_episodes)
-    of_agent = module[module_id].unwrapped()
+    agent_module = module[module_id].unwrapped()
     if explore:
-        return of_agent.get_exploration_action_dist_cls().from_logits(inputs)
-    return of_agent.get_inference_action_dist_cls().from_logits(inputs).to_deterministic()
+        return agent_module.get_exploration_action_dist_cls().from_logits(inputs)
+    return agent_module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic()
 
 
 def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, uniform_share: float) -> Tensor:
-    """Returns the probabilities of the alternatives to each action, ``[rows, A]``.
+    """Returns the counterfactual probabilities of discrete actions, ``[rows, A]``.
 
-    The same wherever it is asked, for one step as for a batch of them: what a Reciprocator sees of its balance and what
-    it is paid for have to agree.
+    The result for a step must not depend on the other steps of the batch: the balance that a Reciprocator observes is
+    computed step by step, and the balance in its reciprocal reward is computed for whole chunks.
 
     Args:
-        distribution: The player's; None for a uniform choice alone.
-        inputs: What it was made from, ``[rows, inputs]``.
-        legal: ``[rows, A]`` bool, the actions that a uniform choice is among.
-        uniform_share: Share of the uniform choice.
+        distribution: The player's action distribution. If None, the uniform distribution is used.
+        inputs: Inputs of the action distribution, ``[rows, inputs]``.
+        legal: Mask of the legal actions, over which the uniform distribution extends, ``[rows, A]`` bool.
+        uniform_share: Weight of the uniform distribution in the mixture.
     """
     uniform = legal / legal.sum(-1, keepdim=True)
     if distribution is None:
@@ -187,31 +198,32 @@ def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, unif
 def _drawn(
     distribution: Any, space: gymnasium.Space, rows: int, width: int, uniform_share: float
 ) -> tuple[Tensor, Tensor]:
-    """Draws alternatives to actions that cannot be counted, from the player's policy and from the action space.
+    """Samples counterfactual actions from the player's policy and from the action space, if this is not discrete.
 
     Args:
-        distribution: The player's; None for draws from the action space alone.
+        distribution: The player's action distribution. If None, actions are sampled from the action space only.
         space: The action space.
-        rows: How many steps.
-        width: Of an encoded action.
-        uniform_share: Share of the draws from the action space.
+        rows: Number of steps.
+        width: Width of an encoded action.
+        uniform_share: Total weight of the samples from the action space.
 
     Returns:
-        The alternatives, ``[rows, draws, width]``, and their weights, ``[draws]``, which sum to 1.
+        The encoded actions, ``[rows, samples, width]``, and their weights, ``[samples]``, which sum to 1.
     """
     draws: list[Tensor] = []
     weights: list[float] = []
     if distribution is not None:
-        of_policy = [tree.map_structure(np.asarray, distribution.sample()) for _ in range(DRAWN_ACTIONS)]
-        draws.append(torch.stack([torch.from_numpy(encode(space, actions)) for actions in of_policy], 1))
+        policy_samples = [tree.map_structure(np.asarray, distribution.sample()) for _ in range(DRAWN_ACTIONS)]
+        draws.append(torch.stack([torch.from_numpy(encode(space, actions)) for actions in policy_samples], 1))
         weights += [(1.0 - uniform_share) / DRAWN_ACTIONS] * DRAWN_ACTIONS
     share = 1.0 if distribution is None else uniform_share
     if share:
+        # A seeded copy gives the same samples for a step and for a whole chunk, and leaves the space's generator alone.
         space = copy.deepcopy(space)
         space.seed(0)
-        of_space = encode(space, batched([space.sample() for _ in range(DRAWN_ACTIONS)]))
-        draws.append(torch.from_numpy(of_space).expand(rows, -1, -1))
+        space_samples = encode(space, batched([space.sample() for _ in range(DRAWN_ACTIONS)]))
+        draws.append(torch.from_numpy(space_samples).expand(rows, -1, -1))
         weights += [share / DRAWN_ACTIONS] * DRAWN_ACTIONS
-    drawn = torch.cat(draws, 1)
-    padded = torch.cat([drawn, drawn.new_zeros(*drawn.shape[:2], width - drawn.shape[2])], 2)
+    samples = torch.cat(draws, 1)
+    padded = torch.cat([samples, samples.new_zeros(*samples.shape[:2], width - samples.shape[2])], 2)
     return padded, torch.tensor(weights)

@@ -1,4 +1,4 @@
-"""Influence and reciprocal rewards of RLlib's episodes, computed in the env runners that sampled them."""
+"""Callback that computes influence and reciprocal rewards of RLlib's episodes in the env runners that sampled them."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ from rllib_reciprocator.rllib_episodes.influence_distributions import check_dist
 from rllib_reciprocator.rllib_episodes.reciprocal_rewards import INTRINSIC_REWARD
 from rllib_reciprocator.utils.quantiles import QUANTILES, quantiles
 
-# With more agents than these, means over all pairs are logged instead of one figure a pair.
+# Maximum number of agents for which metrics are logged per pair. With more agents, means over all pairs are logged.
 MAX_AGENTS_BY_PAIR = 8
 RECIPROCAL_REWARD, RECIPROCAL_WEIGHT = "reciprocal_reward", "reciprocal_weight"
 
 
 class EpisodeInfluenceCallback(RLlibCallback):
-    """Writes the weighted reciprocal reward of each step into the sampled episodes, as a column of its own.
+    """Callback that writes the weighted reciprocal reward of each step into an extra column of the sampled episodes.
 
-    An episode's balance goes on from chunk to chunk. Needs an ``EpisodeReciprocity`` as ``config.episode_reciprocity``.
+    The influence balance of an episode is carried over from chunk to chunk. The config needs an ``EpisodeReciprocity``
+    as ``config.episode_reciprocity``.
     """
 
     def __init__(self) -> None:
-        """Knows no episode yet."""
+        """Initializes the callback without balances."""
         super().__init__()
+        # Balances ``[N, N]`` after the last chunk of ongoing episodes, by episode id.
         self._balances: dict[str, Tensor] = {}
-        # Training iterations before the present one, as the algorithm sends it to its env runners.
+        # Number of completed training iterations; the algorithm sends it to its env runners.
         self.iteration = 0
 
     def on_train_result(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
-        """Sends the number of the next iteration to the env runners; called by the algorithm after each."""
+        """Sends the number of the next iteration to the env runners."""
         send_iteration(algorithm)
 
     def on_checkpoint_loaded(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
-        """Sends the iteration that a restored run continues with."""
+        """Sends the iteration with which a restored run continues to the env runners."""
         send_iteration(algorithm)
 
     def on_env_runners_recreated(
@@ -57,10 +59,10 @@ class EpisodeInfluenceCallback(RLlibCallback):
         _send(env_runner_group, algorithm.iteration, env_runner_indices)
 
     def on_algorithm_init(self, *, algorithm: Any, **kwargs: Any) -> None:
-        """Checks that players report their action distributions, where influence is an expectation over these.
+        """Checks that players report their action distributions if counterfactuals are expectations over them.
 
         Raises:
-            ValueError: If one reports none.
+            ValueError: If a player does not report its action distribution.
         """
         modules = getattr(algorithm.env_runner, "module", None)
         if modules is not None and modules[INFLUENCE_MODULE_ID].unwrapped().uses_behavior:
@@ -69,7 +71,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
     def on_sample_end(
         self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
     ) -> None:
-        """Called by the env runner after each sample."""
+        """Adds the reciprocal rewards to the sampled episodes and logs metrics."""
         reciprocity: EpisodeReciprocity = env_runner.config.episode_reciprocity
         episodes = [episode for episode in samples if len(episode)]
         if not episodes:
@@ -77,42 +79,50 @@ class EpisodeInfluenceCallback(RLlibCallback):
         steps = [reciprocity.joint_steps(episode) for episode in episodes]
         explore = bool(env_runner.config.explore)
         flat = influence_of(env_runner.module, reciprocity, episodes, steps, explore=explore)
-        influence = list(flat.split([len(each.state) for each in steps]))
+        influence = list(flat.split([len(chunk_steps.state) for chunk_steps in steps]))
         before, reciprocal = self._reciprocal(reciprocity, episodes, influence)
         weight = reciprocity.weight(self.iteration)
         metrics_logger.log_value(RECIPROCAL_WEIGHT, weight, window=1)
         agents = reciprocity.joint.agents
-        for episode, each, rewards in zip(episodes, steps, reciprocal, strict=True):
+        for episode, chunk_steps, rewards in zip(episodes, steps, reciprocal, strict=True):
             for index, agent in enumerate(agents):
-                if agent in each.rows:
-                    counts = weight if agent in reciprocity.reciprocators else 0.0
-                    _write(episode, agent, counts * rewards[each.rows[agent], index].numpy())
-        going_on = {episode.id_ for episode in getattr(env_runner, "_ongoing_episodes", ())}
-        self._balances = {id_: value for id_, value in self._balances.items() if id_ in going_on}
+                if agent in chunk_steps.rows:
+                    agent_weight = weight if agent in reciprocity.reciprocators else 0.0
+                    _write(episode, agent, agent_weight * rewards[chunk_steps.rows[agent], index].numpy())
+        # Episodes that the env runner dropped, e.g. at a reset, never end with a chunk that is done.
+        ongoing_ids = {episode.id_ for episode in getattr(env_runner, "_ongoing_episodes", ())}
+        self._balances = {id_: value for id_, value in self._balances.items() if id_ in ongoing_ids}
         self._log(metrics_logger, reciprocity, flat, torch.cat(before), torch.cat(reciprocal))
 
     def _reciprocal(
         self, reciprocity: EpisodeReciprocity, episodes: Sequence[MultiAgentEpisode], influence: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Balances before and reciprocal rewards of every step, by chunk; notes the balances of episodes under way.
+        """Computes balances and reciprocal rewards of episode chunks, and stores the balances of ongoing episodes.
 
-        Chunks of one episode follow each other in the order in which they were sampled.
+        Args:
+            reciprocity: The specification of reciprocity.
+            episodes: The episode chunks.
+            influence: Influence of each chunk, ``[T, N, N]``.
+
+        Returns:
+            For each chunk the balances before every step, ``[T, N, N]``, and the reciprocal rewards, ``[T, N]``.
         """
         n = influence[0].shape[-1]
         before: list[Tensor] = [influence[0]] * len(episodes)
-        for turn in _turns(episodes):
-            padded = pad_sequence([influence[index] for index in turn])
-            initial = torch.stack([self._balances.get(episodes[index].id_, torch.zeros(n, n)) for index in turn])
-            never = torch.zeros(padded.shape[:2], dtype=torch.bool)
-            balances = balance(padded, reciprocity.rule, reciprocity.balance_decay, never, initial)
-            for place, index in enumerate(turn):
+        # The balance after a chunk is the initial balance of the next chunk of the same episode.
+        for batch in _turns(episodes):
+            padded = pad_sequence([influence[index] for index in batch])
+            initial = torch.stack([self._balances.get(episodes[index].id_, torch.zeros(n, n)) for index in batch])
+            reset_mask = torch.zeros(padded.shape[:2], dtype=torch.bool)
+            balances = balance(padded, reciprocity.rule, reciprocity.balance_decay, reset_mask, initial)
+            for column, index in enumerate(batch):
                 episode, length = episodes[index], len(influence[index])
-                before[index] = balances[:length, place]
+                before[index] = balances[:length, column]
                 last = before[index][-1], influence[index][-1]
                 self._balances[episode.id_] = balance_after(*last, reciprocity.rule, reciprocity.balance_decay)
                 if episode.is_done:
                     del self._balances[episode.id_]
-        return before, [reciprocal_reward(*each, reciprocity.rule) for each in zip(before, influence, strict=True)]
+        return before, [reciprocal_reward(*pair, reciprocity.rule) for pair in zip(before, influence, strict=True)]
 
     def _log(
         self,
@@ -122,28 +132,28 @@ class EpisodeInfluenceCallback(RLlibCallback):
         before: Tensor,
         reciprocal: Tensor,
     ) -> None:
-        """Who influenced whom, and what Reciprocators got for it."""
+        """Logs influence and balance by pair of agents, and the reciprocal rewards of Reciprocators."""
         agents = reciprocity.joint.agents
         if len(agents) <= MAX_AGENTS_BY_PAIR:
             log_by_pair(metrics, agents, influence, before)
         else:
-            spread, mean = torch.std_mean(influence, 0, correction=0)
-            others = ~torch.eye(len(agents), dtype=torch.bool)
-            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, spread), (BALANCE, before.mean(0))):
-                metrics.log_value((key, "mean"), float(values[others].mean()), reduce="mean")
-        distributed = quantiles(reciprocal)
+            std, mean = torch.std_mean(influence, 0, correction=0)
+            off_diagonal = ~torch.eye(len(agents), dtype=torch.bool)
+            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, std), (BALANCE, before.mean(0))):
+                metrics.log_value((key, "mean"), float(values[off_diagonal].mean()), reduce="mean")
+        reward_quantiles = quantiles(reciprocal)
         for index, agent in enumerate(agents):
             if agent in reciprocity.reciprocators:
                 metrics.log_value((RECIPROCAL_REWARD, str(agent)), float(reciprocal[:, index].mean()), reduce="mean")
-                told = (f"{RECIPROCAL_REWARD}_{QUANTILES}", str(agent))
-                metrics.log_value(told, distributed[index], reduce="item_series")
+                quantiles_key = (f"{RECIPROCAL_REWARD}_{QUANTILES}", str(agent))
+                metrics.log_value(quantiles_key, reward_quantiles[index], reduce="item_series")
 
 
 def send_iteration(algorithm: Algorithm) -> None:
     """Sends the number of the training iteration to all env runners.
 
-    The weight of the reciprocal reward may follow a schedule by iterations. The number of weight updates does not tell:
-    APPO and IMPALA make many of them in an iteration.
+    The weight of the reciprocal reward may follow a schedule by iteration. The iteration cannot be derived from the
+    number of weight updates, since APPO and IMPALA make many updates per iteration.
     """
     for group in (algorithm.env_runner_group, algorithm.eval_env_runner_group):
         if group is not None:
@@ -151,8 +161,8 @@ def send_iteration(algorithm: Algorithm) -> None:
 
 
 def _send(group: Any, iteration: int, indices: list[int] | None = None) -> None:
-    # A timeout of zero, since busy env runners of asynchronous algorithms would hold up the algorithm. Actors process
-    # requests in order: samples that are asked for after this have the new iteration.
+    # The timeout is zero because busy env runners of asynchronous algorithms would block the algorithm. Actors process
+    # requests in order, so that samples requested after this call use the new iteration.
     group.foreach_env_runner(
         partial(_set_iteration, iteration=iteration),
         remote_worker_ids=indices,
@@ -168,21 +178,28 @@ def _set_iteration(runner: Any, iteration: int) -> None:
 
 
 def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:
-    """Indices of chunks in turns, so that no turn has two chunks of one episode and earlier ones come first."""
-    turns: list[list[int]] = []
-    seen: dict[str, int] = {}
+    """Groups episode chunks into batches that can be processed at once.
+
+    Args:
+        episodes: The episode chunks, of which several may belong to one episode.
+
+    Returns:
+        Batches of indices of chunks. No batch has two chunks of one episode, and earlier chunks are in earlier batches.
+    """
+    batches: list[list[int]] = []
+    last_batch: dict[str, int] = {}
     for index in sorted(range(len(episodes)), key=lambda k: episodes[k].env_t_started):
-        turn = seen.get(episodes[index].id_, -1) + 1
-        seen[episodes[index].id_] = turn
-        if turn == len(turns):
-            turns.append([])
-        turns[turn].append(index)
-    return turns
+        position = last_batch.get(episodes[index].id_, -1) + 1
+        last_batch[episodes[index].id_] = position
+        if position == len(batches):
+            batches.append([])
+        batches[position].append(index)
+    return batches
 
 
 def _write(episode: MultiAgentEpisode, agent: Any, values: np.ndarray) -> None:
-    """Puts a value for each of the agent's steps into its episode; zeros for those that began in earlier chunks."""
-    own = episode.agent_episodes[agent]
-    lookback = own.actions.lookback
-    data = np.concatenate([np.zeros(lookback + len(own) - len(values)), values]).astype(np.float32)
-    own.extra_model_outputs[INTRINSIC_REWARD] = InfiniteLookbackBuffer(data=data, lookback=lookback)
+    """Writes one intrinsic reward per own step into an agent's episode; zero for steps that began in earlier chunks."""
+    agent_episode = episode.agent_episodes[agent]
+    lookback = agent_episode.actions.lookback
+    data = np.concatenate([np.zeros(lookback + len(agent_episode) - len(values)), values]).astype(np.float32)
+    agent_episode.extra_model_outputs[INTRINSIC_REWARD] = InfiniteLookbackBuffer(data=data, lookback=lookback)

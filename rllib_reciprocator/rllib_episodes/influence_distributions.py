@@ -1,4 +1,4 @@
-"""Checks that players report their action distributions, which influence is an expectation over."""
+"""Check that players report their action distributions, over which counterfactuals are expectations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rllib_reciprocator.rllib_episodes.influence import no_distribution
 
 
 def check_distributions(modules: Mapping[str, RLModule]) -> None:
-    """Lets modules act once, so that one that reports no action distribution is known before training starts.
+    """Checks before training that all modules report their action distributions, with a forward pass if needed.
 
     Args:
-        modules: The players' modules, by id.
+        modules: The players' modules, by module id.
 
     Raises:
-        ValueError: If one reports none.
+        ValueError: If a module does not report its action distribution.
     """
     for module_id, module in modules.items():
         unwrapped = module.unwrapped()

@@ -1,4 +1,4 @@
-"""The joint steps of RLlib's multi-agent episodes, as an influence estimator takes them."""
+"""Joint steps of RLlib's multi-agent episodes, the input of influence estimators."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class JointSpaces:
     """The agents of an environment and their spaces.
 
     Attributes:
-        observations: Space of each agent's observations, in the order of the agents.
-        actions: Space of each agent's actions.
+        observations: Observation space of each agent, in the order of the agents.
+        actions: Action space of each agent.
     """
 
     observations: dict[Any, gymnasium.Space]
@@ -36,31 +36,35 @@ class JointSpaces:
 
     @cached_property
     def agents(self) -> tuple[Any, ...]:
-        """Everybody who may ever take part."""
+        """Returns all possible agents, N of them."""
         return tuple(self.observations)
 
     @cached_property
     def state(self) -> spaces.Box:
-        """Everybody's encoded observation, each with whether it is there, and the share of steps that are to come."""
+        """Returns the space of joint states.
+
+        A joint state contains the encoded observation of each agent, each followed by 1 if the agent is present and 0
+        if not, and finally the remaining share of the episode's steps.
+        """
         size = sum(encoded_size(space) + 1 for space in self.observations.values()) + 1
         return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
     @cached_property
     def action(self) -> spaces.Box:
-        """Encoded actions, ``[N, width]``, padded to the widest."""
+        """Returns the space of encoded joint actions, ``[N, width]``, padded to the widest action."""
         width = max(map(encoded_size, self.actions.values()))
         return spaces.Box(-np.inf, np.inf, (len(self.actions), width), np.float32)
 
     @cached_property
     def num_options(self) -> tuple[int, ...]:
-        """How many actions each agent has to choose from; 0 where they cannot be counted."""
-        return tuple(int(s.n) if isinstance(s, spaces.Discrete) else 0 for s in self.actions.values())
+        """Returns the number of actions of each agent; 0 if its action space is not discrete."""
+        return tuple(int(space.n) if isinstance(space, spaces.Discrete) else 0 for space in self.actions.values())
 
     def legal_actions(self, agent: Any, state: Tensor) -> Tensor:
-        """Returns which of an agent's discrete actions its observations allow; all where they hold no action mask.
+        """Returns the mask of an agent's legal actions; all True if its observations contain no action mask.
 
         Args:
-            agent: The agent.
+            agent: The agent; its action space is discrete.
             state: Joint states, ``[rows, state size]``.
 
         Returns:
@@ -78,21 +82,21 @@ class JointSpaces:
         previous = [self.observations[name] for name in self.agents[: self.agents.index(agent)]]
         start += sum(encoded_size(previous_space) + 1 for previous_space in previous)
         legal = state[:, start : start + count] > 0.0
-        # Rows that allow nothing are of agents that are not to move.
+        # A row without any legal action belongs to a step at which the agent is not to move.
         return legal | ~legal.any(-1, keepdim=True)
 
 
 @dataclass
 class JointSteps:
-    """T joint steps of one chunk of an episode.
+    """T joint steps of one episode chunk.
 
     Attributes:
-        state: ``[T, state size]`` float32.
-        actions: ``[T, N, action width]`` float32, zero for who is not there.
-        rewards: ``[T, N]`` float32.
-        present: ``[T, N]`` bool, who saw something and acted.
-        rows: For each agent, the joint step of each of its own steps that began in this chunk, the last of them last,
-            ``[its steps]`` int64.
+        state: Joint states, ``[T, state size]`` float32.
+        actions: Encoded actions, ``[T, N, action width]`` float32; zero for absent agents.
+        rewards: Rewards, ``[T, N]`` float32.
+        present: True where an agent observed and acted, ``[T, N]`` bool.
+        rows: For each agent, the indices of the joint steps at which its own steps began, ascending, ``[own steps]``
+            int64. Own steps that began in an earlier chunk are left out.
     """
 
     state: np.ndarray
@@ -109,14 +113,14 @@ def joint_steps(
     horizon: int | None = None,
     artificial: int = 0,
 ) -> JointSteps:
-    """Puts the agents' own steps side by side by the step of the environment.
+    """Aligns the agents' own steps by environment step.
 
     Args:
-        episode: A finished or a cut chunk.
-        joint: Who may take part.
-        observers: Whose observations have their balances in them.
-        horizon: Steps of a whole episode, if that is fixed.
-        artificial: Steps at the end of each agent's own episode that did not happen.
+        episode: An episode chunk, finished or truncated.
+        joint: The agents and their spaces.
+        observers: Agents whose observations contain their influence balance, which is removed.
+        horizon: Length of an episode in environment steps; None if it is not fixed.
+        artificial: Number of artificial steps that a connector appended to each agent's own episode.
 
     Returns:
         The joint steps.
@@ -128,39 +132,41 @@ def joint_steps(
     present = np.zeros((length, n), bool)
     rows: dict[Any, np.ndarray] = {}
     for index, (agent, space) in enumerate(joint.observations.items()):
-        seen = np.zeros((length, encoded_size(space) + 1), np.float32)
-        states.append(seen)
-        own = episode.agent_episodes.get(agent)
-        if own is None or len(own) <= artificial:
+        agent_state = np.zeros((length, encoded_size(space) + 1), np.float32)
+        states.append(agent_state)
+        agent_episode = episode.agent_episodes.get(agent)
+        if agent_episode is None or len(agent_episode) <= artificial:
             continue
-        count = len(own) - artificial
-        at = rows[agent] = _env_steps(episode, agent, count)
-        if not len(at):
+        count = len(agent_episode) - artificial
+        env_steps = rows[agent] = _env_steps(episode, agent, count)
+        if not len(env_steps):
             continue
-        here = slice(count - len(at), count)
-        obs = _stacked(own.get_observations(here))
-        seen[at, :-1] = encode_without_balance(space, obs, n - 1) if agent in observers else encode(space, obs)
-        seen[at, -1] = 1.0
-        taken = encode(joint.actions[agent], _stacked(own.get_actions(here)))
-        actions[at, index, : taken.shape[1]] = taken
-        rewards[at, index] = np.asarray(own.get_rewards(here), np.float32)
-        present[at, index] = True
-    left = np.zeros((length, 1), np.float32)
+        indices = slice(count - len(env_steps), count)
+        obs = _stacked(agent_episode.get_observations(indices))
+        agent_state[env_steps, :-1] = (
+            encode_without_balance(space, obs, n - 1) if agent in observers else encode(space, obs)
+        )
+        agent_state[env_steps, -1] = 1.0
+        encoded_actions = encode(joint.actions[agent], _stacked(agent_episode.get_actions(indices)))
+        actions[env_steps, index, : encoded_actions.shape[1]] = encoded_actions
+        rewards[env_steps, index] = np.asarray(agent_episode.get_rewards(indices), np.float32)
+        present[env_steps, index] = True
+    remaining = np.zeros((length, 1), np.float32)
     if horizon:
-        left[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
-    return JointSteps(np.concatenate([*states, left], 1), actions, rewards, present, rows)
+        remaining[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
+    return JointSteps(np.concatenate([*states, remaining], 1), actions, rewards, present, rows)
 
 
 def last_joint_step(
     episode: MultiAgentEpisode, joint: JointSpaces, observers: Collection[str] = (), horizon: int | None = None
 ) -> JointSteps:
-    """The newest joint step of an episode that is being played, as :func:`joint_steps` gives it.
+    """Returns the last joint step of an ongoing episode, in the form of :func:`joint_steps` but without rewards.
 
     Args:
-        episode: The episode, with the observations after the step in it, not turned to arrays yet.
-        joint: Who may take part.
-        observers: Whose observations have their balances in them.
-        horizon: Steps of a whole episode, if that is fixed.
+        episode: The episode, not yet converted to NumPy. It contains the observations after the step.
+        joint: The agents and their spaces.
+        observers: Agents whose observations contain their influence balance, which is removed.
+        horizon: Length of an episode in environment steps; None if it is not fixed.
     """
     n = len(joint.agents)
     states: list[np.ndarray] = []
@@ -168,49 +174,52 @@ def last_joint_step(
     present = np.zeros((1, n), bool)
     rows: dict[Any, np.ndarray] = {}
     for index, (agent, space) in enumerate(joint.observations.items()):
-        seen = np.zeros((1, encoded_size(space) + 1), np.float32)
-        states.append(seen)
-        own = episode.agent_episodes.get(agent)
-        if own is None or not len(own.actions):
+        agent_state = np.zeros((1, encoded_size(space) + 1), np.float32)
+        states.append(agent_state)
+        agent_episode = episode.agent_episodes.get(agent)
+        if agent_episode is None or not len(agent_episode.actions):
             continue
-        here = episode.env_t_to_agent_t[agent].data[-2:]
-        if len(here) < 2 or episode.SKIP_ENV_TS_TAG in here:
+        # An own step is the last environment step only if the agent has observations before and after that step.
+        agent_steps = episode.env_t_to_agent_t[agent].data[-2:]
+        if len(agent_steps) < 2 or episode.SKIP_ENV_TS_TAG in agent_steps:
             continue
-        obs = batched([own.get_observations(-2, neg_index_as_lookback=False)])
-        seen[0, :-1] = encode_without_balance(space, obs, n - 1)[0] if agent in observers else encode(space, obs)[0]
-        seen[0, -1] = 1.0
-        taken = encode(joint.actions[agent], batched([own.get_actions(-1)]))
-        actions[0, index, : taken.shape[1]] = taken
+        obs = batched([agent_episode.get_observations(-2, neg_index_as_lookback=False)])
+        agent_state[0, :-1] = (
+            encode_without_balance(space, obs, n - 1)[0] if agent in observers else encode(space, obs)[0]
+        )
+        agent_state[0, -1] = 1.0
+        encoded_action = encode(joint.actions[agent], batched([agent_episode.get_actions(-1)]))
+        actions[0, index, : encoded_action.shape[1]] = encoded_action
         present[0, index] = True
         rows[agent] = np.zeros(1, np.int64)
-    left = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
-    return JointSteps(np.concatenate([*states, left], 1), actions, np.zeros((1, n), np.float32), present, rows)
+    remaining = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
+    return JointSteps(np.concatenate([*states, remaining], 1), actions, np.zeros((1, n), np.float32), present, rows)
 
 
 def behavior_inputs(own: SingleAgentEpisode, indices: slice | list[int]) -> np.ndarray | None:
-    """What the agent's policy put into its action distribution, ``[steps, inputs]``; None if it does not say."""
+    """Returns the inputs of the behavior policy's action distribution, ``[steps, inputs]``; None if not recorded."""
     if Columns.ACTION_DIST_INPUTS not in own.extra_model_outputs:
         return None
     return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
 
 
 def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray:
-    """The step of the environment, from the start of this chunk, of the last of the agent's ``count`` own steps.
+    """Returns the environment steps, from the start of this chunk, at which the agent's last ``count`` steps began.
 
-    Where agents take turns, its first own step may have begun in the chunk before; that one is left out.
+    Where agents take turns, the first of these steps may have begun in the previous chunk. That step is left out.
 
-    RLlib's notes of an agent's observations begin with the look-back, and end early for one that was done before the
-    end of a slice. Where an agent enters in a later chunk their beginning is wrong, but they end with the last step.
+    RLlib's ``env_t_to_agent_t`` starts with the lookback, and ends early for an agent that was done before the end of
+    a slice. If an agent enters in a later chunk, the start of the mapping is misaligned, but its end is the last step.
     """
     mapping, steps = episode.env_t_to_agent_t[agent], len(episode) + 1
-    seen = np.flatnonzero([step != episode.SKIP_ENV_TS_TAG for step in mapping.data])
-    at = seen - mapping.lookback
+    indices = np.flatnonzero([step != episode.SKIP_ENV_TS_TAG for step in mapping.data])
+    env_steps = indices - mapping.lookback
     length = len(mapping.data) - mapping.lookback
-    done_before = episode.agent_episodes[agent].is_done and (at >= 0).sum() == count + 1
+    done_before = episode.agent_episodes[agent].is_done and (env_steps >= 0).sum() == count + 1
     if length > steps or (length < steps and not done_before):
-        at = seen + steps - len(mapping.data)
-    own = at[-count - 1 : -1]
-    return own[own >= 0]
+        env_steps = indices + steps - len(mapping.data)
+    start_steps = env_steps[-count - 1 : -1]
+    return start_steps[start_steps >= 0]
 
 
 def _stacked(values: Any) -> Any:
@@ -218,10 +227,10 @@ def _stacked(values: Any) -> Any:
 
 
 def check_rewards(episode: MultiAgentEpisode, steps: JointSteps, joint: JointSpaces) -> None:
-    """Raises ValueError if a reward is not finite; the message names agent and step."""
-    wrong = np.argwhere(~np.isfinite(steps.rewards))
-    if len(wrong):
-        t, index = wrong[0]
+    """Raises ValueError if a reward is not finite; the message names the agent and the step."""
+    non_finite = np.argwhere(~np.isfinite(steps.rewards))
+    if len(non_finite):
+        t, index = non_finite[0]
         raise ValueError(
             f"the environment gave {joint.agents[index]} a reward of {steps.rewards[t, index]}"
             f" at step {episode.env_t_started + int(t)} of its episode"

@@ -1,4 +1,4 @@
-"""RLlib's own learners, for the players that RLlib does not know."""
+"""RLlib's PPO, APPO and IMPALA learners, extended by the mixins that players and reciprocity need."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from rllib_reciprocator.utils.fixed_modules import FixedModulesLearner
 
 
 class OwnDiscountsLearner(TorchLearner):
-    """Mixed into a learner class of RLlib's: each module's advantages have its own gamma and lambda.
+    """Learner mixin that computes the advantages of each module with the module's own gamma and lambda.
 
-    Losses that discount by themselves (IMPALA, APPO) use their module's own already.
+    The V-trace losses of IMPALA and APPO read the settings of each module already.
     """
 
     @override(Learner)
     def build(self) -> None:
-        """Builds the learner and changes its connectors."""
+        """Builds the learner and replaces RLlib's GAE connector."""
         super().build()
         if self._learner_connector is not None and self._learner_connector[GeneralAdvantageEstimation]:
             self._learner_connector.insert_before(GeneralAdvantageEstimation, PerModuleGAE(self._discounts))
@@ -44,42 +44,43 @@ class OwnDiscountsLearner(TorchLearner):
 
 
 class RestoringLearner(ExactRestoreLearner):
-    """Mixed into a learner class of RLlib's: its state includes entropy and KL coefficients."""
+    """Learner mixin whose state includes entropy and KL coefficients, for configs without players."""
 
 
 class PlayersLearner(OwnDiscountsLearner, FixedModulesLearner):
-    """Mixed into a learner class of RLlib's: for players of whom nobody reciprocates."""
+    """Learner mixin for configs with players, none of which reciprocates."""
 
 
 class ReciprocalLearner(OwnDiscountsLearner, InfluenceLearner):
-    """Mixed into a learner class of RLlib's: it fits the influence estimator too.
+    """Learner mixin that also fits the influence estimator, for configs with at least one Reciprocator.
 
-    It takes the estimator's rows out of each batch and fits it before the policies learn from the rest.
+    Removes the estimator's rows from each batch and fits the estimator on them before the policies are updated.
     """
 
     @override(Learner)
     def build(self) -> None:
-        """Builds the learner, whose last connector hands joint steps on."""
+        """Builds the learner and appends the connector that adds the joint steps to the batch."""
         super().build()
         self._check_composed()
         self._learner_connector.append(AddJointSteps())
 
     def _check_composed(self) -> None:
-        """Raises ValueError if connectors, modules or callbacks of reciprocity were replaced.
+        """Raises ValueError if the connectors, modules or callbacks of reciprocity were replaced.
 
-        The classes of :mod:`rllib_reciprocator.rllib_episodes.algorithms` compose them with the user's. Where RLlib's
-        own class is run with the settings (as by ``Tuner("PPO", ..)``), those that were set last count.
+        The classes of :mod:`rllib_reciprocator.rllib_episodes.algorithms` compose them with the user's. If RLlib's own
+        algorithm class runs with the config instead, e.g. in ``Tuner("PPO", ..)``, values that the user set after
+        ``reciprocate()`` overwrite them.
         """
-        replaced = {
+        replacements = {
             "learner_connector": not self._learner_connector[AddReciprocalRewards],
             "rl_module_spec": INFLUENCE_MODULE_ID not in self.module,
             "callbacks": EpisodeInfluenceCallback not in force_list(self.config.callbacks_class),
         }
-        for name, is_replaced in replaced.items():
+        for name, is_replaced in replacements.items():
             if is_replaced:
                 raise ValueError(
-                    f"{name}: was replaced after reciprocate(), and RLlib's own algorithm runs; pass config.algo_class"
-                    " as the trainable"
+                    f"{name}: overwritten after reciprocate(), and the trainable is RLlib's own class, which does not"
+                    " restore it; pass config.algo_class as the trainable"
                 )
 
     @override(Learner)
@@ -94,45 +95,45 @@ class ReciprocalLearner(OwnDiscountsLearner, InfluenceLearner):
 
 
 class RestoringPPOLearner(RestoringLearner, PPOTorchLearner):
-    """PPO's learner, for runs without players."""
+    """PPO learner for configs without players."""
 
 
 class RestoringAPPOLearner(RestoringLearner, APPOTorchLearner):
-    """APPO's learner, for runs without players."""
+    """APPO learner for configs without players."""
 
 
 class RestoringIMPALALearner(RestoringLearner, IMPALATorchLearner):
-    """IMPALA's learner, for runs without players."""
+    """IMPALA learner for configs without players."""
 
 
 class PlayersPPOLearner(PlayersLearner, PPOTorchLearner):
-    """PPO's learner, for players."""
+    """PPO learner for configs with players."""
 
 
 class PlayersAPPOLearner(PlayersLearner, APPOTorchLearner):
-    """APPO's learner, for players."""
+    """APPO learner for configs with players."""
 
 
 class PlayersIMPALALearner(PlayersLearner, IMPALATorchLearner):
-    """IMPALA's learner, for players."""
+    """IMPALA learner for configs with players."""
 
 
 class ReciprocalPPOLearner(ReciprocalLearner, PPOTorchLearner):
-    """PPO's learner, for players of whom some reciprocate."""
+    """PPO learner for configs with Reciprocators."""
 
 
 class ReciprocalAPPOLearner(ReciprocalLearner, APPOTorchLearner):
-    """APPO's learner, for players of whom some reciprocate."""
+    """APPO learner for configs with Reciprocators."""
 
 
 class ReciprocalIMPALALearner(ReciprocalLearner, IMPALATorchLearner):
-    """IMPALA's learner, for players of whom some reciprocate."""
+    """IMPALA learner for configs with Reciprocators."""
 
 
 MIXINS: tuple[type, ...] = (RestoringLearner, PlayersLearner, ReciprocalLearner)
 _STATIC: dict[tuple[type, type], type[Learner]] = {
-    each.__bases__: each
-    for each in (
+    learner_class.__bases__: learner_class
+    for learner_class in (
         RestoringPPOLearner, RestoringAPPOLearner, RestoringIMPALALearner,
         PlayersPPOLearner, PlayersAPPOLearner, PlayersIMPALALearner,
         ReciprocalPPOLearner, ReciprocalAPPOLearner, ReciprocalIMPALALearner,
@@ -142,15 +143,16 @@ _STATIC: dict[tuple[type, type], type[Learner]] = {
 
 @cache
 def learner_with(mixin: type, base: type[Learner]) -> type[Learner]:
-    """A learner class with something of ours mixed in.
+    """Returns a learner class with one of this package's mixins.
 
     Args:
         mixin: One of the classes in ``MIXINS``.
-        base: A learner class of RLlib's, or of the user's own.
+        base: A learner class of RLlib or of the user. A mixin that it has already is replaced.
 
     Returns:
-        A class of this module for RLlib's own, so that checkpoints name it and do not hold its code.
+        For RLlib's learner classes a class of this module, so that checkpoints refer to it by name and do not contain
+        its code; otherwise a newly created class.
     """
-    if base.__bases__[0] in MIXINS:  # mixed in before, maybe the other
+    if base.__bases__[0] in MIXINS:
         base = base.__bases__[1]
     return _STATIC.get((mixin, base)) or type(f"{mixin.__name__}{base.__name__}", (mixin, base), {})

@@ -1,4 +1,4 @@
-"""The players of RLlib's own algorithms: modules, policy mapping and settings from one mapping."""
+"""Module specs, policy mapping and module settings of RLlib algorithms, derived from ``players``."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from social_dilemmas.registry import did_you_mean
 
 @dataclass(frozen=True)
 class PlayerModules:
-    """Modules and settings that follow from players.
+    """Modules and settings that are derived from players.
 
     Attributes:
-        spec: The modules' specs, by module id.
-        trained: Ids of the modules that learn.
-        overrides: Settings of single modules, by module id.
+        spec: The module specs, by module id.
+        trained: Ids of the modules that are trained.
+        overrides: Config overrides of single modules, by module id.
         policy_mapping_fn: Returns the module id of an agent.
-        names: What the agents are called in results, by agent.
+        names: Names of the players in results, by agent.
         reciprocators: The agents that reciprocate.
-        with_own_module: The agents whose player names a module class of the user's.
+        with_own_module: The agents whose player has a module class of the user.
     """
 
     spec: MultiRLModuleSpec
@@ -61,41 +61,42 @@ class PlayerModules:
 
     @property
     def module_ids(self) -> list[str]:
-        """Ids of all modules."""
+        """Returns the ids of all modules."""
         return list(self.spec.rl_module_specs)
 
 
 def player_modules(
     config: AlgorithmConfig, players: Mapping[str, Any], known: EnvSpec, given: Any = None
 ) -> PlayerModules:
-    """Derives modules, policy mapping and settings of single modules from the players.
+    """Derives module specs, policy mapping and settings of single modules from the players.
 
     Args:
-        config: A configuration of an algorithm of RLlib's; its ``prepared_spaces`` are set.
+        config: A config of an RLlib algorithm. Its attribute ``prepared_spaces`` is set.
         players: As for :func:`rllib_reciprocator.players.assign`.
-        known: The environment.
-        given: The user's ``rl_module_spec``, if any: the modules of players that learn are made from it.
+        known: The spec of the environment.
+        given: The user's ``rl_module_spec``, or None. It overrides the derived specs of players that learn.
 
     Returns:
-        What follows from the players.
+        The modules and settings.
 
     Raises:
-        ValueError: If a player is not known, no player learns, a team's members differ in their spaces or settings, or
-            the user's specs are of a module that no player learns with.
+        ValueError: If a player is unknown, no player learns, members of a team differ in their spaces or settings, or
+            the user's spec contains a module that is not trained.
     """
     learner = config.algo_class.__name__.lower()
     joint = known.joint
     agents = {str(agent): agent for agent in joint.agents}
-    assigned = assign(players, list(agents), known.action_names, (learner,))
-    for player in assigned:
+    assignments = assign(players, list(agents), known.action_names, (learner,))
+    for player in assignments:
         _check_supported(player, learner)
-    if not any(player.learns for player in assigned):
-        raise ValueError(f"players: nobody learns; at least one must be {RECIPROCATOR} or {learner}")
-    with_own_module = frozenset(agents[player.agent] for player in assigned if player.module)
+    if not any(player.learns for player in assignments):
+        raise ValueError(f"players: no player is trained; at least one must be {RECIPROCATOR} or {learner}")
+    with_own_module = frozenset(agents[player.agent] for player in assignments if player.module)
     prepare_observations(config, None, joint, with_own_module)
     specs: dict[str, RLModuleSpec] = {}
+    # The first player of each module; further players with the same module id belong to its team.
     first: dict[str, Player] = {}
-    for player in assigned:
+    for player in assignments:
         teammate = first.setdefault(player.module_id, player)
         if teammate is player:
             spec = module_spec(config, player, joint, agents)
@@ -103,58 +104,63 @@ def player_modules(
         else:
             _check_team(player, teammate, joint, agents)
     _check_given(given, first)
-    several = copy.copy(given) if isinstance(given, MultiRLModuleSpec) else MultiRLModuleSpec(rl_module_specs={})
-    several.rl_module_specs = specs
+    multi_spec = copy.copy(given) if isinstance(given, MultiRLModuleSpec) else MultiRLModuleSpec(rl_module_specs={})
+    multi_spec.rl_module_specs = specs
     return PlayerModules(
-        spec=several,
+        spec=multi_spec,
         trained=[module_id for module_id, player in first.items() if player.learns],
         overrides={module_id: dict(player.overrides) for module_id, player in first.items() if player.overrides},
-        policy_mapping_fn=partial(_module_of, {player.agent: player.module_id for player in assigned}),
-        names={player.agent: player.name for player in assigned},
-        reciprocators=tuple(agents[player.agent] for player in assigned if player.reciprocates),
+        policy_mapping_fn=partial(_module_of, {player.agent: player.module_id for player in assignments}),
+        names={player.agent: player.name for player in assignments},
+        reciprocators=tuple(agents[player.agent] for player in assignments if player.reciprocates),
         with_own_module=with_own_module,
     )
 
 
 def _with_given(derived: RLModuleSpec, given: Any, player: Player) -> RLModuleSpec:
-    """Returns the spec of a player that learns, with what the user's spec of its module sets."""
+    """Returns the derived spec of a player that learns, updated with the user's spec of its module."""
     spec = given.rl_module_specs.get(player.module_id) if isinstance(given, MultiRLModuleSpec) else given
     if spec is None:
         return derived
     if player.module and spec.module_class is not None:
         raise ValueError(
-            f"players.{player.agent}.module: rl_module_spec has a module class for {player.module_id} too; give one"
+            f"players.{player.agent}.module: rl_module_spec sets a class for {player.module_id} too; set one of them"
         )
-    merged = copy.deepcopy(derived)
-    merged.update(spec)
+    merged_spec = copy.deepcopy(derived)
+    merged_spec.update(spec)
     if derived.model_config is not None or spec.model_config is not None:
         player_config = player.settings.get("model_config") or {}
-        merged.model_config = {**derived._get_model_config(), **spec._get_model_config(), **player_config}
-    return merged
+        merged_spec.model_config = {**derived._get_model_config(), **spec._get_model_config(), **player_config}
+    return merged_spec
 
 
 def _check_given(given: Any, players: Mapping[str, Player]) -> None:
-    """Raises ValueError if the user's specs are of a module that no player learns with."""
-    learning = [module_id for module_id, player in players.items() if player.learns]
+    """Raises ValueError if the user's spec contains a module that is not trained."""
+    trained_ids = [module_id for module_id, player in players.items() if player.learns]
     for module_id in given.rl_module_specs if isinstance(given, MultiRLModuleSpec) else ():
         if module_id not in players:
             raise ValueError(
-                f"rl_module_spec.{module_id}: no player has this module{did_you_mean(module_id, learning)}"
+                f"rl_module_spec.{module_id}: no player has this module{did_you_mean(module_id, trained_ids)}"
             )
-        if module_id not in learning:
-            written = players[module_id].written
-            raise ValueError(f"rl_module_spec.{module_id}: {written} brings its own module; leave it out")
+        if module_id not in trained_ids:
+            player_name = players[module_id].written
+            raise ValueError(f"rl_module_spec.{module_id}: {player_name} defines its own module; remove this entry")
 
 
 def _check_supported(player: Player, learner: str) -> None:
-    """Raises ValueError if only the algorithms on the batched engine have such a player."""
+    """Raises ValueError if a player is supported by algorithms on the batched engine only."""
     if player.kind == POOL:
-        raise ValueError(f"players.{player.agent}.pool: not for {learner}; run Reciprocator")
+        raise ValueError(f"players.{player.agent}.pool: not supported by {learner}; use run: Reciprocator")
     for name, settings in player.intrinsic.items():
         if name != RECIPROCITY:
-            raise ValueError(f"players.{player.agent}.intrinsic.{name}: not for {learner}; run Reciprocator")
+            raise ValueError(
+                f"players.{player.agent}.intrinsic.{name}: not supported by {learner}; use run: Reciprocator"
+            )
         if settings:
-            raise ValueError(f"players.{player.agent}.intrinsic.{name}: is one for all here; set config.{name}")
+            raise ValueError(
+                f"players.{player.agent}.intrinsic.{name}: settings per player are not supported by {learner};"
+                f" set config.{name}"
+            )
 
 
 def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
@@ -162,34 +168,35 @@ def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kw
 
 
 def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, agents: dict[str, Any]) -> RLModuleSpec:
-    """The module of a player.
+    """Returns the module spec of a player.
 
     Args:
-        config: Of the algorithm.
+        config: The config of the algorithm.
         player: The player.
         joint: The agents and their spaces.
-        agents: The agents by name.
+        agents: The agent ids, by name.
 
     Raises:
-        ValueError: If the player cannot be had.
+        ValueError: If the player or one of its settings is not supported.
     """
     agent = agents[player.agent]
-    shown, actions = joint.observations[agent], joint.actions[agent]
-    seen = seen_space(config, joint, agent)
-    spaces = {"observation_space": seen, "action_space": actions}
-    start = mask_start(shown, actions) if seen is not shown else None
+    env_space, action_space = joint.observations[agent], joint.actions[agent]
+    module_space = seen_space(config, joint, agent)
+    spaces = {"observation_space": module_space, "action_space": action_space}
+    # Flattened observations contain the action mask at this index.
+    start = mask_start(env_space, action_space) if module_space is not env_space else None
     if player.kind == SCRIPTED:
-        # RLlib asks whatever remembers for a length of sequences.
+        # RLlib reads max_seq_len of every stateful module.
         settings = {"strategy": player.source, "max_seq_len": DefaultModelConfig().max_seq_len, MASK_START: start}
         return RLModuleSpec(ScriptedModule, model_config=settings, **spaces)
     if player.kind == AXELROD:
-        raise ValueError(f"players.{player.agent}: {player.written} plays in batched games only (run: Reciprocator)")
+        raise ValueError(f"players.{player.agent}: {player.written} needs the batched engine; use run: Reciprocator")
     if player.kind == CHECKPOINT:
         spec = frozen_module_spec(player, **spaces)
         if remembered_inner_episodes(Path(player.source)) is not None:
             raise ValueError(
-                f"players.{player.agent}: {player.written} remembers inner episodes, and plays on the batched"
-                " engine only (run: Reciprocator, COALA, ..)"
+                f"players.{player.agent}: {player.written} has a memory across inner episodes and needs the batched"
+                " engine; use run: Reciprocator, COALA, .."
             )
         return spec
     for name in player.overrides:
@@ -200,26 +207,28 @@ def module_spec(config: AlgorithmConfig, player: Player, joint: JointSpaces, age
         return RLModuleSpec(module_class(player), model_config=model_config)
     settings = {**_networks(config), **(model_config or {})}
     if start is not None:
-        masked = MaskedAPPOModule if isinstance(config, APPOConfig) else MaskedPPOModule
-        return RLModuleSpec(masked, model_config={**settings, MASK_START: start})
-    if len(seen.shape or ()) == 3 and not settings.get("conv_filters"):
-        return RLModuleSpec(None, model_config={**settings, "conv_filters": filters_for(seen.shape)})
+        masked_class = MaskedAPPOModule if isinstance(config, APPOConfig) else MaskedPPOModule
+        return RLModuleSpec(masked_class, model_config={**settings, MASK_START: start})
+    if len(module_space.shape or ()) == 3 and not settings.get("conv_filters"):
+        return RLModuleSpec(None, model_config={**settings, "conv_filters": filters_for(module_space.shape)})
     return RLModuleSpec(None, model_config=model_config)
 
 
 def _networks(config: AlgorithmConfig) -> dict[str, Any]:
-    """RLlib's settings of default models, with the user's own."""
-    given = config._model_config
-    given = dataclasses.asdict(given) if isinstance(given, DefaultModelConfig) else dict(given or {})
-    return {**dataclasses.asdict(DefaultModelConfig()), **given}
+    """Returns RLlib's default model config, updated with the user's settings."""
+    model_config = config._model_config
+    model_config = (
+        dataclasses.asdict(model_config) if isinstance(model_config, DefaultModelConfig) else dict(model_config or {})
+    )
+    return {**dataclasses.asdict(DefaultModelConfig()), **model_config}
 
 
 def _check_team(player: Player, teammate: Player, joint: JointSpaces, agents: dict[str, Any]) -> None:
     for name, spaces in (("observation", joint.observations), ("action", joint.actions)):
         if spaces[agents[player.agent]] != spaces[agents[teammate.agent]]:
             raise ValueError(
-                f"players.{player.agent}: its {name} space is not that of {teammate.agent}, of the same team"
+                f"players.{player.agent}: its {name} space differs from that of {teammate.agent}, of the same team"
             )
-    alike = [(each.kind, each.module, each.intrinsic, each.settings) for each in (player, teammate)]
-    if alike[0] != alike[1]:
-        raise ValueError(f"players.{player.agent}: not the settings of {teammate.agent}, of the same team")
+    member_settings = [(member.kind, member.module, member.intrinsic, member.settings) for member in (player, teammate)]
+    if member_settings[0] != member_settings[1]:
+        raise ValueError(f"players.{player.agent}: settings differ from those of {teammate.agent}, of the same team")

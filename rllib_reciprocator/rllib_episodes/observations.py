@@ -1,4 +1,4 @@
-"""Observations as RLlib's default models take them: rows of numbers, and images of numbers from 0 to 1."""
+"""Env-to-module connectors that prepare observations for RLlib's default models: vectors, and images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -20,43 +20,46 @@ from rllib_reciprocator.rllib_episodes.scaled_bytes import ScaleBytes, ScaleByte
 def prepare_observations(
     config: AlgorithmConfig, before: Any, joint: JointSpaces, as_they_are: Collection[Any]
 ) -> Callable[..., list[Any]] | None:
-    """Returns what makes the env-to-module connectors: the user's own, and those that RLlib's default models need.
+    """Returns the function that builds the env-to-module connectors: the user's, then those that prepare observations.
 
     Args:
-        config: The configuration; its ``prepared_spaces`` are set.
-        before: What makes the user's own connectors, if anything.
+        config: The config. Its attribute ``prepared_spaces`` is set.
+        before: Function that builds the user's own connectors, or None.
         joint: The agents and their spaces.
-        as_they_are: The agents whose own modules take observations as they are.
+        as_they_are: Agents with a module class of the user, which gets the original observations.
     """
-    others = {agent: space for agent, space in joint.observations.items() if agent not in as_they_are}
-    flattened = tuple(agent for agent, space in others.items() if needs_flattening(space))
-    of_bytes = tuple(agent for agent, space in others.items() if holds_bytes(space))
+    agent_spaces = {agent: space for agent, space in joint.observations.items() if agent not in as_they_are}
+    flat_agents = tuple(agent for agent, space in agent_spaces.items() if needs_flattening(space))
+    byte_agents = tuple(agent for agent, space in agent_spaces.items() if holds_bytes(space))
+    # Bytes that are flattened too, e.g. vectors of bytes, have the flat space.
     config.prepared_spaces = {
-        **{agent: scaled_space(joint.observations[agent]) for agent in of_bytes},
-        **{agent: flat_space(joint.observations[agent]) for agent in flattened},
+        **{agent: scaled_space(joint.observations[agent]) for agent in byte_agents},
+        **{agent: flat_space(joint.observations[agent]) for agent in flat_agents},
     }
-    return partial(preparing, before, flattened, of_bytes) if flattened or of_bytes else before
+    return partial(preparing, before, flat_agents, byte_agents) if flat_agents or byte_agents else before
 
 
 def prepare_observations_of_one(config: AlgorithmConfig) -> None:
-    """The same for an environment of Gymnasium's; nothing where the user has connectors of their own.
+    """Adds the connectors of :func:`prepare_observations` for a single-agent Gymnasium environment.
+
+    Does nothing if the user has set env-to-module connectors.
 
     Args:
-        config: The configuration; it is changed.
+        config: The config. It is modified in place.
     """
     if config._env_to_module_connector or not isinstance(config.env, str) or config.env not in gymnasium.registry:
         return
     env = gymnasium.make(config.env, **config.env_config)
-    flatten, of_bytes = needs_flattening(env.observation_space), holds_bytes(env.observation_space)
+    flatten, has_bytes = needs_flattening(env.observation_space), holds_bytes(env.observation_space)
     env.close()
-    if flatten or of_bytes:
-        config.env_runners(env_to_module_connector=partial(preparing_one, flatten, of_bytes))
+    if flatten or has_bytes:
+        config.env_runners(env_to_module_connector=partial(preparing_one, flatten, has_bytes))
 
 
 def preparing(
     before: Any, flattened: tuple[Any, ...], of_bytes: tuple[Any, ...], *args: Any, **kwargs: Any
 ) -> list[Any]:
-    """The user's own env-to-module connectors, and those that prepare the observations of several agents."""
+    """Returns the user's env-to-module connectors, followed by those that prepare multi-agent observations."""
     return [
         *(force_list(before(*args, **kwargs)) if before else []),
         *([ScaleBytesOfAgents(agents=of_bytes)] if of_bytes else []),
@@ -65,17 +68,17 @@ def preparing(
 
 
 def preparing_one(flatten: bool, of_bytes: bool, *args: Any, **kwargs: Any) -> list[Any]:
-    """Those that prepare the observations of the one agent there is."""
+    """Returns the env-to-module connectors that prepare the observations of a single-agent environment."""
     return [*([ScaleBytes()] if of_bytes else []), *([FlattenObservations()] if flatten else [])]
 
 
 def seen_space(config: AlgorithmConfig, joint: JointSpaces, agent: Any) -> Any:
-    """The space of what an agent's module is shown, without its balance."""
+    """Returns the observation space of an agent's module, without the influence balance."""
     return getattr(config, "prepared_spaces", {}).get(agent, joint.observations[agent])
 
 
 def filters_for(shape: tuple[int, ...]) -> list[list[Any]]:
-    """Convolutions for images of a shape: RLlib's where it has any, else three that fit any size."""
+    """Returns convolution filters for images of a shape: RLlib's defaults if there are any, else three layers."""
     try:
         return get_filter_config(shape)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Env-to-module connector: Reciprocators see their influence balance."""
+"""Env-to-module connector that adds the influence balance to the observations of Reciprocators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from rllib_reciprocator.rllib_episodes.observed_balance import space_with_balanc
 
 
 class ObserveBalance(ConnectorV2):
-    """Moves each running episode's balance on by its last step, and writes it into the newest observations."""
+    """Env-to-module connector that adds the influence balance to the observations of Reciprocators.
+
+    Updates the balance of each ongoing episode by its last step, and replaces the latest observation of each observer
+    by the observation with its balance.
+    """
 
     def __init__(
         self,
@@ -28,15 +32,23 @@ class ObserveBalance(ConnectorV2):
         *,
         reciprocity: EpisodeReciprocity,
     ) -> None:
-        """Notes who takes part."""
+        """Initializes the connector.
+
+        Args:
+            input_observation_space: Observation spaces by agent, from the previous connector.
+            input_action_space: Action spaces by agent, from the previous connector.
+            reciprocity: The specification of reciprocity.
+        """
+        # Set first, because the base class calls recompute_output_observation_space().
         self.reciprocity = reciprocity
         super().__init__(input_observation_space, input_action_space)
+        # Environment step and balance ``[N, N]`` after it, by episode id.
         self._balances: dict[str, tuple[int, Tensor]] = {}
 
     def recompute_output_observation_space(
         self, input_observation_space: gymnasium.Space, input_action_space: gymnasium.Space
     ) -> gymnasium.Space:
-        """The agents' spaces, those of Reciprocators with their balances."""
+        """Returns the observation spaces by agent, extended by the balance for observers."""
         num_balances = len(self.reciprocity.joint.agents) - 1
         return spaces.Dict(
             {
@@ -54,36 +66,41 @@ class ObserveBalance(ConnectorV2):
         explore: bool | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Leaves the batch alone: RLlib takes observations from the episodes."""
-        moved = [episode for episode in episodes if episode.env_t > self._known(episode)]
-        self._move_on(rl_module, moved, explore=explore is not False)
+        """Adds the balance to the episodes' latest observations.
+
+        The batch is returned unchanged, because RLlib reads observations from the episodes.
+        """
+        advanced_episodes = [episode for episode in episodes if episode.env_t > self._known(episode)]
+        self._move_on(rl_module, advanced_episodes, explore=explore is not False)
         joint = self.reciprocity.joint
         for episode in episodes:
             balance = self._balances[episode.id_][1] if episode.id_ in self._balances else None
             for index, agent in enumerate(joint.agents):
-                own = episode.agent_episodes.get(agent)
-                if agent not in self.reciprocity.observers or own is None or not _newly_seen(episode, agent):
+                agent_episode = episode.agent_episodes.get(agent)
+                if agent not in self.reciprocity.observers or agent_episode is None or not _newly_seen(episode, agent):
                     continue
-                towards = np.zeros(len(joint.agents) - 1, np.float32)
+                observed_balance = np.zeros(len(joint.agents) - 1, np.float32)
                 if balance is not None:
-                    others = [j for j in range(len(joint.agents)) if j != index]
-                    towards = torch.tanh(balance[others, index] / self.reciprocity.settings.balance_scale).numpy()
-                obs = with_balance(joint.observations[agent], own.get_observations(-1), towards)
-                own.observation_space = self.observation_space[agent]
-                own.set_observations(at_indices=-1, new_data=obs)
+                    co_players = [j for j in range(len(joint.agents)) if j != index]
+                    observed_balance = torch.tanh(
+                        balance[co_players, index] / self.reciprocity.settings.balance_scale
+                    ).numpy()
+                obs = with_balance(joint.observations[agent], agent_episode.get_observations(-1), observed_balance)
+                agent_episode.observation_space = self.observation_space[agent]
+                agent_episode.set_observations(at_indices=-1, new_data=obs)
             episode.observation_space = self.observation_space
         if not all(episode.is_done for episode in episodes):
-            # RLlib passes on all that are being played at once, and those that have just ended by themselves before.
-            playing = {episode.id_ for episode in episodes}
-            self._balances = {id_: known for id_, known in self._balances.items() if id_ in playing}
+            # RLlib passes finished episodes in a call of their own, before the call with all ongoing episodes.
+            ongoing_ids = {episode.id_ for episode in episodes}
+            self._balances = {id_: entry for id_, entry in self._balances.items() if id_ in ongoing_ids}
         return batch
 
     def _known(self, episode: MultiAgentEpisode) -> int:
-        """Up to which step the episode's balance is known."""
+        """Returns the environment step up to which the episode's balance is computed."""
         return self._balances[episode.id_][0] if episode.id_ in self._balances else 0
 
     def _move_on(self, rl_module: Any, episodes: list[MultiAgentEpisode], *, explore: bool) -> None:
-        """Takes the last step of each of these episodes into its balance."""
+        """Updates the balance of each episode by its last step."""
         if not episodes:
             return
         reciprocity = self.reciprocity
@@ -93,12 +110,12 @@ class ObserveBalance(ConnectorV2):
             for episode in episodes
         ]
         influence = influence_of(rl_module, reciprocity, episodes, steps, last=True, explore=explore)
-        before = torch.stack([self._balances.get(e.id_, (0, torch.zeros(n, n)))[1] for e in episodes])
+        before = torch.stack([self._balances.get(episode.id_, (0, torch.zeros(n, n)))[1] for episode in episodes])
         after = balance_after(before, influence, reciprocity.rule, reciprocity.balance_decay)
         for episode, balance in zip(episodes, after, strict=True):
             self._balances[episode.id_] = (episode.env_t, balance)
 
 
 def _newly_seen(episode: MultiAgentEpisode, agent: Any) -> bool:
-    """Whether the last observation of an agent of this episode is of the present step of the environment."""
+    """Returns True if the agent's last observation belongs to the current environment step."""
     return episode.env_t_to_agent_t[agent].data[-1] != episode.SKIP_ENV_TS_TAG

@@ -1,4 +1,4 @@
-"""Observations with the agent's influence balance in them."""
+"""Observations extended by the agent's influence balance."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from rllib_reciprocator.rllib_episodes.scaled_bytes import scaled_space
 
 
 def space_with_balance(space: gymnasium.Space, num_balances: int) -> spaces.Box:
-    """The space of observations with a balance between -1 and 1 towards each other agent.
+    """Returns the observation space extended by one balance, between -1 and 1, for each other agent.
 
-    Three-dimensional boxes, and the planes that maps of classes become, get planes of one value as further channels,
-    and bytes become shares of 255; everything else becomes one row of numbers.
+    Three-dimensional boxes, and class maps after one-hot encoding, are extended by one constant channel per balance,
+    and bytes are scaled to [0, 1]. Observations of all other spaces are flattened.
+
+    Args:
+        space: The original observation space.
+        num_balances: Number of balances, N - 1.
     """
     space = scaled_space(space) if is_class_map(space) else space
     if _is_planes(space):
@@ -27,7 +31,7 @@ def space_with_balance(space: gymnasium.Space, num_balances: int) -> spaces.Box:
 
 
 def with_balance(space: gymnasium.Space, obs: Any, balances: np.ndarray) -> np.ndarray:
-    """One observation with the balances ``[N - 1]`` in it."""
+    """Returns a single observation extended by the balances, ``[N - 1]``."""
     if _is_planes(space) or is_class_map(space):
         planes = np.broadcast_to(balances, (*space.shape[:2], len(balances)))
         return np.concatenate([_shares(np.asarray(obs)), planes], 2).astype(np.float32)
@@ -35,7 +39,7 @@ def with_balance(space: gymnasium.Space, obs: Any, balances: np.ndarray) -> np.n
 
 
 def encode_without_balance(space: gymnasium.Space, obs: np.ndarray, num_balances: int) -> np.ndarray:
-    """The observations ``[rows, ..]`` as they were, encoded for an estimator."""
+    """Removes the balances from a batch of observations ``[rows, ..]`` and encodes the rest for an estimator."""
     if _is_planes(space) or is_class_map(space):
         return encode(space, obs[..., :-num_balances])
     return obs[:, :-num_balances]
@@ -50,7 +54,7 @@ def _shares(obs: np.ndarray) -> np.ndarray:
 
 
 def _one(space: gymnasium.Space, obs: Any) -> Any:
-    """One element, or what was made of it, as a batch of one."""
+    """Adds a batch axis of length 1 to a single observation, which is an element of the space or encoded already."""
     if isinstance(obs, np.ndarray):
         return obs[None]
     if isinstance(space, spaces.Dict):

@@ -1,4 +1,4 @@
-"""Outcomes of our games as metrics, where RLlib's own env runners play them."""
+"""Callback that logs the outcomes of this package's games on RLlib's env runners."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from rllib_reciprocator.utils.metric_names import OUTCOMES
 
 
 def summed_outcomes(episodes: Sequence[MultiAgentEpisode], agents: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Outcomes summed over the steps of episodes or chunks of one of our games, ``[N]`` by name."""
+    """Sums the outcomes of a game over the steps of episodes or episode chunks.
+
+    Returns:
+        Summed outcomes ``[N]``, by name.
+    """
     totals: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(agents)))
     for episode in episodes:
         for index, agent in enumerate(agents):
-            own = episode.agent_episodes.get(agent)
-            # The first of a chunk's infos is that of the last step before it.
-            for info in own.get_infos(slice(1, len(own) + 1)) if own is not None else ():
+            agent_episode = episode.agent_episodes.get(agent)
+            # The first info of a chunk belongs to the last step before it.
+            for info in agent_episode.get_infos(slice(1, len(agent_episode) + 1)) if agent_episode is not None else ():
                 for name, value in info["outcomes"].items():
                     totals[name][index] += value
     return dict(totals)
 
 
 class EpisodeOutcomesCallback(RLlibCallback):
-    """Logs ``outcomes/AGENT/RATE`` of every sample, from what the games say of each step in their infos.
+    """Callback that logs ``outcomes/AGENT/RATE`` of each sample, computed from the infos of the game.
 
-    Rates that are defined for whole episodes alone are logged for the episodes that ended with the sample.
+    Rates that are defined for whole episodes only are logged for the episodes that ended in the sample.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        """Has seen no episode yet."""
+        """Initializes the callback without ongoing episodes."""
         super().__init__(**kwargs)
-        # Outcomes so far, and steps, of the episodes under way, by id.
+        # Summed outcomes and number of steps so far of ongoing episodes, by episode id.
         self._running: dict[str, tuple[dict[str, torch.Tensor], int]] = {}
 
     def on_sample_end(
         self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
     ) -> None:
-        """Called by the env runner after each sample."""
+        """Logs the rates of the sampled episodes."""
         game = env_runner.env.envs[0].unwrapped
         agents = game.possible_agents
         steps = sum(map(len, samples))
@@ -59,21 +63,30 @@ class EpisodeOutcomesCallback(RLlibCallback):
     def _episode_outcomes(
         self, game: Any, samples: Sequence[MultiAgentEpisode], agents: Sequence[str]
     ) -> dict[str, torch.Tensor]:
-        """Computes the rates that are defined for whole episodes, over the episodes that ended; empty if none did."""
+        """Computes the rates that are defined for whole episodes only, over the episodes that ended in the sample.
+
+        Returns:
+            Rates ``[N]``, by name; empty if no episode ended.
+        """
         running, self._running = self._running, {}
-        ended: list[tuple[dict[str, torch.Tensor], int]] = []
+        ended_episodes: list[tuple[dict[str, torch.Tensor], int]] = []
         for episode in samples:
-            # A sample may hold several chunks of an episode.
-            earlier, steps = (self._running if episode.id_ in self._running else running).pop(episode.id_, ({}, 0))
+            # A sample may contain several chunks of an episode, so that earlier chunks may be of this sample already.
+            earlier_totals, steps = (self._running if episode.id_ in self._running else running).pop(
+                episode.id_, ({}, 0)
+            )
             totals = summed_outcomes([episode], agents)
-            totals = {name: total + earlier.get(name, 0.0) for name, total in totals.items()} or earlier
+            totals = {name: total + earlier_totals.get(name, 0.0) for name, total in totals.items()} or earlier_totals
             chunk = totals, steps + len(episode)
             if episode.is_done:
-                ended.append(chunk)
+                ended_episodes.append(chunk)
             else:
                 self._running[episode.id_] = chunk
-        if not ended:
+        if not ended_episodes:
             return {}
-        total = {name: sum((totals[name] for totals, _ in ended), torch.zeros(len(agents))) for name in ended[0][0]}
-        rates = game.summarize(total, sum(steps for _, steps in ended))
+        total = {
+            name: sum((totals[name] for totals, _ in ended_episodes), torch.zeros(len(agents)))
+            for name in ended_episodes[0][0]
+        }
+        rates = game.summarize(total, sum(steps for _, steps in ended_episodes))
         return {name: rates[name] for name in sorted(game.episode_outcomes)}

@@ -1,4 +1,4 @@
-"""Learner connector: reciprocal rewards into the rewards, joint steps to the estimator."""
+"""Learner connectors that add reciprocal rewards to the rewards and joint steps to the batch."""
 
 from __future__ import annotations
 
@@ -15,65 +15,73 @@ from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity
 from rllib_reciprocator.rllib_episodes.joint_steps import check_rewards
 
-# Column of episodes: the weighted reciprocal reward of each step.
+# Column of episodes with the weighted reciprocal reward of each step.
 INTRINSIC_REWARD = "intrinsic_reward"
+# Key of the joint steps in the connectors' shared data.
 JOINT_STEPS = "joint_steps"
 
 
 class AddReciprocalRewards(ConnectorV2):
-    """Puts rewards with the reciprocal ones in them into the batch; hands the joint steps on to :class:`AddJointSteps`.
+    """Learner connector that adds the sum of extrinsic and reciprocal rewards to the batch.
 
-    What the episodes hold, and so what is reported, stays extrinsic. Comes before RLlib's own pieces, which leave
-    columns alone that are there already.
+    The rewards in the episodes, and therefore the reported returns, stay extrinsic. The connector has to come before
+    RLlib's default connectors, which skip columns that exist already. It stores the joint steps for
+    :class:`AddJointSteps`.
     """
 
     def __init__(self, reciprocity: EpisodeReciprocity) -> None:
-        """Notes who takes part."""
+        """Initializes the connector with the specification of reciprocity."""
         super().__init__()
         self.reciprocity = reciprocity
 
     def __call__(
         self, *, rl_module: Any, batch: dict[str, Any], episodes: list[Any], shared_data: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
-        """Adds to the batch.
+        """Adds rewards to the batch and joint steps to the shared data.
 
         Raises:
-            ValueError: If a reward is not finite. Here and not where it was sampled, because RLlib restarts env runners
-                that fail and goes on.
+            ValueError: If a reward is not finite.
         """
-        # RLlib has by now put one step that did not happen at the end of each episode, for the value after it.
+        # RLlib has appended one artificial step to each episode, for the bootstrap value.
         artificial = int(bool(shared_data.get("_added_loss_mask_for_valid_episode_ts")))
         steps = [self.reciprocity.joint_steps(episode, artificial) for episode in episodes]
-        for episode, each in zip(episodes, steps, strict=True):
-            check_rewards(episode, each, self.reciprocity.joint)
+        # Rewards are checked in the learner and not in the env runner, because RLlib restarts env runners that fail and
+        # continues.
+        for episode, chunk_steps in zip(episodes, steps, strict=True):
+            check_rewards(episode, chunk_steps, self.reciprocity.joint)
         shared_data[JOINT_STEPS] = {
-            name: np.concatenate([getattr(each, name) for each in steps])
+            name: np.concatenate([getattr(chunk_steps, name) for chunk_steps in steps])
             for name in ("state", "actions", "rewards", PRESENT)
         }
-        for own in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
-            _check_memory(own)
-            rewards = np.asarray(own.get_rewards(slice(0, len(own))), np.float32)
-            if INTRINSIC_REWARD in own.extra_model_outputs:
-                rewards = rewards + own.get_extra_model_outputs(INTRINSIC_REWARD, slice(0, len(own)))
-            self.add_n_batch_items(batch, Columns.REWARDS, rewards, len(own), own)
+        for agent_episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            _check_memory(agent_episode)
+            rewards = np.asarray(agent_episode.get_rewards(slice(0, len(agent_episode))), np.float32)
+            if INTRINSIC_REWARD in agent_episode.extra_model_outputs:
+                rewards = rewards + agent_episode.get_extra_model_outputs(
+                    INTRINSIC_REWARD, slice(0, len(agent_episode))
+                )
+            self.add_n_batch_items(batch, Columns.REWARDS, rewards, len(agent_episode), agent_episode)
         return batch
 
 
 def _check_memory(own: SingleAgentEpisode) -> None:
-    """Raises ValueError if the memory before a chunk is missing, as where its agent did not act before the cut."""
+    """Raises ValueError if a chunk lacks the recurrent state before it: its agent did not act before the truncation."""
     states = own.extra_model_outputs.get(Columns.STATE_OUT)
     if states is not None and own.t_started > 0 and states.lookback == 0:
         raise ValueError(
-            f"batch_mode: {own.agent_id} has a memory and does not act in every step, and RLlib loses the memory where"
-            " episodes are cut; set it to complete_episodes"
+            f"batch_mode: {own.agent_id} is stateful and does not act in every step, and RLlib loses its state where"
+            " episodes are truncated; set batch_mode to complete_episodes"
         )
 
 
 class AddJointSteps(ConnectorV2):
-    """Puts the joint steps into the batch as the estimator's part; comes last, when all else is batched and padded."""
+    """Learner connector that adds the joint steps to the batch as the batch of the estimator module.
+
+    It has to come last, so that RLlib's connectors do not batch and pad the joint steps.
+    """
 
     def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Adds to the batch."""
+        """Adds the joint steps to the batch."""
         joint = shared_data.pop(JOINT_STEPS)
         batch[INFLUENCE_MODULE_ID] = {name: torch.from_numpy(values) for name, values in joint.items()}
         return batch

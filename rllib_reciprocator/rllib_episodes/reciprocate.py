@@ -1,4 +1,4 @@
-"""Reciprocity for RLlib's own algorithms: any environment, its own env runners, by one call."""
+"""Function that adds reciprocity to an RLlib config, for any multi-agent environment and with RLlib's env runners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rllib_reciprocator.rllib_episodes.composition import (
     module_spaces,
 )
 
-# Checkpoints of earlier versions name these functions here.
+# Checkpoints of earlier versions refer to these functions by their names in this module.
 from rllib_reciprocator.rllib_episodes.composition import learner_pieces as _learner_pieces
 from rllib_reciprocator.rllib_episodes.composition import runner_pieces as _runner_pieces
 from rllib_reciprocator.utils.ray_internals import drop_warnings
@@ -40,7 +40,7 @@ def reciprocate(
     horizon: int | None = None,
     **reciprocity: Any,
 ) -> AlgorithmConfig:
-    """Makes agents of an RLlib algorithm Reciprocators.
+    """Adds reciprocity to the config of an RLlib algorithm.
 
     .. code-block:: python
 
@@ -52,35 +52,35 @@ def reciprocate(
         config = reciprocate(config, players={"a": "reciprocator", "b": "ppo"}, weight=0.5)
         algorithm = config.build_algo()
 
-    Env runners compute influence with a learned reward model and write each step's weighted reciprocal reward into
-    their episodes; a learner connector adds it to the rewards; the learners fit the reward model in between. Reported
-    returns stay extrinsic. Influence is told between agents that act in the same step of the environment; those who are
-    not there have none.
+    Env runners compute influence with a learned reward model and write the weighted reciprocal reward of each step into
+    their episodes. A learner connector adds it to the rewards. Learners fit the reward model before each update of the
+    policies. Reported returns stay extrinsic. Influence is defined between agents that act in the same environment
+    step; absent agents have none.
 
-    The configuration and its algorithm become subclasses of their classes, which keep callbacks, connectors, learner
-    class, module specs, environment and training settings composed with these additions, whether they are set before or
-    after this call. Results have ``reward_per_step`` and, for games of this package, ``outcomes``. With Tune, pass
-    ``config.algo_class`` as the trainable.
+    The classes of the config and of its algorithm are replaced by subclasses. These compose callbacks, connectors,
+    learner class, module specs, environment and training settings of the user with those of reciprocity, independently
+    of whether they are set before or after this call. Results contain ``reward_per_step`` and, for games of this
+    package, ``outcomes``. With Tune, pass ``config.algo_class`` as the trainable.
 
-    Works with PPO, APPO and IMPALA. Not with algorithms that learn from old transitions (DQN, SAC): the influence in
-    their replay would be that of policies and an estimator of long ago.
+    PPO, APPO and IMPALA are supported. DQN and SAC are not, since the influence in their replay buffers would be that
+    of outdated policies and an outdated estimator.
 
     Args:
-        config: A configuration with an environment and its policies; it is changed.
-        players: Who plays, by agent or pattern (:func:`rllib_reciprocator.players.assign`); policies, modules and
-            policy mapping are then derived from that. If None, all agents reciprocate whose policies learn.
-        horizon: Steps of a whole episode where that is fixed: the reward model then sees the time left. None for what
-            the environment itself has as its ``horizon``.
-        **reciprocity: As for :meth:`ReciprocatorConfig.reciprocity`; the settings in ``SETTINGS``.
+        config: A config with an environment and its policies. It is modified in place.
+        players: Players by agent or pattern, see :func:`rllib_reciprocator.players.assign`. Policies, modules and
+            policy mapping are then derived from them. If None, all agents with trained policies reciprocate.
+        horizon: Length of an episode in environment steps, if it is fixed. The reward model then observes the remaining
+            share of the episode. If None, the ``horizon`` of the environment.
+        **reciprocity: The settings in ``SETTINGS``, as for :meth:`ReciprocatorConfig.reciprocity`.
 
     Returns:
-        The configuration.
+        The same config.
 
     Raises:
-        ValueError: If the algorithm, a setting or an agent is not one that this can be done for.
+        ValueError: If the algorithm, a setting or an agent is not supported.
     """
     drop_warnings()
     episode_settings(config, reciprocity)
-    ours = with_players(config)
-    ours.set_up(EpisodeSetup(players, reciprocity, horizon, required=True))
-    return ours
+    players_config = with_players(config)
+    players_config.set_up(EpisodeSetup(players, reciprocity, horizon, required=True))
+    return players_config

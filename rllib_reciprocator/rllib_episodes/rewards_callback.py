@@ -1,4 +1,4 @@
-"""What agents get a step, where RLlib's own env runners play."""
+"""Callback that logs the mean reward per step of each agent on RLlib's env runners."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rllib_reciprocator.utils.metric_names import REWARD_PER_STEP
 
 
 class RewardPerStepCallback(RLlibCallback):
-    """Logs ``reward_per_step/AGENT`` of every sample: the mean extrinsic reward of a step, however long episodes are.
+    """Callback that logs ``reward_per_step/AGENT``, the mean extrinsic reward per environment step of each sample.
 
-    A step is one of the environment, in which an agent that is not there or not to move gets nothing. The one agent of
-    an environment of Gymnasium's is ``default_agent``.
+    The metric does not depend on the length of episodes. Steps at which an agent is absent or not to move count with
+    reward 0. In single-agent environments the agent is called ``default_agent``.
     """
 
     def on_sample_end(
         self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[Any], **kwargs: Any
     ) -> None:
-        """Called by the env runner after each sample."""
+        """Logs the mean reward per step of the sampled episodes."""
         steps = 0
         total: dict[str, float] = defaultdict(float)
         for episode in samples:
             steps += len(episode)
-            for agent, own in getattr(episode, "agent_episodes", {"default_agent": episode}).items():
-                total[str(agent)] += float(own.get_return())
+            for agent, agent_episode in getattr(episode, "agent_episodes", {"default_agent": episode}).items():
+                total[str(agent)] += float(agent_episode.get_return())
         if steps:
             for agent, value in total.items():
                 metrics_logger.log_value((REWARD_PER_STEP, agent), value / steps, reduce="mean")

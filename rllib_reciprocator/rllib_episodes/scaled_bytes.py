@@ -1,6 +1,6 @@
-"""Env-to-module connectors: what RLlib's models take becomes of bytes.
+"""Env-to-module connectors that convert observations of bytes for RLlib's default models.
 
-Images become numbers from 0 to 1, maps of classes one-hot planes, one a class, last in order as those of images.
+Images are scaled to [0, 1]. Class maps are converted to one-hot planes, one per class, on the last axis.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from rllib_reciprocator.rllib_episodes.encoding import is_class_map
 
 
 def holds_bytes(space: gymnasium.Space | None) -> bool:
-    """Whether a space is a box of bytes."""
+    """Returns True if the space is a uint8 box."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8
 
 
 def scaled_space(space: gymnasium.Space) -> gymnasium.Space:
-    """The space of what becomes of a space's observations."""
+    """Returns the output space of :func:`scaled`; spaces without bytes are returned unchanged."""
     if not holds_bytes(space):
         return space
     return spaces.Box(0.0, 1.0, (*space.shape, classes_in(space)) if is_class_map(space) else space.shape, np.float32)
 
 
 def scaled(space: gymnasium.Space, obs: np.ndarray) -> np.ndarray:
-    """Bytes as shares of 255, classes as one-hot planes."""
+    """Scales bytes to [0, 1] and converts class maps to one-hot planes."""
     if is_class_map(space):
         return np.eye(classes_in(space), dtype=np.float32)[obs]
     return np.asarray(obs, np.float32) / 255.0
 
 
 class ScaleBytes(SingleAgentObservationPreprocessor):
-    """For an environment with one agent."""
+    """Env-to-module connector that converts bytes in single-agent environments."""
 
     def recompute_output_observation_space(
         self, input_observation_space: gymnasium.Space, input_action_space: gymnasium.Space
     ) -> gymnasium.Space:
-        """Numbers from 0 to 1."""
+        """Returns the converted observation space."""
         self.seen_space = input_observation_space
         return scaled_space(input_observation_space)
 
     def preprocess(self, observation: np.ndarray, episode: Any) -> np.ndarray:
-        """Called with each new observation."""
+        """Converts a new observation."""
         return scaled(self.seen_space, observation)
 
 
 class ScaleBytesOfAgents(MultiAgentObservationPreprocessor):
-    """For agents of an environment who see bytes."""
+    """Env-to-module connector that converts the bytes that some agents of a multi-agent environment observe."""
 
     def __init__(self, *args: Any, agents: Collection[Any], **kwargs: Any) -> None:
-        """Notes for whom.
+        """Initializes the connector.
 
         Args:
-            *args: RLlib's.
-            agents: The agents.
-            **kwargs: RLlib's.
+            *args: Positional arguments of the base class.
+            agents: The agents that observe bytes.
+            **kwargs: Keyword arguments of the base class.
         """
         self.agents = frozenset(agents)
         super().__init__(*args, **kwargs)
@@ -72,16 +72,19 @@ class ScaleBytesOfAgents(MultiAgentObservationPreprocessor):
     def recompute_output_observation_space(
         self, input_observation_space: gymnasium.Space, input_action_space: gymnasium.Space
     ) -> gymnasium.Space:
-        """The agents' spaces, bytes as numbers from 0 to 1."""
-        seen: Any = input_observation_space
-        self.seen_spaces = dict(seen.spaces)
+        """Returns the observation spaces by agent, with those of bytes converted."""
+        input_spaces: Any = input_observation_space
+        self.seen_spaces = dict(input_spaces.spaces)
         return spaces.Dict(
-            {agent: scaled_space(space) if agent in self.agents else space for agent, space in seen.spaces.items()}
+            {
+                agent: scaled_space(space) if agent in self.agents else space
+                for agent, space in input_spaces.spaces.items()
+            }
         )
 
     def preprocess(self, observations: dict[Any, Any], episode: MultiAgentEpisode) -> dict[Any, Any]:
-        """Called with the agents' new observations."""
-        of_bytes = {agent: obs for agent, obs in observations.items() if agent in self.agents}
-        for agent in of_bytes:
+        """Converts the new observations of the agents that observe bytes, and returns only these."""
+        byte_obs = {agent: obs for agent, obs in observations.items() if agent in self.agents}
+        for agent in byte_obs:
             episode.agent_episodes[agent].observation_space = self.observation_space[agent]
-        return {agent: scaled(self.seen_spaces[agent], obs) for agent, obs in of_bytes.items()}
+        return {agent: scaled(self.seen_spaces[agent], obs) for agent, obs in byte_obs.items()}

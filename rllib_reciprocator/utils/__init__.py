@@ -1,1 +1,1 @@
-"""What every layer uses: settings, checkpoints, tensors, distributed statistics, private names of Ray."""
+"""Utilities used by all layers: settings, checkpoints, tensors, distributed statistics, private names of Ray."""

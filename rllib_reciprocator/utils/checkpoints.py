@@ -1,8 +1,8 @@
-"""RLlib's checkpoints on disk: found, looked through before anything of them is used, and read.
+"""Functions that find, check and read RLlib checkpoints on disk.
 
-They are made of pickles, and to unpickle is to run what a file asks for. So nothing is unpickled that asks for more
-than the exact names on the lists of :mod:`rllib_reciprocator.utils.restricted_pickle`; ``--trust``
-reads a checkpoint whatever it asks for.
+Checkpoints consist of pickles, and unpickling a file can run any code. A pickle is therefore read only if it needs no
+other names than those on the lists of :mod:`rllib_reciprocator.utils.restricted_pickle`; ``--trust`` disables this
+check.
 """
 
 from __future__ import annotations
@@ -46,57 +46,61 @@ logger = logging.getLogger(__name__)
 
 MODULE_PATH = Path("learner_group", "learner", "rl_module")
 METADATA = "rllib_checkpoint.json"
-# Set to 1, checkpoints are unpickled whatever they ask for; in the environment, so that Ray's workers have it too.
+# Environment variable that disables the check of pickles if it is 1. It is not a setting, so that Ray's workers inherit
+# it.
 TRUST = "RLLIB_RECIPROCATOR_TRUST_CHECKPOINTS"
 
-# Key of METADATA: the version of this package that wrote a checkpoint.
+# Key in METADATA of the version of this package that wrote the checkpoint.
 VERSION = "rllib_reciprocator_version"
 _PACKAGES = ("rllib_reciprocator", "social_dilemmas")
-# Settings name a module that is imported when they are used as MODULE:NAME, that of a player as module/MODULE:CLASS.
-# Whatever stands after the colon, the module is imported first; a file of any name can be imported by its name.
+# Settings of the form MODULE:NAME, or module/MODULE:CLASS for players, import the module when they are used, whatever
+# is after the colon. Any file on Python's path can be imported by its name.
 _MODULE, _DEVICE = re.compile(r"[^/\s]+"), re.compile(r"(cpu|cuda|mps|xpu):\d+")
 _PETTINGZOO = "pettingzoo/"
 
 
 def is_trusted() -> bool:
-    """Whether checkpoints are unpickled whatever they ask for."""
+    """Returns True if the check of pickles is disabled."""
     return os.environ.get(TRUST) == "1"
 
 
 def unpickle(file: Path) -> Any:
-    """Returns what is in a pickle of weights, optimizers or counters; of anything, if checkpoints are trusted.
+    """Returns the content of a pickle of weights, optimizer states or counters; of any pickle if they are trusted.
 
     Args:
-        file: The file.
+        file: Path of the pickle.
 
     Raises:
-        ValueError: If the file cannot be read or asks for more.
+        ValueError: If the file cannot be read or contains anything else.
     """
     return _unpickle(file, WeightsUnpickler)[0]
 
 
 def _unpickle(file: Path, reader_class: type[WeightsUnpickler]) -> tuple[Any, WeightsUnpickler]:
-    """Returns what is in a pickle, and what read it."""
+    """Returns the content of a pickle and the unpickler that read it."""
     try:
         content = file.read_bytes()
         reader = reader_class(io.BytesIO(content))
         return (pickle.loads(content) if is_trusted() else reader.load()), reader
-    except Exception as error:  # a broken pickle raises whatever it leads to
+    except Exception as error:  # a broken pickle may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{file}: cannot be read ({reason[0]})") from None
 
 
 def read_constructor(folder: Path) -> tuple[type, tuple, dict[str, Any]]:
-    """Returns the class of a checkpointed component, and the arguments it was built with.
+    """Returns the class of a checkpointed component and its constructor arguments.
 
-    Ray changes the classes of its actors, and RLlib's checkpoints then hold the code of a whole class. That code is not
-    run: the class is imported by its name.
+    Ray modifies the classes of its actors, so that RLlib's checkpoints contain the code of these classes. This code is
+    not run; the class is imported by its name.
 
     Args:
         folder: The component's folder in a checkpoint.
 
+    Returns:
+        Class, positional arguments and keyword arguments.
+
     Raises:
-        ValueError: If its file cannot be read, or asks for what is not on the list.
+        ValueError: If the file cannot be read, or needs a name that is not on the list.
     """
     file = folder / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
     content, reader = _unpickle(file, ConstructorUnpickler)
@@ -118,10 +122,10 @@ _CLASS = "class"
 
 
 def _parts(content: Any, file: Path) -> tuple[Any, tuple, dict[str, Any]]:
-    """Returns class, arguments and keyword arguments from what RLlib writes of a component.
+    """Returns class, arguments and keyword arguments from the content of a component's file.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the content does not have the form that RLlib writes.
     """
     try:
         cls, (args, kwargs) = content[_CLASS], content["ctor_args_and_kwargs"]
@@ -129,11 +133,11 @@ def _parts(content: Any, file: Path) -> tuple[Any, tuple, dict[str, Any]]:
             return cls, args, kwargs
     except (LookupError, TypeError, ValueError):
         pass
-    raise ValueError(f"{file}: is not what RLlib writes")
+    raise ValueError(f"{file}: is not in the format of RLlib's checkpoints")
 
 
 def _module_to_import(value: str) -> str | None:
-    """Returns the module that a setting names, if it is not of this package, and importing it would run its code."""
+    """Returns the module that a setting refers to if importing it would run code from outside this package."""
     name = value.removeprefix("module/")
     if _DEVICE.fullmatch(name):
         return None
@@ -144,12 +148,12 @@ def _module_to_import(value: str) -> str | None:
 
 
 def _is_harmless(module: str) -> bool:
-    """Returns True if importing a module runs no code: it is of this package, or imported already."""
+    """Returns True if importing a module runs no foreign code: it is in this package or has been imported already."""
     return module.partition(".")[0] in _PACKAGES or module in sys.modules
 
 
 def read_config(checkpoint: Path) -> AlgorithmConfig:
-    """Returns the configuration that a checkpoint was made with.
+    """Returns the config with which a checkpoint was made.
 
     Raises:
         ValueError: If its file cannot be read.
@@ -162,14 +166,19 @@ def read_config(checkpoint: Path) -> AlgorithmConfig:
         if not is_trusted():
             _check_config(state)
         return algorithm.get_default_config().from_state(state)  # type: ignore[attr-defined]
-    except Exception as error:  # settings of another version may be anything
+    except Exception as error:  # settings of other versions may raise anything
         raise ValueError(f"{checkpoint}: its settings cannot be read ({error})") from None
 
 
 def _check_config(state: dict[str, Any]) -> None:
-    """Checks what a configuration's attributes can make RLlib call or import; their values are of listed classes."""
+    """Checks the attributes of a config that RLlib calls or imports; the classes of all values have been checked.
+
+    Raises:
+        TypeError: If the class, ``env`` or ``policy_mapping_fn`` has a wrong type.
+        ValueError: If ``env`` imports a module that is not on the list.
+    """
     if not issubclass(state["class"], AlgorithmConfig):
-        raise TypeError(f"{state['class'].__qualname__} is not a configuration")
+        raise TypeError(f"{state['class'].__qualname__} is not a config")
     for name in state:
         check_attribute(state["class"], name)
     env = state.get("env")
@@ -186,7 +195,7 @@ def _check_config(state: dict[str, Any]) -> None:
 
 
 def _is_of_pettingzoo(written: str) -> bool:
-    """Returns True if a module is PettingZoo's own, or is imported already."""
+    """Returns True if a module belongs to PettingZoo or has been imported already."""
     path = written.replace(".", "/")
     spec = find_spec("pettingzoo")
     folders = spec.submodule_search_locations if spec else None
@@ -196,34 +205,34 @@ def _is_of_pettingzoo(written: str) -> bool:
 
 
 def _walk(value: Any) -> Iterator[Any]:
-    """Yields everything in a tree: keys, values, items, parts of partials, attributes of objects."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
+    """Yields all nodes of a tree: keys, values, items, functions and arguments of partials, attributes of objects."""
+    visited_ids: set[int] = set()
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if id(node) in visited_ids:
             continue
-        seen.add(id(node))
+        visited_ids.add(id(node))
         yield node
         if isinstance(node, str | bytes | int | float | np.ndarray | type | StandIn | None):
             continue
         if isinstance(node, dict):
-            waiting += [*node, *node.values()]
+            stack += [*node, *node.values()]
         elif isinstance(node, list | tuple | set | frozenset | deque):
-            waiting += node
+            stack += node
         elif isinstance(node, partial):
-            waiting += [node.func, node.args, node.keywords]
+            stack += [node.func, node.args, node.keywords]
         else:
-            waiting += vars(node).values() if hasattr(node, "__dict__") else []
+            stack += vars(node).values() if hasattr(node, "__dict__") else []
 
 
 @dataclass(frozen=True)
 class Description:
-    """Algorithm and environment of a checkpoint, read without importing anything that it names.
+    """Algorithm and environment of a checkpoint, read without importing modules that the checkpoint refers to.
 
     Attributes:
         algorithm: Name of the algorithm's class.
-        env: Id of the game or environment, or name of its class; None if there is none.
+        env: Id of the environment, or name of its class; None if there is none.
         env_config: Settings of the environment.
     """
 
@@ -233,7 +242,7 @@ class Description:
 
 
 def describe(checkpoint: Path) -> Description:
-    """Returns the algorithm and environment of a checkpoint, also of one whose classes are not on the list.
+    """Returns the algorithm and environment of a checkpoint, even if its classes are not on the list.
 
     Raises:
         ValueError: If its file cannot be read.
@@ -241,7 +250,7 @@ def describe(checkpoint: Path) -> Description:
     file = checkpoint / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
     cls, args, _ = _parts(_unpickle(file, ConstructorUnpickler)[0], file)
     if len(args) != 1 or not isinstance(args[0], dict):
-        raise ValueError(f"{file}: is not what RLlib writes")
+        raise ValueError(f"{file}: is not in the format of RLlib's checkpoints")
     env, env_config = args[0].get("env"), args[0].get("env_config")
     return Description(
         algorithm=_class_name(cls),
@@ -257,7 +266,7 @@ def _class_name(cls: Any) -> str:
 
 
 def package_version() -> str | None:
-    """Returns the version of this package; None where it is not installed."""
+    """Returns the version of this package; None if it is not installed."""
     try:
         return version("rllib_reciprocator")
     except PackageNotFoundError:
@@ -265,43 +274,43 @@ def package_version() -> str | None:
 
 
 class VersionedCheckpoints(Algorithm):
-    """Mixed into an algorithm: its checkpoints name the version of this package."""
+    """Algorithm mixin that writes the version of this package into checkpoints."""
 
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
-        """Returns what is written into METADATA."""
+        """Returns the content of the file ``METADATA``."""
         return {**super().get_metadata(), VERSION: package_version()}
 
 
 @cache
 def warn_of_later_version(checkpoint: Path) -> None:
-    """Logs a warning, once, if a checkpoint is of a later version of this package.
+    """Logs a warning, once per checkpoint, if a checkpoint was written by a later version of this package.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: The checkpoint's folder.
     """
     try:
-        written = json.loads((checkpoint / METADATA).read_text(encoding="utf-8")).get(VERSION)
-        present = package_version()
-        later = written and present and Version(written) > Version(present)
-    except (OSError, ValueError, AttributeError, TypeError):  # of no version that there is
+        checkpoint_version = json.loads((checkpoint / METADATA).read_text(encoding="utf-8")).get(VERSION)
+        installed_version = package_version()
+        is_later = checkpoint_version and installed_version and Version(checkpoint_version) > Version(installed_version)
+    except (OSError, ValueError, AttributeError, TypeError):  # missing or invalid metadata
         return
-    if later:
+    if is_later:
         logger.warning(
-            "%s: was written by rllib_reciprocator %s, which is later than this version, %s; what came in between is"
-            " not known here",
+            "%s: was written by rllib_reciprocator %s, which is later than the installed version %s; settings of later"
+            " versions may be ignored or fail",
             checkpoint,
-            written,
-            present,
+            checkpoint_version,
+            installed_version,
         )
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yields all files in a folder, also below links, which RLlib follows."""
+    """Yields all files in a folder and its subfolders. Links are followed, because RLlib follows them."""
     visited = set()
     for name, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(name)
-        if real in visited:
+        if real in visited:  # links may form cycles
             folders.clear()
             continue
         visited.add(real)
@@ -310,13 +319,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def check_pickles(folder: Path) -> None:
-    """Reads the pickles in a folder as :func:`unpickle` does, before RLlib reads them without looking.
+    """Checks the pickles in a folder by reading them with :func:`unpickle`, before RLlib reads them unchecked.
 
-    RLlib reads the states of all components: weights, optimizers, counters. The constructors of modules are read too,
-    others never.
+    RLlib reads the states of all components, i.e. weights, optimizer states and counters, and of the constructor files
+    only those of modules.
 
     Raises:
-        ValueError: If one cannot be read or asks for more than is on the list.
+        ValueError: If a file cannot be read or needs a name that is not on the list.
     """
     if is_trusted():
         return
@@ -327,17 +336,17 @@ def check_pickles(folder: Path) -> None:
         elif file.suffix.lower() in (".pkl", ".pickle"):
             unpickle(file)
         elif file.suffix.lower() == ".msgpack":
-            raise ValueError(f"{file}: may hold pickles; {OPTION} reads it, and runs their code")
+            raise ValueError(f"{file}: may contain pickles; {OPTION} reads it, and runs their code")
 
 
 def check_weights(folder: Path) -> None:
-    """Checks that all weights of checkpointed modules are numbers.
+    """Checks that all weights of checkpointed modules are finite.
 
     Args:
-        folder: A module's, or that of several.
+        folder: Folder of one module or of several modules.
 
     Raises:
-        ValueError: If one is not; the message names the module.
+        ValueError: If a weight is not finite; the message names the module.
     """
     for file in _files(folder):
         if file.name != "module_state.pkl":
@@ -348,7 +357,7 @@ def check_weights(folder: Path) -> None:
 
 
 def _arrays(state: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
-    """All arrays in a tree, by path."""
+    """Yields path and value of all arrays in a tree."""
     if isinstance(state, dict):
         for name, value in state.items():
             yield from _arrays(value, f"{path}/{name}" if path else str(name))
@@ -357,72 +366,75 @@ def _arrays(state: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a folder is, or the last one of the run that it is of.
+    """Returns a checkpoint's folder: the given folder itself, or the last checkpoint of the run in it.
 
     Args:
-        folder: A checkpoint's folder, a trial's, or that of an experiment with one trial. Of several runs of one name
-            it is the newest.
+        folder: Folder of a checkpoint, of a trial, or of an experiment with one trial. If the experiment was run
+            several times under its name, the newest run is used.
 
     Raises:
-        ValueError: If there is none, or several trials have one.
+        ValueError: If there is no checkpoint, or several trials have one.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such checkpoint")
     if _is_checkpoint(folder):
         return folder
-    found = [_last(trial) for trial in (folder, *newest_trials(folder))]
-    last = [checkpoint for checkpoint in found if checkpoint]
-    if len(last) > 1:
-        trials = [checkpoint.parent.name for checkpoint in last]
-        shown = ", ".join(trials[:4]) + (", .." if len(trials) > 4 else "")
-        raise ValueError(f"{folder}: has the checkpoints of {len(last)} trials; give one of {shown}")
-    if not last:
+    candidates = [_last(trial) for trial in (folder, *newest_trials(folder))]
+    checkpoints = [checkpoint for checkpoint in candidates if checkpoint]
+    if len(checkpoints) > 1:
+        trials = [checkpoint.parent.name for checkpoint in checkpoints]
+        names = ", ".join(trials[:4]) + (", .." if len(trials) > 4 else "")
+        raise ValueError(f"{folder}: has the checkpoints of {len(checkpoints)} trials; give one of {names}")
+    if not checkpoints:
         raise ValueError(f"{folder}: not an Algorithm checkpoint (it has no {METADATA}), nor a run with one")
-    return last[0]
+    return checkpoints[0]
 
 
 def newest_trials(folder: Path) -> list[Path]:
-    """The folders of an experiment's trials; where it was run several times under its name, those of the last time."""
-    trials = sorted(each for each in folder.iterdir() if each.is_dir())
+    """Returns the trial folders of an experiment; of the last run if it was run several times under its name."""
+    trials = sorted(path for path in folder.iterdir() if path.is_dir())
     states = sorted(folder.glob("experiment_state-*.json"))
     if len(states) < 2:
         return trials
     try:
-        described = [json.loads(trial) for trial, _ in json.loads(states[-1].read_text(encoding="utf-8"))["trial_data"]]
-        newest = {trial["relative_logdir"] for trial in described}
+        trial_data = [
+            json.loads(trial) for trial, _ in json.loads(states[-1].read_text(encoding="utf-8"))["trial_data"]
+        ]
+        logdirs = {trial["relative_logdir"] for trial in trial_data}
     except (OSError, ValueError, LookupError, TypeError):
         return trials
-    taken = [trial for trial in trials if trial.name in newest]
-    if not taken or not any((trial / "params.json").is_file() for trial in trials if trial not in taken):
+    newest = [trial for trial in trials if trial.name in logdirs]
+    # A resumed run has several states of the same trials; only folders of other trials show that there was another run.
+    if not newest or not any((trial / "params.json").is_file() for trial in trials if trial not in newest):
         return trials
-    when = states[-1].stem.removeprefix("experiment_state-").replace("_", " ")
-    logger.warning("%s: was run %d times; the newest, of %s, is taken", folder, len(states), when)
-    return taken
+    date = states[-1].stem.removeprefix("experiment_state-").replace("_", " ")
+    logger.warning("%s: was run %d times; the newest run, of %s, is used", folder, len(states), date)
+    return newest
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    """Whether RLlib says that it wrote a folder; its files of text tell, without unpickling."""
+    """Returns True if a folder is a checkpoint of an RLlib algorithm, judged by its metadata without unpickling."""
     try:
-        described = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(described, dict) and "ray_version" in described and (folder / MODULE_PATH).is_dir()
+    return isinstance(metadata, dict) and "ray_version" in metadata and (folder / MODULE_PATH).is_dir()
 
 
 def _last(trial: Path) -> Path | None:
-    """A trial's last whole checkpoint."""
-    whole = (each for each in trial.glob("checkpoint_*") if _is_checkpoint(each))
-    return max(whole, default=None, key=lambda each: each.name)
+    """Returns the last complete checkpoint of a trial; None if there is none."""
+    checkpoints = (path for path in trial.glob("checkpoint_*") if _is_checkpoint(path))
+    return max(checkpoints, default=None, key=lambda path: path.name)
 
 
 def module_in(checkpoint: Path, name: str) -> Path:
-    """The folder of a module in a checkpoint.
+    """Returns the folder of a module in a checkpoint.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If the checkpoint has no module of this name.
     """
     folder = checkpoint / MODULE_PATH / name
     if folder.parent != checkpoint / MODULE_PATH or not folder.is_dir():
-        there = [each.name for each in (checkpoint / MODULE_PATH).iterdir() if each.is_dir()]
-        raise ValueError(f"{checkpoint} has no player {name!r}{did_you_mean(name, there)}")
+        names = [path.name for path in (checkpoint / MODULE_PATH).iterdir() if path.is_dir()]
+        raise ValueError(f"{checkpoint} has no player {name!r}{did_you_mean(name, names)}")
     return folder

@@ -1,4 +1,4 @@
-"""What several learners need to learn as one: sums over all of them, and modules that have nothing to average."""
+"""Statistics over all learner processes, and support for modules without parameters in distributed training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def sum_over_learners(values: Tensor) -> Tensor:
-    """The elementwise sum of ``values`` over all learner processes; ``values`` itself where there is one."""
+    """Returns the elementwise sum of ``values`` over all learner processes; ``values`` itself with one learner."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
     total = values.clone()
@@ -18,36 +18,36 @@ def sum_over_learners(values: Tensor) -> Tensor:
 
 
 def mean_over_learners(values: Tensor) -> Tensor:
-    """The elementwise mean of ``values`` over all learner processes; ``values`` itself where there is one."""
+    """Returns the elementwise mean of ``values`` over all learner processes; ``values`` itself with one learner."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
     return sum_over_learners(values) / torch.distributed.get_world_size()
 
 
 def all_reduce_max(count: int, device: torch.device | str = "cpu") -> int:
-    """The largest ``count`` of all learner processes."""
+    """Returns the maximum of ``count`` over all learner processes."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return count
-    most = torch.tensor(count, device=device)
-    torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
-    return int(most)
+    maximum = torch.tensor(count, device=device)
+    torch.distributed.all_reduce(maximum, op=torch.distributed.ReduceOp.MAX)
+    return int(maximum)
 
 
 def rank_of_learner() -> int:
-    """Which of the learners this process is, from 0."""
+    """Returns the rank of this learner process, counted from 0."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0
     return torch.distributed.get_rank()
 
 
 def standardized(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Values less their mean over their standard deviation, both taken over all learners.
+    """Standardizes values by their mean and standard deviation over all learners.
 
-    A constant input gives zeros.
+    Constant values become zero.
 
     Args:
-        values: Of any shape.
-        mask: Of the same shape, which values count in mean and deviation; all of them if None.
+        values: Values of any shape.
+        mask: True for values that are included in mean and standard deviation, of the same shape. If None, all values.
     """
     weights = torch.ones_like(values) if mask is None else mask.to(values.dtype)
     moments = torch.stack([(values * weights).sum(), weights.sum()])
@@ -59,7 +59,7 @@ def standardized(values: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the mean of the values ``[rows]`` where a mask ``[rows]`` is true; zero if it is true nowhere."""
+    """Returns the mean of the values ``[rows]`` where a mask ``[rows]`` is True; zero if it is False everywhere."""
     if mask is None:
         return values.mean()
     weights = mask.to(values.dtype)
@@ -67,14 +67,14 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def mean_of_counted(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the sum of the values that count over the mean number of these on a learner, of all learners.
+    """Returns the sum of the masked values divided by the mean number of masked values per learner.
 
-    The gradient, averaged over learners, is then that of the mean over the rows of all learners, however the rows that
-    count are spread.
+    The gradient, averaged over learners, then equals the gradient of the mean over the rows of all learners,
+    independently of how the masked rows are distributed among learners.
 
     Args:
-        values: ``[rows]``.
-        mask: ``[rows]`` bool, the rows that count; all of them if None.
+        values: Values, ``[rows]``.
+        mask: True for rows that are included, ``[rows]`` bool. If None, all rows.
     """
     if mask is None:
         return values.mean()
@@ -83,12 +83,12 @@ def mean_of_counted(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None) -> Tensor:
-    """Returns the standard deviation over some axes, which are kept, and over all learners, above zero.
+    """Returns the standard deviation over some axes and all learners, plus a small constant.
 
     Args:
-        values: Of any shape.
-        axes: The axes.
-        mask: Of the same shape, bool, the values that count; all of them if None.
+        values: Values of any shape.
+        axes: The reduced axes, which are kept with length 1.
+        mask: True for values that are included, bool of the same shape. If None, all values.
     """
     weights = None if mask is None else mask.to(values.dtype)
     total = (values if weights is None else values * weights).sum(axes, keepdim=True)
@@ -102,11 +102,11 @@ def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None)
 
 
 class ParameterlessModule:
-    """For RLModules without parameters, which PyTorch cannot wrap for distributed training.
+    """Mixin for RLModules without parameters, which PyTorch cannot wrap for distributed training.
 
-    RLlib's learner asks every torch module for the context in which gradients are not averaged.
+    RLlib's learner calls ``no_sync()`` of every torch module, which is a method of wrapped modules only.
     """
 
     def no_sync(self) -> AbstractContextManager[None]:
-        """A context that changes nothing."""
+        """Returns a context manager without effect."""
         return nullcontext()

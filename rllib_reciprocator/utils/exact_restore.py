@@ -1,9 +1,9 @@
-"""State that RLlib's checkpoints lack: coefficients that change during training, and weights in remote env runners.
+"""Mixins that save and restore state that RLlib's checkpoints lack.
 
-RLlib restores weights, optimizers and counters. It does not restore the present value of an entropy coefficient that
-follows a schedule, nor adaptive KL coefficients (Ray 2.60). Its weight synchronization after a restore is skipped for
-env runners that still have a request in flight, as they have right after they were built; these then sample with
-untrained policies.
+RLlib restores weights, optimizer states and counters. It restores neither the current value of an entropy coefficient
+that follows a schedule nor adaptive KL coefficients (Ray 2.60). Its weight synchronization after a restore skips env
+runners that still have a request in flight, as is the case right after they were built; these env runners then sample
+with untrained policies.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ _ENTROPY, _KL = "entropy", "kl"
 
 
 def get_coefficients(learner: Learner) -> dict[str, dict[str, float]]:
-    """Returns the present entropy and KL coefficients of a learner's modules.
+    """Returns the current entropy and KL coefficients of a learner's modules.
 
     Args:
-        learner: A learner of PPO, APPO or IMPALA; others have no such coefficients.
+        learner: A learner of PPO, APPO or IMPALA; other learners have no such coefficients.
 
     Returns:
-        By kind and module id. Entropy coefficients that follow no schedule are left out: these are settings.
+        The coefficients, by kind and module id. Entropy coefficients without a schedule are left out, because they are
+        settings.
     """
-    # Copied, because learner threads of asynchronous algorithms add modules when they first learn.
+    # Both dicts are copied, because learner threads of asynchronous algorithms add modules at their first update.
     schedulers = getattr(learner, "entropy_coeff_schedulers_per_module", {})
     kl_coefficients = getattr(learner, "curr_kl_coeffs_per_module", {})
     return {
@@ -54,14 +55,13 @@ def get_coefficients(learner: Learner) -> dict[str, dict[str, float]]:
 def set_coefficients(learner: Learner, coefficients: dict[str, dict[str, float]]) -> None:
     """Sets the coefficients that :func:`get_coefficients` returned.
 
-    Modules that the learner does not have, and entropy coefficients that follow no schedule in its configuration, are
-    skipped.
+    Skips modules that the learner does not have, and entropy coefficients without a schedule in its config.
 
     Args:
-        learner: The learner, built.
-        coefficients: By kind and module id.
+        learner: The learner; it has to be built.
+        coefficients: The coefficients, by kind and module id.
     """
-    # Both containers create a missing entry when it is read.
+    # Both dicts are default dicts, which create a missing entry when it is read.
     for module_id, value in coefficients[_ENTROPY].items():
         if module_id in learner.module and hasattr(learner, "entropy_coeff_schedulers_per_module"):
             scheduler = learner.entropy_coeff_schedulers_per_module[module_id]
@@ -73,11 +73,11 @@ def set_coefficients(learner: Learner, coefficients: dict[str, dict[str, float]]
 
 
 class ExactRestoreLearner(TorchLearner):
-    """Learner mixin: the state of the learner includes its entropy and KL coefficients."""
+    """Learner mixin that adds entropy and KL coefficients to the learner's state."""
 
     @override(Learner)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Returns RLlib's state and the coefficients."""
+        """Returns the learner's state and its coefficients."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(COEFFICIENTS, components, not_components):
             state[COEFFICIENTS] = get_coefficients(self)
@@ -85,33 +85,34 @@ class ExactRestoreLearner(TorchLearner):
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Sets what :meth:`get_state` returned; checkpoints of earlier versions have no coefficients."""
+        """Restores the learner's state; checkpoints of earlier versions have no coefficients."""
         super().set_state(state)
         if COEFFICIENTS in state:
             set_coefficients(self, state[COEFFICIENTS])
 
 
 class ExactRestore(Algorithm):
-    """Algorithm mixin: a restored algorithm continues as if it had not been interrupted.
+    """Algorithm mixin with which a restored algorithm continues exactly as without interruption.
 
-    Each learner gets its own coefficients back (RLlib gives the state of one learner to all, but KL coefficients adapt
-    to the data of each), and remote env runners have the restored weights before they sample.
+    Restores the coefficients of each learner separately: RLlib restores the state of one learner in all of them, but
+    KL coefficients adapt to the data of each learner. Sends the restored weights to remote env runners before they
+    sample.
     """
 
     @override(Algorithm)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Returns RLlib's state and, with several learners, the coefficients of each."""
+        """Returns the algorithm's state and, with several learners, the coefficients of each learner."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         group = self.learner_group
-        several = group is not None and not group.is_local and len(group) > 1
-        if several and self._check_component(COEFFICIENTS, components, not_components):
+        has_several_learners = group is not None and not group.is_local and len(group) > 1
+        if has_several_learners and self._check_component(COEFFICIENTS, components, not_components):
             by_rank = dict(result.get() for result in group.foreach_learner(_coefficients_of_rank))
             state[COEFFICIENTS] = [by_rank[rank] for rank in sorted(by_rank)]
         return state
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Sets what :meth:`get_state` returned, for any number of learners and env runners."""
+        """Restores the algorithm's state; the number of learners and env runners may differ from the saved one."""
         super().set_state(state)
         if COEFFICIENTS in state and self.learner_group is not None:
             for result in self.learner_group.foreach_learner(_set_rank, by_rank=state[COEFFICIENTS]):
@@ -120,16 +121,16 @@ class ExactRestore(Algorithm):
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores the algorithm, or the part of it that ``component`` names."""
+        """Restores the algorithm, or the component ``component`` of it."""
         super().restore_from_path(path, *args, **kwargs)
         if kwargs.get("component"):
-            # Otherwise set_state() was called.
+            # Without a component, set_state() has sent the state already.
             self._send_state_to_env_runners()
 
     def _send_state_to_env_runners(self) -> None:
-        """Sends weights, connector states and the step counter to remote env runners, and waits until they have them.
+        """Sends weights, connector states and the step counter to remote env runners and waits until they are set.
 
-        Actors process requests in the order in which they were sent, so that none that is in flight comes later.
+        Actors process requests in order, so that requests in flight are processed before this one.
         """
         groups = [group for group in (self.env_runner_group, self.eval_env_runner_group) if group is not None]
         groups = [group for group in groups if group.num_remote_env_runners()]
@@ -163,8 +164,8 @@ def _set_rank(learner: Learner, by_rank: list[dict[str, dict[str, float]]]) -> N
 
 
 def _set_runner_state(runner: Any, state: Any) -> None:
-    # Method calls resolve references by themselves only as direct arguments of an actor's method.
+    # Ray resolves references only if they are direct arguments of an actor's method.
     state = ray.get(state) if isinstance(state, ray.ObjectRef) else state
-    # A runner skips weights whose sequence number it has already; without one it always takes them.
+    # An env runner skips weights with a sequence number that it has already. Weights without one are always set.
     runner.set_state({COMPONENT_RL_MODULE: state[COMPONENT_RL_MODULE]})
     runner.set_state(state)

@@ -1,4 +1,4 @@
-"""What happens when a learner's process is gone."""
+"""Algorithm mixin that ends a run when a learner process is lost."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rllib_reciprocator.utils.ray_internals import answers
 
 
 class FailFastOnLostLearner(Algorithm):
-    """Mixed into an algorithm: its run ends where a learner is lost, with an error that says so.
+    """Algorithm mixin that raises an error if a learner process is lost.
 
-    RLlib replaces env runners that are lost, but not learners. Its own errors are then about connections, or about
-    what it makes of no answer, and a checkpoint that it writes lacks the learners' state without a word.
+    RLlib restarts lost env runners, but not lost learners. Its own errors are then about connections or missing
+    results, and checkpoints that it writes lack the state of the learners without a warning.
     """
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
-        """One iteration.
+        """Runs one training iteration.
 
         Raises:
-            RuntimeError: If a learner is gone.
+            RuntimeError: If a learner process is lost.
         """
         try:
             return super().step()
@@ -36,7 +36,7 @@ class FailFastOnLostLearner(Algorithm):
         """Writes a checkpoint.
 
         Raises:
-            RuntimeError: If a learner is gone.
+            RuntimeError: If a learner process is lost.
         """
         try:
             return super().save_checkpoint(checkpoint_dir)
@@ -44,14 +44,14 @@ class FailFastOnLostLearner(Algorithm):
             self._check_learners()
 
     def _check_learners(self) -> None:
-        """Raises RuntimeError if a learner does not answer."""
+        """Raises RuntimeError if a learner does not respond."""
         group = self.learner_group
         if group.is_local:
             return
         if not all(answer.ok for answer in answers(group, _is_there, 60)):
             raise RuntimeError(
-                f"one of {len(group)} learners ended: killed, out of memory, or with its node;"
-                " go on from the last checkpoint with --resume, or let max_failures do so"
+                f"one of {len(group)} learners was lost: it was killed, ran out of memory, or its node failed;"
+                " continue from the last checkpoint with --resume, or set max_failures"
             )
 
 

@@ -1,4 +1,4 @@
-"""Learners beside whose players there are modules with nothing to learn, as scripted players."""
+"""Learner mixin that skips modules without trainable parameters, e.g. scripted policies."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from rllib_reciprocator.utils.exact_restore import ExactRestoreLearner
 
 
 def has_parameters(module: torch.nn.Module) -> bool:
-    """Whether there is anything in a module that a gradient could change."""
+    """Returns True if a module has parameters."""
     return next(module.parameters(), None) is not None
 
 
 class FixedModulesLearner(ExactRestoreLearner):
-    """Mixed into a learner class of RLlib's: some modules, as scripted players, have nothing that could be learned."""
+    """Learner mixin that skips modules without parameters, e.g. scripted policies."""
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """An optimizer for every module that has parameters; PyTorch refuses one without."""
+        """Configures the optimizers of modules that have parameters; PyTorch refuses optimizers without parameters."""
         if has_parameters(self.module[module_id]):
             super().configure_optimizers_for_module(module_id, config)
 
     @override(TorchLearner)
     def _make_modules_ddp_if_necessary(self) -> None:
-        """Wraps the modules that have parameters for distributed training; PyTorch refuses the others."""
-        fixed = {key: module for key, module in self.module.items() if not has_parameters(module)}
-        for module_id in fixed:
+        """Wraps modules that have parameters for distributed training; PyTorch refuses to wrap the others."""
+        fixed_modules = {key: module for key, module in self.module.items() if not has_parameters(module)}
+        for module_id in fixed_modules:
             self.module.remove_module(module_id)
         super()._make_modules_ddp_if_necessary()
-        for module_id, module in fixed.items():
+        for module_id, module in fixed_modules.items():
             self.module.add_module(module_id, module)

@@ -1,9 +1,9 @@
-"""Names of figures in results that both ways of sampling report."""
+"""Names of metrics that are reported both on the batched engine and on RLlib's env runners."""
 
 OUTCOMES, REWARD_PER_STEP = "outcomes", "reward_per_step"
-# What agents get and do in the inner episodes of a meta-episode, by agent, figure and number.
+# Rewards and outcomes in the inner episodes of a meta-episode, by agent, metric and index of the inner episode.
 INNER_EPISODES = "inner_episodes"
-# What agents give each other, by ordered pair, and by pair and what the recipient did.
+# Incentives between agents, by ordered pair, and by ordered pair and action of the recipient.
 INCENTIVES, INCENTIVES_BY_ACTION = "incentives", "incentives_by_action"
-# Env runners of an iteration whose sample was left out because it took longer than ``sample_timeout_s``.
+# Number of env runners per iteration whose sample was dropped because it took longer than ``sample_timeout_s``.
 NUM_TIMED_OUT = "num_env_runners_timed_out"

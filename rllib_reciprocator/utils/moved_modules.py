@@ -1,4 +1,4 @@
-"""Modules that moved: their old names go on working, in imports and in checkpoints."""
+"""Aliases of modules that have moved, so that their old names still work in imports and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _PACKAGE = "rllib_reciprocator"
-# Old name -> new name, without the package. A package stands for all modules in it that have no row of their own.
+# Old name -> new name, without the package. An entry for a package applies to all its modules without an entry.
 MOVED = {
     # Version 0.1.0
     "algorithms.reciprocate": "rllib_episodes.algorithms",
@@ -53,51 +53,51 @@ MOVED = {
 
 
 def new_name(module: str) -> str | None:
-    """Returns the name that a module of this package has now; None if it did not move.
+    """Returns the current name of a module of this package; None if it has not moved.
 
     Args:
-        module: Its name, ``rllib_reciprocator.`` included.
+        module: Full name of the module, including ``rllib_reciprocator.``.
     """
     package, _, rest = module.partition(".")
     if package != _PACKAGE:
         return None
     parts = rest.split(".")
     for length in range(len(parts), 0, -1):
-        moved = MOVED.get(".".join(parts[:length]))
-        if moved is not None:
-            return ".".join([_PACKAGE, moved, *parts[length:]])
+        current_name = MOVED.get(".".join(parts[:length]))
+        if current_name is not None:
+            return ".".join([_PACKAGE, current_name, *parts[length:]])
     return None
 
 
 class _AliasLoader(Loader):
-    """Loads a module under an old name: the same module object, so that its classes are the same."""
+    """Loader that registers the same module object under its old name, so that its classes are identical."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Returns None: Python makes an empty module, which :meth:`exec_module` replaces."""
+        """Returns None, so that Python creates an empty module, which :meth:`exec_module` replaces."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Registers the module that moved under its old name."""
-        warnings.warn(f"{module.__name__} is {self.name} now", DeprecationWarning, stacklevel=2)
+        """Imports the module by its new name and registers it under its old name."""
+        warnings.warn(f"{module.__name__} has moved to {self.name}; use the new name", DeprecationWarning, stacklevel=2)
         sys.modules[module.__name__] = import_module(self.name)
 
 
 class MovedModuleFinder(MetaPathFinder):
-    """Finds modules by their old names."""
+    """Finder of modules by their old names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns how to load a module that moved; None for all others."""
+        """Returns the spec of a module that has moved; None for all other modules."""
         name = new_name(fullname)
         return None if name is None else ModuleSpec(fullname, _AliasLoader(name))
 
 
 def install() -> None:
-    """Lets Python import modules by their old names."""
+    """Registers the finder, so that modules can be imported by their old names."""
     if not any(isinstance(finder, MovedModuleFinder) for finder in sys.meta_path):
-        # Before Python's own finders, which would load modules of an alias a second time, from its new folder.
+        # The finder comes before Python's finders, which would load submodules of an alias a second time.
         sys.meta_path.insert(0, MovedModuleFinder())

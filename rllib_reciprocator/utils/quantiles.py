@@ -1,4 +1,4 @@
-"""Distributions told by a few numbers."""
+"""Quantiles that summarize distributions in metrics."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 QUANTILES = "quantiles"
-# A distribution is told by so many evenly spaced quantiles, of so many of its values at most.
+# Number of evenly spaced quantiles, and maximum number of values from which they are computed.
 _NUM_QUANTILES, _MOST_VALUES = 33, 2048
 
 
 def quantiles(values: Tensor) -> list[list[float]]:
-    """Evenly spaced quantiles of each column of ``[rows, columns]``, from the smallest to the largest value."""
-    some = values[:: -(-len(values) // _MOST_VALUES)].float()
-    return some.quantile(torch.linspace(0.0, 1.0, _NUM_QUANTILES, device=values.device), 0).t().tolist()
+    """Returns evenly spaced quantiles of each column of ``[rows, columns]``, from minimum to maximum."""
+    # The stride is rounded up, so that at most _MOST_VALUES rows remain.
+    subsample = values[:: -(-len(values) // _MOST_VALUES)].float()
+    return subsample.quantile(torch.linspace(0.0, 1.0, _NUM_QUANTILES, device=values.device), 0).t().tolist()

@@ -1,7 +1,7 @@
-"""What this package uses of Ray that Ray does not promise to keep.
+"""Private names and behavior of Ray that this package depends on.
 
-Another version of Ray may call it otherwise; ``tests/test_ray_internals.py`` says what is gone. Until a version has
-been tried, the package asks for ``ray < 2.61``.
+Other versions of Ray may rename or remove them; ``tests/test_ray_internals.py`` reports which ones are missing. The
+package requires ``ray < 2.61`` until a later version has been tested.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ __all__ = [
     "speaks_grpc",
 ]
 
-# Private names of Ray's that are overridden or read where a class or an object of Ray's is at hand, by the module that
-# has them.
+# Private attributes of Ray's classes that this package overrides or reads directly, by the module that defines them.
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "ray.rllib.algorithms.algorithm_config": (
         "_env_to_module_connector", "_is_frozen", "_learner_connector", "_model_config", "_per_module_overrides",
@@ -54,7 +53,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "ray.tune.impl.tuner_internal": ("_run_config",),
 }  # fmt: skip
 
-# Loggers whose warnings are about Ray itself, and how their messages begin.
+# Warnings about Ray itself that every run logs: name of the logger, and start of the message.
 _ALWAYS_THERE = (
     ("ray.rllib.algorithms.algorithm_config", "You are running"),
     ("ray._private.authentication.authentication_token_setup", "Token authentication is enabled"),
@@ -64,25 +63,28 @@ _ALWAYS_THERE = (
 
 
 def env_creator(name: Any) -> Callable[[Any], Any] | None:
-    """What makes the environment that is registered with Tune under a name; None if there is none."""
+    """Returns the env creator that is registered with Tune under a name; None if there is none."""
     if not isinstance(name, str) or not _global_registry.contains(ENV_CREATOR, name):
         return None
     return _global_registry.get(ENV_CREATOR, name)
 
 
 def answers(group: Any, function: Callable[[Any], Any], timeout_seconds: float | None) -> Iterator[Any]:
-    """What all actors of a group answer to a call, lost ones too: objects with ``ok`` and ``get()``.
+    """Calls a function on all actors of a group, including lost ones, and yields the results.
 
     Args:
         group: An ``EnvRunnerGroup`` or a remote ``LearnerGroup``.
-        function: What is called with each actor.
-        timeout_seconds: How long each may take.
+        function: Function that is called with each actor.
+        timeout_seconds: Maximum time to wait for the results in seconds; None for no limit.
+
+    Yields:
+        Results with the attribute ``ok`` and the method ``get()``.
     """
     yield from group._worker_manager.foreach_actor(function, healthy_only=False, timeout_seconds=timeout_seconds)
 
 
 def running_cluster() -> str | None:
-    """Returns the address ``HOST:PORT`` that Ray takes ``auto`` for; None if no cluster runs on this machine."""
+    """Returns the address ``HOST:PORT`` to which Ray resolves ``auto``; None if no cluster runs on this machine."""
     try:
         return canonicalize_bootstrap_address("auto")
     except ConnectionError:
@@ -90,15 +92,15 @@ def running_cluster() -> str | None:
 
 
 def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
-    """If True, a server of gRPC, as those of Ray are, answers at an address.
+    """Returns True if a gRPC server, such as a Ray server, answers at an address.
 
-    Ray itself ends the whole process where something else does. A server of gRPC begins with an HTTP/2 frame of
-    settings; nothing is asked where Ray encrypts its traffic.
+    Ray terminates the whole process if another kind of server answers. A gRPC server first sends an HTTP/2 SETTINGS
+    frame. If Ray uses TLS, only the connection is tested.
 
     Args:
-        host: Name or IP address.
+        host: Host name or IP address.
         port: TCP port.
-        timeout_seconds: How long to wait for a connection, and for an answer.
+        timeout_seconds: Timeout of the connection and of each answer in seconds.
 
     Raises:
         OSError: If there is no connection or no answer in time.
@@ -110,33 +112,33 @@ def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
         connection.sendall(preface + settings)
         header = b""
         while len(header) < 9:
-            received = connection.recv(9 - len(header))
-            if not received:
+            data = connection.recv(9 - len(header))
+            if not data:
                 return False
-            header += received
+            header += data
     return header[3:4] == b"\x04"
 
 
 class _Drop(logging.Filter):
-    """Drops the records whose message begins so."""
+    """Log filter that drops records whose message starts with the filter's name."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is to be logged."""
+        """Returns True if the record is to be logged."""
         return not record.getMessage().startswith(self.name)
 
 
 def drop_warnings() -> None:
-    """Keeps warnings that come with every run, whatever a user does, and no others, out of this process's log."""
-    for name, beginning in _ALWAYS_THERE:
+    """Suppresses the warnings that Ray logs in every run, independently of the user's settings, in this process."""
+    for name, prefix in _ALWAYS_THERE:
         logger = logging.getLogger(name)
-        if not any(isinstance(each, _Drop) and each.name == beginning for each in logger.filters):
-            logger.addFilter(_Drop(beginning))
+        if not any(isinstance(log_filter, _Drop) and log_filter.name == prefix for log_filter in logger.filters):
+            logger.addFilter(_Drop(prefix))
 
 
 def leave_new_memory() -> None:
-    """Lets this process use new memory as it is.
+    """Disables PyTorch's initialization of uninitialized memory in this process.
 
-    Where there is a seed RLlib makes torch deterministic, which then also writes over all memory before it is used: 7%
-    of the time of learners with convolutions, for the sake of code that reads what nobody wrote.
+    If a seed is set, RLlib enables deterministic algorithms, and PyTorch then also fills new memory before it is used.
+    This takes 7% of the time of learners with convolutions, and matters only for code that reads uninitialized memory.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

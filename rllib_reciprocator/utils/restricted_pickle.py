@@ -1,14 +1,17 @@
-"""Unpicklers that run nothing of what a file asks for, for checkpoints from anywhere.
+"""Restricted unpicklers for checkpoints from untrusted sources.
 
-A pickle is a program: it names functions and classes, calls them, and changes objects and classes. The unpicklers here
-carry out the opcodes that make plain data, and of all others only what genuine checkpoints need:
+A pickle is a program: it looks up functions and classes by name, calls them, and modifies objects and classes. The
+unpicklers of this module execute the opcodes that build plain data, and of all other opcodes only those that genuine
+checkpoints need:
 
 - a function or class is looked up only if its exact name is listed below;
-- only the listed functions and classes are called, the functions with arguments of the types that NumPy and PyTorch
-  write; all other listed classes may be named, as settings do, but not called;
-- the state of an object is set only if the object's class is listed; that of a class or a function never.
+- only the functions and classes in ``_WEIGHT_FUNCTIONS``, ``_CONSTRUCTOR_FUNCTIONS`` and ``_CALLED`` are called, the
+  functions with arguments of the types that NumPy and PyTorch write; all other listed classes may be referred to, e.g.
+  in settings, but not called;
+- the state of an object is set only if the object's class is listed, and never if it is a class or a function itself.
 
-Opcodes that Python no longer writes since protocol 4 (2014), persistent ids and copyreg's extension codes are refused.
+Opcodes that Python has not written since protocol 4 (2014), persistent ids and the extension codes of ``copyreg`` are
+refused.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 from torch.storage import TypedStorage, UntypedStorage
 
-try:  # its name since NumPy 2
+try:  # name of the package since NumPy 2
     from numpy._core import multiarray, numeric
 except ImportError:
     from numpy.core import multiarray, numeric  # type: ignore[no-redef]
@@ -50,16 +53,17 @@ def _require(condition: bool, name: str) -> None:
         _refuse(f"it calls {name} with other arguments than {name.partition('.')[0]} writes")
 
 
-# Functions: each takes what pickles of NumPy and PyTorch give it, and nothing else.
+# Replacements of the functions that pickles of NumPy and PyTorch call. They accept only the arguments that these
+# libraries write.
 
 _NUMBER = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)")
 
 
 def _dtype(*arguments: Any) -> np.dtype:
-    """Returns a dtype of numbers. Those of objects, or with fields, would make pointers of a file's bytes."""
+    """Returns a numeric dtype. Dtypes of objects, or with fields, would interpret bytes of the file as pointers."""
     code = arguments[0] if arguments else None
-    plain = arguments[1:] == (False, True) and isinstance(code, str) and _NUMBER.fullmatch(code)
-    _require(bool(plain), "numpy.dtype")
+    is_plain = arguments[1:] == (False, True) and isinstance(code, str) and _NUMBER.fullmatch(code)
+    _require(bool(is_plain), "numpy.dtype")
     return np.dtype(*arguments)
 
 
@@ -135,7 +139,7 @@ def _seed_sequence(*arguments: Any) -> SeedSequence:
 
 
 def _storage(content: Any) -> Any:
-    """Reads a tensor's storage by PyTorch's own list; PyTorch itself unpickles whatever is in it."""
+    """Reads the storage of a tensor with ``weights_only=True``, unlike PyTorch's function, which unpickles anything."""
     _require(type(content) is bytes, "torch.storage._load_from_bytes")
     storage = torch.load(io.BytesIO(content), weights_only=True)
     _require(isinstance(storage, TypedStorage | UntypedStorage), "torch.storage._load_from_bytes")
@@ -169,7 +173,7 @@ _FACTORIES = (None, bool, dict, float, int, list, set, str, tuple)
 
 
 def _default_dict(factory: Any = None) -> defaultdict:
-    _require(any(factory is allowed for allowed in _FACTORIES), "collections.defaultdict")
+    _require(any(factory is factory_type for factory_type in _FACTORIES), "collections.defaultdict")
     return defaultdict(factory)
 
 
@@ -194,8 +198,8 @@ _WEIGHT_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch.storage", "_load_from_bytes"): _storage,
 }
 
-# The exact names that genuine checkpoints have in what algorithms and modules were built with. First the classes that
-# are called: containers, paths and the like.
+# Names in the constructor arguments of algorithms and modules of genuine checkpoints. First, classes that are called:
+# containers, paths and similar.
 _CALLED = {
     "builtins": "bytearray complex range set slice",
     "collections": "Counter deque",
@@ -204,7 +208,7 @@ _CALLED = {
     "ray.rllib.algorithms.algorithm_config": "TorchCompileWhatToCompile",
     "torch": "Size device",
 }
-# Then those whose objects are made without their constructors and given a state: settings, specs and spaces.
+# Second, classes whose objects are created without a constructor call and get a state: settings, specs and spaces.
 _BUILT = {
     "gymnasium.spaces.box": "Box",
     "gymnasium.spaces.dict": "Dict",
@@ -234,7 +238,7 @@ _BUILT = {
     "rllib_reciprocator.players.learning_settings": "LearningSettings",
     "rllib_reciprocator.players.players": "Player",
 }
-# Last those that are only named.
+# Third, names that are only referred to.
 _NAMED = {
     "builtins": "bool bytes dict float frozenset int list object str tuple",
     "numpy": "bool_ float32 float64 int32 int64 ndarray uint8",
@@ -338,7 +342,7 @@ _NAMED = {
     "rllib_reciprocator.players.learning": "LearningModule",
     "rllib_reciprocator.players.scripted": "ScriptedModule",
 }
-# Functions of this package with which settings make callables, by functools.partial.
+# Functions of this package that settings use in functools.partial.
 _APPLIED = frozenset(
     {
         ("rllib_reciprocator.engine.config", "_module_of"),
@@ -351,7 +355,8 @@ _APPLIED = frozenset(
         ("rllib_reciprocator.rllib_episodes.reciprocate", "_runner_pieces"),
     }
 )
-# Names that earlier versions had elsewhere; modules that moved are in moved_modules.py.
+# Names that have moved to another module or were renamed since earlier versions. Modules that moved as a whole are in
+# moved_modules.py.
 _MOVED_NAMES = {
     ("rllib_reciprocator.rllib_episodes.env_spec", "KnownEnvironment"): (
         "rllib_reciprocator.rllib_episodes.env_spec",
@@ -385,7 +390,7 @@ CALLED, BUILT, NAMED = _names(_CALLED), _names(_BUILT), _names(_NAMED)
 
 @cache
 def _look_up(module: str, name: str) -> Any:
-    """Returns a listed class or function; None if this version of its library does not have it."""
+    """Returns a listed class or function; None if the installed version of its library does not define it."""
     try:
         value = import_module(module)
         for part in name.split("."):
@@ -396,27 +401,27 @@ def _look_up(module: str, name: str) -> Any:
 
 
 class StandIn:
-    """Represents a class or function that is not on the list, or what a call of it would return. Does nothing.
+    """Placeholder for a class or function that is not on the list, or for the result of calling it.
 
     Attributes:
         module: Module of the class or function.
         name: Its qualified name.
-        arguments: Arguments of the call; None if it was only named.
+        arguments: Arguments of the call; None if the name was only referred to.
     """
 
     def __init__(self, module: str, name: str, arguments: tuple[Any, ...] | None = None) -> None:
         self.module, self.name, self.arguments = module, name, arguments
 
     def __str__(self) -> str:
-        """Says what the file does with it."""
+        """Describes the use of the name in the file, for error messages."""
         if by_value := self.class_by_value():
-            return f"holds the code of {'.'.join(by_value)}"
+            return f"contains the code of {'.'.join(by_value)}"
         if self.name == "_make_function":
-            return "holds the code of a function"
-        return f"{'asks for' if self.arguments is None else 'calls'} {self.module}.{self.name}"
+            return "contains the code of a function"
+        return f"{'refers to' if self.arguments is None else 'calls'} {self.module}.{self.name}"
 
     def class_by_value(self) -> tuple[str, str] | None:
-        """Returns module and name of the class whose code this represents, as cloudpickle writes it; or None."""
+        """Returns module and name of a class that cloudpickle has pickled by value; None for anything else."""
         arguments = self.arguments or ()
         if self.name == "_make_skeleton_class" and len(arguments) > 3 and isinstance(arguments[3], dict):
             return str(arguments[3].get("__module__")), str(arguments[1])
@@ -424,13 +429,13 @@ class StandIn:
 
 
 class _Opcodes(dict):
-    """Opcode -> method; all others are refused."""
+    """Mapping from opcodes to methods that refuses missing opcodes."""
 
     def __missing__(self, opcode: int) -> NoReturn:
         _refuse(f"it has the opcode {bytes([opcode])!r}, which checkpoints do not have")
 
 
-# Opcodes that make data of numbers, text, bytes and other data, or keep what was made.
+# Opcodes that build data of numbers, text, bytes and other data, or write to and read from the memo.
 _OF_DATA = (
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "MEMOIZE", "BINGET", "LONG_BINGET", "NONE", "NEWTRUE",
     "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "SHORT_BINBYTES", "BINBYTES",
@@ -441,12 +446,13 @@ _MAPPINGS = (dict, OrderedDict, defaultdict)
 
 
 class WeightsUnpickler(pickle._Unpickler):
-    """Reads weights, states of optimizers, counters: data, and what NumPy and PyTorch reconstruct theirs with.
+    """Unpickler of weights, optimizer states and counters: plain data, NumPy arrays and PyTorch tensors.
 
-    Built on the unpickler in Python, whose opcodes are methods; the one in C lets a subclass decide on names alone.
+    Derived from the pure-Python unpickler, whose opcodes are methods. Subclasses of the C unpickler can only decide
+    which names are looked up.
     """
 
-    # Attributes and a method of the unpickler in Python.
+    # Attributes and a method of the pure-Python unpickler.
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
@@ -456,10 +462,13 @@ class WeightsUnpickler(pickle._Unpickler):
     functions: ClassVar[Mapping[tuple[str, str], Callable[..., Any]]] = _WEIGHT_FUNCTIONS
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what represents a name: a function of this module, a listed class, or what :meth:`unlisted` returns.
+        """Looks up a name.
+
+        Returns:
+            A replacement function of this module, a listed class, or the result of :meth:`unlisted`.
 
         Raises:
-            pickle.UnpicklingError: If it is not on the list.
+            pickle.UnpicklingError: If the name is not on the list.
         """
         if (module, name) in self.functions:
             return self.functions[module, name]
@@ -468,32 +477,37 @@ class WeightsUnpickler(pickle._Unpickler):
         return self.unlisted(module, name)
 
     def unlisted(self, module: str, name: str, arguments: tuple[Any, ...] | None = None) -> Any:
-        """Called with the name of what is not on the list, and with the arguments if it is called.
+        """Handles a name that is not on the list.
+
+        Args:
+            module: Module of the class or function.
+            name: Its qualified name.
+            arguments: Arguments of the call; None if the name is only referred to.
 
         Raises:
             pickle.UnpicklingError: Always.
         """
-        _refuse(f"it asks for {module}.{name}, {NOT_LISTED}")
+        _refuse(f"it refers to {module}.{name}, {NOT_LISTED}")
 
     def call(self, target: Any, arguments: Any) -> Any:
-        """Calls a listed function.
+        """Calls a listed function and returns its result.
 
         Raises:
-            pickle.UnpicklingError: If it is not one that may be called.
+            pickle.UnpicklingError: If the function may not be called.
         """
         if any(target is function for function in self.functions.values()) and type(arguments) is tuple:
             return target(*arguments)
         return self.unlisted(*_name_of(target), arguments)
 
     def build(self, cls: Any, arguments: Any, keywords: Any) -> Any:
-        """Makes an object of a listed class; there is none for weights."""
+        """Creates an object of a listed class. Pickles of weights need no such class, so that all are refused."""
         return self.unlisted(*_name_of(cls), arguments)
 
     def set_state(self, instance: Any, state: Any) -> None:
         """Sets the state of an object whose class is listed.
 
         Raises:
-            pickle.UnpicklingError: If its class is not, or it is a class or a function itself.
+            pickle.UnpicklingError: If the class is not listed, or the object is a class or a function itself.
         """
         if isinstance(instance, np.dtype):
             _set_dtype_state(instance, state)
@@ -506,7 +520,7 @@ class WeightsUnpickler(pickle._Unpickler):
     def _load_stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
-            _refuse("it asks for what has no name")
+            _refuse("it refers to a class or function by something else than text")
         self.append(self.find_class(module, name))
 
     def _load_reduce(self) -> None:
@@ -544,12 +558,12 @@ class WeightsUnpickler(pickle._Unpickler):
         self._extend(dict(zip(items[::2], items[1::2], strict=True)), _MAPPINGS, "update")
 
     def _extend(self, items: Any, containers: tuple[type, ...], method: str) -> None:
-        """Adds items to the container on top of the stack, if it is one of Python's own."""
+        """Adds items to the container on top of the stack, which has to be of one of the given types."""
         target = self.stack[-1]
         if type(target) in containers:
             getattr(target, method)(items)
         elif not isinstance(target, StandIn):
-            _refuse("it adds items to what is no container")
+            _refuse("it adds items to an object that is not a container")
 
     dispatch.update(
         {
@@ -568,25 +582,25 @@ class WeightsUnpickler(pickle._Unpickler):
 
 
 class ConstructorUnpickler(WeightsUnpickler):
-    """Reads what an algorithm or a module was built with: settings, specs and spaces.
+    """Unpickler of the constructor arguments of algorithms and modules: settings, specs and spaces.
 
-    What is not on the list becomes a :class:`StandIn`, so that the code of a class that is written into the file, which
-    is never used, may hold anything. The caller refuses all others.
+    Names that are not on the list become a :class:`StandIn`. The pickled code of a class, which is never used, may
+    therefore contain any name. The caller has to refuse all other stand-ins.
 
     Attributes:
-        stand_ins: All that were made, also those that the file dropped again.
+        stand_ins: All stand-ins that were created, including those that the file dropped again.
     """
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
-        # Classes and functions that the file has named, which are the only ones that it can use.
+        # Classes and functions that the file has referred to so far; it cannot use any others.
         self._called: list[Any] = []
         self._built: list[Any] = []
         self._applied: list[Any] = []
         self.stand_ins: list[StandIn] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what represents a name; see :meth:`WeightsUnpickler.find_class`."""
+        """Looks up a name; see :meth:`WeightsUnpickler.find_class`."""
         current = new_name(module) or module
         key = _MOVED_NAMES.get((current, name), (current, name))
         if key in self.functions:
@@ -597,19 +611,19 @@ class ConstructorUnpickler(WeightsUnpickler):
             (_APPLIED, self._applied),
             (NAMED, []),
         )
-        for names, seen in lists:
+        for names, usable_values in lists:
             if key in names and (value := _look_up(*key)) is not None:
-                seen.append(value)
+                usable_values.append(value)
                 return value
         return self.unlisted(module, name)
 
     def unlisted(self, module: str, name: str, arguments: tuple[Any, ...] | None = None) -> StandIn:
-        """Returns a stand-in."""
+        """Returns a stand-in for a name that is not on the list, or for a call of it."""
         self.stand_ins.append(StandIn(module, name, arguments))
         return self.stand_ins[-1]
 
     def call(self, target: Any, arguments: Any) -> Any:
-        """Calls a listed function or class; a stand-in, or a class that may only be named, returns a stand-in."""
+        """Calls a listed function or class; returns a stand-in if the target may not be called."""
         if type(arguments) is tuple:
             if target is _partial:
                 return self._apply(*arguments)
@@ -618,13 +632,13 @@ class ConstructorUnpickler(WeightsUnpickler):
         return super().call(target, arguments)
 
     def build(self, cls: Any, arguments: Any, keywords: Any) -> Any:
-        """Makes an object of a listed class without its constructor, as pickles do."""
+        """Creates an object of a listed class without calling its constructor, as pickle does."""
         if _is_in(cls, self._built) and arguments == () and keywords == {}:
             return cls.__new__(cls)
         return self.unlisted(*_name_of(cls), arguments)
 
     def set_state(self, instance: Any, state: Any) -> None:
-        """Sets the state of an object whose class is listed; of a stand-in it is dropped."""
+        """Sets the state of an object whose class is listed; ignores the state of a stand-in."""
         if isinstance(instance, StandIn):
             return
         if type(instance) is partial:
@@ -637,7 +651,7 @@ class ConstructorUnpickler(WeightsUnpickler):
             super().set_state(instance, state)
 
     def _apply(self, function: Any, *arguments: Any) -> Any:
-        """Returns a partial of a listed function; of any other a stand-in for a call of that function."""
+        """Returns a partial of a listed function; for other functions a stand-in for a call of the function."""
         if arguments or not _is_in(function, self._applied):
             return self.unlisted(*_name_of(function), arguments)
         return partial(function)
@@ -647,12 +661,12 @@ class ConstructorUnpickler(WeightsUnpickler):
         if not _is_in(function, self._applied):
             _refuse(f"it calls {'.'.join(_name_of(function))}, {NOT_LISTED}")
         if type(arguments) is not tuple or type(keywords) is not dict or attributes:
-            _refuse("it changes functools.partial as pickles of it do not")
+            _refuse("it sets a state of functools.partial that pickle does not write")
         instance.__setstate__((function, arguments, keywords, None))  # type: ignore[attr-defined]
 
 
 def _partial() -> NoReturn:
-    """Represents functools.partial; see :meth:`ConstructorUnpickler.call`."""
+    """Marks functools.partial on the unpickler's stack; see :meth:`ConstructorUnpickler.call`."""
     _refuse("it calls functools.partial without a function")
 
 
@@ -661,7 +675,7 @@ def _is_in(value: Any, values: list[Any]) -> bool:
 
 
 def _name_of(target: Any) -> tuple[str, str]:
-    """Returns module and name of a class, a function, a stand-in, or of the class of any other object."""
+    """Returns module and name of a class, a function or a stand-in; of the class for any other object."""
     if isinstance(target, StandIn):
         return target.module, target.name
     if not hasattr(target, "__qualname__"):
@@ -673,14 +687,15 @@ _OF_MODELS = {"__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__py
 
 
 def _set_attributes(instance: Any, state: Any) -> None:
-    """Sets attributes of an object of a listed class, which may not take the place of its methods."""
+    """Sets the attributes of an object of a listed class; they must not replace methods of the class."""
     cls = type(instance)
     if type(state) is not dict:
-        _refuse(f"it changes {cls.__module__}.{cls.__qualname__} as pickles of it do not")
+        _refuse(f"it sets a state of {cls.__module__}.{cls.__qualname__} that pickle does not write")
     if hasattr(cls, "__pydantic_fields__"):
         attributes = state.get("__dict__")
-        plain = set(state) <= _OF_MODELS and type(attributes) is dict and not state.get("__pydantic_extra__")
-        attributes = attributes if plain else {None: None}
+        is_plain = set(state) <= _OF_MODELS and type(attributes) is dict and not state.get("__pydantic_extra__")
+        # A name that is not a string is refused by check_attribute().
+        attributes = attributes if is_plain else {None: None}
     else:
         attributes = state
     for name in attributes:  # type: ignore[union-attr]
@@ -699,10 +714,10 @@ _METHODS = (
 
 
 def check_attribute(cls: type, name: Any) -> None:
-    """Checks that an attribute of an object does not take the place of a method of its class.
+    """Checks that an attribute of an object does not replace a method of its class.
 
     Raises:
-        pickle.UnpicklingError: If it does, or has no name that attributes have.
+        pickle.UnpicklingError: If it does, or its name is not a valid or permitted name of an attribute.
     """
     if (
         type(name) is not str
@@ -713,7 +728,7 @@ def check_attribute(cls: type, name: Any) -> None:
         _refuse(f"it changes {cls.__module__}.{cls.__qualname__}.{name}")
 
 
-# Read by ConstructorUnpickler alone.
+# Functions that only ConstructorUnpickler calls.
 _CONSTRUCTOR_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     **_WEIGHT_FUNCTIONS,
     ("collections", "defaultdict"): _default_dict,

@@ -1,4 +1,4 @@
-"""What all typed settings have in common: types, ranges and defaults are written once, in pydantic models."""
+"""Base classes and types of settings, which are pydantic models that define types, ranges and defaults."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ LARGEST_RATE = 1e30
 
 
 def _rising(points: float | list[list[float]]) -> float | list[list[float]]:
-    """Checks the points of a schedule; see :data:`Rate`."""
+    """Checks the points of a schedule; see :data:`Rate`.
+
+    Raises:
+        ValueError: If a point has a wrong form, or the steps do not start at 0 or are not increasing integers.
+    """
     if isinstance(points, list):
-        if not points or any(len(each) != 2 or not 0 <= each[1] <= LARGEST_RATE for each in points):
-            raise ValueError("a schedule is a list of [step, rate], with rates that are not negative")
-        steps = [each[0] for each in points]
+        if not points or any(len(point) != 2 or not 0 <= point[1] <= LARGEST_RATE for point in points):
+            raise ValueError("a schedule must be a list of [step, rate] with non-negative rates")
+        steps = [point[0] for point in points]
         if steps[0] != 0 or any(int(step) != step for step in steps) or sorted(set(steps)) != steps:
-            raise ValueError("the steps of a schedule begin with 0 and rise")
+            raise ValueError("the steps of a schedule must start at 0 and increase")
     return points
 
 
-# A learning rate, or a schedule of it by joint steps sampled, as RLlib's: ``[[0, 0.01], [100000, 0.001]]``.
+# Learning rate, or a schedule of it by sampled environment steps in RLlib's form: ``[[0, 0.01], [100000, 0.001]]``.
 Rate = Annotated[Annotated[float, Field(ge=0.0, le=LARGEST_RATE)] | list[list[float]], AfterValidator(_rising)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 WIDEST, MAX_PARAMETERS = 65_536, 2**28
@@ -30,24 +34,28 @@ Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
 class Settings(BaseModel):
-    """Settings that are frozen, and refuse what they do not know."""
+    """Base class of settings. Instances are immutable, and unknown settings are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _check_widths(self) -> Self:
-        """Layers that no machine can hold are refused, not tried."""
+        """Checks the widths of layers, so that networks too large for any machine are refused.
+
+        Raises:
+            ValueError: If a width or the number of weights is out of range.
+        """
         for name in type(self).model_fields:
             widths = getattr(self, name)
             if name.endswith("hiddens") and isinstance(widths, list | tuple):
                 if widths and not all(1 <= width <= WIDEST for width in widths):
                     raise ValueError(f"{name} has a width that is not between 1 and {WIDEST}")
                 if sum(first * second for first, second in pairwise(widths)) > MAX_PARAMETERS:
-                    raise ValueError(f"{name} makes more than {MAX_PARAMETERS} weights")
+                    raise ValueError(f"{name} has more than {MAX_PARAMETERS} weights; use smaller widths")
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Checkpoints of earlier versions lack the settings that came later; those are at their defaults."""
+        """Restores pickled settings. Settings that checkpoints of earlier versions lack get their defaults."""
         defaults = {
             name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()
         }
@@ -55,30 +63,31 @@ class Settings(BaseModel):
 
 
 class IntrinsicSettings(Settings):
-    """Settings of an intrinsic reward.
+    """Base class of the settings of an intrinsic reward.
 
     Attributes:
-        common: Names of settings that hold for all players who are moved by it, and that none has to itself.
+        common: Names of settings that are shared by all players with this intrinsic reward and cannot be set per
+            player.
     """
 
     common: ClassVar[tuple[str, ...]] = ()
 
     @property
     def always(self) -> bool:
-        """Whether what it is computed from is followed even where nobody is moved by it."""
+        """Returns True if the inputs of the reward are computed even if no player has this intrinsic reward."""
         return False
 
     def for_game(self, *, has_payoffs: bool, num_agents: int, gamma: float, lowest_reward: float | None = None) -> Self:
-        """The settings with everything decided that follows from the game.
+        """Returns the settings with all defaults resolved that depend on the environment.
 
         Args:
-            has_payoffs: Whether rewards follow from the joint action alone.
-            num_agents: N.
-            gamma: The discount of rewards.
-            lowest_reward: Lowest reward that an agent can get in a step; None if that is not known.
+            has_payoffs: If True, rewards depend on the joint action only.
+            num_agents: Number of agents N.
+            gamma: Discount factor.
+            lowest_reward: Lowest possible reward of an agent per step; None if unknown.
         """
         return self
 
     def weight_at(self, iteration: int) -> float:
-        """What the reward is multiplied with at an iteration, from 0."""
+        """Returns the factor of the reward at a training iteration, counted from 0."""
         return 1.0

@@ -1,4 +1,4 @@
-"""Log-probabilities over a few choices."""
+"""Fast log-softmax for few actions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """``torch.log_softmax`` over the last axis, several times faster on a CPU where that axis is short.
+    """Computes ``torch.log_softmax`` over the last axis, several times faster on a CPU if that axis is short.
 
-    PyTorch's own goes along the axis one row after the other; here every operation goes over all rows at once.
+    PyTorch's implementation processes one row after the other; here every operation is vectorized over all rows.
 
     Args:
-        logits: ``[.., A]``.
+        logits: Logits, ``[.., A]``.
 
     Returns:
-        Log-probabilities of the same shape.
+        Log-probabilities, ``[.., A]``.
     """
     shifted = logits - logits.detach().amax(-1, keepdim=True)
     return shifted - shifted.exp().sum(-1, keepdim=True).log()

@@ -326,12 +326,12 @@ def test_results_tell_of_inner_episodes(build):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"games": 18}, "num_envs_per_env_runner: 18 games are not whole groups of 4 copies"),
-        ({"games": 12, "learners": 2}, "num_learners: 3 groups of copies cannot be shared evenly by 2"),
-        ({"players": {"player_*": "learner/pg"}}, "nobody learns"),
+        ({"games": 18}, "num_envs_per_env_runner: 18 is not a multiple of the group size 4"),
+        ({"games": 12, "learners": 2}, "num_learners: 3 groups of environments cannot be split evenly among 2"),
+        ({"players": {"player_*": "learner/pg"}}, "no player is trained"),
         (
             {"players": {"player_0": "coala", "player_1": "learner/gp"}},
-            "nobody learns by the name 'gp'; did you mean 'pg'",
+            "there is no online learner 'gp'; did you mean 'pg'",
         ),
         ({"bootstrap_at_horizon": True}, "bootstrap_at_horizon"),
     ],
@@ -347,7 +347,7 @@ def test_members_of_a_population_have_no_settings_of_their_own():
 
 
 def test_games_that_end_early_and_fragments_are_refused():
-    with pytest.raises(ValueError, match="inner episodes are of one length"):
+    with pytest.raises(ValueError, match="inner episodes must have a fixed length"):
         COALAConfig().environment("escape_room_v0").validate()
     with pytest.raises(ValueError, match="rollout_fragment_length"):
         config().env_runners(rollout_fragment_length=5).validate()

@@ -590,9 +590,9 @@ def test_results_tell_who_gives_whom_what_for_what(build):
     [
         ({"incentives": {"told_actions": ["dor"]}}, "there is no action 'dor'.* 'door'"),
         ({"incentives": {"max_incentive": -1.0}}, "max_incentive"),
-        ({"players": {"player_*": {"player": "pg", "gives": False}}}, "of who has incentives to give"),
-        ({"players": {"player_*": {"player": "lio", "gives": 2}}}, "is true or false"),
-        ({"grad_clip": 1.0, "grad_clip_by": "value"}, "grad_clip_by: only global_norm"),
+        ({"players": {"player_*": {"player": "pg", "gives": False}}}, "is for players with incentives only"),
+        ({"players": {"player_*": {"player": "lio", "gives": 2}}}, "must be true or false"),
+        ({"grad_clip": 1.0, "grad_clip_by": "value"}, "grad_clip_by: must be global_norm"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):
@@ -604,7 +604,7 @@ def test_incentives_are_learned_by_lio_alone():
     a_config = (
         ReciprocatorConfig().environment("ipd_v0").players({"*": {"player": "ppo", "intrinsic": {"incentives": {}}}})
     )
-    with pytest.raises(ValueError, match="incentives are learned by run: LIO only"):
+    with pytest.raises(ValueError, match="incentives can be trained by run: LIO only"):
         a_config.validate()
 
 
@@ -743,7 +743,7 @@ def test_models_learn_what_others_do(build):
 
 
 def test_models_need_a_game_in_which_agents_know_what_others_see():
-    with pytest.raises(ValueError, match="opponents: modelled needs a game in which agents know what others see"):
+    with pytest.raises(ValueError, match="opponents: modelled needs an environment in which agents can infer"):
         LIOConfig().environment("cleanup_v0").incentives(opponents="modelled").validate()
 
 

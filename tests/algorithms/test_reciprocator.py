@@ -98,7 +98,7 @@ def test_frozen_and_scripted_players_beside_two_learners(build, tmp_path):
     path = first.save_to_path(tmp_path / "first")
     players = {"player_0": "reciprocator", "player_1": f"checkpoint/{path}", "player_2": "scripted/grim_trigger"}
     a_config = config(players, env="public_goods_v0").environment(env_config={"num_agents": 3, "num_steps": 4})
-    with pytest.raises(ValueError, match=r"observation_space is .* the game's is"):
+    with pytest.raises(ValueError, match=r"observation_space is .* that of the environment is"):
         a_config.validate()
     players = {"player_0": "reciprocator", "player_1": f"checkpoint/{path}#player_0"}
     algo = build(config(players, seed=5).learners(num_learners=2))
@@ -235,7 +235,7 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, setti
 
 def test_nobody_reciprocates_alone():
     with pytest.raises(
-        ValueError, match=r"players.player_0: reciprocity is towards others, and centralized_v0 has one"
+        ValueError, match=r"players.player_0: reciprocity needs other agents, and centralized_v0 has one"
     ):
         ReciprocatorConfig().environment("centralized_v0").validate()
 
@@ -318,7 +318,7 @@ def test_a_frozen_reciprocator_without_its_estimator_is_refused(build, tmp_path)
     first = build(config(env="coins_v0", **COINS))
     path = first.save_to_path(tmp_path / "first")
     shutil.rmtree(tmp_path / "first" / "learner_group" / "learner" / "rl_module" / "influence")
-    with pytest.raises(ValueError, match=r"players.player_1: .* has no 'influence', which its player goes by"):
+    with pytest.raises(ValueError, match=r"players.player_1: .* has no module 'influence', which its player needs"):
         config({"player_0": "ppo", "player_1": f"checkpoint/{path}"}, env="coins_v0").validate()
 
 
@@ -446,64 +446,67 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda c: c.players({"*": "scripted/random"}), "nobody learns"),
+        (lambda c: c.players({"*": "scripted/random"}), "no player is trained"),
         (lambda c: c.environment("ipd_v1"), "did you mean 'ipd_v0'"),
-        (lambda c: c.environment(None), "env: Reciprocator plays registered games"),
-        (lambda c: c.environment("coins_v0").reciprocity(influence="tabular"), "needs a game with a payoff table"),
+        (lambda c: c.environment(None), "env: Reciprocator needs the id of a registered environment"),
+        (lambda c: c.environment("coins_v0").reciprocity(influence="tabular"), "needs an environment with a payoff"),
         (lambda c: c.reciprocity(influence="transition"), "needs a state of one-hot planes"),
         (
             lambda c: c.reciprocity(influence="reward", future_weight=1.0).env_runners(rollout_fragment_length=2),
-            "needs whole episodes",
+            "needs complete episodes",
         ),
         (
             lambda c: c.environment("countdown_v0").reciprocity(future_weight=1.0),
-            "needs whole episodes of one length",
+            "needs complete episodes of fixed length",
         ),
-        (lambda c: c.reciprocity(tau=0.5), "reciprocity.tau: not for tabular"),
-        (lambda c: c.reciprocity(estimator_lr=0.1), "reciprocity.estimator_lr: not for tabular"),
-        (lambda c: c.reciprocity(influence="reward", prior=2.0), "reciprocity.prior: for tabular"),
-        (lambda c: c.environment("coins_v0").reciprocity(exploration=0.1), "reciprocity.exploration: for tabular"),
+        (lambda c: c.reciprocity(tau=0.5), "reciprocity.tau: not used by tabular"),
+        (lambda c: c.reciprocity(estimator_lr=0.1), "reciprocity.estimator_lr: not used by tabular"),
+        (lambda c: c.reciprocity(influence="reward", prior=2.0), "reciprocity.prior: used by tabular"),
+        (lambda c: c.environment("coins_v0").reciprocity(exploration=0.1), "reciprocity.exploration: used by tabular"),
         (lambda c: c.env_runners(local_runner_device="gpu"), "'gpu' is not auto, cpu or cuda"),
-        (lambda c: setattr(c, "num_envs_per_env_runner", 0), "0 is not a number of games"),
-        (lambda c: c.env_runners(num_envs_per_env_runner=3).learners(num_learners=2), "cannot be shared evenly by 2"),
-        (lambda c: c.training(train_batch_size_per_learner=100), "100 cannot be; 1 runners x 32 games x 4 steps"),
+        (lambda c: setattr(c, "num_envs_per_env_runner", 0), "0 is not a positive number of environments"),
+        (lambda c: c.env_runners(num_envs_per_env_runner=3).learners(num_learners=2), "cannot be split evenly among 2"),
+        (
+            lambda c: c.training(train_batch_size_per_learner=100),
+            "100 does not match; 1 env runners x 32 environments x 4 steps",
+        ),
         (lambda c: c.training(minibatch_size=129), "129 is not between 1 and the 128 rows"),
         (lambda c: c.training(normalize_returns=True, lambda_=0.9), "needs lambda 1"),
         (lambda c: c.rl_module(model_config={"fcnet_hidden": [4]}), "fcnet_hidden"),
         (lambda c: c.rl_module(model_config={"conv_filters": [4]}), "not planes x height x width"),
-        (lambda c: c.rl_module(model_config={"use_gru": True}).training(minibatch_size=3), "a stream of 4 steps"),
+        (lambda c: c.rl_module(model_config={"use_gru": True}).training(minibatch_size=3), "a sequence of 4 steps"),
         (
             lambda c: c.rl_module(model_config={"use_gru": True}).training(bootstrap_at_horizon=True),
-            "bootstrap_at_horizon: not with a memory",
+            "bootstrap_at_horizon: not supported with recurrent modules",
         ),
         (
             lambda c: c.rl_module(model_config={"model": "rllib", "use_lstm": True}).training(minibatch_size=3),
-            "a stream of 4 steps",
+            "a sequence of 4 steps",
         ),
         (lambda c: c.rl_module(model_config={"model": "rllib", "fcnet_hidden": [4]}), "fcnet_hidden"),
         (
             lambda c: c.environment("coins_v0").rl_module(model_config={"model": "rllib", "fcnet_activation": "rilu"}),
-            "model_config: RLlib cannot build it",
+            "model_config: RLlib cannot build the module",
         ),
-        (lambda c: c.reciprocity(estimator_sees="own"), "tabular looks states up"),
-        (lambda c: c.reciprocity(estimator_shared=True), "estimator_shared: not for tabular"),
+        (lambda c: c.reciprocity(estimator_sees="own"), "tabular supports state only"),
+        (lambda c: c.reciprocity(estimator_shared=True), "estimator_shared: not used by tabular"),
         (lambda c: c.reciprocity(influence="value", estimator_shared=True), "needs estimator_sees observations"),
-        (lambda c: c.reciprocity(influence="counterfactual", estimator_sees="own"), "own goes with influence reward"),
+        (lambda c: c.reciprocity(influence="counterfactual", estimator_sees="own"), "own needs influence reward"),
         (
             lambda c: c.reciprocity(influence="reward", estimator_sees="own", counterfactual="policy"),
-            "knows no policies",
+            "hides the other agents' policies",
         ),
         (
             lambda c: c.reciprocity(influence="reward", estimator_sees="own", reward="grudge_minus_debit"),
-            "counts what others do to themselves",
+            "needs others' influence on themselves",
         ),
         (
             lambda c: c.environment("countdown_v0").reciprocity(estimator_sees="own"),
-            "needs a game in which each agent can tell",
+            "own needs an environment in which agents can infer",
         ),
         (
             lambda c: c.reciprocity(predict_balance_coeff=1.0, observe_balance=True),
-            "who observes the balance has nothing to predict",
+            "the balance is observed; set it to 0, or observe_balance to false",
         ),
     ],
 )
@@ -586,7 +589,7 @@ def test_an_iteration_without_samples_says_why(build, monkeypatch, tmp_path):
     algo = build(a_config.env_runners(num_env_runners=1))
     algo.train()
     (tmp_path / "fuse").touch()
-    with pytest.raises(RuntimeError, match=r"no env runner brought a sample in 3 tries: .*out of coins"):
+    with pytest.raises(RuntimeError, match=r"no env runner returned a sample in 3 attempts: .*out of coins"):
         algo.train()
 
 

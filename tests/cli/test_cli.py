@@ -72,11 +72,11 @@ def one_line(result, complaint):
         (["train", "--algo", "Nobody", "--env", "x"], "run: 'Nobody' is not known"),
         (
             [*IPD, "--stop", "{training_iteration: 1}", "--ray-address", "127.0.0.1:9"],
-            "--ray-address 127.0.0.1:9: nothing answers there",
+            "--ray-address 127.0.0.1:9: no answer from there",
         ),
         (
             [*IPD, "--stop", "{training_iteration: 1}", "--ray-address", "cluster"],
-            "--ray-address cluster: is no address; give HOST:PORT",
+            "--ray-address cluster: is not an address; use HOST:PORT",
         ),
         (
             ["train", "--seed", "5", "--stop", "{training_iteration: 1}", "file", "F.yaml"],
@@ -104,7 +104,7 @@ def test_an_address_in_the_environment_is_connected_to(no_ray, monkeypatch, tmp_
     if command == ["tournament"]:
         players = ["scripted/always_defect", "scripted/tit_for_tat"]
         command = [*command, *players, "--env", "ipd_v0", "--num-workers", "1", "--out", str(tmp_path / "out")]
-    one_line(invoke(*command), "RAY_ADDRESS 127.0.0.1:9: nothing answers there")
+    one_line(invoke(*command), "RAY_ADDRESS 127.0.0.1:9: no answer from there")
 
 
 def test_what_answers_must_be_ray(no_ray):
@@ -120,7 +120,7 @@ def test_what_answers_must_be_ray(no_ray):
         thread.start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         options = ("--stop", "{training_iteration: 1}", "--ray-address", address)
-        one_line(invoke(*IPD, *options), f"--ray-address {address}: what answers there is not Ray")
+        one_line(invoke(*IPD, *options), f"--ray-address {address}: the service there is not Ray")
         thread.join()
 
 
@@ -334,4 +334,4 @@ def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(ray_cluster, tmp_
 def test_gpus_that_are_not_there(ray_cluster, tmp_path):
     done = invoke(*train_ipd(tmp_path, {**SMALL, "num_gpus_per_learner": 1}, iterations=1))
     assert done.exit_code == 2
-    assert "a trial asks for 1 GPUs; this machine offers 0" in done.stderr
+    assert "a trial requests 1 GPUs; this machine has 0" in done.stderr

@@ -84,7 +84,7 @@ def test_a_run_that_was_ended_resumes_to_the_same_numbers(tmp_path, uninterrupte
     assert 23 <= len(before) < ITERATIONS, "the run was not ended in the middle"
     if number != signal.SIGKILL:
         (said,) = [line for line in printed.splitlines() if "interrupted" in line]
-        pattern = r"rllib: run: interrupted at iteration (\d+), checkpoint at (\d+); go on with --resume"
+        pattern = r"rllib: run: interrupted at iteration (\d+), checkpoint at (\d+); continue with --resume"
         last, saved = map(int, re.fullmatch(pattern, said).groups())
         assert last == max(before)
         # The newest checkpoint may have been under way.
@@ -140,9 +140,7 @@ def test_what_may_not_change(tmp_path, caplog):
     ):
         tuner.write_bytes(tuner_part)
         state.write_bytes(state_part)
-        problem = (
-            f"{broken} is not whole: the disk was full, or the run was killed, .* start another run with --restore"
-        )
+        problem = f"{broken} is incomplete: the disk was full or the run was killed .* start a new run with --restore"
         with pytest.raises(UserError, match=problem):
             check_resumable(typed("x", entry, "f"), folder)
         with pytest.raises(UserError, match=problem):
@@ -159,7 +157,7 @@ def test_what_may_not_change(tmp_path, caplog):
         check_resumable(typed("x", entry, "f"), folder)
     (tmp_path / "x" / "experiment.json").unlink()
     check_resumable(typed("x", entry, "f"), folder)
-    assert "did not write its settings down" in caplog.messages[-1]
+    assert "did not save its settings" in caplog.messages[-1]
 
 
 def test_a_disk_without_room_is_refused_before_ray_starts(no_ray, tmp_path):
@@ -192,4 +190,4 @@ def test_two_runs_of_one_name(ray_cluster, tmp_path):
     for command in (("evaluate", folder, "--episodes", "3"), ("report", folder, "--out", page)):
         done = invoke(*command)
         assert done.exit_code == 0, done.stderr
-        assert "was run 2 times; the newest, of " in done.stderr
+        assert "was run 2 times; the newest run, of " in done.stderr

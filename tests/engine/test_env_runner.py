@@ -268,7 +268,7 @@ def test_players_of_one_run_keep_balances_of_their_own():
 
 def test_settings_of_the_estimator_are_one_for_all():
     players = {"*": {"player": "ppo", "intrinsic": {"reciprocity": {"estimator_lr": 0.1}}}}
-    with pytest.raises(ValueError, match=r"players.player_0.intrinsic.reciprocity.estimator_lr: is one for all"):
+    with pytest.raises(ValueError, match=r"players.player_0.intrinsic.reciprocity.estimator_lr: is shared by all"):
         config(players).validate()
     players = {"*": {"player": "ppo", "intrinsic": {"reciprocity": {"balance_decay": 2.0}}}}
     with pytest.raises(ValueError, match=r"players.player_0.intrinsic.reciprocity.balance_decay: .*less than or equal"):

@@ -267,7 +267,7 @@ def test_a_pools_members_change_with_episodes_and_not_within(build):
 def test_two_members_that_keep_balances_are_refused(build, tmp_path):
     path = build(config(games=4)).save_to_path(tmp_path / "run")
     frozen = f"checkpoint__{path}"
-    with pytest.raises(ValueError, match=r"players.player_1.pool: more than one member goes by reciprocity"):
+    with pytest.raises(ValueError, match=r"players.player_1.pool: more than one member uses reciprocity"):
         config(pooled(**{frozen: 0.5, "reciprocator": 0.5})).validate()
 
 

@@ -149,12 +149,12 @@ def test_learns_with_memories_and_in_teams_and_pools(build, player, networks):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"player": "pg", "batch_mode": "truncate_episodes"}, "pg learns from whole episodes"),
-        ({"player": "pg", "rollout_fragment_length": 4}, "only auto"),
-        ({"player": "ac", "clips_by": "value"}, "grad_clip_by: only global_norm"),
+        ({"player": "pg", "batch_mode": "truncate_episodes"}, "pg needs complete episodes"),
+        ({"player": "pg", "rollout_fragment_length": 4}, "must be auto"),
+        ({"player": "ac", "clips_by": "value"}, "grad_clip_by: must be global_norm"),
         ({"player": "ac", "model": "rllib"}, "ac needs the networks of model_config.model actor_critic"),
-        ({"player": "pg", "model": "rllib", "epsilon": 0.1}, "epsilon is for the networks"),
-        ({"player": "pg", "predicts": True}, "predict_balance_coeff: only for who learns by PPO, not for pg"),
+        ({"player": "pg", "model": "rllib", "epsilon": 0.1}, "epsilon needs the networks"),
+        ({"player": "pg", "predicts": True}, "predict_balance_coeff: only for players trained by PPO, not for pg"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):

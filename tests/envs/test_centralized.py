@@ -44,9 +44,9 @@ def test_it_is_the_game_itself(name):
     ("settings", "message"),
     [
         ({"game": "escape_rom_v0"}, "there is no game 'escape_rom_v0'; did you mean 'escape_room_v0'"),
-        ({"game": "cleanup_v0", "settings": {"map": "full"}}, "joint actions; 10000 at most"),
+        ({"game": "cleanup_v0", "settings": {"map": "full"}}, "joint actions; at most 10000"),
         ({"settings": {"levers": 1}}, "has no setting 'levers'"),
-        ({"game": "centralized_v0"}, "one agent acts for all already"),
+        ({"game": "centralized_v0"}, "it is centralized already"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):

@@ -155,7 +155,7 @@ def test_actions_of_another_type_or_shape_are_refused(actions):
 def test_missing_actions_and_fractions_are_refused():
     env = social_dilemmas.parallel_env("coins_v0")
     env.reset(seed=1)
-    with pytest.raises(ValueError, match="there is no action for player_1"):
+    with pytest.raises(ValueError, match="has none for player_1"):
         env.step({"player_0": 0})
     with pytest.raises(ValueError, match=r"action 0\.7 of player_1 is not in"):
         env.step({"player_0": 0, "player_1": 0.7})

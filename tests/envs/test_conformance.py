@@ -55,7 +55,7 @@ class _OutOfRange(Countdown):
 
 @pytest.mark.parametrize(
     ("broken", "complaint"),
-    [(_Leaky, "random state|another start"), (_Coupled, "depends? on another"), (_OutOfRange, "reward_range")],
+    [(_Leaky, "random state|different start"), (_Coupled, "depends? on another"), (_OutOfRange, "reward_range")],
 )
 def test_the_kit_finds_what_is_broken(broken, complaint):
     with pytest.raises(AssertionError, match=complaint):

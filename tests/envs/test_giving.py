@@ -54,11 +54,11 @@ def test_without_gifts_it_is_the_game_itself():
     ("settings", "message"),
     [
         ({"game": "escape_rom_v0"}, "there is no game 'escape_rom_v0'; did you mean 'escape_room_v0'"),
-        ({"game": "giving_v0"}, "gifts are in it already"),
-        ({"settings": {"num_agents": 7}}, "num_agents: each of 7 agents"),
+        ({"game": "giving_v0"}, "it has gifts already"),
+        ({"settings": {"num_agents": 7}}, "num_agents: 7 agents with gifts"),
         ({"settings": {"levers": 1}}, "has no setting 'levers'"),
         ({"cost": -1.0}, "cost is -1.0"),
-        ({"game": "cleanup_v0", "observe_given": True}, "no row of numbers"),
+        ({"game": "cleanup_v0", "observe_given": True}, "not float32 vectors"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):

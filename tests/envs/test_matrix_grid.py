@@ -187,7 +187,7 @@ def test_the_published_counts():
         ({"payoffs": [[[1, 1], [2]]]}, "payoffs is not a regular table"),
         ({"payoffs": [[[1, 1], [2, float("nan")]], [[1, 1], [1, 1]]]}, "not finite"),
         ({"payoffs": 3.0}, "payoffs has shape"),
-        ({"map": "@@@@\n@PP@\n@@@@"}, "there are no tokens; give some of a, b, ?"),
+        ({"map": "@@@@\n@PP@\n@@@@"}, "there are no tokens; add some of a, b, ?"),
         ({"map": "@@@@\n@Pc@\n@@@@"}, "row 1, column 2: 'c' is not one of"),
         ({"regrowth": 2.0}, "regrowth is 2"),
         ({"initial_tokens": -1}, "initial_tokens is -1"),

@@ -41,9 +41,9 @@ def test_others_play_in_their_place(ipd):
 @pytest.mark.parametrize(
     ("players", "complaint"),
     [
-        ({"player_2": "ppo"}, "--players.player_2: the game has no such agent; did you mean 'player_"),
+        ({"player_2": "ppo"}, "--players.player_2: the environment has no such agent; did you mean 'player_"),
         ({"player_1": "scripted/tit_for_tt"}, "did you mean 'tit_for_tat'"),
-        ({"player_1": "ppo"}, "--players.player_1: nobody learns here, and ppo does"),
+        ({"player_1": "ppo"}, "--players.player_1: policies are not trained here, but ppo is trainable"),
     ],
 )
 def test_players_that_are_wrong(ipd, players, complaint):
@@ -57,7 +57,7 @@ def test_several_agents_by_a_pattern(ipd):
     ).evaluate(4)
     played = {agent: row["player"] for agent, row in report["players"].items()}
     assert played == {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
-    with pytest.raises(UserError, match=r"--players\.nobody\*: the game has no such agent"):
+    with pytest.raises(UserError, match=r"--players\.nobody\*: the environment has no such agent"):
         open_evaluator(ipd, {"nobody*": "scripted/random"})
 
 

@@ -166,10 +166,10 @@ def test_others_in_the_places_of_players_in_rllibs_own_runners(stock, tmp_path):
 @pytest.mark.parametrize(
     ("players", "complaint"),
     [
-        ({"player_2": "scripted/random"}, "--players.player_2: the game has no such agent"),
-        ({"player_1": "ppo"}, "--players player_1: nobody learns here"),
+        ({"player_2": "scripted/random"}, "--players.player_2: the environment has no such agent"),
+        ({"player_1": "ppo"}, "--players player_1: policies are not trained here"),
         ({"player_1": "scripted/tit_for_tt"}, "did you mean 'tit_for_tat'"),
-        ({"player_1": "axelrod/TitForTat"}, "in batched games only"),
+        ({"player_1": "axelrod/TitForTat"}, "needs the batched engine"),
     ],
 )
 def test_players_that_rllibs_own_runners_cannot_have(stock, players, complaint):

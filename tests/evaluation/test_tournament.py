@@ -164,7 +164,7 @@ def test_every_entrant_goes_by_its_own_estimator_and_rule(coins, tmp_path):
 def test_an_entrant_without_its_estimator_is_refused(coins, tmp_path):
     shutil.copytree(coins, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "learner_group" / "learner" / "rl_module" / "influence")
-    with pytest.raises(UserError, match=r"#player_0: .*half: has no 'influence', which its player goes by"):
+    with pytest.raises(UserError, match=r"#player_0: .*half: has no module 'influence', which its player needs"):
         tournament(enter([str(tmp_path / "half"), "scripted/random"]))
 
 
@@ -213,12 +213,12 @@ def test_as_table_and_files(tmp_path):
 @pytest.mark.parametrize(
     ("entrants", "options", "complaint"),
     [
-        (SCRIPTS[:1], IPD, "two entrants at least"),
-        ([SCRIPTS[0]] * 2, IPD, "there is a 'always_cooperate' already; name it, as other="),
+        (SCRIPTS[:1], IPD, "at least two entrants"),
+        ([SCRIPTS[0]] * 2, IPD, "the name 'always_cooperate' is taken already; choose another: other="),
         (SCRIPTS, {}, "--env: give the game"),
         (SCRIPTS, {"env": "ipd"}, "there is no game 'ipd'"),
         (SCRIPTS, {"env": "ipd_v0", "env_config": {"steps": 3}}, "--env-config: ipd_v0 has no setting 'steps'"),
-        (SCRIPTS, {"env": "coins_v0"}, "always_cooperate: .*plays games of cooperate and defect"),
+        (SCRIPTS, {"env": "coins_v0"}, "always_cooperate: .*needs the actions cooperate and defect"),
         ([*SCRIPTS, "scripted/tit_for_tt"], IPD, "did you mean 'tit_for_tat'"),
         ([*SCRIPTS, "/nowhere"], IPD, "/nowhere: no such checkpoint"),
         (SCRIPTS, {**IPD, "pool": ["tit_for_tt"]}, "--pool tit_for_tt: .* did you mean 'tit_for_tat'"),

@@ -127,13 +127,16 @@ def test_policies_that_remember_play_whole_meta_episodes_as_frozen_players(check
 
 def test_frozen_players_with_different_meta_episodes(checkpoints):
     players = {f"player_{k}": f"checkpoint/{checkpoints[name]}#player_0" for k, name in enumerate(("coala", "longer"))}
-    message = "meta.inner_episodes: missing; the frozen players of player_0 and player_1 remember 3 and 5"
+    message = (
+        "meta.inner_episodes: missing; set it, as the frozen policies of player_0 and player_1 were"
+        " trained with 3 and 5"
+    )
     with pytest.raises(UserError, match=message):
         open_evaluator(checkpoints["plain"], players)
 
 
 def test_rllibs_env_runners_refuse_policies_that_remember(stock, checkpoints):
-    with pytest.raises(UserError, match="remembers inner episodes, and plays on the batched engine only"):
+    with pytest.raises(UserError, match="has a memory across inner episodes and needs the batched engine"):
         open_evaluator(stock, {"player_1": f"checkpoint/{checkpoints['coala']}#player_0"})
 
 
@@ -155,12 +158,12 @@ def test_runs_that_differ_in_what_the_tournament_needs(checkpoints):
         return tournament(enter([*entrants, "learner/pg"]), games=24, **options)
 
     with pytest.raises(
-        UserError, match=r"longer: was trained with meta\.inner_episodes 5, and coala with 3; give it, as"
+        UserError, match=r"longer: was trained with meta\.inner_episodes 5, and coala with 3; give it, e.g."
     ):
         hold_with("coala", "longer", learning_players={"pg": {}})
-    with pytest.raises(UserError, match=r"wider: was trained with meta\.copies 8, and coala with 4; give it, as"):
+    with pytest.raises(UserError, match=r"wider: was trained with meta\.copies 8, and coala with 4; give it, e.g."):
         hold_with("coala", "wider")
-    with pytest.raises(UserError, match="learner/pg: the runs of coala and still have different settings of it"):
+    with pytest.raises(UserError, match="learner/pg: the runs of coala and still have different settings"):
         hold_with("coala", "still")
     made = hold_with("coala", "longer", "wider", meta={"inner_episodes": 2, "copies": 2}, learning_players={"pg": {}})
     results = hold(made)

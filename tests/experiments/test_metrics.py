@@ -37,7 +37,7 @@ def experiment(stop, run="Reciprocator", **keys):
 def test_old_names_are_translated_with_a_note(caplog, old, today):
     with caplog.at_level(logging.WARNING, logger="rllib_reciprocator"):
         assert experiment({old: 5}).stop == {today: 5}
-    assert caplog.messages == [f"f: x.stop: {old} is taken for {today}, its name today"]
+    assert caplog.messages == [f"f: x.stop: {old} is an old name; {today} is used instead"]
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_old_names_are_translated_with_a_note(caplog, old, today):
     [
         ({"training_iteration": math.nan}, "training_iteration: nan is never reached"),
         ({"training_iteration": math.inf}, "training_iteration: inf is never reached"),
-        ({"training_iteration": -1}, "training_iteration: -1 is reached before anything is learned"),
-        ({"training_iteration": 0}, "training_iteration: 0 is reached before anything is learned"),
+        ({"training_iteration": -1}, "training_iteration: -1 is reached before training starts"),
+        ({"training_iteration": 0}, "training_iteration: 0 is reached before training starts"),
         ({"training_iteration": 1.5}, "training_iteration: 1.5 is not a whole number"),
-        ({"env_runners/num_episodes_lifetime": 0}, "is reached before anything is learned"),
+        ({"env_runners/num_episodes_lifetime": 0}, "is reached before training starts"),
         ({"env_runner/episode_return_mean": 1}, "not known; did you mean 'env_runners/episode_return_mean'"),
         ({"env_runners/": 1}, "not known"),
         ({"env_runners/episode_retrn_mean": 1}, "did you mean 'env_runners/episode_return_mean'"),
@@ -56,7 +56,7 @@ def test_old_names_are_translated_with_a_note(caplog, old, today):
         ({"env_runners/outcomes/player_7/cooperation_rate": 1}, "did you mean 'env_runners/outcomes/player_"),
         ({"env_runners/balance/player_0_towards_player_0": 1}, "did you mean 'env_runners/balance/player_"),
         ({"learners/player_7/policy_loss": 1}, "there is no such module; did you mean 'player_"),
-        ({"evaluation/env_runners/episode_return_mean": 1}, "there is no evaluation; set config.evaluation_interval"),
+        ({"evaluation/env_runners/episode_return_mean": 1}, "evaluation is disabled; set config.evaluation_interval"),
         ({}, "x.stop: missing"),
     ],
 )

@@ -48,9 +48,9 @@ def test_every_number_has_a_range(name, key):
         ({"lr": math.nan}, "config.lr: nan must be at least 0"),
         ({"lr": math.inf}, "config.lr: inf must be at least 0"),
         ({"lr": [[0, 0.1], [10, -0.1]]}, "config.lr: -0.1 must be at least 0"),
-        ({"lr": [[5, 0.1]]}, "begin with 0 and rise"),
-        ({"lr": [[0, 0.1], [0, 0.2]]}, "begin with 0 and rise"),
-        ({"lr": []}, "a schedule has one"),
+        ({"lr": [[5, 0.1]]}, "must start at 0 and increase"),
+        ({"lr": [[0, 0.1], [0, 0.2]]}, "must start at 0 and increase"),
+        ({"lr": []}, "a schedule needs at least one"),
         ({"entropy_coeff": [[0, "x"]]}, "config.entropy_coeff: 'x' is not a number"),
         ({"gamma": 2}, "config.gamma: 2 must be at least 0 and at most 1"),
         ({"lambda": 2}, "config.lambda: 2 must be at least 0 and at most 1"),
@@ -58,7 +58,7 @@ def test_every_number_has_a_range(name, key):
         ({"num_env_runners": -3}, "config.num_env_runners: -3 must be at least 0"),
         ({"num_learners": -3}, "config.num_learners: -3 must be at least 0"),
         ({"num_epochs": 0}, "config.num_epochs: 0 must be at least 1"),
-        ({"num_epochs": None}, "config.num_epochs: is null; leave it out for the default, 10"),
+        ({"num_epochs": None}, "config.num_epochs: is null; omit it for the default, 10"),
         ({"seed": -1}, "config.seed: -1 must be"),
         ({"grad_clip": 0}, "config.grad_clip: 0 must be above 0"),
         ({"min_iter_time_s": 3}, "config.min_iter_time_s: not known"),
@@ -69,9 +69,9 @@ def test_every_number_has_a_range(name, key):
         ({"algorithm_config_overrides_per_module": {"player_0": {"lr": -1}}}, "per_module.player_0.lr: -1 must be"),
         ({"reciprocity": {"weight": math.nan}}, "config.reciprocity.weight"),
         ({"model_config": {"fcnet_hiddens": [1_000_000_000]}}, "config.model_config.fcnet_hiddens.0"),
-        ({"model_config": {"fcnet_hiddens": [65536, 65536]}}, "makes more than 268435456 weights"),
+        ({"model_config": {"fcnet_hiddens": [65536, 65536]}}, "has more than 268435456 weights"),
         ({"model_config": {"model": "rllib", "fcnet_hiddens": [10**9]}}, "fcnet_hiddens has a width that is not"),
-        ({"reciprocity": {"estimator_hiddens": [60000, 60000]}}, "makes more than 268435456 weights"),
+        ({"reciprocity": {"estimator_hiddens": [60000, 60000]}}, "has more than 268435456 weights"),
         ({"env_config": {"num_steps": 10**9}}, "num_steps is 1000000000; it must be from 1 to"),
         ({"lr": {"tune": "uniform", "args": [-1, 1]}}, "config.lr: -1 must be at least 0"),
         ({"lr": {"tune": "choice", "args": [[0.1, -1]]}}, "config.lr: -1 must be at least 0"),
@@ -106,15 +106,18 @@ def test_sizes_of_games_that_cannot_be(env_config, complaint):
     [
         ({"seeds": 10**9}, "x.seeds: 1000000000"),
         ({"num_samples": 10**9}, "x.num_samples: 1000000000"),
-        ({"num_samples": 5000, "seeds": 5000}, "makes 25000000 trials"),
-        ({"config": {"lr": {"grid_search": [0.1] * 200}, "gamma": {"grid_search": [0.5] * 200}}}, "makes 40000 trials"),
+        ({"num_samples": 5000, "seeds": 5000}, "results in 25000000 trials"),
+        (
+            {"config": {"lr": {"grid_search": [0.1] * 200}, "gamma": {"grid_search": [0.5] * 200}}},
+            "results in 40000 trials",
+        ),
         ({"scheduler": {"type": "pbt"}}, "x.scheduler: .*hyperparam_mutations"),
         ({"scheduler": {"type": ["a"]}}, r"x.scheduler.type: \['a'\] is not known"),
         ({"scheduler": {"type": "asha", "brackets": 10**9}}, "x.scheduler.brackets: 1000000000 is not a number from 1"),
         ({"scheduler": {"type": "asha", "grace_period": "x"}}, "x.scheduler: "),
         ({"search_alg": {"type": {"a": 1}}}, "x.search_alg.type"),
         ({"config": {"lr": {"tune": "uniform", "args": 3}}}, "config.lr.args: 3 is not a list"),
-        ({"config": {"lr": {"tune": "uniform", "args": [{}, []]}}}, "config.lr: uniform cannot take"),
+        ({"config": {"lr": {"tune": "uniform", "args": [{}, []]}}}, "config.lr: uniform does not accept"),
     ],
 )
 def test_sweeps_that_cannot_be(keys, complaint):
@@ -134,7 +137,7 @@ def test_schedulers_count_iterations_unless_told_otherwise():
 
 def test_samples_that_no_machine_holds():
     one = experiment(num_envs_per_env_runner=50_000_000)
-    with pytest.raises(UserError, match=r"num_envs_per_env_runner: the samples of an iteration hold .* GiB"):
+    with pytest.raises(UserError, match=r"num_envs_per_env_runner: the samples of an iteration need .* GiB"):
         check_memory(one, check(one, "f"), "f")
     small = experiment()
     check_memory(small, check(small, "f"), "f")
@@ -143,7 +146,7 @@ def test_samples_that_no_machine_holds():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"run": "DQN", "players": {"*": "ppo"}}, "config.players: not for DQN, which learns from old transitions"),
+        ({"run": "DQN", "players": {"*": "ppo"}}, "config.players: not for DQN, which is off-policy"),
         ({"run": "SAC", "env": "Pendulum-v1", "reciprocity": {}}, "config.reciprocity: not for SAC"),
         ({**ZOO, "env": "pettingzoo/../x"}, "'pettingzoo/../x' is not pettingzoo/MODULE"),
         ({**ZOO, "env": "pettingzoo/mpe/simple_v3"}, "pip install mpe2, .*mpe2.simple_v3"),
@@ -166,7 +169,7 @@ def test_environments_and_algorithms_that_cannot_be(settings, complaint):
 def test_a_baseline_by_flipping_players_alone(caplog, run):
     own = {"num_env_runners": 0} if run == "PPO" else {}
     check(experiment(run, players={"*": "ppo"}, reciprocity={"weight": 1.0}, **own), "f")
-    note = "f: x.config.reciprocity: nobody reciprocates, so that it is not used"
+    note = "f: x.config.reciprocity: no player reciprocates, so it is not used"
     assert caplog.messages.count(note) == 1
     caplog.clear()
     check(experiment(run, players={"*": "reciprocator"}, reciprocity={"weight": 1.0}, **own), "f")

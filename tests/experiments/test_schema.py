@@ -23,7 +23,7 @@ def test_numbers_as_people_write_them():
         ("a: [1, 2", "line 1: "),
         ("- 1\n- 2", "must be a mapping"),
         ("", "must be a mapping"),
-        ("{}", "has no experiment"),
+        ("{}", "contains no experiment"),
         ("x: 3", "x: must be a mapping with run"),
         ("x: {env: ipd_v0}", "x.run: "),
         ("x: {run: PPO, stopp: {}}", "x.stopp: not known; did you mean 'stop'"),

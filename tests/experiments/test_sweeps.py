@@ -128,7 +128,7 @@ def test_a_lost_learner_ends_the_run_in_one_line_and_the_run_can_be_resumed(tmp_
     lost[-1].send_signal(signal.SIGKILL)
     output, _ = first.communicate(timeout=240)
     assert first.returncode == 1, output
-    assert f"one of {learners} learners ended" in output
+    assert f"one of {learners} learners was lost" in output
     assert max(map(max, iterations(folder).values())) < 40
     again = started(*arguments, "--resume")
     output, _ = again.communicate(timeout=240)

@@ -8,9 +8,9 @@ from rllib_reciprocator.experiments.yaml_text import parse
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("a: 1\nb: 2\na: 3", "line 3: 'a' is there twice, in lines 1 and 3"),
-        ("x:\n  config:\n    lr: 1\n    gamma: 0\n    lr: 2", "'lr' is there twice, in lines 3 and 5"),
-        ("{a: 1, a: 2}", "'a' is there twice, in lines 1 and 1"),
+        ("a: 1\nb: 2\na: 3", "line 3: 'a' is a duplicate key, in lines 1 and 3"),
+        ("x:\n  config:\n    lr: 1\n    gamma: 0\n    lr: 2", "'lr' is a duplicate key, in lines 3 and 5"),
+        ("{a: 1, a: 2}", "'a' is a duplicate key, in lines 1 and 1"),
         ("a: &x [*x]", "nested more than 40 levels"),
         ("a: " + "[" * 3000, "nested more than 40 levels"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than 40 levels"),
@@ -24,7 +24,7 @@ from rllib_reciprocator.experiments.yaml_text import parse
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("a: " + "9" * 5000, "cannot be read"),
         ("a: 9223372036854775808", "a: a number of 19 digits is too large"),
-        ("a: {null: 1}", "a: None is no name for a key"),
+        ("a: {null: 1}", "a: None is not a valid key"),
         ("? [a]\n: 1", "unhashable key"),
         ("a: *nobody", "undefined alias"),
         ("a: 'b\x07'", "special characters are not allowed"),
@@ -76,7 +76,7 @@ def test_messages_are_one_line_that_any_terminal_shows():
     ],
 )
 def test_names_that_are_no_folder_below_the_storage_path(name):
-    with pytest.raises(UserError, match=r"name can be|cannot be an experiment's name"):
+    with pytest.raises(UserError, match=r"folder name may be|is not a valid experiment name"):
         typed(name, {"run": "PPO"}, "f")
 
 

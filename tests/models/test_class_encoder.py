@@ -69,8 +69,8 @@ def test_convolutions_look_around_and_strides_thin_out():
 @pytest.mark.parametrize(
     ("env", "model", "complaint"),
     [
-        ("ipd_v0", {"conv_filters": [4]}, "shows .2,., not planes x height x width, or a map"),
-        ("coins_v0", {"conv_filters": [[4, 2]]}, "strides are for maps of classes"),
+        ("ipd_v0", {"conv_filters": [4]}, "has observations .2,., not planes x height x width, or a map"),
+        ("coins_v0", {"conv_filters": [[4, 2]]}, "strides need maps of classes"),
         ("cleanup_v0", {"conv_filters": [[4, 9]]}, "give output planes, or output planes and a stride up to 4"),
         ("cleanup_v0", {"conv_filters": [[4, 1, 1]]}, "give output planes"),
         ("cleanup_v0", {"conv_filters": [0]}, "give output planes"),

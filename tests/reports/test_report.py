@@ -142,19 +142,21 @@ def test_half_written_results(tmp_path):
     file.write_text("\n".join([*lines[:3], lines[3][:40] + lines[3], lines[4][:50]]))
     (group,) = read_groups([own])
     assert [each["training_iteration"] for each in group.trials[0].results] == [1, 2, 3]
-    assert group.trials[0].problems == [f"{file}: line {number} is not whole and was left out" for number in (4, 5)]
+    assert group.trials[0].problems == [
+        f"{file}: line {number} is not a complete result and was left out" for number in (4, 5)
+    ]
 
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
         (lambda own: shutil.rmtree(own.parent), "no such folder"),
-        (lambda own: shutil.rmtree(own), r"there is no run in it \(no result.json"),
+        (lambda own: shutil.rmtree(own), r"contains no run \(there is no result.json"),
         (lambda own: (own / "result.json").write_text(""), "result.json: is empty; no iteration has ended yet"),
-        (lambda own: (own / "result.json").write_text('{"a'), "result.json: none of its lines is whole"),
+        (lambda own: (own / "result.json").write_text('{"a'), "result.json: contains no complete result"),
         (lambda own: (own / "result.json").write_bytes(b"\xff\xfe"), "result.json: cannot be read"),
         (lambda own: (own / "params.json").unlink(), "params.json: cannot be read"),
-        (lambda own: (own / "params.json").write_text("{"), "params.json: is not whole"),
+        (lambda own: (own / "params.json").write_text("{"), "params.json: is not valid JSON"),
     ],
 )
 def test_runs_that_are_broken(tmp_path, spoil, complaint):
@@ -215,14 +217,14 @@ def page(tmp_path, ipd):
         trial(tmp_path / "with <b>", seed, 0.5 + 0.1 * seed, checkpoint=ipd, lr=0.1)
     trial(tmp_path / "other", 1, 0.9, lr=0.2)
     problems = write_report([tmp_path / "with <b>", tmp_path / "other"], tmp_path / "deep" / "report.html")
-    assert problems == ["without a checkpoint there is no game and no policy to be shown: other"]
+    assert problems == ["no episode and no policies are shown for runs without a checkpoint: other"]
     return tmp_path / "deep" / "report.html"
 
 
 def test_the_page_says_everything_and_loads_nothing(page):
     read = Text(page.read_text())
     assert read.loads == []
-    for heading in ("Cooperation", "A game", "Returns", "Who influences whom", "Learning", "Policies", "Settings"):
+    for heading in ("Cooperation", "Episodes", "Returns", "Reciprocity", "Learning", "Policies", "Settings"):
         assert heading in read.text
     assert "with <b>" in read.text
     assert "0.487 ± 0.476" in read.text  # final mean over players: 0.45 and 0.525

@@ -195,7 +195,7 @@ def with_players(players=MIXED):
             lambda: with_players({"a": "reciprocator", "b": "scripted/random"}).rl_module(
                 rl_module_spec=MultiRLModuleSpec(rl_module_specs={"b": RLModuleSpec()})
             ),
-            "rl_module_spec.b: scripted/random brings its own module; leave it out",
+            "rl_module_spec.b: scripted/random defines its own module; remove this entry",
         ),
         (
             lambda: with_players().rl_module(
@@ -207,11 +207,11 @@ def with_players(players=MIXED):
             lambda: with_players({"*": "module/tests.helpers.multi_agent_envs:TinyModule"}).rl_module(
                 rl_module_spec=RLModuleSpec(TinyModule)
             ),
-            "players.a.module: rl_module_spec has a module class for a too; give one",
+            "players.a.module: rl_module_spec sets a class for a too; set one of them",
         ),
         (
             lambda: with_players().multi_agent(policy_mapping_fn=own_policy),
-            "policy_mapping_fn: policies follow from players; set players alone",
+            "policy_mapping_fn: is derived from players and cannot be set as well; set players only",
         ),
         (lambda: with_players().environment("CartPole-v1"), "is not a registered multi-agent environment"),
     ],
@@ -232,7 +232,7 @@ def test_rllibs_own_class_with_what_was_replaced_is_refused(ray_cluster):
     algo = config.algo_class(config.to_dict())
     assert {"counted", "reciprocal_reward"} <= set(algo.train()["env_runners"])
     algo.stop()
-    with pytest.raises(ValueError, match=r"callbacks: was replaced after reciprocate\(\).* pass config.algo_class"):
+    with pytest.raises(ValueError, match=r"callbacks: overwritten after reciprocate\(\).* pass config.algo_class"):
         PPO(config.to_dict())
 
 

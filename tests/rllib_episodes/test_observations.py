@@ -162,9 +162,7 @@ def test_one_agent_that_sees_a_number(ray_cluster):
 
 
 def test_spaces_that_cannot_be_had_name_the_way_out():
-    with pytest.raises(
-        ValueError, match="a Sequence space is not supported; let a wrapper of the environment make of it"
-    ):
+    with pytest.raises(ValueError, match="a Sequence space is not supported; convert it in an environment wrapper"):
         built("PPO", "seeing", {"*": "ppo"}, {"space": spaces.Sequence(spaces.Discrete(2))})
 
 

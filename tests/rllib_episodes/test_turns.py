@@ -126,7 +126,7 @@ def test_an_agent_whose_turn_never_comes_has_no_steps(build):
 
 
 def test_memories_that_take_turns_in_cut_episodes_are_refused():
-    complaint = "batch_mode: agents of .*turn_taking take turns, and first has a memory; set it to complete_episodes"
+    complaint = "agents of .*turn_taking take turns and first is stateful; set batch_mode to complete_episodes"
     with pytest.raises(ValueError, match=complaint):
         config(TURNS, memory=True, cut=True).validate()
     # Of those that take turns only the ones with a memory, and of the memories only these.
@@ -136,5 +136,5 @@ def test_memories_that_take_turns_in_cut_episodes_are_refused():
 
 def test_where_the_environment_does_not_say_it_training_ends_with_the_agent(build):
     algo = build(config("unannounced", memory=True, cut=True))
-    with pytest.raises(ValueError, match=r"batch_mode: \w+ has a memory and does not act in every step"):
+    with pytest.raises(ValueError, match=r"batch_mode: \w+ is stateful and does not act in every step"):
         algo.train()

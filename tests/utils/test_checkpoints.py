@@ -151,9 +151,9 @@ def rewritten(checkpoint, folder, **settings):
         ),
         ({"__deepcopy__": list}, "ReciprocatorConfig.__deepcopy__"),
         ({"env": dict}, "which is not the name of an environment"),
-        ({"class": dict}, "dict is not a configuration"),
+        ({"class": dict}, "dict is not a config"),
         ({"policy_mapping_fn": {"type": "os.system"}}, "is not a function"),
-        ({"callbacks_class": Touch}, "asks for tests.helpers.forged_pickles.Touch, which is not on the list"),
+        ({"callbacks_class": Touch}, "refers to tests.helpers.forged_pickles.Touch, which is not on the list"),
     ],
 )
 def test_settings_that_would_run_code_are_refused(checkpoint, tmp_path, monkeypatch, settings, complaint):
@@ -191,7 +191,7 @@ def test_a_class_of_the_users_own_needs_trust(checkpoint, tmp_path, monkeypatch)
 
     bad = rewritten(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
     refused = invoke("evaluate", str(bad), "--episodes", "2")
-    one_line(refused, "asks for test_checkpoints.OwnLearner, which is not on the list")
+    one_line(refused, "refers to test_checkpoints.OwnLearner, which is not on the list")
     assert "; --trust reads it, and runs its code)" in refused.stderr
     monkeypatch.setenv(TRUST, "0")  # and as it was afterwards
     trusted = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
@@ -206,10 +206,10 @@ class OwnLearner:
     ("options", "complaint"),
     [
         (("--algo", "LIO", "--env", "ipd_v0"), "is a checkpoint of Reciprocator, which LIO cannot start from"),
-        (("--algo", "Reciprocator", "--env", "coins_v0"), "was trained in ipd_v0, and this run is in coins_v0"),
+        (("--algo", "Reciprocator", "--env", "coins_v0"), "was trained in ipd_v0, but this run is in coins_v0"),
         (
             ("--algo", "Reciprocator", "--env", "giving_v0", "--config", "{env_config: {game: ipd_v0}}"),
-            "was trained in ipd_v0, and this run is in giving_v0 around ipd_v0; give a checkpoint of giving_v0",
+            "was trained in ipd_v0, but this run is in giving_v0 around ipd_v0; give a checkpoint of giving_v0",
         ),
     ],
 )
@@ -235,7 +235,8 @@ def test_a_checkpoint_of_a_later_version_gives_a_warning(checkpoint, tmp_path):
     done = invoke(*evaluate)
     assert done.exit_code == 0, done.output
     complaint = (
-        f"was written by rllib_reciprocator 99.1, which is later than this version, {version('rllib_reciprocator')}"
+        "was written by rllib_reciprocator 99.1, which is later than the installed version"
+        f" {version('rllib_reciprocator')}"
     )
     assert done.stderr.count(complaint) == 1
 
@@ -332,15 +333,15 @@ def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
     assert read_constructor(tmp_path) == (Reciprocator, ({"lr": 1},), {})
     own = type("Own", (Reciprocator,), {"__module__": "somebody.elses"})
     file.write_bytes(cloudpickle.dumps({"class": own, "ctor_args_and_kwargs": ((), {})}))
-    with pytest.raises(ValueError, match=r"asks for somebody\.elses\.Own"):
+    with pytest.raises(ValueError, match=r"refers to somebody\.elses\.Own"):
         read_constructor(tmp_path)
     file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"f": lambda: 1},), {})}))
-    with pytest.raises(ValueError, match="holds the code of a function, which is not on the list; --trust"):
+    with pytest.raises(ValueError, match="contains the code of a function, which is not on the list; --trust"):
         read_constructor(tmp_path)
     own = type("Own", (), {"__module__": "__main__"})
     file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"callbacks": own},), {})}))
     with pytest.raises(
-        ValueError, match=r"holds the code of __main__\.Own, which is not on the list; --trust reads it"
+        ValueError, match=r"contains the code of __main__\.Own, which is not on the list; --trust reads it"
     ):
         read_constructor(tmp_path)
 
@@ -350,7 +351,7 @@ def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
     gone = PROTO + named("rllib_reciprocator.utils.gone", "Gone") + STOP
     file = tmp_path / "x.pkl"
     file.write_bytes(gone)
-    with pytest.raises(ValueError, match=r"asks for rllib_reciprocator\.utils\.gone\.Gone"):
+    with pytest.raises(ValueError, match=r"refers to rllib_reciprocator\.utils\.gone\.Gone"):
         unpickle(file)
     assert ConstructorUnpickler(io.BytesIO(gone)).load().name == "Gone"
 
@@ -410,7 +411,7 @@ def test_what_weights_and_settings_are_made_of_is_read(tmp_path):
 
 def test_msgpack_may_hold_pickles(tmp_path):
     (tmp_path / "state.msgpack").write_bytes(b"")
-    with pytest.raises(ValueError, match="may hold pickles"):
+    with pytest.raises(ValueError, match="may contain pickles"):
         check_pickles(tmp_path)
 
 
@@ -436,7 +437,7 @@ def test_of_several_runs_of_one_name_the_newest_is_taken(checkpoint, tmp_path, c
         find_checkpoint(tmp_path)
     state_of(tmp_path, "2026-01-01_11-00-00", ["PPO_b_00000"])
     assert find_checkpoint(tmp_path) == tmp_path / "PPO_b_00000" / "checkpoint_000000"
-    assert caplog.messages == [f"{tmp_path}: was run 2 times; the newest, of 2026-01-01 11-00-00, is taken"]
+    assert caplog.messages == [f"{tmp_path}: was run 2 times; the newest run, of 2026-01-01 11-00-00, is used"]
     caplog.clear()
     # A run that was resumed has two files, too, but all of its trials are in the newer one.
     state_of(tmp_path, "2026-01-01_12-00-00", ["PPO_a_00000", "PPO_b_00000"])
@@ -458,5 +459,5 @@ def test_help_says_that_a_run_folder_is_code(command):
     from tests.cli.test_cli import invoke
 
     shown = " ".join(invoke(*command, "--help").stdout.split())
-    assert "A run folder is code, which this runs" in shown
+    assert "Resume only run folders that you trust" in shown
     assert ("MODULE:NAME, are imported" in shown) == (command == ("train", "file"))

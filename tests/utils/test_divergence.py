@@ -75,7 +75,7 @@ def test_large_weights_that_are_still_numbers(ray_cluster):
     module = algo.learner_group._learner.module["player_0"]
     with torch.no_grad():
         next(module.parameters()).fill_(2 * LARGEST_WEIGHT)
-    with pytest.raises(DivergedError, match=r"player_0 diverged in iteration 1: a weight of it is 2e\+10"):
+    with pytest.raises(DivergedError, match=r"player_0 diverged in iteration 1: its largest weight is 2e\+10"):
         algo.train()
     algo.stop()
 

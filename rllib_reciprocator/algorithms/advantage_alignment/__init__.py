@@ -1,4 +1,4 @@
-"""Advantage Alignment (Duque, Aghajohari et al., ICLR 2025): one transformation of the advantages of PPO."""
+"""Advantage Alignment (Duque, Aghajohari et al., ICLR 2025): PPO with transformed advantages."""
 
 from rllib_reciprocator.algorithms.advantage_alignment.advantage_alignment import AdvantageAlignment
 from rllib_reciprocator.algorithms.advantage_alignment.config import AdvantageAlignmentConfig

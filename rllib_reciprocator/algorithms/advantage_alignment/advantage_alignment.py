@@ -10,10 +10,13 @@ from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
 
 
 class AdvantageAlignment(BatchedAlgorithm):
-    """PPO agents whose advantages grow with the others', as far as these were good to them."""
+    """PPO with an additional advantage term: past TD errors of the agent times present advantages of co-players.
+
+    Source: Duque, Aghajohari et al., "Advantage Alignment Algorithms", ICLR 2025.
+    """
 
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> AdvantageAlignmentConfig:
-        """The default configuration."""
+        """Returns the default configuration."""
         return AdvantageAlignmentConfig(algo_class=cls)

@@ -1,4 +1,4 @@
-"""The configuration of Advantage Alignment."""
+"""Configuration of Advantage Alignment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIGNED = "advantage_alignment"
 
 
 class AdvantageAlignmentConfig(BatchedConfig):
-    """Players ``advantage_alignment``, and whoever plays with them, in one of the batched games.
+    """Configuration of :class:`AdvantageAlignment`, for ``advantage_alignment`` players and those of other algorithms.
 
     .. code-block:: python
 
@@ -33,7 +33,7 @@ class AdvantageAlignmentConfig(BatchedConfig):
     default_player = ALIGNED
 
     def __init__(self, algo_class: type | None = None) -> None:
-        """Sets the defaults: those that learn in the iterated prisoner's dilemma."""
+        """Sets the defaults, which are tuned for the iterated prisoner's dilemma."""
         from rllib_reciprocator.algorithms.advantage_alignment.advantage_alignment import AdvantageAlignment
 
         super().__init__(algo_class=algo_class or AdvantageAlignment)
@@ -44,10 +44,10 @@ class AdvantageAlignmentConfig(BatchedConfig):
 
     @override(BatchedConfig)
     def training(self, *, alignment_weight: float = NotProvided, **kwargs: Any) -> AdvantageAlignmentConfig:
-        """Sets how players learn; see also :meth:`BatchedConfig.training`.
+        """Sets the training options; see also :meth:`BatchedConfig.training`.
 
         Args:
-            alignment_weight: The paper's beta: how much the others' advantages count, times what one has had so far.
+            alignment_weight: Weight of the alignment term in advantages (the paper's beta).
             **kwargs: Other settings.
 
         Returns:
@@ -59,12 +59,12 @@ class AdvantageAlignmentConfig(BatchedConfig):
         return self
 
     def estimates_co_players(self) -> bool:
-        """Returns whether aligned players estimate the returns of co-players, some of which are not trained."""
+        """Returns whether aligned players estimate the returns of co-players, because some of these are not trained."""
         return any(not member.learns for player in self.assigned_players for member, _ in player.pool_members)
 
     @override(BatchedConfig)
     def module_class(self, player: Player) -> type[ActorCriticModule]:
-        """Returns the class with an estimate of co-players' returns where some of these are not trained."""
+        """Returns the module class: for aligned players with estimates of co-players' returns if these are needed."""
         if player.algorithm == ALIGNED and self.estimates_co_players():
             from rllib_reciprocator.algorithms.advantage_alignment.module import AlignedModule
 
@@ -73,7 +73,7 @@ class AdvantageAlignmentConfig(BatchedConfig):
 
     @override(BatchedConfig)
     def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
-        """Adds the settings of the estimates of co-players' returns."""
+        """Adds the settings of co-players' value estimates to the specs of aligned players."""
         super().complete_specs(specs, game)
         if not self.estimates_co_players():
             return
@@ -88,12 +88,12 @@ class AdvantageAlignmentConfig(BatchedConfig):
 
     @override(BatchedConfig)
     def identifies_environments(self, game: BatchedGame) -> bool:
-        """Returns whether episodes go on from one rollout to the next, and past gains with them."""
+        """Returns whether episodes continue from one rollout to the next, so that past TD errors must be kept."""
         return not self.plays_whole_episodes(game) and not self.in_evaluation
 
     @override(BatchedConfig)
     def get_default_learner_class(self) -> type:
-        """The learner that aligns advantages."""
+        """Returns the learner class that aligns advantages."""
         from rllib_reciprocator.algorithms.advantage_alignment.learner import AdvantageAlignmentLearner
 
         return AdvantageAlignmentLearner

@@ -1,4 +1,4 @@
-"""COALA-PG (Meulemans et al., ICLR 2025): policy gradients of agents who know that others learn from what they do."""
+"""COALA-PG (Meulemans et al., ICLR 2025): learning-aware policy gradients against co-players that learn."""
 
 from rllib_reciprocator.algorithms.coala.coala import COALA
 from rllib_reciprocator.algorithms.coala.config import COALAConfig

@@ -10,11 +10,11 @@ from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
 
 
 class COALA(BatchedAlgorithm):
-    """Agents with a memory of a whole meta-episode, in which naive learners beside them learn from what they do.
+    """PPO with memory over whole meta-episodes and with credit assignment through the learning of co-players.
 
-    An iteration samples one meta-episode of all groups of copies; PPO then learns from what actions are credited with
-    (:func:`rllib_reciprocator.algorithms.coala.credit.assign_credit`). With ``credit: mfos`` these are the agents of
-    M-FOS.
+    An iteration samples one meta-episode of all groups of environments, in which naive online learners update between
+    inner episodes. PPO then trains on the credit of each action
+    (:func:`rllib_reciprocator.algorithms.coala.credit.assign_credit`). ``credit: mfos`` gives the algorithm M-FOS.
 
     Source: Meulemans et al., "Multi-agent cooperation through learning-aware policy gradients", ICLR 2025.
     """
@@ -22,5 +22,5 @@ class COALA(BatchedAlgorithm):
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> COALAConfig:
-        """The default configuration."""
+        """Returns the default configuration."""
         return COALAConfig(algo_class=cls)

@@ -1,4 +1,4 @@
-"""The configuration of COALA."""
+"""Configuration of COALA."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ COALA_PLAYER = "coala"
 
 
 class COALASettings(MetaSettings):
-    """How meta-episodes are made up, and what is learned from them.
+    """Settings of meta-episodes and of the credit assignment over them.
 
     Attributes:
-        inner_episodes: Inner episodes of a meta-episode, after each of which learning players learn.
-        copies: Copies of a game in a group, in all of which the same learning players play.
-        credit: What of later inner episodes an action is credited with: ``coala`` the sum over all copies of its
-            group, ``mfos`` their mean, ``unaware`` the own copy's, ``myopic`` nothing.
-        population: How many players, with parameters of their own, ``coala`` stands for. With more than one none plays
-            two agents of a game: each meets the others, never itself.
-        center: Whether credits have their mean over the other groups at the same step taken off: over those in which
-            others learn, and over the rest, each by itself.
+        inner_episodes: Number of inner episodes per meta-episode. Online learners update after each of them.
+        copies: Number of environments per group. All environments of a group share the same online learners.
+        credit: Credit that an action receives for rewards of later inner episodes: ``coala`` the sum over all
+            environments of its group, ``mfos`` their mean, ``unaware`` those of its own environment only, ``myopic``
+            none.
+        population: Number of separately parameterized players that ``coala`` stands for. With more than one, no player
+            controls two agents of an environment: each plays with the other players, never with itself.
+        center: If True, subtracts from each credit its mean over the other groups at the same step. The mean is taken
+            separately over groups with and without online learners among the co-players.
     """
 
     credit: Credit = "coala"
@@ -38,7 +39,7 @@ class COALASettings(MetaSettings):
 
 
 class COALAConfig(BatchedConfig):
-    """Players ``coala``, and learning players and others beside them, in one of the batched games.
+    """Configuration of :class:`COALA`, for ``coala`` players together with online learners and other players.
 
     .. code-block:: python
 
@@ -58,7 +59,7 @@ class COALAConfig(BatchedConfig):
     remembering: ClassVar[tuple[str, ...]] = (COALA_PLAYER,)
 
     def __init__(self, algo_class: type | None = None) -> None:
-        """Sets the defaults: those that learn in the iterated prisoner's dilemma."""
+        """Sets the defaults, which are tuned for the iterated prisoner's dilemma."""
         from rllib_reciprocator.algorithms.coala.coala import COALA
 
         super().__init__(algo_class=algo_class or COALA)
@@ -77,12 +78,12 @@ class COALAConfig(BatchedConfig):
     def training(
         self, *, reward_scale: float = NotProvided, scale_advantages: bool = NotProvided, **kwargs: Any
     ) -> COALAConfig:
-        """Sets how players learn; see also :meth:`BatchedConfig.training`.
+        """Sets the training options; see also :meth:`BatchedConfig.training`.
 
         Args:
-            reward_scale: What rewards are multiplied with before critics and policies learn from them.
-            scale_advantages: Whether what policies learn from is divided by its standard deviation, one for all players
-                and kinds of co-players: by one for each, how much each kind counts would change.
+            reward_scale: Factor by which rewards are multiplied before critics and policies are trained on them.
+            scale_advantages: If True, divides advantages by their standard deviation, a single one for all players and
+                all kinds of co-players. Separate ones would change the relative weight of the kinds.
             **kwargs: Other settings.
 
         Returns:
@@ -97,43 +98,43 @@ class COALAConfig(BatchedConfig):
 
     @override(BatchedConfig)
     def written_players(self) -> Mapping[str, Any]:
-        """With a population, ``coala`` as its members: teams ``coala_0``, ``coala_1``, ..."""
+        """Returns the players, with ``coala`` replaced by the teams of its population: ``coala_0``, ``coala_1``, ..."""
         size = self.meta_settings.population
         if size == 1:
             return self.player_mapping
-        teams = [f"team/{COALA_PLAYER}_{number}" for number in range(size)]
+        teams = [f"team/{COALA_PLAYER}_{index}" for index in range(size)]
 
-        def written(key: str, player: Any) -> Any:
+        def unfold_player(key: str, player: Any) -> Any:
             if isinstance(player, Mapping) and player.get("player") == COALA_PLAYER:
                 raise ValueError(f"players.{key}: with meta.population {COALA_PLAYER} has no settings of its own")
             pool = player.get(POOL) if isinstance(player, Mapping) else {player: 1.0}
             if not isinstance(pool, Mapping) or COALA_PLAYER not in pool:
                 return player
             share = pool[COALA_PLAYER] / size
-            others = {name: each for name, each in pool.items() if name != COALA_PLAYER}
-            return {POOL: {**others, **dict.fromkeys(teams, share)}}
+            remaining = {name: value for name, value in pool.items() if name != COALA_PLAYER}
+            return {POOL: {**remaining, **dict.fromkeys(teams, share)}}
 
-        return {key: written(key, player) for key, player in self.player_mapping.items()}
+        return {key: unfold_player(key, player) for key, player in self.player_mapping.items()}
 
     @override(BatchedConfig)
     def draws_distinct_members(self) -> bool:
-        """Whether there is a population, whose members meet each other and never themselves."""
+        """Returns whether there is a population, whose members play with each other and never with themselves."""
         return self.meta_settings.population > 1
 
     @override(BatchedConfig)
     def get_default_learner_class(self) -> type:
-        """The learner that credits actions with what comes later in all copies."""
+        """Returns the learner that assigns credit for later rewards in all environments of a group."""
         from rllib_reciprocator.algorithms.coala.learner import COALALearner
 
         return COALALearner
 
     @override(BatchedConfig)
     def validate(self) -> None:
-        """Derives what follows from players, games and runners, and checks everything.
+        """Validates the configuration and derives the settings that follow from players, environment and env runners.
 
         Raises:
-            ValueError: With the setting at fault and how to mend it.
+            ValueError: If a setting is invalid. The message names the setting and a fix.
         """
         super().validate()
         if self.normalize_returns or self.bootstrap_at_horizon:
-            raise ValueError("normalize_returns and bootstrap_at_horizon: not where a sample is a whole meta-episode")
+            raise ValueError("normalize_returns and bootstrap_at_horizon: set both to false for whole meta-episodes")

@@ -1,4 +1,4 @@
-"""Learning to Incentivize Others (Yang et al., NeurIPS 2020): agents that learn what to give each other."""
+"""Learning to Incentivize Others (Yang et al., NeurIPS 2020): agents that learn incentives for their co-players."""
 
 from rllib_reciprocator.algorithms.lio.config import LIOConfig
 from rllib_reciprocator.algorithms.lio.lio import LIO

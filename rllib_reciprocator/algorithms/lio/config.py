@@ -1,4 +1,4 @@
-"""The configuration of LIO."""
+"""Configuration of LIO."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LOOK_AHEAD = "look_ahead"
 
 
 class LIOConfig(BatchedConfig):
-    """Players ``lio`` and ``lio_ac``, and whoever plays with them, in one of the batched games.
+    """Configuration of :class:`LIO`, for players ``lio`` and ``lio_ac`` and those of :class:`BatchedConfig`.
 
-    Both learn what to give the others; the policy of one learns as ``pg`` does, that of the other as ``ac``. With
-    ``{player: lio, gives: false}`` a player has nothing to give.
+    Both learn incentives for their co-players. The policy of ``lio`` is trained like that of ``pg``, the policy of
+    ``lio_ac`` like that of ``ac``. ``{player: lio, gives: false}`` has no incentive function.
 
     .. code-block:: python
 
@@ -48,7 +48,7 @@ class LIOConfig(BatchedConfig):
     trained_intrinsic_rewards: ClassVar[tuple[str, ...]] = (INCENTIVES,)
 
     def __init__(self, algo_class: type | None = None) -> None:
-        """Sets the defaults: those that learn in Escape Room."""
+        """Sets the defaults, which are tuned for Escape Room."""
         from rllib_reciprocator.algorithms.lio.lio import LIO
 
         super().__init__(algo_class=algo_class or LIO)
@@ -82,36 +82,37 @@ class LIOConfig(BatchedConfig):
         opponent_lr: float | list[list[float]] = NotProvided,
         opponent_epochs: int = NotProvided,
     ) -> LIOConfig:
-        """Sets how incentives are given and learned. Unset settings keep their values.
+        """Sets the incentives and the training of incentive functions. Unset settings keep their values.
 
         Args:
-            max_incentive: The most that one gives another in a step (the paper's R_max).
+            max_incentive: Maximum incentive that an agent gives a co-player per step (the paper's R_max).
             hiddens: Widths of the hidden layers of incentive functions.
-            told_actions: Names of the others' actions that incentive functions tell apart, as ``[clean]``; None for
-                all.
-            observe_given: Whether policies and incentive functions see what their agent has given each other agent so
-                far in the episode, as the paper's do in Escape Room.
-            charge_giver: Whether what one gives is taken off what one's own policy learns from. The paper's text says
-                so; its code charges incentive functions alone, by ``cost_coeff``.
-            lr: Learning rate of incentive functions, by Adam; a number, or a schedule by joint steps.
-            cost_coeff: Weight of what is given, as a share of ``max_incentive`` and discounted, in their loss; a number
-                or a schedule by joint steps.
-            cost_lr: Learning rate, or schedule, of an Adam of its own for that cost, as in the paper's code for Escape
-                Room; its weight then does not matter, unless it is 0. At such a rate pay goes on falling where nothing
-                else moves it, until cooperation ends; a schedule that ends with 0 keeps what was found. None for one
-                Adam for both.
-            critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have
+            told_actions: Names of the co-players' actions that incentive functions distinguish, e.g. ``[clean]``. None
+                distinguishes all actions.
+            observe_given: If True, policies and incentive functions observe the sum of the incentives that their agent
+                has given to each co-player in the episode, as in the paper's Escape Room.
+            charge_giver: If True, subtracts the incentives that an agent gives from the rewards of its own policy, as
+                in the paper's text. The paper's code only charges incentive functions, through ``cost_coeff``.
+            lr: Learning rate of incentive functions (Adam): a number, or a schedule over environment steps.
+            cost_coeff: Weight of the discounted incentives given, as fractions of ``max_incentive``, in the loss of
+                incentive functions: a number, or a schedule over environment steps.
+            cost_lr: Learning rate, or schedule, of a separate Adam optimizer for this cost, as in the paper's code for
+                Escape Room. ``cost_coeff`` has no effect then, unless it is 0. With a constant rate incentives keep
+                decreasing wherever no other gradient changes them, until cooperation ends; a schedule that ends at 0
+                preserves the learned incentives. None uses one optimizer for both.
+            critic_lr: Learning rate of the givers' critics of extrinsic rewards (Adam), which exist if policies have
                 critics.
-            critic_epochs: Their gradient steps in an update.
-            learned_by: ``look_ahead``, as LIO; or ``policy_gradient``, the paper's baselines PG-c and AC-c: giving is a
-                continuous action, drawn with a standard deviation of 1 before the sigmoid and learned as others are,
-                by gradient descent at ``lr``. Nobody looks at what others learn from it. ``charge_giver`` goes with it.
-            opponents: ``known``, the others' policies; or ``modelled``, for givers who go by what they see others do,
-                the paper's decentralised form: they see the others' observations, actions and rewards, and take them to
-                learn by policy gradients at the rate at which they do. Needs a fully observed game.
-            opponent_hiddens: Widths of the hidden layers of models of others.
-            opponent_lr: Their learning rate, by Adam.
-            opponent_epochs: Their gradient steps on each sample.
+            critic_epochs: Number of gradient steps of these critics per update.
+            learned_by: ``look_ahead``, LIO; or ``policy_gradient``, the paper's baselines PG-c and AC-c, in which an
+                incentive is a continuous action that is sampled with a standard deviation of 1 before the sigmoid and
+                trained by policy gradients with SGD at ``lr``, without regard to the learning of its recipients. Use it
+                with ``charge_giver``.
+            opponents: ``known`` uses the co-players' policies. ``modelled`` uses models of them, the paper's
+                decentralized form: givers observe the observations, actions and rewards of co-players and assume that
+                these learn by policy gradients at their actual learning rates. Needs a fully observed game.
+            opponent_hiddens: Widths of the hidden layers of the models of co-players.
+            opponent_lr: Learning rate of these models (Adam).
+            opponent_epochs: Number of gradient steps of these models per rollout.
 
         Returns:
             This configuration.
@@ -119,20 +120,21 @@ class LIOConfig(BatchedConfig):
         Raises:
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
-        given = {name: value for name, value in locals().items() if name != "self" and value is not NotProvided}
-        self.intrinsic(INCENTIVES, **given)
+        settings = {name: value for name, value in locals().items() if name != "self" and value is not NotProvided}
+        self.intrinsic(INCENTIVES, **settings)
         return self
 
     @override(BatchedConfig)
     def training(
         self, *, reuse_samples: bool = NotProvided, updates_per_iteration: int = NotProvided, **kwargs: Any
     ) -> LIOConfig:
-        """Sets how players learn; see also :meth:`BatchedConfig.training`.
+        """Sets the training options; see also :meth:`BatchedConfig.training`.
 
         Args:
-            reuse_samples: Whether what incentives are judged by is what policies learn from next, which halves what is
-                sampled; the policies are the same. The paper samples twice.
-            updates_per_iteration: How often policies and incentive functions are updated in one training iteration.
+            reuse_samples: If True, policies are trained next on the rollout that incentive functions were trained on,
+                which halves the number of sampled steps; both were sampled with the same policies. The paper samples
+                twice.
+            updates_per_iteration: Number of updates of policies and incentive functions per training iteration.
             **kwargs: Other settings.
 
         Returns:
@@ -147,49 +149,58 @@ class LIOConfig(BatchedConfig):
 
     @override(BatchedConfig)
     def get_default_learner_class(self) -> type:
-        """The learner of policies and incentive functions."""
+        """Returns the learner class for policies and incentive functions."""
         from rllib_reciprocator.algorithms.lio.learner import LIOLearner
 
         return LIOLearner
 
     def givers(self) -> list[int]:
-        """The agents whose incentive functions learn."""
+        """Returns the indices of agents whose incentive functions are trained."""
         return self._learning(lambda player: INCENTIVES in player.intrinsic)
 
     def looks_ahead(self) -> bool:
-        """Whether somebody learns to give by looking through the others' steps."""
+        """Returns whether incentive functions are trained through the policy steps of their recipients."""
         return bool(self.givers()) and getattr(self._settings_of_all(INCENTIVES), "learned_by", "") == LOOK_AHEAD
 
     def _learning(self, wanted: Any) -> list[int]:
-        """The agents that some player of a kind may play who learns."""
+        """Returns the indices of agents with a trained player, among those that a predicate accepts.
+
+        Args:
+            wanted: Returns True for the players that count.
+        """
         return [
             index
             for index, player in enumerate(self.assigned_players)
-            if any(each.learns and wanted(each) for each, _ in player.pool_members)
+            if any(member.learns and wanted(member) for member, _ in player.pool_members)
         ]
 
     @override(BatchedConfig)
     def complete_specs(self, specs: ModuleSpecs, game: BatchedGame) -> None:
-        """Who learns is given to; givers have critics where their policies do."""
+        """Completes the spec of incentive functions: recipients are the trained agents; critics exist as in policies.
+
+        Args:
+            specs: Specs of all modules.
+            game: The environment.
+        """
         if INCENTIVES_MODULE_ID in specs.shared:
             givers, recipients = self.givers(), self._learning(lambda player: True)
             specs.shared[INCENTIVES_MODULE_ID].model_config |= {
                 "pays": pays(givers, recipients, game.num_agents),
                 "critic": self.looks_ahead()
                 and any(
-                    self.loss_of(each) != POLICY_GRADIENT
+                    self.loss_of(member) != POLICY_GRADIENT
                     for index in givers
-                    for each, _ in self.assigned_players[index].pool_members
-                    if each.learns
+                    for member, _ in self.assigned_players[index].pool_members
+                    if member.learns
                 ),
             }
 
     @override(BatchedConfig)
     def validate(self) -> None:
-        """Derives what follows from players, games and runners, and checks everything.
+        """Validates the configuration and derives the settings that follow from players, environment and env runners.
 
         Raises:
-            ValueError: With the setting at fault and how to mend it.
+            ValueError: If a setting is invalid. The message names the setting and a fix.
         """
         if not isinstance(self.updates_per_iteration, int) or self.updates_per_iteration < 1:
             raise ValueError(f"updates_per_iteration: {self.updates_per_iteration} must be at least 1")
@@ -198,21 +209,21 @@ class LIOConfig(BatchedConfig):
         pools = [player.agent for player in self.assigned_players if len(player.pool_members) > 1]
         if self.givers() and models and pools:
             raise ValueError(
-                f"incentives.opponents: modelled takes the policy of each agent to be one, and players.{pools[0]} is a"
-                " pool; set it to known"
+                f"incentives.opponents: modelled needs a single policy per agent, but players.{pools[0]} is a pool; set"
+                " it to known"
             )
         if not self.in_evaluation:
             self._check_recipients()
         if self.givers() and not self.plays_whole_episodes(self.make_game()):
-            raise ValueError("batch_mode: incentives are learned from whole episodes; set it to complete_episodes")
+            raise ValueError("batch_mode: incentives are trained on whole episodes; set it to complete_episodes")
 
     def _check_recipients(self) -> None:
-        """Raises ValueError if a player would learn to give, but no other agent is trained by this algorithm."""
+        """Raises ValueError if a player has a trainable incentive function, but no co-player is trained."""
         recipients = self._learning(lambda player: True)
         for index in self.givers():
             if not set(recipients) - {index}:
                 agent = self.assigned_players[index].agent
                 raise ValueError(
-                    f"players.{agent}: incentives change what the algorithm's other players learn, and there is none;"
-                    f" set {{player: {LIO_PLAYER}, gives: false}}, or let another agent learn, as pg"
+                    f"players.{agent}: incentives need another agent that is trained, but there is none; set"
+                    f" {{player: {LIO_PLAYER}, gives: false}}, or give another agent a trainable player, e.g. pg"
                 )

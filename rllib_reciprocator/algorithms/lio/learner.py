@@ -1,4 +1,4 @@
-"""The learner of LIO: policies that are given incentives, and incentive functions that look through their steps."""
+"""Learner of LIO: trains policies on incentives, and incentive functions through the policies' gradient steps."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ REWARD, COST, CRITIC, OPPONENTS = "reward", "cost", "critic", "opponents"
 
 @dataclass
 class _Lesson:
-    """What policies have just learned from.
+    """Rollout of the last policy update, and the policies before it.
 
     Attributes:
-        seen: ``[B * T, N, *obs_shape]``, what givers saw; zero for whoever gives nothing.
+        seen: ``[B * T, N, *obs_shape]``, observations of trained agents; zero for the others.
         actions: ``[B * T, N]`` int64.
-        given: ``[B * T, N, N - 1]``, what each had given before, if that is seen.
-        joint: Columns of joint steps, ``[B, T, ..]``.
-        columns: The rows of each learning module.
-        before: Its parameters, and how much it explored, before it learned, by name.
+        given: ``[B * T, N, N - 1]``, sum of the incentives that each agent gave to each co-player earlier in the
+            episode; None if incentive functions do not observe it.
+        joint: Columns of environment steps, ``[B, T, ..]``.
+        columns: Training rows of each trained module.
+        before: By module and name, the parameters and epsilon before the update.
     """
 
     seen: Tensor
@@ -62,47 +63,47 @@ class _Lesson:
 
 
 class _LogProbabilities(nn.Module):
-    """Log-probabilities of the actions in rows, as a function of a policy's parameters."""
+    """Log-probabilities of the actions in a batch, as a function of a policy's parameters."""
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
         self.policy = policy
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        """``[rows]``."""
+        """Computes the log-probabilities, ``[rows]``."""
         out = self.policy.forward_train(batch)
         distribution = self.policy.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
         return distribution.logp(batch[Columns.ACTIONS])
 
 
 class LIOLearner(BatchedLearner):
-    """Learns in two phases: policies from a sample, then incentive functions from what comes of it."""
+    """Learner with two phases: trains policies on one rollout, then incentive functions on the rollout after it."""
 
     keeps_advantage_scales = True
 
     @override(BatchedLearner)
     def build(self) -> None:
-        """Builds modules and optimizers, and notes who gives."""
+        """Builds modules and optimizers, and flags the pool members that give and receive incentives."""
         self._givers = self.config.givers()
         settings = self.config.intrinsic_of_all(INCENTIVES, self.config.make_game())
         assert isinstance(settings, IncentiveSettings)
         self._settings = settings
-        # For each agent, which of its pool members give and which are given to.
+        # For each agent, flags of the pool members that give incentives, and of those that receive them.
         self._gives = self.member_flags(lambda member: member.learns and INCENTIVES in member.intrinsic)
         self._receives = self.member_flags(lambda member: member.learns)
         super().build()
         self._cost_coeff = Scheduler(fixed_value_or_schedule=settings.cost_coeff)
         self._lesson: _Lesson | None = None
-        # Where giving is a continuous action: what functions saw, what was drawn, and what givers learn from.
+        # If incentives are sampled: inputs of incentive functions, columns of environment steps, givers' advantages.
         self._drawn: tuple[tuple[Tensor, Tensor, Tensor | None], Joint, Tensor] | None = None
         if not settings.charge_giver:
             self._intrinsic.pop(INCENTIVES, None)
-        # The parameters of policies, without those of their critics, by module and name.
+        # Parameters of policies, without their critics, by module and name.
         self._trained: dict[str, dict[str, Tensor]] = {}
         for module_id in self._agents:
             module = self.module[module_id].unwrapped()
             critic = set(critic_parameters(module))
-            self._trained[module_id] = {name: each for name, each in module.named_parameters() if each not in critic}
+            self._trained[module_id] = {name: param for name, param in module.named_parameters() if param not in critic}
 
     @property
     def _functions(self) -> IncentiveFunctions:
@@ -114,7 +115,7 @@ class LIOLearner(BatchedLearner):
 
     @override(BatchedLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Those of players, and those of incentive functions: what they bring, what they cost, and their critics."""
+        """Registers the optimizers of policies and of incentive functions: for reward, cost, critics and models."""
         if module_id not in (INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID):
             super().configure_optimizers_for_module(module_id, config)
         elif self._givers and module_id == INCENTIVES_MODULE_ID:
@@ -129,11 +130,11 @@ class LIOLearner(BatchedLearner):
             for name, (networks, rate) in rates.items():
                 if networks is not None and rate is not None:
                     parameters = list(networks.parameters())
-                    descends = name == REWARD and functions.drawn
+                    uses_sgd = name == REWARD and functions.drawn
                     self.register_optimizer(
                         module_id=module_id,
                         optimizer_name=name,
-                        optimizer=torch.optim.SGD(parameters) if descends else torch.optim.Adam(parameters),
+                        optimizer=torch.optim.SGD(parameters) if uses_sgd else torch.optim.Adam(parameters),
                         params=parameters,
                         lr_or_lr_schedule=rate,
                     )
@@ -148,7 +149,15 @@ class LIOLearner(BatchedLearner):
         report: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """One phase of an update; incentive functions learn nothing while estimators warm up."""
+        """Runs one phase of an update. Incentive functions are not trained while influence estimators warm up.
+
+        Args:
+            training_data: The rollout.
+            timesteps: Counters of environment steps and iterations.
+            phase: ``policies`` or ``incentives``.
+            report: If True, returns the metrics since the last report.
+            **kwargs: Other arguments of :meth:`BatchedLearner.update`.
+        """
         if phase == POLICIES_PHASE:
             results = super().update(training_data=training_data, timesteps=timesteps, report=report, **kwargs)
             if self._iteration < self._warmup:
@@ -167,10 +176,10 @@ class LIOLearner(BatchedLearner):
     @override(BatchedLearner)
     @torch.no_grad()
     def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
-        """As in other algorithms; what is given counts as incentive functions give it now.
+        """Prepares training batches, with incentives recomputed by the current incentive functions.
 
-        They may have learned since it was sampled. What policies are about to learn from, and what they are, is kept
-        for the second phase.
+        Incentive functions may have been updated since the rollout was sampled. Keeps the batches and the policies'
+        parameters for the second phase.
         """
         if not self._givers:
             return super().prepare(parts, joint)
@@ -184,118 +193,131 @@ class LIOLearner(BatchedLearner):
         joint[INCENTIVES] = torch.where(self._giving(joint)[..., None], incentives, joint[INCENTIVES])
         joint[RECEIVED] = received(joint[INCENTIVES])
         batches = super().prepare(parts, joint)
-        before = {key: {name: each.detach().clone() for name, each in self._acts_by(key).items()} for key in batches}
-        self._lesson = _Lesson(*inputs, joint, batches, before)
+        params_before = {
+            key: {name: value.detach().clone() for name, value in self._acts_by(key).items()} for key in batches
+        }
+        self._lesson = _Lesson(*inputs, joint, batches, params_before)
         return batches
 
     @override(BatchedLearner)
     def improve(self, batches: dict[str, dict[str, Any]], *args: Any) -> None:
-        """As in other algorithms; where giving is a continuous action incentive functions learn with policies."""
+        """Trains policies; if incentives are sampled, also trains incentive functions by policy gradients."""
         super().improve(batches, *args)
         if self._drawn is not None:
             inputs, joint, advantages = self._drawn
             noise = joint[NOISE]
             outputs = self._functions.outputs(*inputs).unflatten(0, advantages.shape[:2])
-            # The gradient of the log-density of what was drawn, with a standard deviation of 1, is the noise.
-            gained = (outputs * noise * self._functions.paid_to * advantages[..., None]).sum(-1)
-            loss = -self._per_episode(gained, joint)
+            # The score function of a normal distribution with standard deviation 1 is the noise.
+            objective = (outputs * noise * self._functions.paid_to * advantages[..., None]).sum(-1)
+            loss = -self._per_episode(objective, joint)
             self._step(REWARD, _gradient(loss, list(self._functions.functions.parameters())))
             self.metrics.log_value((INCENTIVES_MODULE_ID, "incentive_loss"), loss.detach(), window=1)
             self._drawn = None
 
     def _advantages_in(self, batches: dict[str, dict[str, Any]], joint: Joint) -> Tensor:
-        """Returns the advantages that givers learn from, ``[B, T, N]``; zero for steps and agents that do not count."""
+        """Returns the advantages of givers, ``[B, T, N]``; zero for masked steps and for agents without incentives."""
         advantages = torch.zeros_like(joint["rewards"])
         for module_id, columns in batches.items():
             agents, mask = self._agents[module_id], columns.get(Columns.LOSS_MASK)
             rows = columns[Postprocessing.ADVANTAGES]
             rows = rows if mask is None else rows * mask
-            # Several members of a pool add up: each is zero where another one plays.
+            # Advantages of the members of a pool can be added: each is zero where another member plays.
             advantages[..., agents] += rows.view(len(advantages), len(agents), -1).transpose(1, 2)
         return advantages * self._giving(joint)
 
     def _inputs(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What incentive functions see: observations, actions and what was given before, of all joint steps."""
-        games, steps, n = joint["actions"].shape
-        seen = self._observed(parts, (games, steps, n)).flatten(0, 1)
-        given = joint[GIVEN].flatten(0, 1) if self._functions.observes_given else None
-        return seen, joint["actions"].flatten(0, 1), given
+        """Returns the inputs of incentive functions: observations, actions and the sums of incentives given before."""
+        num_envs, num_steps, n = joint["actions"].shape
+        obs = self._observed(parts, (num_envs, num_steps, n)).flatten(0, 1)
+        given_before = joint[GIVEN].flatten(0, 1) if self._functions.observes_given else None
+        return obs, joint["actions"].flatten(0, 1), given_before
 
     def _observed(self, parts: dict[str, dict[str, Tensor]], shape: Sequence[int]) -> Tensor:
-        """What learning agents saw, ``[B, T, N, *obs_shape]``; zero for the others."""
+        """Returns the observations of trained agents, ``[B, T, N, *obs_shape]``; zero for the others."""
         space = self._functions.observation_space
-        seen = torch.zeros(*shape, *space.shape, device=self._device)
+        obs = torch.zeros(*shape, *space.shape, device=self._device)
         for module_id, agents in self._agents.items():
             rows = parts[module_id][Columns.OBS].unflatten(0, (shape[0], len(agents), shape[1]))
-            seen[:, :, agents] = rows.transpose(1, 2).to(seen.dtype)
-        return seen
+            obs[:, :, agents] = rows.transpose(1, 2).to(obs.dtype)
+        return obs
 
     @staticmethod
     def _valid(joint: Joint) -> Tensor:
-        """Returns the steps that count, ``[B, T]`` bool, of whichever pool member."""
+        """Returns the mask of valid steps, ``[B, T]`` bool, independent of pool members."""
         return joint.get(VALID, torch.ones_like(joint["ended"]))
 
     def _giving(self, joint: Joint) -> Tensor:
-        """Returns the steps that count in which a trained giver plays each agent, ``[B, T, N]`` bool."""
+        """Returns the valid steps in which a trained giver plays each agent, ``[B, T, N]`` bool."""
         return self.rollout_mask(joint).where(self._gives, joint["rewards"])
 
     def _given_to(self, joint: Joint) -> Tensor:
-        """Returns the steps that count in which a trained player plays each agent, ``[B, T, N]`` bool."""
+        """Returns the valid steps in which a trained player plays each agent, ``[B, T, N]`` bool."""
         return self.rollout_mask(joint).where(self._receives, joint["rewards"])
 
     def _giver_mask(self, joint: Joint) -> Tensor:
-        """Returns the steps over which givers' statistics are taken, ``[B, T]``, or with pools ``[B, T, N]``, bool."""
+        """Returns the mask of the givers' statistics, bool: ``[B, T]``, or ``[B, T, N]`` with pools."""
         return self._giving(joint) if MEMBERS in joint else self._valid(joint)
 
     # --- the second phase: incentive functions ----------------------------------------------------------------------
 
     def _learn_incentives(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint) -> None:
-        """Lets incentive functions learn from what came of what policies learned before."""
+        """Updates incentive functions on the rollout that followed the last policy update.
+
+        Args:
+            lesson: The rollout of the policy update.
+            parts: Columns of the rollout after it, by module.
+            joint: Columns of environment steps of the rollout after it.
+        """
         gains = self._gains(parts, joint)
         if self._settings.opponents == "known":
             credit = self._credit(lesson, parts, joint, gains)
         else:
             credit = self._credit_by_models(lesson, parts, joint, gains)
         gamma, lambda_ = self._gamma.lookup(lesson.joint), self._lambda.lookup(lesson.joint)
-        worth = worth_of_incentives(credit, gamma * lambda_)
+        derivatives = worth_of_incentives(credit, gamma * lambda_)
         functions, settings = self._functions, self._settings
         shares = functions.shares(lesson.seen, lesson.actions, lesson.given)
         shares = shares.unflatten(0, lesson.joint["ended"].shape)
         shares = shares * self._giving(lesson.joint)[..., None] * self._given_to(lesson.joint)[..., None, :]
-        worth_of_giving = worth
+        giving_derivatives = derivatives
         if settings.charge_giver:
-            # What one gives is taken off what one's own policy learns from.
-            worth_of_giving = worth - worth.diagonal(dim1=-2, dim2=-1)[..., None]
-        brought = settings.max_incentive * (shares * worth_of_giving).sum()
+            # An incentive is also subtracted from the rewards of the giver's own policy.
+            giving_derivatives = derivatives - derivatives.diagonal(dim1=-2, dim2=-1)[..., None]
+        incentive_loss = settings.max_incentive * (shares * giving_derivatives).sum()
         discounts = gamma ** torch.arange(self._steps, device=self._device)[:, None]
         cost = self._cost_coeff.get_current_value() * self._per_episode(shares.sum(-1) * discounts, lesson.joint)
         parameters = list(functions.functions.parameters())
-        found = [_gradient(each, parameters) for each in (brought, cost)]
+        gradients_by_loss = [_gradient(loss, parameters) for loss in (incentive_loss, cost)]
         if settings.cost_lr is None:
-            found = [[one + other for one, other in zip(*found, strict=True)]]
-        for name, gradient in zip((REWARD, COST), found, strict=False):
+            gradients_by_loss = [[a + b for a, b in zip(*gradients_by_loss, strict=True)]]
+        for name, gradient in zip((REWARD, COST), gradients_by_loss, strict=False):
             self._step(name, gradient)
-        metrics = {"incentive_loss": brought.detach(), "incentive_cost": cost.detach()}
+        metrics = {"incentive_loss": incentive_loss.detach(), "incentive_cost": cost.detach()}
         self.metrics.log_dict(metrics, key=INCENTIVES_MODULE_ID, window=1)
 
     def _step(self, name: str, gradient: list[Tensor]) -> None:
-        """One step of an optimizer of incentive functions, on gradients of sums over this learner's episodes."""
+        """Takes one step of an optimizer of incentive functions.
+
+        Args:
+            name: Name of the optimizer.
+            gradient: Gradient of a sum over this learner's episodes, one tensor per parameter.
+        """
         averaged_over_learners(gradient, 1)
         optimizer = self.get_optimizer(INCENTIVES_MODULE_ID, name)
-        for parameter, each in zip(optimizer.param_groups[0]["params"], gradient, strict=True):
-            parameter.grad = each
+        for parameter, part in zip(optimizer.param_groups[0]["params"], gradient, strict=True):
+            parameter.grad = part
         optimizer.step()
         optimizer.zero_grad()
 
     def _episodes(self, joint: Joint) -> float | Tensor:
-        """Returns the number of episodes on all learners; with pools, ``[N]``, of those in which each giver plays."""
+        """Returns the number of episodes on all learners; with pools, those in which each giver plays, ``[N]``."""
         if MEMBERS not in joint:
             return averaged_over_learners([torch.zeros(1, device=self._device)], len(joint["rewards"]))
-        played = self._giving(joint).any(1).sum(0).to(joint["rewards"].dtype)
-        return sum_over_learners(played).clamp(min=1.0)
+        episodes_per_giver = self._giving(joint).any(1).sum(0).to(joint["rewards"].dtype)
+        return sum_over_learners(episodes_per_giver).clamp(min=1.0)
 
     def _per_episode(self, values: Tensor, joint: Joint) -> Tensor:
-        """Returns the sum of values ``[B, T, N]`` of all givers, each averaged over the episodes that it plays."""
+        """Averages values ``[B, T, N]`` of each giver over the episodes in which it plays, and sums over givers."""
         episodes = self._episodes(joint)
         if isinstance(episodes, Tensor):
             return (values.sum((0, 1)) / episodes).sum()
@@ -303,48 +325,55 @@ class LIOLearner(BatchedLearner):
 
     @torch.no_grad()
     def _gains(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> Tensor:
-        """Returns every giver's advantages of extrinsic rewards, ``[B, T, N]``, zero for steps that do not count."""
+        """Returns every giver's advantages with respect to extrinsic rewards, ``[B, T, N]``; zero for masked steps."""
         rewards, gamma, lambda_ = joint["rewards"], self._gamma.lookup(joint), self._lambda.lookup(joint)
-        before, after = torch.zeros_like(rewards), torch.zeros_like(rewards)
+        values, next_values = torch.zeros_like(rewards), torch.zeros_like(rewards)
         if self._functions.critics is not None:
             has_critic = self._has_critic.lookup(joint)
-            before, after = (values * has_critic for values in self._extrinsic_values(parts, joint))
-        gains = generalized_advantages(rewards, before, after, joint["ended"], gamma=gamma, lambda_=lambda_)
+            values, next_values = (column * has_critic for column in self._extrinsic_values(parts, joint))
+        gains = generalized_advantages(rewards, values, next_values, joint["ended"], gamma=gamma, lambda_=lambda_)
         if self._functions.critics is not None:
-            self._fit_critics(parts, joint, gains + before)
+            self._fit_critics(parts, joint, gains + values)
         if self.config.use_baseline:
             gains = subtract_mean(gains, self._giver_mask(joint))
         return gains * self._giving(joint)
 
     def _extrinsic_values(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> tuple[Tensor, Tensor]:
-        """What critics of extrinsic rewards expect before and after every step, each ``[B, T, N]``."""
-        games, steps, n = joint["actions"].shape
+        """Returns the values of extrinsic rewards before and after every step, each ``[B, T, N]``."""
+        envs, steps, n = joint["actions"].shape
         functions = self._functions
-        values = functions.values(self._observed(parts, (games, steps, n)).flatten(0, 1)).view(games, steps, n)
+        values = functions.values(self._observed(parts, (envs, steps, n)).flatten(0, 1)).view(envs, steps, n)
         last_rows = {key: {Columns.OBS: parts[STREAMS_PREFIX + key][LAST + Columns.OBS]} for key in self._agents}
-        last = functions.values(self._observed(last_rows, (games, 1, n)).flatten(0, 1)).view(games, 1, n)
-        following = torch.cat([values[:, 1:], last], 1)
+        last = functions.values(self._observed(last_rows, (envs, 1, n)).flatten(0, 1)).view(envs, 1, n)
+        next_values = torch.cat([values[:, 1:], last], 1)
         at_end = torch.zeros_like(values)
         if self.config.bootstrap_at_horizon:
             cut_off = joint["truncated"][:, -1] & ~joint["terminated"][:, -1]
             at_end[:, -1] = last[:, 0] * cut_off[:, None]
-        return values, torch.where(joint["ended"][..., None], at_end, following)
+        return values, torch.where(joint["ended"][..., None], at_end, next_values)
 
     @torch.enable_grad()
     def _fit_critics(self, parts: dict[str, dict[str, Tensor]], joint: Joint, targets: Tensor) -> None:
-        """Takes steps of the critics of extrinsic rewards towards their targets."""
+        """Takes gradient steps of the critics of extrinsic rewards towards their targets, ``[B, T, N]``."""
         functions = self._functions
         assert functions.critics is not None
         parameters = list(functions.critics.parameters())
-        seen, giving = self._observed(parts, joint["actions"].shape).flatten(0, 1), self._giving(joint)
+        obs, mask = self._observed(parts, joint["actions"].shape).flatten(0, 1), self._giving(joint)
         for _ in range(self._settings.critic_epochs):
-            squares = (functions.values(seen).view_as(targets) - targets).square() * giving
-            self._step(CRITIC, _gradient(self._per_episode(squares, joint) / self._steps, parameters))
+            squared_errors = (functions.values(obs).view_as(targets) - targets).square() * mask
+            self._step(CRITIC, _gradient(self._per_episode(squared_errors, joint) / self._steps, parameters))
 
     def _credit(self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor) -> Tensor:
-        """What an advantage in each step changes of a giver's loss, ``[B, T, N, N]`` by ``[giver, who learned by it]``.
+        """Computes the derivatives of givers' losses by the advantages that policies were updated on.
 
-        Of a giver itself if givers are charged.
+        Args:
+            lesson: The rollout of the policy update.
+            parts: Columns of the rollout after it, by module.
+            joint: Columns of environment steps of the rollout after it.
+            gains: ``[B, T, N]``, advantages of givers in the rollout after it.
+
+        Returns:
+            ``[B, T, N, N]`` by ``[giver, updated agent]``. The diagonal is zero unless givers are charged.
         """
         n = gains.shape[-1]
         credit = torch.zeros(*lesson.joint["ended"].shape, n, n, device=self._device)
@@ -353,79 +382,86 @@ class LIOLearner(BatchedLearner):
             givers = [giver for giver in self._givers if any(self._counts(giver, agent) for agent in agents)]
             if not givers:
                 continue
-            after = with_state(self.module_rows(module_id, parts, joint))
-            directions = self._directions(module_id, givers, after, gains / self._episodes(joint))
-            changes = self._changes(module_id, with_state(columns), lesson.before[module_id], directions)
-            for giver, change in zip(givers, changes, strict=True):
-                by_agent = change.unflatten(0, (-1, len(agents), self._steps)).transpose(1, 2)
+            batch = with_state(self.module_rows(module_id, parts, joint))
+            directions = self._directions(module_id, givers, batch, gains / self._episodes(joint))
+            derivatives = self._changes(module_id, with_state(columns), lesson.before[module_id], directions)
+            for giver, derivative in zip(givers, derivatives, strict=True):
+                by_agent = derivative.unflatten(0, (-1, len(agents), self._steps)).transpose(1, 2)
                 for slot, agent in enumerate(agents):
                     if self._counts(giver, agent):
                         credit[:, :, giver, agent] += by_agent[:, :, slot]
-        # Recipients without a critic learn from returns minus their mean.
-        centers = self._centered.lookup(lesson.joint)
-        centers = centers if centers.dim() == 1 else centers[:, :, None]
+        # Policies without a critic are trained on returns minus the mean return, so the derivative is centered as well.
+        is_centered = self._centered.lookup(lesson.joint)
+        is_centered = is_centered if is_centered.dim() == 1 else is_centered[:, :, None]
         if MEMBERS in lesson.joint:
-            by_giver = [self.over_members(lesson.joint, subtract_mean, of_giver) for of_giver in credit.unbind(2)]
-            centered = torch.stack(by_giver, 2)
+            by_giver = [self.over_members(lesson.joint, subtract_mean, values) for values in credit.unbind(2)]
+            centered_credit = torch.stack(by_giver, 2)
         else:
-            centered = subtract_mean(credit.flatten(2), self._valid(lesson.joint)).view_as(credit)
-        return torch.where(centers, centered, credit) * self._given_to(lesson.joint)[..., None, :]
+            centered_credit = subtract_mean(credit.flatten(2), self._valid(lesson.joint)).view_as(credit)
+        return torch.where(is_centered, centered_credit, credit) * self._given_to(lesson.joint)[..., None, :]
 
     def _credit_by_models(
         self, lesson: _Lesson, parts: dict[str, dict[str, Tensor]], joint: Joint, gains: Tensor
     ) -> Tensor:
-        """As :meth:`_credit`, by what givers take the others' policies to be.
+        """Computes the derivatives of :meth:`_credit` with the givers' models of co-players instead of their policies.
 
-        A giver sees what others were paid by the game and by itself, takes them to learn from their returns, and lets
-        its models of them take that step. The models are fitted to what was done before and after it.
+        A giver observes the extrinsic rewards of co-players and its own incentives for them, assumes that they are
+        trained on the resulting returns, and simulates this update of its models. The models are fitted to the actions
+        of the rollouts before and after the update.
         """
-        models, others = self._models, self._models.others
+        models, recipients = self._models, self._models.others
         n, valid, lesson_valid = gains.shape[-1], self._valid(joint), self._valid(lesson.joint)
         givers = torch.arange(n, device=self._device).repeat_interleave(n - 1)
-        seen, actions, incentives = lesson.seen, lesson.actions, lesson.joint[INCENTIVES]
+        obs, actions, incentives = lesson.seen, lesson.actions, lesson.joint[INCENTIVES]
         gamma = self._gamma.lookup(lesson.joint)
-        self._fit_models(seen, actions, lesson_valid)
+        self._fit_models(obs, actions, lesson_valid)
         parameters = dict(models.networks.named_parameters(prefix="networks"))
         lesson_rows = lesson_valid.flatten()
 
         def log_probabilities(of: Mapping[str, Tensor], *rows: Tensor) -> Tensor:
             return torch.func.functional_call(models, dict(of), rows)
 
-        # The step that recipients are taken to have made, each with its own rate.
-        counted, none = lesson_valid[..., None, None], torch.zeros_like(incentives)
-        rewards = (lesson.joint["rewards"][..., None, :] + incentives) * counted
-        returns = generalized_advantages(rewards, none, none, ~lesson_valid, gamma=gamma, lambda_=1.0)
-        advantages = self._less_mean(returns, lesson_valid) * counted
-        learned_by = advantages.flatten(0, 1)[:, givers, others].t()
-        gained = _gradient((log_probabilities(parameters, seen, actions) * learned_by).sum(), list(parameters.values()))
-        episodes = averaged_over_learners(gained, len(lesson_valid))
-        sizes = (self._rates()[others] / episodes)[:, None, None]
-        hat = {
-            name: (each + sizes * step).detach().requires_grad_()
-            for (name, each), step in zip(parameters.items(), gained, strict=True)
+        # The assumed policy step of the recipients, each with its own learning rate.
+        mask, zeros = lesson_valid[..., None, None], torch.zeros_like(incentives)
+        rewards = (lesson.joint["rewards"][..., None, :] + incentives) * mask
+        returns = generalized_advantages(rewards, zeros, zeros, ~lesson_valid, gamma=gamma, lambda_=1.0)
+        advantages = self._less_mean(returns, lesson_valid) * mask
+        step_weights = advantages.flatten(0, 1)[:, givers, recipients].t()
+        steps = _gradient((log_probabilities(parameters, obs, actions) * step_weights).sum(), list(parameters.values()))
+        episodes = averaged_over_learners(steps, len(lesson_valid))
+        sizes = (self._rates()[recipients] / episodes)[:, None, None]
+        updated_params = {
+            name: (param + sizes * step).detach().requires_grad_()
+            for (name, param), step in zip(parameters.items(), steps, strict=True)
         }
-        # What they would do after it, weighted with what givers gain by it.
+        # The gradient of the givers' losses with respect to the updated models.
         rows = (self._observed(parts, joint["actions"].shape).flatten(0, 1), joint["actions"].flatten(0, 1))
         weights = -gains.flatten(0, 1)[:, givers].t() / self._episodes(joint)
-        direction = _gradient((log_probabilities(hat, *rows) * weights).sum(), list(hat.values()))
+        direction = _gradient((log_probabilities(updated_params, *rows) * weights).sum(), list(updated_params.values()))
         averaged_over_learners(direction, 1)
-        leaves = {name: each.detach().requires_grad_() for name, each in parameters.items()}
-        (change,) = directional(
-            lambda: log_probabilities(leaves, seen, actions).flatten(), list(leaves.values()), [direction]
+        leaves = {name: param.detach().requires_grad_() for name, param in parameters.items()}
+        (derivative,) = directional(
+            lambda: log_probabilities(leaves, obs, actions).flatten(), list(leaves.values()), [direction]
         )
-        change = change.view(n * (n - 1), -1) * sizes[:, :, 0] * lesson_rows
+        derivative = derivative.view(n * (n - 1), -1) * sizes[:, :, 0] * lesson_rows
         credit = torch.zeros(len(lesson_rows), n, n, device=self._device)
-        credit[:, givers, others] = change.t()
+        credit[:, givers, recipients] = derivative.t()
         credit = credit.unflatten(0, lesson_valid.shape)
         self._fit_models(*rows, valid)
-        return self._less_mean(credit, lesson_valid) * counted
+        return self._less_mean(credit, lesson_valid) * mask
 
     def _less_mean(self, of_pairs: Tensor, valid: Tensor) -> Tensor:
-        """Subtracts from ``[B, T, N, N]`` the mean at each step, if policies learn from returns minus their mean."""
+        """Subtracts the mean over episodes at each step from ``[B, T, N, N]``, if ``use_baseline`` is set."""
         return subtract_mean(of_pairs.flatten(2), valid).view_as(of_pairs) if self.config.use_baseline else of_pairs
 
     def _fit_models(self, seen: Tensor, actions: Tensor, valid: Tensor) -> None:
-        """Takes steps of all models of others towards the actions that these took, ``[rows, ..]``."""
+        """Takes gradient steps of all models of co-players on the log-likelihood of their actions.
+
+        Args:
+            seen: ``[rows, N, *obs_shape]``, observations.
+            actions: ``[rows, N]`` int64.
+            valid: ``[B, T]`` bool, the mask of the rows.
+        """
         models, rows = self._models, valid.flatten()
         episodes = averaged_over_learners([torch.zeros(1, device=self._device)], len(valid))
         parameters, count = list(models.networks.parameters()), episodes * self._steps
@@ -436,7 +472,7 @@ class LIOLearner(BatchedLearner):
             self._step(OPPONENTS, _gradient(loss, parameters))
 
     def _rates(self) -> Tensor:
-        """The learning rate of each agent's policy, zero for who does not learn, ``[N]``."""
+        """Returns the learning rate of each agent's policy, ``[N]``; zero for agents that are not trained."""
         rates = torch.zeros(len(self._pool_members), device=self._device)
         for module_id, agents in self._agents.items():
             optimizers = dict(self.get_optimizers_for_module(module_id))
@@ -446,23 +482,26 @@ class LIOLearner(BatchedLearner):
         return rates
 
     def _counts(self, giver: int, agent: int) -> bool:
-        """Whether a giver looks at what an agent learns: a recipient, or itself if giving is taken off its rewards."""
+        """Returns whether the update of an agent enters a giver's loss.
+
+        This holds for every co-player, and for the giver itself if incentives are subtracted from its rewards.
+        """
         return agent != giver or self._settings.charge_giver
 
     def _directions(
         self, module_id: str, givers: list[int], batch: dict[str, Any], gains: Tensor
     ) -> list[list[Tensor]]:
-        """Returns for each giver the gradient of its loss with respect to a policy as it is now.
+        """Returns for each giver the gradient of its loss with respect to a policy after its update.
 
         Args:
             module_id: The policy.
-            givers: The givers.
-            batch: The policy's rows since it learned.
-            gains: ``[B, T, N]``, each giver's advantages, over the number of its episodes on all learners.
+            givers: Indices of the givers.
+            batch: The policy's rows in the rollout after the update.
+            gains: ``[B, T, N]``, each giver's advantages divided by the number of its episodes on all learners.
         """
-        counted = [[self._counts(giver, agent) for agent in self._agents[module_id]] for giver in givers]
+        enters_loss = [[self._counts(giver, agent) for agent in self._agents[module_id]] for giver in givers]
         weights = (
-            torch.tensor(counted, device=self._device)[:, None, :, None]
+            torch.tensor(enters_loss, device=self._device)[:, None, :, None]
             * -gains[..., givers].permute(2, 0, 1)[:, :, None]
         ).flatten(1)
         mask = batch.get(Columns.LOSS_MASK)
@@ -471,37 +510,37 @@ class LIOLearner(BatchedLearner):
         parameters = list(self._trained[module_id].values())
         with torch.backends.cudnn.flags(enabled=False):
             log_probabilities = _LogProbabilities(self.module[module_id].unwrapped())(batch)
-            found = gradients(log_probabilities, parameters, weights)
-        for each in found:
-            averaged_over_learners(each, 1)
-        return found
+            by_giver = gradients(log_probabilities, parameters, weights)
+        for gradient in by_giver:
+            averaged_over_learners(gradient, 1)
+        return by_giver
 
     def _changes(
         self, module_id: str, batch: dict[str, Any], before: dict[str, Tensor], directions: list[list[Tensor]]
     ) -> list[Tensor]:
-        """For each giver how its loss changes with the advantages that a policy learned from, ``[rows]``.
+        """Returns for each giver the derivatives of its loss by the advantages of a policy's update, ``[rows]``.
 
         Args:
             module_id: The policy.
-            batch: The rows that it learned from.
-            before: What it was then, by name.
-            directions: For each giver the gradient of its loss with respect to the policy after it learned.
+            batch: The rows of the update.
+            before: Parameters and epsilon of the policy before the update, by name.
+            directions: For each giver the gradient of its loss with respect to the policy after the update.
         """
         function = _LogProbabilities(self.module[module_id].unwrapped())
-        past = {f"policy.{name}": value for name, value in before.items()}
-        leaves = [past[f"policy.{name}"].requires_grad_() for name in self._trained[module_id]]
+        past_params = {f"policy.{name}": value for name, value in before.items()}
+        leaves = [past_params[f"policy.{name}"].requires_grad_() for name in self._trained[module_id]]
         if module_id in self.clipped_directions:
             directions = [orthogonal(direction, self.clipped_directions[module_id]) for direction in directions]
-        changes = directional(lambda: torch.func.functional_call(function, past, (batch,)), leaves, directions)
+        result = directional(lambda: torch.func.functional_call(function, past_params, (batch,)), leaves, directions)
         mask, size = batch.get(Columns.LOSS_MASK), self._step_size(module_id, batch)
-        changes = [size * (change if mask is None else change * mask) for change in changes]
+        result = [size * (values if mask is None else values * mask) for values in result]
         if module_id in self.advantage_scales:
             advantages, scale = batch[Postprocessing.ADVANTAGES], self.advantage_scales[module_id]
-            changes = [through_standardization(change, advantages, scale, mask) for change in changes]
-        return changes
+            result = [through_standardization(values, advantages, scale, mask) for values in result]
+        return result
 
     def _acts_by(self, module_id: str) -> dict[str, Tensor]:
-        """What a policy acts by, by name: its parameters, and how much it explores."""
+        """Returns the tensors that determine a policy's actions, by name: its parameters, and epsilon if it has one."""
         epsilon = getattr(self.module[module_id].unwrapped(), "epsilon", None)
         return self._trained[module_id] if epsilon is None else {**self._trained[module_id], "epsilon": epsilon}
 
@@ -515,5 +554,5 @@ class LIOLearner(BatchedLearner):
 
 
 def _gradient(value: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if each is None else each for p, each in zip(parameters, found, strict=True)]
+    gradient = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if part is None else part for p, part in zip(parameters, gradient, strict=True)]

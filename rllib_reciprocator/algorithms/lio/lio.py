@@ -19,17 +19,17 @@ PENDING_SAMPLE = "pending_sample"
 
 
 class LIO(BatchedAlgorithm):
-    """Agents with a policy, and an incentive function: what they give each other for what these do.
+    """Agents with a policy and an incentive function, which maps the actions of co-players to rewards for them.
 
-    Source: Yang et al., "Learning to Incentivize Other Learning Agents", NeurIPS 2020. In an update policies take a
-    gradient step on a first sample, with what they are given among their rewards; incentive functions then learn from a
-    second one, by the policies after that step, what giving more would have been worth to the giver through it
-    (:class:`LIOLearner`).
+    Source: Yang et al., "Learning to Incentivize Other Learning Agents", NeurIPS 2020. In an update, policies take a
+    gradient step on a first rollout, with the incentives that they receive among their rewards. Incentive functions are
+    then trained on a second rollout, sampled with the updated policies: their gradient is that of the giver's return
+    with respect to the incentives, through the policies' step (:class:`LIOLearner`).
 
-    Differs from the paper's code: many episodes an update instead of one; the gradient is computed without a graph
-    through the policies' step, and each giver serves its own return where there are more than two; log-probabilities
-    have exploration in them in both steps; where policies have critics, incentive functions are judged by a critic of
-    extrinsic rewards of their own.
+    Differs from the paper's code: an update uses many episodes instead of one. The gradient is computed without a graph
+    through the policies' step, and with more than two agents each giver maximizes its own return. Log-probabilities
+    include exploration in both steps. If policies have critics, incentive functions are trained with separate critics
+    of extrinsic rewards.
     """
 
     _pending: Sample | None = None
@@ -37,39 +37,39 @@ class LIO(BatchedAlgorithm):
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> LIOConfig:
-        """The default configuration."""
+        """Returns the default configuration."""
         return LIOConfig(algo_class=cls)
 
     @override(BatchedAlgorithm)
     def training_step(self) -> None:
-        """Policies learn from a sample, incentive functions from what comes of it; several times."""
+        """Trains policies on one rollout and incentive functions on the next, ``updates_per_iteration`` times."""
         config = self.config
-        gives, reuses = config.looks_ahead(), config.reuse_samples
-        for number in range(config.updates_per_iteration):
-            is_last = number == config.updates_per_iteration - 1
-            sample, self._pending = self._pending or self.sample(report=is_last and not gives), None
-            self.learn(sample, phase=POLICIES_PHASE, report=is_last and not gives)
+        looks_ahead, reuse_samples = config.looks_ahead(), config.reuse_samples
+        for update_index in range(config.updates_per_iteration):
+            is_last = update_index == config.updates_per_iteration - 1
+            sample, self._pending = self._pending or self.sample(report=is_last and not looks_ahead), None
+            self.learn(sample, phase=POLICIES_PHASE, report=is_last and not looks_ahead)
             self.sync()
-            if gives:
-                after = self.sample(report=is_last)
-                self.learn(after, phase=INCENTIVES_PHASE, report=is_last)
-                if reuses:
-                    self._pending = after
-                if is_last or not reuses:
+            if looks_ahead:
+                incentive_sample = self.sample(report=is_last)
+                self.learn(incentive_sample, phase=INCENTIVES_PHASE, report=is_last)
+                if reuse_samples:
+                    self._pending = incentive_sample
+                if is_last or not reuse_samples:
                     self.sync()
 
     @override(BatchedAlgorithm)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and the sample that policies learn from next if there is one."""
+        """Returns RLlib's state and, if there is one, the rollout that policies are trained on next."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._pending is not None and self._check_component(PENDING_SAMPLE, components, not_components):
-            columns = {each.name: getattr(self._pending, each.name) for each in fields(Sample)}
+            columns = {field.name: getattr(self._pending, field.name) for field in fields(Sample)}
             state[PENDING_SAMPLE] = tree.map_structure(lambda column: column.cpu().numpy(), columns)
         return state
 
     @override(BatchedAlgorithm)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
+        """Restores a state that :meth:`get_state` returned."""
         super().set_state(state)
         if PENDING_SAMPLE in state:
             self._pending = Sample(**tree.map_structure(torch.as_tensor, state[PENDING_SAMPLE]))

@@ -1,4 +1,4 @@
-"""The configuration of the Reciprocator algorithm."""
+"""Configuration of the Reciprocator algorithm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rllib_reciprocator.players import RECIPROCATOR, RECIPROCITY
 
 
 class ReciprocatorConfig(BatchedConfig):
-    """Reciprocators, and whoever plays with them, in one of the batched games.
+    """Configuration of :class:`Reciprocator`, which trains PPO policies with the reciprocal reward.
+
+    It also accepts the players of :class:`BatchedConfig`, in any of the batched games.
 
     .. code-block:: python
 
@@ -30,7 +32,7 @@ class ReciprocatorConfig(BatchedConfig):
     default_player = RECIPROCATOR
 
     def __init__(self, algo_class: type | None = None) -> None:
-        """Sets the defaults; those of PPO are the paper's for the iterated prisoner's dilemma, with wider networks."""
+        """Sets the defaults: the paper's PPO settings for the iterated prisoner's dilemma, with wider networks."""
         from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
 
         super().__init__(algo_class=algo_class or Reciprocator)
@@ -65,66 +67,77 @@ class ReciprocatorConfig(BatchedConfig):
         exploration: float = NotProvided,
         always_estimate: bool = NotProvided,
     ) -> ReciprocatorConfig:
-        """Sets how Reciprocators reciprocate. Unset settings keep their values.
+        """Sets the reciprocal reward and the influence estimator. Unset settings keep their values.
 
         Args:
-            reward: Form of the reciprocal reward, one of ``rllib_reciprocator.intrinsic.REWARDS``. None for ``petty``
-                where the game has a payoff table, that of the paper's matrix-game code, and elsewhere for the paper's
-                own, ``petty_payoff``, which debits what one gave. With it two players who always cooperate owe each
-                other nothing, and in the prisoner's dilemma neither learns to (cooperation stays near a half for 50
+            reward: Form of the reciprocal reward, one of ``rllib_reciprocator.intrinsic.reciprocity.rules.REWARDS``.
+                None selects ``petty``, the form of the paper's matrix-game code, if the game has a payoff table, and
+                otherwise ``petty_payoff``, the paper's own form, which subtracts the agent's influence on its co-player
+                from the balance. With ``petty_payoff`` two players that always cooperate have a balance of zero, and in
+                the prisoner's dilemma neither learns to cooperate (the cooperation rate stays near 0.5 for 50
                 iterations, with decays from 0 to 0.96).
-            weight: Of the reciprocal beside the extrinsic reward: a number, or ``start``, ``end`` and
-                ``per_iteration`` of one that moves, up or down. None for ``(N - 1) ** 2`` times 5.0 where the game has
-                a payoff table (the paper's for matrix games), and times 0.5 elsewhere (the paper's for Coins is 1.0):
-                each of N - 1 others is that share of the mean that a Reciprocator is paid for, and what one's action
-                does to the others is shared among as many.
-            balance_decay: Share of the influence balance that is kept from step to step (the paper's decay d), from 0
-                to 1. None for the paper's: 0 where the game has a payoff table, gamma elsewhere.
-            initial_balance: Towards each other player, with which an episode starts (the paper's: 0). With more a
-                Reciprocator is kind first, and as long as it has not given more than that without a return.
-            normalize: Whether reciprocal rewards are standardised over the batch before they are weighted.
-            observe_balance: Whether a Reciprocator sees its balance towards each other player; None for yes, unless
-                the game has a payoff table. (What is to be answered in a matrix game is seen in the last actions.)
-            balance_scale: It sees ``tanh(balance / balance_scale)``.
-            predict_balance_coeff: Above 0, of an auxiliary loss: Reciprocators that do not see their balance predict it
-                from what they remember, so that their memory learns to keep what tells it.
-            influence: The influence estimator: ``tabular`` for games with a payoff table; for any game ``reward`` (a
-                learned model, with exact expectations over the influencer's policy) or ``counterfactual`` (the paper's
-                general form, with learned counterfactual networks); for Coins ``transition`` (the paper's form for it:
-                the future through a learned transition model); ``value``, where what one does matters later: a learned
-                value of joint actions, for any game. ``auto``: tabular where it can be, else reward.
-            future_weight: Of the influence on returns after the step, discounted by gamma, beside that on the reward
-                of the step (the paper's: 1). 0 by default: in Coins the returns after a step depend far more on
-                what is done later than on the step, and what the estimator makes of that noise freezes play.
-            estimator_sees: ``state``, the joint state; ``observations``, those of all players; or ``own``: each
-                Reciprocator learns from its own observations and rewards, and the actions that it sees, and uses
-                nothing else (:class:`rllib_reciprocator.intrinsic.reciprocity.estimators.OwnViewInfluence`). Needs
-                ``reward``.
-            estimator_shared: Whether one network, of ``reward`` or ``value``, tells what actions are worth to any agent
-                from its place, where ``estimator_sees`` is ``observations``: then all are measured alike. If not, each
-                has outputs of its own.
-            counterfactual: What ``reward`` and ``transition`` put in the place of an action: ``policy``, the
-                probabilities with which the influencer chose; ``modelled``, what it is learned to do where it sees what
-                the estimator sees; or ``uniform``. None for policy, or modelled where each sees its own.
-            uniform_share: How much of a uniform choice is mixed into these probabilities, from 0 to 1. With 0 a
-                deterministic policy has no influence: a trained defector takes what it wants and is not answered. None
-                for 0.3 with ``reward`` and ``value`` where ``estimator_sees`` is ``state`` or ``observations``, and
-                for 0 (the paper's) with ``transition`` and with ``own``. ``counterfactual`` has 0 only.
+            weight: Weight of the reciprocal reward relative to the extrinsic reward: a number, or a schedule with
+                ``start``, ``end`` and ``per_iteration`` that increases or decreases. None selects ``(N - 1) ** 2``
+                times 5.0 if the game has a payoff table (the paper's weight for matrix games), and times 0.5 otherwise
+                (the paper's weight for Coins is 1.0). The factor compensates that the reciprocal reward is a mean over
+                N - 1 co-players, and that the effect of an action on the co-players is divided among N - 1 of them.
+            balance_decay: Factor from 0 to 1 by which the influence balance is multiplied in every step (the paper's
+                decay d). None selects the paper's: 0 if the game has a payoff table, gamma otherwise.
+            initial_balance: Influence balance towards every co-player at the start of an episode (the paper's: 0). A
+                positive value makes a Reciprocator cooperate first, until it has given more than this value without
+                receiving anything in return.
+            normalize: If True, standardizes reciprocal rewards over the batch before they are weighted.
+            observe_balance: If True, the policy observes its balance towards every co-player. None selects True, unless
+                the game has a payoff table (the last actions, which are observed, determine the reciprocal response in
+                a matrix game) or ``predict_balance_coeff`` is positive.
+            balance_scale: Scale of the observed balance, which is ``tanh(balance / balance_scale)``.
+            predict_balance_coeff: Weight of an auxiliary loss for Reciprocators that do not observe their balance: they
+                predict it from the features of the policy, so that its memory learns to represent the balance. 0
+                disables the loss.
+            influence: Influence estimator. ``tabular`` is for games with a payoff table. ``reward`` (a learned reward
+                model, with exact expectations over the influencer's policy) and ``counterfactual`` (the paper's general
+                form, with learned counterfactual networks) are for any game. ``transition`` is the paper's form for
+                Coins, which predicts the future with a learned transition model. ``value`` is a learned value of joint
+                actions, for any game, where actions have delayed effects. ``auto`` selects ``tabular`` if the game has
+                a payoff table, else ``reward``.
+            future_weight: Weight of the influence on the returns after the step, discounted by gamma, relative to the
+                influence on the reward of the step (the paper's: 1). Defaults to 0: in Coins the returns after a step
+                depend far more on later actions than on the step, and the resulting noise in the estimates makes
+                learning stall.
+            estimator_sees: Input of the estimator: ``state``, the joint state; ``observations``, the observations of
+                all players; or ``own``, with which each Reciprocator learns only from its own observations and rewards
+                and from the actions that it observes
+                (:class:`rllib_reciprocator.intrinsic.reciprocity.estimators.OwnViewInfluence`). ``own`` needs
+                ``influence: reward``.
+            estimator_shared: If True, one network of ``reward`` or ``value`` estimates the values of joint actions for
+                every agent, from that agent's position, so that the same function measures all agents. Needs
+                ``estimator_sees: observations``. If False, each agent has separate outputs.
+            counterfactual: Distribution that replaces the influencer's action in the counterfactual of ``reward`` and
+                ``transition``: ``policy``, the influencer's action probabilities; ``modelled``, a learned model of its
+                behavior given the estimator's input; or ``uniform``. None selects ``policy``, or ``modelled`` with
+                ``estimator_sees: own``.
+            uniform_share: Weight of the uniform distribution that is mixed into these probabilities, from 0 to 1. With
+                0 a deterministic policy has no influence, so that Reciprocators do not respond to a trained defector.
+                None selects 0.3 with ``reward`` and ``value`` if ``estimator_sees`` is ``state`` or ``observations``,
+                and 0 (the paper's) with ``transition`` and with ``own``. ``counterfactual`` supports 0 only.
             estimator_hiddens: Widths of the hidden layers of a learned estimator.
-            estimator_lr: Its learning rate.
-            estimator_epochs: How often an update of it goes through its buffer.
-            estimator_minibatch_size: Rows of a gradient step of it.
-            estimator_lambda: Of ``value``: how far returns are those that came, from 0 (what it expects after one step)
-                to 1.
-            tau: Below 1, influence is read from copies of the estimator's networks, which move by this share towards
-                them with every update.
-            warmup_iterations: How many iterations at the start change the estimator only (the paper's 2 in Coins).
-            buffer_iterations: How many iterations ``tabular`` counts behaviour in, and a learned estimator learns from.
-            update_period_iters: Every how many iterations the estimator is updated.
-            prior: How often ``tabular`` takes each action to have been seen in each state before any was.
-            exploration: Share of uniform play in the counterfactual of ``tabular``. Above 0 it keeps influence, and
-                with it the reciprocal reward, alive where a player always does the same.
-            always_estimate: Whether influence is estimated even where nobody reciprocates, for whoever looks on.
+            estimator_lr: Learning rate of the estimator.
+            estimator_epochs: Number of passes over the replay buffer per update of the estimator.
+            estimator_minibatch_size: Number of rows per gradient step of the estimator.
+            estimator_lambda: Lambda of the lambda-returns that ``value`` is trained on, from 0 (TD targets) to 1
+                (returns).
+            tau: Step size of the target networks towards the estimator's networks after every update. Influence is
+                computed with the target networks. With 1 there are no target networks.
+            warmup_iterations: Number of iterations at the start in which only the estimator is trained (the paper's 2
+                in Coins).
+            buffer_iterations: Number of iterations in the replay buffer of a learned estimator, and in the behavior
+                counts of ``tabular``.
+            update_period_iters: Number of iterations between two updates of the estimator.
+            prior: Prior count of each action in each state for ``tabular``.
+            exploration: Weight of the uniform distribution in the counterfactual of ``tabular``. A positive value
+                keeps influence, and with it the reciprocal reward, from vanishing if a player always takes the same
+                action.
+            always_estimate: If True, estimates influence even if no player is a Reciprocator, e.g. to display it.
 
         Returns:
             This configuration.
@@ -132,18 +145,21 @@ class ReciprocatorConfig(BatchedConfig):
         Raises:
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
-        given = {name: value for name, value in locals().items() if name != "self" and value is not NotProvided}
-        self.intrinsic(RECIPROCITY, **given)
+        settings = {name: value for name, value in locals().items() if name != "self" and value is not NotProvided}
+        self.intrinsic(RECIPROCITY, **settings)
         return self
 
     @classmethod
     @override(AlgorithmConfig)
     def from_state(cls, state: dict[str, Any]) -> ReciprocatorConfig:
-        """A configuration from its state; version 0.1.0 kept all settings of reciprocity under another name."""
+        """Returns the configuration of a state. Converts states of version 0.1.0.
+
+        Version 0.1.0 stored all reciprocity settings in the attribute ``reciprocity_settings``.
+        """
         config = super().from_state(state)
         if "reciprocity_settings" in vars(config):
-            former = vars(config).pop("reciprocity_settings").model_dump()
-            today = ReciprocitySettings.model_validate({}).model_dump()
-            config.reciprocity(**{name: value for name, value in former.items() if value != today[name]})
+            saved = vars(config).pop("reciprocity_settings").model_dump()
+            defaults = ReciprocitySettings.model_validate({}).model_dump()
+            config.reciprocity(**{name: value for name, value in saved.items() if value != defaults[name]})
             config.validate()
         return config

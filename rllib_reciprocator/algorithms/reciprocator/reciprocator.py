@@ -10,20 +10,20 @@ from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
 
 
 class Reciprocator(BatchedAlgorithm):
-    """PPO agents with an intrinsic reward for reciprocating the influence that others had on their return.
+    """PPO with an intrinsic reward for reciprocating the influence that co-players had on the agent's return.
 
     Source: Zhou, Hong and Kao, "Reciprocal Reward Influence Encourages Cooperation From Self-Interested Agents",
-    NeurIPS 2024. Env runners compute influence and balance in every step with the estimator as last synchronised
-    (:mod:`rllib_reciprocator.intrinsic.reciprocity.estimators`); learners fit it and add the weighted reciprocal reward
-    (:mod:`rllib_reciprocator.intrinsic.reciprocity.settings`).
+    NeurIPS 2024. Env runners compute influence and influence balance in every step with the estimator of the last
+    synchronization (:mod:`rllib_reciprocator.intrinsic.reciprocity.estimators`). Learners train the estimator and add
+    the weighted reciprocal reward (:mod:`rllib_reciprocator.intrinsic.reciprocity.settings`).
 
-    Differs from the paper's code: influence is measured with the estimator of the iteration before, so that a policy
-    can be shown its balance while it acts; the clipped objective uses advantages fixed at the start of an update, as
-    RLlib's PPO does, where that code takes the new value off the return in every epoch.
+    Differs from the paper's code: influence is computed with the estimator of the previous iteration, so that a policy
+    can observe its balance while it acts. The clipped objective uses advantages that are fixed at the start of an
+    update, as in RLlib's PPO; the paper's code subtracts the new value from the return in every epoch.
     """
 
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> ReciprocatorConfig:
-        """The default configuration."""
+        """Returns the default configuration."""
         return ReciprocatorConfig(algo_class=cls)

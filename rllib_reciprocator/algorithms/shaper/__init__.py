@@ -1,4 +1,4 @@
-"""Shaper (Khan et al., AAMAS 2024): agents who shape those that learn beside them, found by evolution strategies."""
+"""Shaper (Khan et al., AAMAS 2024): opponent shaping of learning co-players, trained by evolution strategies."""
 
 from rllib_reciprocator.algorithms.shaper.config import ShaperConfig
 from rllib_reciprocator.algorithms.shaper.shaper import Shaper

@@ -1,4 +1,4 @@
-"""The configuration of Shaper."""
+"""Configuration of Shaper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SIGMA = 1e3
 
 
 class ShaperConfig(COALAConfig):
-    """Players ``shaper``, and learning players and others beside them, in one of the batched games.
+    """Configuration of :class:`Shaper`, for ``shaper`` players together with online learners and other players.
 
     .. code-block:: python
 
@@ -41,7 +41,7 @@ class ShaperConfig(COALAConfig):
     remembering: ClassVar[tuple[str, ...]] = (*COALAConfig.remembering, SHAPER_PLAYER)
 
     def __init__(self, algo_class: type | None = None) -> None:
-        """Sets the defaults: those that learn in the iterated prisoner's dilemma."""
+        """Sets the defaults, which are tuned for the iterated prisoner's dilemma."""
         from rllib_reciprocator.algorithms.shaper.shaper import Shaper
 
         super().__init__(algo_class=algo_class or Shaper)
@@ -51,11 +51,11 @@ class ShaperConfig(COALAConfig):
 
     @override(COALAConfig)
     def training(self, *, sigma: float | list[list[int | float]] = NotProvided, **kwargs: Any) -> ShaperConfig:
-        """Sets how players learn; see also :meth:`COALAConfig.training`.
+        """Sets the training options; see also :meth:`COALAConfig.training`.
 
         Args:
-            sigma: Standard deviation of the perturbations of ``shaper`` players, above 0 and at most 1000; a number, or
-                a schedule by joint steps, ``[[step, deviation], ..]``.
+            sigma: Standard deviation of the perturbations of ``shaper`` players, above 0 and at most 1000: a number, or
+                a schedule over environment steps, ``[[step, sigma], ..]``.
             **kwargs: Other settings.
 
         Returns:
@@ -68,45 +68,45 @@ class ShaperConfig(COALAConfig):
 
     @override(COALAConfig)
     def get_default_learner_class(self) -> type:
-        """The learner that evolves ``shaper`` players, and lets others learn as COALA does."""
+        """Returns the learner that trains ``shaper`` players by evolution strategies, and other players as COALA."""
         from rllib_reciprocator.algorithms.shaper.learner import ShaperLearner
 
         return ShaperLearner
 
     @override(COALAConfig)
     def module_class(self, player: Player) -> type[ActorCriticModule]:
-        """Those that evolve have modules of their own kind."""
+        """Returns the module class of a player, which can be perturbed for players trained by evolution strategies."""
         from rllib_reciprocator.algorithms.shaper.evolved_module import EvolvedModule
 
         return EvolvedModule if self.loss_of(player) == EVOLUTION else super().module_class(player)
 
     @override(COALAConfig)
     def validate(self) -> None:
-        """Derives what follows from players, games and runners, and checks everything.
+        """Validates the configuration and derives the settings that follow from players, environment and env runners.
 
         Raises:
-            ValueError: With the setting at fault and how to mend it.
+            ValueError: If a setting is invalid. The message names the setting and a fix.
         """
         super().validate()
         self._check_sigma()
         self._check_population()
 
     def _check_sigma(self) -> None:
-        """Raises ValueError if perturbations have, or reach by a schedule, a standard deviation out of range."""
+        """Raises ValueError if ``sigma``, or a value of its schedule, is out of range."""
         Scheduler.validate(
             fixed_value_or_schedule=self.sigma, setting_name="sigma", description="standard deviation of perturbations"
         )
         points = self.sigma if isinstance(self.sigma, list | tuple) else [(None, self.sigma)]
         for step, value in points:
             if not 0.0 < value <= MAX_SIGMA:
-                at = "" if step is None else f" at step {step}"
+                suffix = "" if step is None else f" suffix step {step}"
                 raise ValueError(
-                    f"sigma: {value:g}{at} is no standard deviation of perturbations, from which shaper learns; it must"
+                    f"sigma: {value:g}{suffix} is out of range for the standard deviation of perturbations; it must"
                     f" be above 0 and at most {MAX_SIGMA:g}"
                 )
 
     def _check_population(self) -> None:
-        """Raises ValueError if a module has a single perturbation in an iteration, with nothing to compare it to."""
+        """Raises ValueError if a module has a single perturbation per iteration, so fitness cannot be compared."""
         if self.in_evaluation:
             return
         copies = self.meta_settings.copies
@@ -119,6 +119,6 @@ class ShaperConfig(COALAConfig):
             if count and groups * count < 2:
                 raise ValueError(
                     f"num_envs_per_env_runner: {self.num_envs_per_env_runner} environments are one group of meta.copies"
-                    f" {copies}: {module_id} has a single perturbation, whose fitness is compared with no other; use"
+                    f" {copies}, so {module_id} has a single perturbation and its fitness cannot be compared; use"
                     f" {2 * copies} or more"
                 )

@@ -1,4 +1,4 @@
-"""Evolution strategies: perturbations of parameters, and the gradient that is estimated from what they get.
+"""Evolution strategies: perturbations of parameters, and the gradient estimate from their fitness.
 
 Source: Salimans et al. (2017), algorithm 2, with mirrored perturbations.
 """
@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 def mirrored_noise(seed: int, groups: int, agents: int, size: int) -> Tensor:
-    """Standard normal noise of groups and the agents in them, of which the groups 2k and 2k + 1 have opposite ones.
+    """Samples standard normal noise for the agents of all groups; groups 2k and 2k + 1 have opposite signs.
 
-    Each agent has its own: it is to be told what comes of its own perturbation, not of those of the others.
+    Each agent has its own noise, so that its fitness is that of its own perturbation and not of its co-players'.
 
     Args:
-        seed: The same seed gives the same noise, in whatever process.
-        groups: How many groups there are; the last of an odd number has no opposite.
-        agents: Agents of a group.
-        size: How many parameters there are.
+        seed: Seed of the noise. The same seed gives the same noise in every process.
+        groups: Number of groups. If it is odd, the last group has no mirrored group.
+        agents: Number of agents per group.
+        size: Number of parameters.
 
     Returns:
-        ``[groups * agents, size]`` on the CPU.
+        Noise, ``[groups * agents, size]``, on the CPU.
     """
     generator = torch.Generator().manual_seed(seed)
     pairs = torch.randn(-(-groups // 2), agents, size, generator=generator)
@@ -29,13 +29,13 @@ def mirrored_noise(seed: int, groups: int, agents: int, size: int) -> Tensor:
 
 
 def expected_fitness(parameters: Tensor, noise: Tensor, fitness: Tensor, sigma: Tensor) -> Tensor:
-    """A sum whose gradient is the estimate of that of the expected fitness, times how many members there are.
+    """Returns a scalar whose gradient is the estimated gradient of the expected fitness, times the number of members.
 
     Args:
-        parameters: ``[size]``, the mean of all members.
+        parameters: ``[size]``, the mean of the population.
         noise: ``[members, size]``.
-        fitness: ``[members]``, of ``parameters + sigma * noise``.
-        sigma: A scalar.
+        fitness: ``[members]``, fitness of ``parameters + sigma * noise``.
+        sigma: Scalar, standard deviation of the perturbations.
 
     Returns:
         A scalar.

@@ -1,4 +1,4 @@
-"""Policies of which perturbations play, side by side."""
+"""Policies whose perturbations act in one batched forward pass."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.models.actor_critic import MEMORY
 from rllib_reciprocator.models.stacked import compute_side_by_side
 
-# Columns of streams: from which seed a stream's perturbation is drawn, and which of those drawn from it that is.
+# Columns of streams, int64: the seed of a stream's perturbation, and the perturbation's index among those of that seed.
 SEED, MEMBER = "perturbation/seed", "perturbation/member"
 
 
 class EvolvedModule(ActorCriticModule):
-    """An actor whose parameters are the mean of a population; its critic, if it has one, is not used.
+    """Actor whose parameters are the mean of a population. Its critic, if it has one, is not used.
 
-    Where it is trained, runners ask for perturbations when a meta-episode begins, one for each group of copies and each
-    agent in them, and these play. Elsewhere, and where the likeliest actions are asked for, the mean plays. How far
-    perturbations go (``sigma``) goes with the weights.
+    During training, env runners request perturbations at the start of a meta-episode, one for each agent of each group
+    of environments, and these act. Otherwise, and for greedy actions, the mean acts. The standard deviation of
+    perturbations (``sigma``) is a buffer and is synchronized with the weights.
     """
 
-    # Rows of a perturbation go together.
+    # The forward pass groups rows by perturbation, so rows cannot be left out.
     acts_by_row = False
     sigma: Tensor
 
     def setup(self) -> None:
-        """Builds the networks; there are no perturbations yet."""
+        """Builds the networks, without perturbations."""
         super().setup()
         self.register_buffer("sigma", torch.zeros(()))
         self._groups = self._agents = 0
@@ -40,54 +40,54 @@ class EvolvedModule(ActorCriticModule):
         self._columns: dict[str, Tensor] = {}
 
     def perturb(self, groups: int, agents: int, generator: torch.Generator) -> None:
-        """Draws perturbations, which play from now on.
+        """Samples perturbations, which act from now on.
 
         Args:
-            groups: Of copies; games ``k * copies`` to ``(k + 1) * copies`` are group k.
-            agents: How many agents it plays, each with a perturbation of its own.
-            generator: What is drawn follows from it.
+            groups: Number of groups; environments ``k * copies`` to ``(k + 1) * copies`` are group k.
+            agents: Number of agents that the module plays, each with its own perturbation.
+            generator: Random generator for the seed of the perturbations.
         """
         self._groups, self._agents = groups, agents
         device = self.sigma.device
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         mean = dict(self.actor.named_parameters())
-        sizes = [each.numel() for each in mean.values()]
+        sizes = [param.numel() for param in mean.values()]
         noise = mirrored_noise(seed, groups, agents, sum(sizes)).to(device)
         self._members = {
-            name: each.detach() + self.sigma * own.view(-1, *each.shape)
-            for (name, each), own in zip(mean.items(), noise.split(sizes, 1), strict=True)
+            name: param.detach() + self.sigma * param_noise.view(-1, *param.shape)
+            for (name, param), param_noise in zip(mean.items(), noise.split(sizes, 1), strict=True)
         }
         member = torch.arange(groups * agents, device=device).view(groups, agents)
         self._columns = {SEED: torch.full_like(member, seed), MEMBER: member}
         compute_side_by_side(self.actor)
 
     def perturbations(self) -> dict[str, Tensor]:
-        """From what learners draw these perturbations again, ``[groups, agents]`` int64 by column."""
+        """Returns the columns from which learners regenerate the perturbations, each ``[groups, agents]`` int64."""
         return self._columns
 
     def _step(self, batch: dict[str, Any]) -> dict[str, Any]:
         if not self._members:
             return super()._step(batch)
         memory = batch.get(Columns.STATE_IN, {})
-        seen = {name: batch[name] for name in (Columns.OBS, *self.inputs)}
-        of_members = tree.map_structure(self._by_member, (seen, memory))
-        logits, after = vmap(self._of_one)(self._members, *of_members)
+        inputs = {name: batch[name] for name in (Columns.OBS, *self.inputs)}
+        member_inputs = tree.map_structure(self._by_member, (inputs, memory))
+        logits, state_out = vmap(self._of_one)(self._members, *member_inputs)
         out: dict[str, Any] = {Columns.ACTION_DIST_INPUTS: self._by_row(logits)}
         if memory:
-            out[Columns.STATE_OUT] = {name: self._by_row(value) for name, value in after.items()}
+            out[Columns.STATE_OUT] = {name: self._by_row(value) for name, value in state_out.items()}
         return out
 
     def _of_one(
         self, parameters: dict[str, Tensor], seen: dict[str, Tensor], memory: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step of one member's rows."""
-        logits, after = functional_call(self.actor, parameters, (seen, memory.get(MEMORY)))
-        return logits, {} if after is None else {MEMORY: after}
+        """Computes one step of the rows of one member."""
+        logits, state_out = functional_call(self.actor, parameters, (seen, memory.get(MEMORY)))
+        return logits, {} if state_out is None else {MEMORY: state_out}
 
     def _by_member(self, rows: Tensor) -> Tensor:
-        """``[games * agents, ..]`` to ``[groups * agents, copies, ..]``."""
+        """Reshapes rows ``[B * agents, ..]`` to members ``[groups * agents, copies, ..]``."""
         return rows.unflatten(0, (self._groups, -1, self._agents)).transpose(1, 2).flatten(0, 1)
 
     def _by_row(self, members: Tensor) -> Tensor:
-        """``[groups * agents, copies, ..]`` to ``[games * agents, ..]``."""
+        """Reshapes members ``[groups * agents, copies, ..]`` to rows ``[B * agents, ..]``."""
         return members.unflatten(0, (self._groups, self._agents)).transpose(1, 2).flatten(0, 2)

@@ -1,4 +1,4 @@
-"""The learner of Shaper: steps along the gradient that is estimated from what perturbations get."""
+"""Learner of Shaper: gradient steps estimated from the fitness of perturbations."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rllib_reciprocator.engine.sample import STREAMS_PREFIX
 from rllib_reciprocator.players import Player
 from rllib_reciprocator.utils.distributed import masked_mean, standardized
 
-# Columns of a module's members: mean reward of a step, and whether it was played at all.
+# Columns of a module's members: mean reward per step, and whether the member was played.
 FITNESS, PLAYED = "fitness", "played"
 
 
 class ShaperLearner(COALALearner):
-    """Learns from whole meta-episodes, of each perturbation what it got; others learn as those of COALA."""
+    """Learner that trains ``shaper`` players on the fitness of perturbations, and other players as in COALA."""
 
     scheduled: ClassVar[tuple[str, ...]] = (*COALALearner.scheduled, "sigma")
 
     @override(COALALearner)
     def learns_from_credit(self, player: Player) -> bool:
-        """Whether what single actions are credited with changes a player."""
+        """Returns whether a player is trained on the credit of single actions."""
         return super().learns_from_credit(player) and self.config.loss_of(player) != EVOLUTION
 
     @override(COALALearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Adam for the actors of those that evolve."""
+        """Registers Adam for the actors of ``shaper`` players, and the optimizers of COALA for other players."""
         if self._losses.get(module_id) != EVOLUTION:
             super().configure_optimizers_for_module(module_id, config)
             return
@@ -52,7 +52,7 @@ class ShaperLearner(COALALearner):
     @override(COALALearner)
     @torch.no_grad()
     def prepare(self, parts: dict[str, dict[str, Tensor]], joint: Joint) -> dict[str, dict[str, Any]]:
-        """As in COALA; and of those that evolve, what each member of the population got."""
+        """Prepares batches as in COALA, and adds the fitness of each population member."""
         batches = super().prepare(parts, joint)
         for key, columns in batches.items():
             if self._losses[key] == EVOLUTION:
@@ -62,36 +62,36 @@ class ShaperLearner(COALALearner):
     def _members(
         self, module_id: str, columns: dict[str, Any], parts: dict[str, dict[str, Tensor]], joint: Joint
     ) -> dict[str, Tensor]:
-        """For each member its fitness, whether it was played, and from what it was drawn: each ``[members]``."""
+        """Returns for each member its fitness, whether it was played, its seed and its index, each ``[members]``."""
         agents, copies = self._agents[module_id], self.config.meta_settings.copies
         rewards = joint["shaped_rewards"][..., agents] / self.config.reward_scale
         fitness = rewards.mean(1).unflatten(0, (-1, copies)).mean(1)
-        played, mask = torch.ones_like(fitness, dtype=torch.bool), columns.get(Columns.LOSS_MASK)
+        played_mask, mask = torch.ones_like(fitness, dtype=torch.bool), columns.get(Columns.LOSS_MASK)
         if mask is not None:
-            played = mask.view(-1, len(agents), self._steps)[::copies, :, 0]
+            played_mask = mask.view(-1, len(agents), self._steps)[::copies, :, 0]
         streams = parts[STREAMS_PREFIX + module_id]
-        drawn = {name: streams[name].view(-1, copies, len(agents))[:, 0].flatten() for name in (SEED, MEMBER)}
-        return {FITNESS: fitness.flatten(), PLAYED: played.flatten(), **drawn}
+        origin = {name: streams[name].view(-1, copies, len(agents))[:, 0].flatten() for name in (SEED, MEMBER)}
+        return {FITNESS: fitness.flatten(), PLAYED: played_mask.flatten(), **origin}
 
     @override(COALALearner)
     def _gradient_step(self, module_id: str, columns: dict[str, Any]) -> dict[str, Tensor]:
-        """A step of the mean of a population."""
+        """Takes one gradient step of the mean of a population and returns metrics."""
         if self._losses[module_id] != EVOLUTION:
             return super()._gradient_step(module_id, columns)
-        config, fitness, played = self.config, columns[FITNESS], columns[PLAYED]
+        config, fitness, played_mask = self.config, columns[FITNESS], columns[PLAYED]
         module = self.module[module_id].unwrapped()
-        mean = torch.cat([each.flatten() for each in self.policy_parameters(module_id)])
-        better = standardized(fitness, played) * played
+        mean = torch.cat([param.flatten() for param in self.policy_parameters(module_id)])
+        scores = standardized(fitness, played_mask) * played_mask
         groups = config.num_envs_per_env_runner // config.meta_settings.copies
         agents = len(self._agents[module_id])
         total = mean.new_zeros(())
-        # Every env runner draws from a seed of its own.
+        # Every env runner has its own seed. Noise is regenerated from the seeds instead of being sent with the rollout.
         for seed in columns[SEED].unique().tolist():
-            drawn = columns[SEED] == seed
-            noise = mirrored_noise(seed, groups, agents, len(mean))[columns[MEMBER][drawn].cpu()].to(mean.device)
-            total = total - expected_fitness(mean, noise, better[drawn], module.sigma)
-        of_module = config.get_config_for_module(module_id)
-        self._descend(module_id, POLICY, total, int(played.sum()), of_module.grad_clip)
+            mask = columns[SEED] == seed
+            noise = mirrored_noise(seed, groups, agents, len(mean))[columns[MEMBER][mask].cpu()].to(mean.device)
+            total = total - expected_fitness(mean, noise, scores[mask], module.sigma)
+        module_config = config.get_config_for_module(module_id)
+        self._descend(module_id, POLICY, total, int(played_mask.sum()), module_config.grad_clip)
         self.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), len(fitness), reduce="mean")
-        average = masked_mean(fitness, played)
-        return {"fitness_mean": average, "fitness_std": masked_mean((fitness - average).square(), played).sqrt()}
+        average = masked_mean(fitness, played_mask)
+        return {"fitness_mean": average, "fitness_std": masked_mean((fitness - average).square(), played_mask).sqrt()}

@@ -10,11 +10,11 @@ from rllib_reciprocator.algorithms.shaper.config import ShaperConfig
 
 
 class Shaper(COALA):
-    """Agents with a memory of a whole meta-episode, whose parameters follow what perturbations of them get in it.
+    """Opponent shaping by evolution strategies, for policies with a memory of a whole meta-episode.
 
-    An iteration is a generation: each group of copies plays one meta-episode with a perturbation of its own, and the
-    parameters take a step towards those that got more. Nobody credits single actions, so that whatever comes of them,
-    through learners or not, counts as it should.
+    An iteration is a generation: each group of environments plays one meta-episode with its own perturbation of the
+    parameters, and the parameters take a step towards the perturbations with higher fitness. There is no credit
+    assignment to single actions, so all their effects count, including those through the learning of co-players.
 
     Source: Khan et al., "Scaling opponent shaping to high dimensional games", AAMAS 2024; the estimate is that of
     Salimans et al., "Evolution strategies as a scalable alternative to reinforcement learning", 2017.
@@ -23,5 +23,5 @@ class Shaper(COALA):
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> ShaperConfig:
-        """The default configuration."""
+        """Returns the default configuration."""
         return ShaperConfig(algo_class=cls)

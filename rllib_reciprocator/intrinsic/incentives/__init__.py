@@ -1,4 +1,4 @@
-"""Incentives: what agents give each other, the functions that say how much, and models of the recipients."""
+"""Incentives that agents give each other: settings, incentive functions and models of other agents' policies."""
 
 from rllib_reciprocator.intrinsic.incentives.settings import (
     INCENTIVES,

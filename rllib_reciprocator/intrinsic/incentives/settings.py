@@ -1,7 +1,8 @@
 """Incentives: rewards that agents give each other, as pure functions of tensors.
 
 Source: Yang et al., "Learning to Incentivize Other Learning Agents", NeurIPS 2020. Pairs are always ``[giver,
-recipient]``: ``incentives[.., i, j]`` is what i gives j in a step, at once and whatever i owns; the diagonal is zero.
+recipient]``: ``incentives[.., i, j]`` is the incentive that i gives j in a step. It is received in the same step, and
+not limited by what i owns. The diagonal is zero.
 """
 
 from __future__ import annotations
@@ -15,32 +16,36 @@ from torch import Tensor
 
 from rllib_reciprocator.utils.settings import IntrinsicSettings, Rate, Width
 
-# Columns of joint steps: what agents give each other, what each is given, and what giving was drawn with.
+# Columns of the batch: incentives by pair, incentives received, and the noise that incentives are sampled with.
 INCENTIVES, RECEIVED, NOISE = "incentives", "received", "incentive_noise"
 
 
 class IncentiveSettings(IntrinsicSettings):
-    """How incentives are given, and learned; the defaults are the paper's for Escape Room.
+    """Settings of incentives and of training incentive functions; the defaults are the paper's for Escape Room.
 
     Attributes:
-        max_incentive: The most that one gives another in a step (R_max).
+        max_incentive: Maximum incentive of one agent for another per step (R_max).
         hiddens: Widths of the hidden layers of incentive functions.
-        told_actions: Names of the others' actions that incentive functions tell apart, as ``[clean]``; all if None.
-        observe_given: Whether policies and incentive functions see what their agent has given each other agent so far.
-        charge_giver: Whether what one gives is taken off what one's own policy learns from.
-        lr: Learning rate of incentive functions, by Adam; a number, or a schedule by joint steps.
-        cost_coeff: Weight of what is given, as a share of the most that can be, in the loss of incentive functions; a
-            number, or a schedule by joint steps.
-        cost_lr: Learning rate of an Adam of its own for that cost, whose weight then does not matter as long as it is
-            not 0; None for one Adam for both.
-        critic_lr: Learning rate of the critics of givers' own extrinsic rewards, by Adam, where policies have critics.
-        critic_epochs: Their gradient steps in an update.
-        learned_by: Looking through the recipients' steps, or as a continuous action: what is given is then drawn around
-            what incentive functions say, and these learn from their givers' own advantages.
-        opponents: Whether givers know the others' policies, or model them by what they see them do.
+        told_actions: Names of the other agents' actions that incentive functions distinguish, e.g. ``[clean]``; all
+            actions if None.
+        observe_given: If True, policies and incentive functions observe the sum of the incentives that their agent has
+            given each other agent so far in the episode.
+        charge_giver: If True, given incentives are subtracted from the rewards that the giver's policy is trained on.
+        lr: Learning rate of incentive functions (Adam); a number, or a schedule by environment steps.
+        cost_coeff: Weight of the cost of given incentives, as a share of the maximum, in the loss of incentive
+            functions; a number, or a schedule by environment steps.
+        cost_lr: Learning rate of a separate Adam optimizer for this cost; its weight has then no effect unless it is 0.
+            None for one optimizer for the whole loss.
+        critic_lr: Learning rate of the critics of the givers' extrinsic rewards (Adam), used if policies have critics.
+        critic_epochs: Gradient steps of these critics per update.
+        learned_by: ``look_ahead`` differentiates through the recipients' policy updates. ``policy_gradient`` treats
+            giving as a continuous action: incentives are sampled around the outputs of incentive functions, which are
+            trained on the advantages of the giver.
+        opponents: ``known`` if givers know the other agents' policies; ``modelled`` if they model them from the actions
+            that they observe.
         opponent_hiddens: Widths of the hidden layers of these models.
-        opponent_lr: Their learning rate, by Adam.
-        opponent_epochs: Their gradient steps on each sample.
+        opponent_lr: Learning rate of these models (Adam).
+        opponent_epochs: Gradient steps of these models per rollout.
     """
 
     common: ClassVar[tuple[str, ...]] = (
@@ -66,23 +71,23 @@ class IncentiveSettings(IntrinsicSettings):
 
 
 def received(incentives: Tensor) -> Tensor:
-    """What each agent is given by all others, ``[.., N]``.
+    """Computes the sum of the incentives that each agent receives, ``[.., N]``.
 
     Args:
-        incentives: ``[.., N, N]`` by ``[i, j]``, what i gives j.
+        incentives: ``[.., N, N]`` by ``[i, j]``, incentive that i gives j.
     """
     return incentives.sum(-2)
 
 
 def rewards(joint: Mapping[str, Tensor], settings: IncentiveSettings) -> Tensor:
-    """What giving costs every agent's policy, as if all had these settings: nothing, unless givers are charged.
+    """Computes the cost of given incentives for every agent, as if all agents had these settings.
 
     Args:
-        joint: ``incentives``, ``[B, T, N, N]`` by ``[i, j]``, what i gives j.
+        joint: ``incentives``, ``[B, T, N, N]`` by ``[i, j]``, incentive that i gives j.
         settings: The settings.
 
     Returns:
-        ``[B, T, N]``, none above zero.
+        ``[B, T, N]``, at most zero; all zeros unless ``charge_giver`` is True.
     """
-    given = joint[INCENTIVES].sum(-1)
-    return -given if settings.charge_giver else torch.zeros_like(given)
+    cost = joint[INCENTIVES].sum(-1)
+    return -cost if settings.charge_giver else torch.zeros_like(cost)

@@ -1,4 +1,4 @@
-"""Which incentive functions settings ask for, and what the policies of givers are told."""
+"""Specs of the incentive functions that settings select, and settings of the policies of givers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ INCENTIVES_MODULE_ID, OPPONENTS_MODULE_ID = "incentives", "opponents"
 
 
 def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float) -> dict[str, RLModuleSpec]:
-    """The incentive functions that settings ask for, by their id, as if all gave to all.
+    """Builds the specs of incentive functions and opponent models by module id, as if all agents gave to all agents.
 
     Args:
-        game: One copy of the game.
+        game: The game, with a single environment.
         settings: The settings.
-        gamma: The discount of rewards.
+        gamma: Discount factor.
 
     Raises:
-        ValueError: If the game has no action of a name that is told apart.
+        ValueError: If ``told_actions`` names an action that does not exist, or the environment does not support
+            opponent models.
     """
-    n, told = game.num_agents, settings.told_actions
+    n, told_actions = game.num_agents, settings.told_actions
     names = list(game.action_names)
-    for name in told or ():
+    for name in told_actions or ():
         if name not in names:
             raise ValueError(f"incentives.told_actions: there is no action {name!r}{did_you_mean(name, names)}")
     model_config: dict[str, Any] = {
@@ -37,7 +38,10 @@ def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float
         "max_incentive": settings.max_incentive,
         "hiddens": settings.hiddens,
         "pays": [[True] * (n - 1)] * n,
-        "told": list(range(len(names))) if told is None else [1 + told.index(x) if x in told else 0 for x in names],
+        # Class 0 is all actions that are not distinguished.
+        "told": list(range(len(names)))
+        if told_actions is None
+        else [1 + told_actions.index(name) if name in told_actions else 0 for name in names],
         "observe_given": settings.observe_given,
         "critic": False,
         "drawn": settings.learned_by == "policy_gradient",
@@ -51,7 +55,10 @@ def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float
     if settings.opponents == "known":
         return {INCENTIVES_MODULE_ID: spec}
     if not game.fully_observed:
-        raise ValueError("incentives.opponents: modelled needs a game in which agents know what others see")
+        raise ValueError(
+            "incentives.opponents: modelled needs an environment in which agents can infer the others' views"
+            " (fully_observed)"
+        )
     models = RLModuleSpec(
         OpponentModels,
         observation_space=game.observation_space,
@@ -62,12 +69,12 @@ def incentive_specs(game: BatchedGame, settings: IncentiveSettings, gamma: float
 
 
 def pays(givers: Collection[int], recipients: Collection[int], num_agents: int) -> list[list[bool]]:
-    """Whether each agent pays the k-th after it, ``[N][N - 1]``: a giver whoever is a recipient."""
+    """Returns ``[N][N - 1]``, True if agent i is a giver and the k-th agent after it is a recipient."""
     return [
         [i in givers and (i + k) % num_agents in recipients for k in range(1, num_agents)] for i in range(num_agents)
     ]
 
 
 def model_settings(game: BatchedGame, settings: IncentiveSettings) -> dict[str, Any]:
-    """What the networks of a giver are told: that it gives, and whether they see what it has given."""
+    """Returns the ``model_config`` entries of a giver: that it pays, and the number of observed sums of incentives."""
     return {"pays": True, "num_given": game.num_agents - 1 if settings.observe_given else 0}

@@ -1,4 +1,4 @@
-"""Incentives of every step, paid where the games are played."""
+"""Incentives of every step, computed in the env runners."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class IncentiveTracker:
-    """Lets the givers of B games give, and keeps what each has given so far."""
+    """Step tracker of incentives in B environments, and of the incentives given so far in the episode."""
 
     needs_state = needs_probs = False
 
@@ -39,134 +39,141 @@ class IncentiveTracker:
         trained: Sequence[Sequence[bool]],
         **kwargs: Any,
     ) -> None:
-        """Nothing is given yet.
+        """Starts without given incentives.
 
         Args:
-            game: The games.
-            settings: Of each agent that gives.
+            game: The environments.
+            settings: Settings of each agent that gives incentives, None for the others.
             modules: All RLModules, by id.
-            suffixes: Of the id of the incentive functions that each agent brought with it; empty for this run's own.
-            slots: Which of them is its own.
-            numbers: Which pool member of each agent gives.
-            trained: Which pool members of each agent are trained: in pools, only these are given to.
-            **kwargs: What other trackers are told.
+            suffixes: Per agent, suffix of the id of the incentive functions that a frozen policy loads from its own
+                run; empty for the incentive functions of this run.
+            slots: Per agent, index of its incentive function in the module.
+            numbers: Per agent, index of the pool member that gives incentives.
+            trained: ``[agent][pool member]`` bool, True for trained pool members. In pools, only these receive
+                incentives.
+            **kwargs: Arguments of other trackers, ignored.
 
         Raises:
-            ValueError: If incentive functions were made for another number of agents.
+            ValueError: If incentive functions were built for another number of agents.
         """
         self._game, n = game, game.num_agents
-        # By module the agents whose incentive functions are in it, and which of those each has.
+        # By module id: the module, the agents that use it, and the index of the incentive function of each agent.
         self._functions: dict[str, tuple[IncentiveFunctions, list[int], list[int]]] = {}
-        for index, (own, suffix) in enumerate(zip(settings, suffixes, strict=True)):
-            if own is not None:
+        for index, (agent_settings, suffix) in enumerate(zip(settings, suffixes, strict=True)):
+            if agent_settings is not None:
                 key = INCENTIVES_MODULE_ID + suffix
                 module = modules[key].unwrapped()
                 if module.num_agents != n:
                     raise ValueError(
-                        f"{game.agents[index]}: its incentives are for {module.num_agents} agents, not {n}"
+                        f"{game.agents[index]}: its incentive functions are for {module.num_agents} agents, not {n}"
                     )
-                _, agents, own_slots = self._functions.setdefault(key, (module, [], []))
+                _, agents, agent_slots = self._functions.setdefault(key, (module, [], []))
                 agents.append(index)
-                own_slots.append(slots[index])
+                agent_slots.append(slots[index])
         self._agents = torch.arange(n, device=game.device)
         self._after = (self._agents[:, None] + self._agents[1:]) % n
         self._given = torch.zeros(game.num_games, n, n - 1, device=game.device)
-        # Whether somebody sees what was given so far; if not, what is given is told of all steps at once.
+        # True if incentive functions observe the incentives given so far. Otherwise the incentives of all steps are
+        # computed at once after a rollout, which is faster.
         self._seen = any(module.observes_given for module, _, _ in self._functions.values())
         self._steps: list[tuple[Tensor, Tensor, Tensor | None]] = []
         device = game.device
         self._giver = torch.tensor(numbers, device=device)
-        # Agents that are not drawn from a pool are given to as their givers' functions say.
-        most = max(len(members) for members in trained)
-        receives = [list(members) if len(members) > 1 else [True] for members in trained]
-        padded = [members + [False] * (most - len(members)) for members in receives]
-        self._receives = torch.tensor(padded, device=device)
+        # Agents without a pool are not masked here: ``pays`` of the incentive functions determines their recipients.
+        max_members = max(len(members) for members in trained)
+        recipients = [list(members) if len(members) > 1 else [True] for members in trained]
+        mask = [members + [False] * (max_members - len(members)) for members in recipients]
+        self._receives = torch.tensor(mask, device=device)
 
     def start(self, where: Tensor | None) -> None:
-        """Forgets what was given, in the games ``[B]`` bool that start anew, or in all."""
-        fresh = torch.zeros_like(self._given)
-        self._given = fresh if where is None else torch.where(where[:, None, None], fresh, self._given)
+        """Resets the given incentives of the environments ``where``, ``[B]`` bool, or of all environments if None."""
+        zeros = torch.zeros_like(self._given)
+        self._given = zeros if where is None else torch.where(where[:, None, None], zeros, self._given)
 
     def inputs(self) -> dict[str, Tensor]:
-        """What each agent has given those after it so far, ``[B, N, N - 1]``."""
+        """Returns the sum of the incentives that each agent has given the agents after it, ``[B, N, N - 1]``."""
         return {GIVEN: self._given}
 
     def after(self, step: JointStep) -> dict[str, Tensor]:
-        """Lets givers give for a step.
+        """Computes the incentives of a step, if incentive functions observe the incentives given so far.
 
         Returns:
-            If anybody sees what was given so far, ``incentives [B, N, N]`` by ``[i, j]``, what i gives j, ``received``,
-            what each is given, ``[B, N]``, and ``incentives_given``, what each had given before, ``[B, N, N - 1]``.
+            ``incentives [B, N, N]`` by ``[i, j]``, incentive that i gives j; ``received [B, N]``, the sum that each
+            agent receives; ``incentives_given [B, N, N - 1]``, the incentives given before the step; and, if incentives
+            are sampled, their noise. Empty if :meth:`finish` computes the incentives.
         """
         if not self._seen:
             self._steps.append((step.obs, step.actions, step.members))
             return {}
         before = self._given
-        found, noise = self._incentives(step.obs, step.actions, before, step.members)
-        self._given = before + found.gather(2, self._after.expand_as(before))
-        return {INCENTIVES: found, RECEIVED: received(found), GIVEN: before, **noise}
+        incentives, noise = self._incentives(step.obs, step.actions, before, step.members)
+        self._given = before + incentives.gather(2, self._after.expand_as(before))
+        return {INCENTIVES: incentives, RECEIVED: received(incentives), GIVEN: before, **noise}
 
     def finish(self) -> dict[str, Tensor]:
-        """What was given in all steps of the sample, and received, if nobody had to see it before."""
+        """Computes the incentives of all steps of the rollout, unless :meth:`after` has returned them."""
         if not self._steps:
             return {}
         all_obs, all_actions, all_members = zip(*self._steps, strict=True)
         obs, actions = torch.stack(all_obs, 1), torch.stack(all_actions, 1)
         members = None if all_members[0] is None else torch.stack(all_members, 1).flatten(0, 1)
         self._steps = []
-        found, noise = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None, members)
-        columns = {INCENTIVES: found, RECEIVED: received(found), **noise}
+        incentives, noise = self._incentives(obs.flatten(0, 1), actions.flatten(0, 1), None, members)
+        columns = {INCENTIVES: incentives, RECEIVED: received(incentives), **noise}
         return {name: column.unflatten(0, actions.shape[:2]) for name, column in columns.items()}
 
     @torch.no_grad()
     def _incentives(
         self, obs: Tensor, actions: Tensor, before: Tensor | None, members: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What everybody gives everybody, ``[rows, N, N]``, and by column what it was drawn with, if it was."""
+        """Computes incentives by pair, ``[rows, N, N]``, and the column of their noise if they are sampled."""
         n = self._game.num_agents
-        found = torch.zeros(*actions.shape, n, device=actions.device)
+        incentives = torch.zeros(*actions.shape, n, device=actions.device)
         noise = None
         if any(module.drawn for module, _, _ in self._functions.values()):
-            # From the game's own generator, which is seeded for every sample.
+            # Drawn from the generator of the environments, which is seeded for every rollout.
             noise = torch.randn(*actions.shape, n - 1, generator=self._game.generator, device=actions.device)
         for module, agents, slots in self._functions.values():
-            given, drawn_with = before if module.observes_given else None, noise if module.drawn else None
+            observed_sums, module_noise = before if module.observes_given else None, noise if module.drawn else None
             if agents == slots:
-                found[:, agents] = module.incentives(obs, actions, given, drawn_with)[:, agents]
+                incentives[:, agents] = module.incentives(obs, actions, observed_sums, module_noise)[:, agents]
                 continue
             for agent, slot in zip(agents, slots, strict=True):
-                # All agents are turned on, so that the giver is where its function is.
-                turned = (self._agents + agent - slot) % n
-                rows = [None if each is None else each[:, turned] for each in (obs, actions, given, drawn_with)]
-                found[:, agent, turned] = module.incentives(*rows)[:, slot]
+                # Rotates the agents, so that the giver is at the index of its incentive function.
+                rotation = (self._agents + agent - slot) % n
+                inputs = [
+                    None if column is None else column[:, rotation]
+                    for column in (obs, actions, observed_sums, module_noise)
+                ]
+                incentives[:, agent, rotation] = module.incentives(*inputs)[:, slot]
         if members is not None:
-            found = found * self._gives(members)[..., None] * self._is_given_to(members)[..., None, :]
-        return found, {} if noise is None else {NOISE: noise}
+            incentives = incentives * self._gives(members)[..., None] * self._is_given_to(members)[..., None, :]
+        return incentives, {} if noise is None else {NOISE: noise}
 
     def _gives(self, members: Tensor) -> Tensor:
-        """Returns whether the giving pool member plays each agent, ``[rows, N]`` bool, from the members."""
+        """Returns ``[rows, N]`` bool, True if the agent's acting pool member is the one that gives incentives."""
         return members == self._giver
 
     def _is_given_to(self, members: Tensor) -> Tensor:
-        """Returns whether the playing pool member receives incentives, ``[rows, N]`` bool, from the members."""
+        """Returns ``[rows, N]`` bool, True if the agent's acting pool member receives incentives."""
         return self._receives[self._agents, members]
 
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Logs what is given in a step: ``incentives/I_to_J``, and the same by what J did, for each action of J's."""
+        """Logs the mean incentive per step for every pair, ``incentives/I_to_J``, and the same by action of J."""
         incentives, actions = joint[INCENTIVES].flatten(0, 1), joint["actions"].flatten(0, 1)
-        taken = torch.nn.functional.one_hot(actions, int(self._game.action_space.n)).to(incentives.dtype)
-        # In pools, over the steps in which the giver plays and the recipient is given to.
-        counted = torch.ones_like(incentives, dtype=torch.bool)
+        one_hot_actions = torch.nn.functional.one_hot(actions, int(self._game.action_space.n)).to(incentives.dtype)
+        # With pools, only steps count in which the giving pool member acts and the recipient receives incentives.
+        mask = torch.ones_like(incentives, dtype=torch.bool)
         if "members" in joint:
             members = joint["members"].flatten(0, 1)
-            counted = self._gives(members)[..., None] & self._is_given_to(members)[..., None, :]
-        weights = counted.to(incentives.dtype)
+            mask = self._gives(members)[..., None] & self._is_given_to(members)[..., None, :]
+        weights = mask.to(incentives.dtype)
         pair_counts = weights.sum(0)
         mean = (incentives.sum(0) / pair_counts).tolist()
-        counts = torch.einsum("sij,sja->ija", weights, taken)
-        by_action = (torch.einsum("sij,sja->ija", incentives, taken) / counts).tolist()
+        counts = torch.einsum("sij,sja->ija", weights, one_hot_actions)
+        by_action = (torch.einsum("sij,sja->ija", incentives, one_hot_actions) / counts).tolist()
         for (i, giver), (j, recipient) in permutations(enumerate(agents), 2):
-            if any(i in own for _, own, _ in self._functions.values()) and pair_counts[i, j]:
+            if any(i in givers for _, givers, _ in self._functions.values()) and pair_counts[i, j]:
                 pair = f"{giver}_to_{recipient}"
                 metrics.log_value((INCENTIVES, pair), mean[i][j], reduce="mean")
                 for name, value, count in zip(
@@ -176,9 +183,9 @@ class IncentiveTracker:
                         metrics.log_value((INCENTIVES_BY_ACTION, pair, name), value, reduce="mean")
 
     def get_state(self) -> dict[str, Tensor]:
-        """What was given so far."""
+        """Returns the incentives given so far."""
         return {GIVEN: self._given}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
+        """Restores the state that :meth:`get_state` returned."""
         self._given = state[GIVEN].to(self._given.device)

@@ -1,4 +1,4 @@
-"""Who influenced whom, as metrics of every iteration."""
+"""Metrics of influence and influence balance for every pair of agents."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ INFLUENCE, INFLUENCE_STD, BALANCE = "influence", "influence_std", "balance"
 
 
 def log_by_pair(metrics: MetricsLogger, agents: Sequence[Any], influence: Tensor, balance: Tensor) -> None:
-    """Logs the influence of each agent on each other, how it is distributed, and the balances.
+    """Logs the influence of each agent on each other agent, its distribution, and the balances.
 
-    For every ordered pair there are then ``influence/J_on_I`` and ``influence_std/J_on_I``, mean and standard deviation
+    The metrics of every ordered pair are ``influence/J_on_I`` and ``influence_std/J_on_I``, mean and standard deviation
     over all steps, ``influence_quantiles/J_on_I``, evenly spaced quantiles, and ``balance/I_towards_J``, the mean.
 
     Args:
-        metrics: Where to.
-        agents: Their names.
+        metrics: Metrics logger.
+        agents: Names of the agents.
         influence: ``[steps, N, N]`` by ``[j, i]``, influence of j on i.
         balance: ``[steps, N, N]`` by ``[j, i]``, balance of i towards j.
     """
-    spread, mean = torch.std_mean(influence, 0, correction=0)
-    by_pair = [figures.tolist() for figures in (mean, spread, balance.mean(0))]
-    distributed = quantiles(influence.flatten(1))
+    std, mean = torch.std_mean(influence, 0, correction=0)
+    stats = [stat.tolist() for stat in (mean, std, balance.mean(0))]
+    pair_quantiles = quantiles(influence.flatten(1))
     for (j, influencer), (i, influenced) in permutations(enumerate(agents), 2):
         pair = f"{influencer}_on_{influenced}"
         keys = ((INFLUENCE, pair), (INFLUENCE_STD, pair), (BALANCE, f"{influenced}_towards_{influencer}"))
-        for key, figures in zip(keys, by_pair, strict=True):
-            metrics.log_value(key, figures[j][i], reduce="mean")
-        metrics.log_value((f"{INFLUENCE}_{QUANTILES}", pair), distributed[j * len(agents) + i], reduce="item_series")
+        for key, stat in zip(keys, stats, strict=True):
+            metrics.log_value(key, stat[j][i], reduce="mean")
+        metrics.log_value((f"{INFLUENCE}_{QUANTILES}", pair), pair_quantiles[j * len(agents) + i], reduce="item_series")

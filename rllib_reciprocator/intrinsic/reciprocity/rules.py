@@ -1,8 +1,8 @@
-"""Reciprocity: from influence to balance to reciprocal reward, as pure functions of tensors.
+"""Reciprocity: influence, influence balance and reciprocal reward, as pure functions of tensors.
 
 Source: Zhou, Hong and Kao, "Reciprocal Reward Influence Encourages Cooperation From Self-Interested Agents", NeurIPS
-2024. Pairs are always ``[influencer, influenced]``: ``influence[.., j, i]`` is what j's action was worth to i, and
-``balance[.., j, i]`` is what i has had from j.
+2024. Pairs are always ``[influencer, influenced]``: ``influence[.., j, i]`` is the effect of j's action on i's value,
+and ``balance[.., j, i]`` is the discounted sum of the influence that i has received from j.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class ReciprocalRule(NamedTuple):
     balance times v[i->j].
 
     Attributes:
-        debits_given: Whether v[i->j], what i gave to j, is taken off the balance.
-        debits_own: Whether v[j->j], what j did for itself, is taken off the balance.
-        sign_of_balance: Whether only the sign of the balance counts in the reward.
-        sign_of_influence: Whether only the sign of v[i->j] counts in the reward.
+        debits_given: If True, subtracts v[i->j], the influence of i on j, from the balance.
+        debits_own: If True, subtracts v[j->j], the influence of j on itself, from the balance.
+        sign_of_balance: If True, the reward uses only the sign of the balance.
+        sign_of_influence: If True, the reward uses only the sign of v[i->j].
     """
 
     debits_given: bool = False
@@ -32,8 +32,8 @@ class ReciprocalRule(NamedTuple):
     sign_of_influence: bool = False
 
 
-# Names as in the paper's code, where "grudge" is the credited and "debit" the debited side of the balance. That code
-# keeps two traces in the last two forms; both decay alike, so their difference is one trace.
+# Names as in the paper's code, where "grudge" is the credited and "debit" the debited side of the balance. For the last
+# two forms that code keeps two traces; they have the same decay, so one trace of their difference is enough.
 REWARDS: dict[str, ReciprocalRule] = {
     "petty": ReciprocalRule(),
     "signed_grudge": ReciprocalRule(sign_of_balance=True),
@@ -46,13 +46,13 @@ REWARDS: dict[str, ReciprocalRule] = {
 
 
 class Estimates(NamedTuple):
-    """What an estimator says of one joint action, before any of it becomes influence.
+    """Value estimates of one joint action, from which the influence is computed.
 
     Attributes:
-        value: ``[.., N]``, of agent i under the joint action: expected reward, and expected future return if the
-            estimator has one, already discounted.
-        counterfactual_value: ``[.., N, N]`` by ``[j, i]``: the same of agent i with agent j's action marginalised out
-            under j's own behaviour.
+        value: ``[.., N]``, value of the joint action for agent i: the expected reward, plus the discounted expected
+            future return if the estimator has one.
+        counterfactual_value: ``[.., N, N]`` by ``[j, i]``: value for agent i with agent j's action marginalized out
+            under j's policy.
     """
 
     value: Tensor
@@ -60,7 +60,7 @@ class Estimates(NamedTuple):
 
 
 def influence(estimates: Estimates) -> Tensor:
-    """The value influence of each agent on each, a counterfactual advantage.
+    """Computes the value influence of each agent on each agent, a counterfactual advantage.
 
     Source: Zhou, Hong and Kao (2024), definition of value influence.
 
@@ -68,7 +68,7 @@ def influence(estimates: Estimates) -> Tensor:
         estimates: Values and counterfactual values.
 
     Returns:
-        ``[.., N, N]`` by ``[j, i]``: influence of j on i; the diagonal is j's on itself.
+        ``[.., N, N]`` by ``[j, i]``: influence of j on i; the diagonal is the influence of j on itself.
     """
     return estimates.value.unsqueeze(-2) - estimates.counterfactual_value
 
@@ -76,72 +76,73 @@ def influence(estimates: Estimates) -> Tensor:
 def balance_after(
     balance: Tensor, influence: Tensor, rule: ReciprocalRule, decay: float, given: Tensor | None = None
 ) -> Tensor:
-    """Moves the balance on by one step.
+    """Updates the influence balance by one step.
 
     Args:
         balance: ``[.., N, N]`` by ``[j, i]``: the balance of i towards j before the step.
-        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i, as i takes it to be.
-        rule: What is credited and debited.
-        decay: Share of the balance that is kept from one step to the next.
-        given: The same as j takes it to be, where the two may differ.
+        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i, as estimated by i.
+        rule: Form of the reciprocal reward, which determines the influence that is credited and debited.
+        decay: Decay factor of the balance per step.
+        given: The same influence as estimated by j, if the estimates can differ; None if they are equal.
 
     Returns:
         The balance after the step, of the same shape.
     """
-    credited = influence
+    credit = influence
     if rule.debits_given:
-        credited = credited - (influence if given is None else given).transpose(-1, -2)
+        credit = credit - (influence if given is None else given).transpose(-1, -2)
     if rule.debits_own:
-        credited = credited - influence.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-    return decay * balance + credited
+        credit = credit - influence.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    return decay * balance + credit
 
 
 def balance(
     influence: Tensor, rule: ReciprocalRule, decay: float, starts: Tensor, initial: Tensor | None = None
 ) -> Tensor:
-    """The balance before every step of a rollout; zero where an episode starts.
+    """Computes the influence balance before every step of a rollout; it is zero at the start of an episode.
 
-    Source: Zhou, Hong and Kao (2024), definition of the influence balance. The balance is taken before the step,
-    because agent i cannot yet know what the others do in it.
+    Source: Zhou, Hong and Kao (2024), definition of the influence balance. The balance lags by one step, because agent
+    i cannot know the other agents' actions of the current step.
 
     Args:
         influence: ``[T, .., N, N]`` by ``[j, i]``.
-        rule: What is credited and debited.
-        decay: Share of the balance that is kept from one step to the next.
-        starts: ``[T, ..]`` bool, whether an episode starts with that step.
-        initial: ``[.., N, N]``, the balance that episodes under way came with; zero if None.
+        rule: Form of the reciprocal reward, which determines the influence that is credited and debited.
+        decay: Decay factor of the balance per step.
+        starts: ``[T, ..]`` bool, True in the first step of an episode.
+        initial: ``[.., N, N]``, balance before the rollout, for episodes that started earlier; zero if None.
 
     Returns:
         ``[T, .., N, N]`` by ``[j, i]``: the balance of i towards j before step t.
     """
-    before = torch.zeros_like(influence)
-    running = torch.zeros_like(influence[0]) if initial is None else initial
+    balances = torch.zeros_like(influence)
+    current = torch.zeros_like(influence[0]) if initial is None else initial
     for t in range(len(influence)):
-        running = torch.where(starts[t][..., None, None], 0.0, running)
-        before[t] = running
-        running = balance_after(running, influence[t], rule, decay)
-    return before
+        current = torch.where(starts[t][..., None, None], 0.0, current)
+        balances[t] = current
+        current = balance_after(current, influence[t], rule, decay)
+    return balances
 
 
 def reciprocal_reward(balance: Tensor, influence: Tensor, rule: ReciprocalRule) -> Tensor:
-    """The reward of each agent for answering what the others did to it in kind.
+    """Computes the reciprocal reward of each agent i.
 
-    Source: Zhou, Hong and Kao (2024): the mean over the others j of i's balance towards j before the step times
-    v[i->j], what i's action in the step does to j.
+    Source: Zhou, Hong and Kao (2024): the mean, over the other agents j, of i's balance towards j before the step
+    times v[i->j], the influence of i's action on j in the step.
 
     Args:
         balance: ``[.., N, N]`` by ``[j, i]``: the balance of i towards j before the step.
-        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i, as j takes it to be.
-        rule: Where only signs count.
+        influence: ``[.., N, N]`` by ``[j, i]``: the step's influence of j on i, as estimated by j.
+        rule: Form of the reciprocal reward, which determines whether only signs count.
 
     Returns:
         ``[.., N]``.
     """
-    given = influence.transpose(-1, -2)
+    influence_on_others = influence.transpose(-1, -2)
     if rule.sign_of_balance:
         balance = balance.sign()
     if rule.sign_of_influence:
-        given = given.sign()
-    answered = balance * given
-    total = answered.sum(-2) - answered.diagonal(dim1=-2, dim2=-1)
+        influence_on_others = influence_on_others.sign()
+    pair_rewards = balance * influence_on_others
+    # The diagonal is the influence of an agent on itself, which is not rewarded.
+    total = pair_rewards.sum(-2) - pair_rewards.diagonal(dim1=-2, dim2=-1)
     return total / (influence.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""Settings of reciprocity, and the reward that follows from them."""
+"""Settings of reciprocity and the reciprocal reward of a batch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rllib_reciprocator.utils.settings import IntrinsicSettings, Settings, Share
 
 
 def scheduled_weight(start: float, end: float, per_iteration: float, iteration: int) -> float:
-    """The weight of the reciprocal reward at an iteration: from start to end by a fixed step, up or down.
+    """Returns the weight of the reciprocal reward in an iteration: it moves linearly from start to end, up or down.
 
     Args:
-        start: Weight at iteration 0.
-        end: Weight that is kept once reached.
-        per_iteration: Size of the step, at least 0.
-        iteration: The iteration, from 0.
+        start: Weight in iteration 0.
+        end: Final weight.
+        per_iteration: Change per iteration, at least 0.
+        iteration: Index of the iteration, from 0.
     """
-    moved = per_iteration * iteration
-    return min(start + moved, end) if end >= start else max(start - moved, end)
+    change = per_iteration * iteration
+    return min(start + change, end) if end >= start else max(start - change, end)
 
 
 class WeightSchedule(Settings):
-    """A weight that moves from ``start`` to ``end`` by ``per_iteration`` an iteration, up or down."""
+    """Linear schedule of a weight from ``start`` to ``end``, up or down by ``per_iteration`` per iteration."""
 
     start: float
     end: float
@@ -37,9 +37,9 @@ class WeightSchedule(Settings):
 
 
 class ReciprocitySettings(IntrinsicSettings):
-    """How Reciprocators reciprocate; :meth:`ReciprocatorConfig.reciprocity` says what each setting means.
+    """Settings of reciprocity; :meth:`ReciprocatorConfig.reciprocity` describes each of them.
 
-    What is None follows from the game (:meth:`for_game`).
+    Settings that are None are set from the environment (:meth:`for_game`).
     """
 
     common: ClassVar[tuple[str, ...]] = (
@@ -76,10 +76,10 @@ class ReciprocitySettings(IntrinsicSettings):
     always_estimate: bool = False
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Restores pickled settings; those of versions whose ``uniform_share`` defaulted to 0 keep that 0.
+        """Restores pickled settings; those of versions in which ``uniform_share`` defaulted to 0 keep the 0.
 
-        It counts as given from then on, so that settings made from these (``exclude_unset``) keep it too. Settings that
-        leave the share open hold None.
+        From then on the share counts as set, so that copies of the settings (``exclude_unset``) keep it too. Later
+        versions store None if the share is not set.
         """
         share = state["__dict__"].get("uniform_share", 0.0)
         if share is not None:
@@ -91,40 +91,41 @@ class ReciprocitySettings(IntrinsicSettings):
     def for_game(
         self, *, has_payoffs: bool, num_agents: int, gamma: float, lowest_reward: float | None = None
     ) -> ReciprocitySettings:
-        """The settings with everything decided that follows from the game.
+        """Returns the settings with the defaults of the environment in place of None.
 
-        In a game with a payoff table what is to be answered is seen in the last actions: ``petty``, the last step
-        alone, the paper's weight for matrix games, and no balance shown. In any other the balance has to keep what
-        happened, and what one gave is debited: ``petty_payoff``, kept as rewards are discounted, shown to the policy,
-        and half the paper's weight for Coins. Weights grow as ``(N - 1) ** 2``: each of N - 1 others is that share of
-        the mean that a Reciprocator is paid for, and what one's action does to the others is shared among as many.
+        In a game with a payoff table the last actions show all that is reciprocated. The defaults are ``petty``, a
+        balance of the last step only that is not observed, and the paper's weight for matrix games. In all other
+        environments the balance has to summarize the past, and influence on others is debited: the defaults are
+        ``petty_payoff``, a balance with decay gamma that the policy observes, and half the paper's weight for Coins.
+        Weights grow with ``(N - 1) ** 2``, because the reciprocal reward is a mean over N - 1 other agents, and the
+        effect of an action is divided among as many.
 
         Args:
-            has_payoffs: Whether rewards follow from the joint action alone.
+            has_payoffs: If True, rewards depend on the joint action only.
             num_agents: N.
-            gamma: The discount of rewards.
+            gamma: Discount factor.
             lowest_reward: Not used.
         """
-        by_game = {
+        defaults = {
             "reward": "petty" if has_payoffs else "petty_payoff",
             "balance_decay": 0.0 if has_payoffs else gamma,
             "observe_balance": not has_payoffs and not self.predict_balance_coeff,
             "weight": (5.0 if has_payoffs else 0.5) * (num_agents - 1) ** 2,
         }
-        return self.model_copy(update={name: value for name, value in by_game.items() if getattr(self, name) is None})
+        return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     @property
     def always(self) -> bool:
-        """Whether influence is estimated for whoever looks on."""
+        """Returns True if influence is estimated even if no agent reciprocates, e.g. for its metrics."""
         return self.always_estimate
 
     @property
     def rule(self) -> ReciprocalRule:
-        """The form of the reciprocal reward; the game has to be known."""
+        """Returns the form of the reciprocal reward; requires :meth:`for_game`."""
         return REWARDS[str(self.reward)]
 
     def weight_at(self, iteration: int) -> float:
-        """The weight of the reciprocal reward at an iteration, from 0; the game has to be known."""
+        """Returns the weight of the reciprocal reward in an iteration, from 0; requires :meth:`for_game`."""
         if isinstance(self.weight, WeightSchedule):
             return scheduled_weight(self.weight.start, self.weight.end, self.weight.per_iteration, iteration)
         assert self.weight is not None
@@ -132,12 +133,12 @@ class ReciprocitySettings(IntrinsicSettings):
 
 
 def rewards(joint: Mapping[str, Tensor], settings: ReciprocitySettings) -> Tensor:
-    """The reciprocal reward of every agent, as if all had these settings, before it is weighted.
+    """Computes the unweighted reciprocal reward of every agent, as if all agents had these settings.
 
     Args:
         joint: ``balance`` and ``given``, each ``[B, T, N, N]`` by ``[j, i]``: the balance of i towards j before each
-            step, and the influence of j on i in it as j takes it to be; and ``loss_mask``, ``[B, T, N]`` bool, the
-            steps over which rewards are standardised, if not all.
+            step, and the influence of j on i in the step as estimated by j; and optionally ``loss_mask``,
+            ``[B, T, N]`` bool, the steps over which rewards are standardized.
         settings: The settings.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which influence estimator settings ask for, and what policies that go by it are given."""
+"""Specs of the influence estimator that settings select, and settings of policies that use it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rllib_reciprocator.models import OBSERVES, PREDICTS
 from social_dilemmas.batched_game import BatchedGame
 
 INFLUENCE_MODULE_ID = "influence"
-# Settings that only learned estimators, and only the table, have.
+# Settings of learned estimators only, and of the tabular estimator only.
 LEARNED = (
     "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
     "future_weight", "counterfactual", "estimator_shared",
@@ -39,15 +39,15 @@ _LEARNED_ESTIMATORS: dict[str, type[RegressionInfluence]] = {
 
 
 def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: float) -> dict[str, RLModuleSpec]:
-    """The influence estimator that settings name, by its id.
+    """Builds the spec of the influence estimator that the settings select, by its module id.
 
     Args:
-        game: One copy of the game.
-        settings: The settings, with what follows from the game decided.
-        gamma: The discount of rewards.
+        game: The game, with a single environment.
+        settings: The settings, as :meth:`ReciprocitySettings.for_game` returns them.
+        gamma: Discount factor.
 
     Raises:
-        ValueError: If the game has no such estimator, or a setting does nothing for it.
+        ValueError: If the estimator does not support the environment, or a setting has no effect on it.
     """
     sees = settings.estimator_sees
     model_config: dict[str, Any] = {
@@ -61,15 +61,17 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
     except ValueError as error:
         raise ValueError(f"reciprocity.estimator_sees: {error}") from None
     estimator: type[InfluenceEstimator]
-    learned: type[RegressionInfluence]
+    regression: type[RegressionInfluence]
     if settings.influence == "tabular" or (settings.influence == "auto" and game.payoffs is not None):
         if game.payoffs is None:
-            raise ValueError("reciprocity.influence: tabular needs a game with a payoff table; use reward")
+            raise ValueError("reciprocity.influence: tabular needs an environment with a payoff table; use reward")
         if sees != STATE:
-            raise ValueError(f"reciprocity.estimator_sees: tabular looks states up; use influence reward with {sees}")
-        _check_idle(settings, LEARNED, "not for tabular, which learns nothing by gradient")
+            raise ValueError(
+                f"reciprocity.estimator_sees: tabular supports state only; use influence reward with {sees}"
+            )
+        _check_idle(settings, LEARNED, "not used by tabular, which has no trainable parameters; remove it")
         if settings.uniform_share:
-            raise ValueError("reciprocity.uniform_share: not for tabular; set exploration")
+            raise ValueError("reciprocity.uniform_share: not used by tabular; set exploration instead")
         estimator = TabularInfluence
         model_config |= {
             "payoffs": game.payoffs.tolist(),
@@ -77,33 +79,33 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             "exploration": settings.exploration,
         }
     else:
-        learned = _LEARNED_ESTIMATORS.get(settings.influence, RewardModelInfluence)
+        regression = _LEARNED_ESTIMATORS.get(settings.influence, RewardModelInfluence)
         if sees == OWN:
             _check_own_view(settings)
-            learned = OwnViewInfluence
-        _check_idle(settings, TABLE, "for tabular; this estimator is learned")
-        if learned is CounterfactualInfluence:
-            _check_idle(settings, ("counterfactual",), "for reward, value and transition")
+            regression = OwnViewInfluence
+        _check_idle(settings, TABLE, "used by tabular only; remove it")
+        if regression is CounterfactualInfluence:
+            _check_idle(settings, ("counterfactual",), "used by reward, value and transition only; remove it")
         if settings.estimator_shared and (
             sees != OBSERVATIONS
-            or learned not in (RewardModelInfluence, ValueInfluence)
+            or regression not in (RewardModelInfluence, ValueInfluence)
             or settings.counterfactual == MODELLED
         ):
             raise ValueError(
                 "reciprocity.estimator_shared: needs estimator_sees observations, influence reward or value, and"
                 " counterfactual policy or uniform"
             )
-        if learned is ValueInfluence:
-            _check_idle(settings, ("future_weight",), "value has the future in it")
+        if regression is ValueInfluence:
+            _check_idle(settings, ("future_weight",), "not used by value, which includes future rewards; remove it")
         else:
-            _check_idle(settings, ("estimator_lambda",), "for value")
-        learned.check_space(space)
-        estimator = learned
+            _check_idle(settings, ("estimator_lambda",), "used by value only; remove it")
+        regression.check_space(space)
+        estimator = regression
         model_config |= {
             "lr": settings.estimator_lr,
             "horizon": game.horizon,
             "counterfactual": settings.counterfactual or (MODELLED if sees == OWN else POLICY),
-            "uniform_share": uniform_share(learned, settings),
+            "uniform_share": uniform_share(regression, settings),
             "shared": settings.estimator_shared,
             "tau": settings.tau,
             "lambda": settings.estimator_lambda,
@@ -118,51 +120,57 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
 
 
 def uniform_share(estimator: type[RegressionInfluence], settings: ReciprocitySettings) -> float:
-    """Returns the share of a uniform choice in an estimator's counterfactuals: the given one, or its class's default.
+    """Returns the share of uniform action choice in an estimator's counterfactuals: the setting, or the class default.
 
     Args:
-        estimator: The estimator's class.
+        estimator: Class of the estimator.
         settings: The settings of reciprocity.
 
     Raises:
-        ValueError: If a share is given to an estimator that has no use for it.
+        ValueError: If the share is set although the estimator does not use it.
     """
     share = settings.uniform_share
     if settings.counterfactual == UNIFORM:
         if share:
-            raise ValueError("reciprocity.uniform_share: counterfactual uniform has nothing else to mix; leave it out")
+            raise ValueError("reciprocity.uniform_share: not used with counterfactual uniform; remove it")
         return 0.0
     if share and issubclass(estimator, CounterfactualInfluence):
-        raise ValueError("reciprocity.uniform_share: for reward, value and transition; counterfactual can have 0 only")
+        raise ValueError("reciprocity.uniform_share: used by reward, value and transition only; set it to 0")
     return estimator.default_uniform_share if share is None else share
 
 
 def _check_idle(settings: ReciprocitySettings, names: tuple[str, ...], why: str) -> None:
-    """Raises ValueError if one of these settings was given although it does nothing."""
+    """Raises ValueError if one of these settings is set although it has no effect."""
     for name in names:
         if name in settings.model_fields_set and getattr(settings, name) is not None:
             raise ValueError(f"reciprocity.{name}: {why}")
 
 
 def _check_own_view(settings: ReciprocitySettings) -> None:
-    """Raises ValueError if agents that each see their own cannot have these settings."""
+    """Raises ValueError if these settings are not supported with ``estimator_sees: own``."""
     if settings.influence not in ("auto", "reward"):
-        raise ValueError(f"reciprocity.estimator_sees: own goes with influence reward, not {settings.influence}")
+        raise ValueError(f"reciprocity.estimator_sees: own needs influence reward, not {settings.influence}")
     if settings.counterfactual == POLICY:
-        raise ValueError("reciprocity.counterfactual: who sees its own knows no policies; use modelled or uniform")
+        raise ValueError(
+            "reciprocity.counterfactual: estimator_sees own hides the other agents' policies; use modelled or uniform"
+        )
     if settings.rule.debits_own:
-        raise ValueError(f"reciprocity.reward: {settings.reward} counts what others do to themselves, unseen")
+        raise ValueError(
+            f"reciprocity.reward: {settings.reward} needs others' influence on themselves, hidden by estimator_sees own"
+        )
 
 
 def model_settings(game: BatchedGame, settings: ReciprocitySettings) -> dict[str, Any]:
-    """What the networks of a Reciprocator are told: whether they see its balance, or predict it.
+    """Returns the ``model_config`` entries of a Reciprocator, whose networks can observe its balance or predict it.
 
     Raises:
-        ValueError: If it should do both.
+        ValueError: If both are set.
     """
     predicts, observes = settings.predict_balance_coeff > 0, settings.observe_balance
     if predicts and observes:
-        raise ValueError("reciprocity.predict_balance_coeff: who observes the balance has nothing to predict")
+        raise ValueError(
+            "reciprocity.predict_balance_coeff: the balance is observed; set it to 0, or observe_balance to false"
+        )
     return {
         "num_balances": game.num_agents - 1 if observes or predicts else 0,
         "balance_scale": settings.balance_scale,

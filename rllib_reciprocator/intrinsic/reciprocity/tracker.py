@@ -1,4 +1,4 @@
-"""Influence and balance of every step, computed where the games are played."""
+"""Influence and influence balance of every step, computed in the env runners."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Measure:
-    """By what some agents measure influence, and how they keep their balances.
+    """Influence estimator and balance settings that one or more agents share.
 
     Attributes:
-        estimator: What tells influence.
-        sees: What it is shown.
-        rule: The form of the reciprocal reward.
-        decay: Of the balance.
-        agents: ``[N]`` bool, whose measure this is.
-        everybody: Whether it is that of all.
+        estimator: The influence estimator.
+        sees: View of the estimator, ``state``, ``observations`` or ``own``.
+        rule: Form of the reciprocal reward.
+        decay: Decay factor of the balance per step.
+        agents: ``[N]`` bool, True for the agents that share them.
+        everybody: If True, all agents share them.
     """
 
     estimator: InfluenceEstimator
@@ -50,9 +50,9 @@ class _Measure:
 
 
 class InfluenceTracker:
-    """Keeps the influence balances of B games.
+    """Step tracker of influence and influence balances in B environments.
 
-    Every agent goes by its own estimator, rule and decay; agents that reciprocate alike share one computation.
+    Each agent has its own estimator, rule and decay; agents with the same ones share one computation.
     """
 
     def __init__(
@@ -68,104 +68,108 @@ class InfluenceTracker:
         """Starts with the agents' initial balances.
 
         Args:
-            game: The games.
-            settings: Of each agent that reciprocates; the others are measured by ``default``, if there is an estimator.
+            game: The environments.
+            settings: Settings of each agent that reciprocates, None for the others, which use ``default`` if this run
+                has an estimator.
             default: The settings of this run.
             modules: All RLModules, by id.
-            suffixes: Of the id of the estimator that each agent brought with it; empty for this run's own.
-            **kwargs: What other trackers are told.
+            suffixes: Per agent, suffix of the id of the estimator that a frozen policy loads from its own run; empty
+                for the estimator of this run.
+            **kwargs: Arguments of other trackers, ignored.
         """
         self._game, n = game, game.num_agents
-        alike: dict[tuple[Any, ...], list[int]] = {}
-        for index, (own, suffix) in enumerate(zip(settings, suffixes, strict=True)):
-            module_id, each = INFLUENCE_MODULE_ID + (suffix if own else ""), own or default
+        indices_by_key: dict[tuple[Any, ...], list[int]] = {}
+        for index, (agent_settings, suffix) in enumerate(zip(settings, suffixes, strict=True)):
+            module_id, current = INFLUENCE_MODULE_ID + (suffix if agent_settings else ""), agent_settings or default
             if module_id in modules:
-                key = (module_id, each.estimator_sees, each.rule, each.balance_decay)
-                alike.setdefault(key, []).append(index)
+                key = (module_id, current.estimator_sees, current.rule, current.balance_decay)
+                indices_by_key.setdefault(key, []).append(index)
         self._measures = [
             _Measure(
                 modules[module_id].unwrapped(),
                 sees,
                 rule,
                 decay,
-                torch.tensor([i in own for i in range(n)], device=game.device),
-                len(own) == n,
+                torch.tensor([i in indices for i in range(n)], device=game.device),
+                len(indices) == n,
             )
-            for (module_id, sees, rule, decay), own in alike.items()
+            for (module_id, sees, rule, decay), indices in indices_by_key.items()
         ]
         self._sees = default.estimator_sees if INFLUENCE_MODULE_ID in modules else None
-        self.needs_state = any(each.sees == STATE for each in self._measures)
-        self.needs_probs = any(each.estimator.uses_behavior for each in self._measures)
+        self.needs_state = any(measure.sees == STATE for measure in self._measures)
+        self.needs_probs = any(measure.estimator.uses_behavior for measure in self._measures)
         agents = torch.arange(n, device=game.device)
         self._of, self._others = agents[:, None], (agents[:, None] + agents[1:]) % n
-        initial = [own.initial_balance if own else 0.0 for own in settings]
+        initial = [agent_settings.initial_balance if agent_settings else 0.0 for agent_settings in settings]
         towards_others = ~torch.eye(n, dtype=torch.bool)
         self._initial = (torch.tensor(initial) * towards_others).to(game.device)
         self._balance = self._initial.repeat(game.num_games, 1, 1)
 
     def start(self, where: Tensor | None) -> None:
-        """Sets balances to the initial ones, in the games ``[B]`` bool that start anew, or in all."""
+        """Resets the balances of the environments ``where``, ``[B]`` bool, or of all environments if None."""
         if where is None:
             self._balance = self._initial.repeat(self._game.num_games, 1, 1)
         else:
             self._balance = torch.where(where[:, None, None], self._initial, self._balance)
 
     def inputs(self) -> dict[str, Tensor]:
-        """The balance of each agent towards those after it, ``[B, N, N - 1]``."""
+        """Returns the balance of each agent towards the agents after it, ``[B, N, N - 1]``."""
         return {BALANCE: self._balance[:, self._others, self._of]}
 
     def after(self, step: JointStep) -> dict[str, Tensor]:
-        """Moves the balances on by a step.
+        """Updates the balances by one step.
 
         Returns:
-            ``influence``, ``given`` and ``balance`` before the step, each ``[B, N, N]`` by ``[j, i]``; and ``state``,
-            what this run's own estimator saw, if there is one.
+            ``influence``, ``given`` and the ``balance`` before the step, each ``[B, N, N]`` by ``[j, i]``; and
+            ``state``, the view of this run's own estimator, if there is one.
         """
-        before, after = self._balance, self._balance
-        found: Influence | None = None
-        told: dict[Any, Influence] = {}
-        for each in self._measures:
-            key = id(each.estimator)
-            if key not in told:
-                seen = Transition(
-                    view(self._game, step.obs, each.sees, step.state),
+        balance, next_balance = self._balance, self._balance
+        influence: Influence | None = None
+        estimates: dict[Any, Influence] = {}
+        for measure in self._measures:
+            key = id(measure.estimator)
+            if key not in estimates:
+                transition = Transition(
+                    view(self._game, step.obs, measure.sees, step.state),
                     step.actions,
                     step.rewards,
                     step.time_left,
                     torch.zeros_like(step.rewards),
                 )
-                told[key] = each.estimator.influence(seen, step.probs)
-            moved = balance_after(before, told[key].received, each.rule, each.decay, told[key].given)
-            if each.everybody:
-                found, after = told[key], moved
-                break
-            # Influence is received by i in column i, and given by j in row j.
-            mine = each.agents
-            nothing = found or Influence.agreed(torch.zeros_like(before))
-            found = Influence(
-                torch.where(mine, told[key].received, nothing.received),
-                torch.where(mine[:, None], told[key].given, nothing.given),
+                estimates[key] = measure.estimator.influence(transition, step.probs)
+            updated_balance = balance_after(
+                balance, estimates[key].received, measure.rule, measure.decay, estimates[key].given
             )
-            after = torch.where(mine, moved, after)
-        self._balance = after
-        columns = {"influence": found.received, "given": found.given} if found else {}
+            if measure.everybody:
+                influence, next_balance = estimates[key], updated_balance
+                break
+            # An agent estimates the influence that it receives, its column, and the influence that it exerts, its row.
+            mask = measure.agents
+            previous = influence or Influence.agreed(torch.zeros_like(balance))
+            influence = Influence(
+                torch.where(mask, estimates[key].received, previous.received),
+                torch.where(mask[:, None], estimates[key].given, previous.given),
+            )
+            next_balance = torch.where(mask, updated_balance, next_balance)
+        self._balance = next_balance
+        columns = {"influence": influence.received, "given": influence.given} if influence else {}
         if self._sees:
             columns["state"] = view(self._game, step.obs, self._sees, step.state)
-        return {**columns, "balance": before}
+        return {**columns, "balance": balance}
 
     def finish(self) -> dict[str, Tensor]:
-        """Nothing: policies see balances in the next step."""
+        """Returns no columns: :meth:`after` returns those of every step, because policies observe the balance."""
         return {}
 
     def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Logs who influenced whom (:func:`rllib_reciprocator.intrinsic.reciprocity.metrics.log_by_pair`)."""
+        """Logs influence and balance by pair (:func:`rllib_reciprocator.intrinsic.reciprocity.metrics.log_by_pair`)."""
         if "influence" in joint:
             log_by_pair(metrics, agents, joint["influence"].flatten(0, 1), joint["balance"].flatten(0, 1))
 
     def get_state(self) -> dict[str, Tensor]:
-        """The balances."""
+        """Returns the balances."""
         return {"balance": self._balance}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_state` returned."""
+        """Restores the state that :meth:`get_state` returned."""
         self._balance = state["balance"].to(self._balance.device)

@@ -127,11 +127,11 @@ def test_the_default_share_follows_from_the_estimator(given, share):
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        (batched(influence="tabular", uniform_share=0.3), "uniform_share: not for tabular; set exploration"),
-        (batched(influence="counterfactual", uniform_share=0.3), "uniform_share: for reward, value and transition"),
+        (batched(influence="tabular", uniform_share=0.3), "uniform_share: not used by tabular; set exploration"),
+        (batched(influence="counterfactual", uniform_share=0.3), "uniform_share: used by reward, value and transition"),
         (
             batched(counterfactual="uniform", uniform_share=0.3),
-            "uniform_share: counterfactual uniform has nothing else",
+            "uniform_share: not used with counterfactual uniform",
         ),
         (batched({"player_0": "reciprocator", "player_1": "axelrod/Random"}), "players.player_1: axelrod/Random draws"),
         (

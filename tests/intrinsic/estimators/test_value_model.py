@@ -65,10 +65,10 @@ def test_finds_what_an_action_brings_another_later():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"influence": "value", "future_weight": 1.0}, "future_weight: value has the future in it"),
-        ({"influence": "reward", "estimator_lambda": 0.5}, "estimator_lambda: for value"),
+        ({"influence": "value", "future_weight": 1.0}, "future_weight: not used by value"),
+        ({"influence": "reward", "estimator_lambda": 0.5}, "estimator_lambda: used by value only"),
         ({"influence": "value", "estimator_lambda": 1.5}, "less than or equal to 1"),
-        ({"influence": "value", "estimator_sees": "own"}, "own goes with influence reward"),
+        ({"influence": "value", "estimator_sees": "own"}, "own needs influence reward"),
     ],
 )
 def test_settings_that_do_nothing_are_refused(settings, complaint):

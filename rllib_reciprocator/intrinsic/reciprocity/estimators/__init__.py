@@ -1,4 +1,4 @@
-"""Influence estimators: RLModules that say how much each agent's action was worth to each agent."""
+"""Influence estimators: RLModules that estimate the effect of each agent's action on each agent's value."""
 
 from rllib_reciprocator.intrinsic.reciprocity.estimators.counterfactual import CounterfactualInfluence
 from rllib_reciprocator.intrinsic.reciprocity.estimators.influence_estimator import (

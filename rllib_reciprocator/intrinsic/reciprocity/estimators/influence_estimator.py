@@ -1,4 +1,4 @@
-"""The contract of an influence estimator."""
+"""Base class of influence estimators."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 class Transition(NamedTuple):
-    """What an estimator may see of one or more joint steps.
+    """Inputs and targets of an influence estimator for one or more environment steps.
 
     Attributes:
-        state: ``[.., *shape]``, what the estimator sees before the step: the joint state, or observations.
+        state: ``[.., *shape]``, view of the estimator before the step: the joint state, or observations.
         actions: ``[.., N]`` int64.
         rewards: ``[.., N]`` float32, extrinsic.
-        time_left: ``[..]`` float32, share of the episode's steps that are still to come, from 1 to ``1 / horizon``.
-        future_returns: ``[.., N]`` float32, extrinsic returns after the step, discounted from the next one on; zeros
-            while they are not known.
+        time_left: ``[..]`` float32, remaining share of the episode's steps, from 1 to ``1 / horizon``.
+        future_returns: ``[.., N]`` float32, extrinsic returns after the step, discounted from the next step on; zeros
+            if they are not known yet.
     """
 
     state: Tensor
@@ -31,22 +31,22 @@ class Transition(NamedTuple):
     future_returns: Tensor
 
     def flattened(self) -> Transition:
-        """The steps in one row, ``[rows, ..]``."""
+        """Flattens the leading axes to ``[rows, ..]``."""
         axes = self.actions.dim() - 2
         return Transition(*(values.flatten(0, axes) for values in self)) if axes else self
 
     @classmethod
     def of(cls, columns: Mapping[str, Tensor]) -> Transition:
-        """From columns among which there are a transition's."""
+        """Builds a transition from columns that contain its fields."""
         return cls(*(columns[name] for name in cls._fields))
 
 
 class Influence(NamedTuple):
-    """The influence of each agent on each in some steps, ``[.., N, N]`` by ``[j, i]``: of j on i.
+    """Influence of each agent on each agent, ``[.., N, N]`` by ``[j, i]``: influence of j on i.
 
     Attributes:
-        received: As the one who was influenced, i, takes it to be.
-        given: As the one who influenced, j, takes it to be.
+        received: Influence as estimated by the influenced agent, i.
+        given: Influence as estimated by the influencer, j.
     """
 
     received: Tensor
@@ -54,97 +54,97 @@ class Influence(NamedTuple):
 
     @classmethod
     def agreed(cls, influence: Tensor) -> Influence:
-        """What everybody takes it to be alike."""
+        """Builds an influence for which the estimates of all agents are equal."""
         return cls(influence, influence)
 
 
 class InfluenceEstimator(TorchRLModule):
-    """Says how much each agent's action was worth to each agent.
+    """Base class of RLModules that estimate the influence of each agent's action on each agent.
 
-    An RLModule, so that RLlib places it on the learner's device, copies it to the env runners with the policies, and
-    writes it into checkpoints. Its observation space is that of a transition's state. Settings common to all, in
-    ``model_config``: ``num_agents``, ``buffer_iterations``, ``update_period_iters``.
+    Estimators are RLModules so that RLlib places them on the learner's device, copies them to the env runners with the
+    policies, and saves them in checkpoints. The observation space is the space of ``Transition.state``. Settings of all
+    estimators in ``model_config``: ``num_agents``, ``buffer_iterations``, ``update_period_iters``.
     """
 
     @classmethod
     def needs_behavior(cls, model_config: Mapping[str, Any]) -> bool:
-        """Returns whether :meth:`influence` takes expectations over the players' action distributions.
+        """Returns True if :meth:`influence` computes expectations over the players' action distributions.
 
         Args:
-            model_config: The settings that an estimator of this class is built with.
+            model_config: Settings of an estimator of this class.
         """
         return False
 
     @property
     def uses_behavior(self) -> bool:
-        """Whether :meth:`influence` needs the probabilities with which the players chose."""
+        """Returns True if :meth:`influence` needs the action probabilities of the players."""
         return self.needs_behavior(self.model_config)
 
     @property
     def uses_future(self) -> bool:
-        """Whether it learns from returns after the step."""
+        """Returns True if the estimator is trained on returns after the step."""
         return False
 
     @classmethod
     def check_space(cls, space: gymnasium.Space) -> None:
-        """Raises ValueError if the estimator cannot work with states of this space."""
+        """Raises ValueError if the estimator does not support states of this space."""
 
     @abstractmethod
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
-        """The influence of each agent on each in these steps; without gradient.
+        """Computes the influence of each agent on each agent in these steps, without gradients.
 
         Args:
             transition: The steps.
-            behavior: ``[.., N, A]``, probabilities with which each agent chose in these steps.
+            behavior: ``[.., N, A]``, action probabilities of each agent in these steps.
 
         Returns:
             The influence, ``[.., N, N]``.
         """
 
     def observe(self, transition: Transition, iteration: int) -> dict[str, float]:
-        """Takes in the steps of one iteration, the same on all learners, where that needs no gradient.
+        """Updates an estimator that is trained without gradients, to the same state on all learners.
 
         Args:
-            transition: Steps of this learner's share of the games, ``[rows, ..]``.
-            iteration: The iteration, from 0.
+            transition: Steps of this learner's share of the environments, ``[rows, ..]``.
+            iteration: Index of the iteration, from 0.
 
         Returns:
-            What to report, by name.
+            Metrics by name.
         """
         return {}
 
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
-        """What is kept of the steps of one iteration, by column.
+        """Returns the columns of one iteration that are stored in the replay buffer.
 
         Args:
-            steps: Steps of this learner's share of the games, ``[B, T, ..]``.
-            ended: ``[B, T]`` bool, whether the episode ended with that step.
+            steps: Steps of this learner's share of the environments, ``[B, T, ..]``.
+            ended: ``[B, T]`` bool, True in the last step of an episode.
 
         Returns:
-            Columns ``[B * T, ..]``.
+            Columns ``[B * T, ..]`` by name.
         """
         return steps.flattened()._asdict()
 
     def num_minibatches(self, rows: int) -> int:
-        """How many batches :meth:`minibatches` yields of a replay of that many rows."""
+        """Returns the number of minibatches that :meth:`minibatches` yields for a replay buffer with that many rows."""
         return 0
 
     def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
-        """Batches to take gradient steps on, one after the other; none for an estimator that learns otherwise.
+        """Yields the minibatches of an update; none for an estimator that is trained without gradients.
 
         Args:
-            replay: What was kept of the last ``buffer_iterations`` iterations, ``[rows, ..]``.
-            generator: Draws the batches.
+            replay: Replay buffer with the columns of the last ``buffer_iterations`` iterations, ``[rows, ..]``.
+            generator: Random number generator for the order of the rows.
         """
         yield from ()
 
     def validation_losses(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The parts of the loss on steps that it has not learned from yet, by name; none for one without gradients.
+        """Computes the terms of the loss on new steps, by name; none for estimators without gradients.
 
         Args:
-            rows: What :meth:`replay_rows` keeps of the steps.
+            rows: Columns of steps that the estimator has not been trained on, from :meth:`replay_rows`.
         """
         return {}
 
     def after_fit(self) -> None:
-        """Called after the gradient steps of an iteration."""
+        """Runs after the gradient steps of an iteration; does nothing by default."""

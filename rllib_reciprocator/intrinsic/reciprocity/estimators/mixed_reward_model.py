@@ -1,4 +1,4 @@
-"""Influence among agents with spaces of their own, who come and go."""
+"""Influence among agents with different spaces, which may join and leave during an episode."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ PRESENT = "present"
 
 
 class MixedRewardModelInfluence(RegressionInfluence):
-    """One network from everybody's observations and actions, as numbers, to the rewards of all.
+    """One network from the observations and actions of all agents, encoded as vectors, to the rewards of all agents.
 
-    As :class:`RewardModelInfluence`, for actions that are given as numbers: the counterfactual of agent j is the mean
-    of what is predicted over alternatives to j's action, with their probabilities: all of them where they can be
-    counted, else some that are drawn from j's policy. Who is not there has no influence and gets none, and its rewards
-    are not learned from.
+    Like :class:`RewardModelInfluence`, for actions encoded as vectors. The counterfactual value of agent j is the mean
+    of the predictions for alternatives to j's action, weighted by their probabilities: for all actions if they can be
+    enumerated, else for samples of j's policy. An agent that is absent neither exerts nor receives influence, and its
+    rewards are not trained on.
 
     Settings in ``model_config``: those of :class:`RegressionInfluence`, and ``counterfactual``: ``policy`` or
-    ``uniform``; a uniform choice is one among the legal actions, or a draw from the action space.
+    ``uniform``, which is uniform over the legal actions, or samples the action space.
 
-    Its observation space is that of :class:`JointSpaces.state`, its action space that of ``JointSpaces.action``.
+    The observation space is :class:`JointSpaces.state`, the action space ``JointSpaces.action``.
     """
 
     default_uniform_share = DEFAULT_UNIFORM_SHARE
 
     @classmethod
     def needs_behavior(cls, model_config: Mapping[str, Any]) -> bool:
-        """Returns whether counterfactuals are expectations over the players' own policies."""
+        """Returns True if counterfactuals are expectations over the players' own policies."""
         return model_config.get("counterfactual", POLICY) == POLICY
 
     def build_networks(self) -> dict[str, nn.Module]:
-        """The network."""
+        """Builds the reward network."""
         inputs, (n, width) = self.observation_space.shape[0], self.action_space.shape
         return {"reward": MixedActionNetwork(inputs, n, width, self.model_config["hiddens"], n)}
 
     def setup(self) -> None:
-        """Builds the networks, and their copies if there are any."""
+        """Builds the network and, if ``tau`` is below 1, the target network."""
         self.num_agents = self.action_space.shape[0]
         self.build_with_targets()
 
     @torch.no_grad()
     def influence_among(self, transition: Transition, present: Tensor, options: Tensor, probs: Tensor) -> Influence:
-        """The influence of each agent on each in these steps.
+        """Computes the influence of each agent on each agent in these steps.
 
         Args:
             transition: The steps, ``[rows, ..]``; actions ``[rows, N, width]``.
-            present: ``[rows, N]`` bool, who was there.
+            present: ``[rows, N]`` bool, True for agents that are present.
             options: ``[rows, N, K, width]``, alternatives to each agent's action.
-            probs: ``[rows, N, K]``, how likely each was.
+            probs: ``[rows, N, K]``, probabilities of the alternatives.
         """
         network = cast(MixedActionNetwork, self.target_networks["reward"])
-        worth = network.alternatives(transition.state, transition.actions, options)
-        chosen = network(transition.state, transition.actions)
-        influence = chosen[:, None] - (probs[..., None] * worth).sum(2)
-        both = present[:, :, None] & present[:, None]
-        return Influence.agreed(torch.where(both, influence, 0.0))
+        values = network.alternatives(transition.state, transition.actions, options)
+        joint_value = network(transition.state, transition.actions)
+        influence = joint_value[:, None] - (probs[..., None] * values).sum(2)
+        mask = present[:, :, None] & present[:, None]
+        return Influence.agreed(torch.where(mask, influence, 0.0))
 
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
-        """Not available: see :meth:`influence_among`."""
-        raise NotImplementedError("influence among agents with spaces of their own is asked of influence_among()")
+        """Raises NotImplementedError; use :meth:`influence_among`."""
+        raise NotImplementedError("use influence_among(): agents with different spaces need alternative actions")
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         return {"reward": self.online["reward"](batch["state"], batch["actions"])}
 
     def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared error of the rewards of who was there."""
-        there = batch[PRESENT].float()
-        squares = (out["reward"] - batch["rewards"]).square()
-        return {"loss": (squares * there).sum() / there.sum().clamp(min=1.0)}
+        """Computes the mean squared error of the rewards of agents that are present."""
+        mask = batch[PRESENT].float()
+        squared_error = (out["reward"] - batch["rewards"]).square()
+        return {"loss": (squared_error * mask).sum() / mask.sum().clamp(min=1.0)}

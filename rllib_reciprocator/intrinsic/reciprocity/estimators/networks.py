@@ -1,4 +1,4 @@
-"""Networks of estimators: cheap alternatives to an action."""
+"""Networks of influence estimators, which evaluate alternative actions at low cost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rllib_reciprocator.models.stacked import stacked_mlp, uniform
 
 
 class JointActionNetwork(nn.Module):
-    """C networks from inputs and a joint action.
+    """C stacked networks of inputs and a joint action.
 
-    What they would say of other actions costs little: in the first layer an alternative action of one agent only
-    adds the difference of two rows of weights.
+    Alternative actions are evaluated at low cost: in the first layer, an alternative action of one agent only adds the
+    difference of two rows of the weights.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class JointActionNetwork(nn.Module):
         """Builds the networks.
 
         Args:
-            copies: C.
-            state_layer: The first layer of what goes in beside the actions, ``[C, rows, inputs]``.
+            copies: C, the number of networks.
+            state_layer: First layer of the inputs other than actions, ``[C, rows, inputs]``.
             num_agents: N.
             num_actions: A.
             hiddens: Widths of the hidden layers, at least one.
-            outputs: K.
+            outputs: K, the number of outputs.
         """
         super().__init__()
         self.state_layer = state_layer
@@ -43,7 +43,7 @@ class JointActionNetwork(nn.Module):
         self.inner_layers = nn.Sequential(nn.ReLU(), *stacked_mlp(copies, [*hiddens, outputs]))
 
     def forward(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """What is said of joint actions.
+        """Computes the outputs for joint actions.
 
         Args:
             inputs: ``[C, rows, inputs]``.
@@ -55,25 +55,25 @@ class JointActionNetwork(nn.Module):
         return self.inner_layers(self._first_layer(inputs, actions))
 
     def alternatives(self, inputs: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
-        """What would be said with each action of an agent in the place of the one it took.
+        """Computes the outputs of every action of an agent in place of the action that it took.
 
         Args:
             inputs: ``[C, rows, inputs]``.
             actions: ``[C, rows, N]`` int64, the joint actions.
-            agents: ``[rows]`` int64, whose alternatives; of all agents if None.
+            agents: ``[rows]`` int64, the agent whose actions are replaced in each row; every agent in turn if None.
 
         Returns:
-            ``[C, rows, N, A, K]``, or ``[C, rows, A, K]`` of one agent a row.
+            ``[C, rows, N, A, K]``, or ``[C, rows, A, K]`` for one agent per row.
         """
         first = self._first_layer(inputs, actions)[:, :, None]
-        copies = torch.arange(len(first), device=actions.device)[:, None]
+        networks = torch.arange(len(first), device=actions.device)[:, None]
         if agents is None:
             agents = torch.arange(actions.shape[2], device=actions.device)
-            taken = self.action_weight[copies[:, None], agents, actions]
-            hidden = (first - taken)[:, :, :, None] + self.action_weight[:, None]
+            contributions = self.action_weight[networks[:, None], agents, actions]
+            hidden = (first - contributions)[:, :, :, None] + self.action_weight[:, None]
         else:
-            taken = self.action_weight[copies, agents, actions[:, torch.arange(len(agents)), agents]]
-            hidden = first - taken[:, :, None] + self.action_weight[:, agents]
+            contributions = self.action_weight[networks, agents, actions[:, torch.arange(len(agents)), agents]]
+            hidden = first - contributions[:, :, None] + self.action_weight[:, agents]
         return self.inner_layers(hidden.flatten(1, -2)).view(*hidden.shape[:-1], -1)
 
     def _first_layer(self, inputs: Tensor, actions: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class JointActionNetwork(nn.Module):
 
 
 class MixedActionNetwork(nn.Module):
-    """A network from a state and actions that are given as numbers; alternatives cost little, as above."""
+    """Network of a state and actions encoded as vectors; evaluates alternatives like :class:`JointActionNetwork`."""
 
     def __init__(self, inputs: int, num_agents: int, action_width: int, hiddens: Sequence[int], outputs: int) -> None:
         """Builds the network.
@@ -90,9 +90,9 @@ class MixedActionNetwork(nn.Module):
         Args:
             inputs: Width of the state.
             num_agents: N.
-            action_width: Numbers in an action.
+            action_width: Width of the encoding of an action.
             hiddens: Widths of the hidden layers, at least one.
-            outputs: K.
+            outputs: K, the number of outputs.
         """
         super().__init__()
         self.state_layer = nn.Linear(inputs, hiddens[0])
@@ -100,11 +100,11 @@ class MixedActionNetwork(nn.Module):
         self.inner_layers = nn.Sequential(nn.ReLU(), *stacked_mlp(1, [*hiddens, outputs]))
 
     def forward(self, state: Tensor, actions: Tensor) -> Tensor:
-        """``[rows, inputs]`` and ``[rows, N, width]`` -> ``[rows, K]``."""
+        """Computes the outputs ``[rows, K]`` for states ``[rows, inputs]`` and actions ``[rows, N, width]``."""
         return self.inner_layers((self.state_layer(state) + self._contributions(actions).sum(1))[None])[0]
 
     def alternatives(self, state: Tensor, actions: Tensor, options: Tensor) -> Tensor:
-        """What would be said with each option of an agent in the place of the action it took.
+        """Computes the outputs of every option of an agent in place of the action that it took.
 
         Args:
             state: ``[rows, inputs]``.
@@ -114,11 +114,11 @@ class MixedActionNetwork(nn.Module):
         Returns:
             ``[rows, N, options, K]``.
         """
-        taken = self._contributions(actions)
-        others = self.state_layer(state)[:, None] + taken.sum(1, keepdim=True) - taken
-        hidden = others[:, :, None] + torch.einsum("rnow,nwh->rnoh", options, self.action_weight)
+        contributions = self._contributions(actions)
+        context = self.state_layer(state)[:, None] + contributions.sum(1, keepdim=True) - contributions
+        hidden = context[:, :, None] + torch.einsum("rnow,nwh->rnoh", options, self.action_weight)
         return self.inner_layers(hidden.flatten(0, 2)[None])[0].view(*hidden.shape[:3], -1)
 
     def _contributions(self, actions: Tensor) -> Tensor:
-        """What each agent's action adds to the first layer, ``[rows, N, hidden]``."""
+        """Computes the contribution of each agent's action to the first layer, ``[rows, N, hidden]``."""
         return torch.einsum("rnw,nwh->rnh", actions, self.action_weight)

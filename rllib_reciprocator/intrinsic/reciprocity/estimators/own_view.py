@@ -1,4 +1,4 @@
-"""Influence as each agent can tell it for itself: a decentralised Reciprocator."""
+"""Influence as each agent estimates it from its own observations, for decentralized Reciprocators."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import MOD
 
 
 class OwnViewInfluence(RegressionInfluence):
-    """Every agent learns from its own observations and rewards, and from the actions that it sees others take.
+    """Estimators of all agents, each trained on the observations and rewards of one agent and on all actions.
 
-    What others did to it, an agent takes from a model of its own reward, with their behaviour from a model of what it
-    has seen them do. Of what it did to another it knows no reward; it puts itself in the other's place: its own
-    reward model, on what the other sees as far as that can be told from its own observation, says what its action was
-    worth there. So two agents may differ on what one did to the other.
+    An agent computes the influence that it receives with a model of its own reward and a model of the others' behavior.
+    It does not observe the others' rewards. To compute its influence on another agent, it applies its own reward model
+    to the observation of that agent, as inferred from its own observation. Two agents may therefore disagree on the
+    influence of one on the other.
 
     The networks of all agents are one batched computation. The state of a transition is ``[.., N, N, *obs_shape]`` by
-    ``[i, k]``: what agent i takes the k-th after it to see, itself first.
+    ``[i, k]``: observation of the k-th agent after i, as inferred by agent i; ``k = 0`` is its own observation.
 
-    Settings in ``model_config`` beside those of :class:`RegressionInfluence`: ``counterfactual``: ``modelled`` or
-    ``uniform``, for its own actions as for others'. Taking its own from the probabilities that it knows would measure
-    what it gave by another standard than what it received: the harm that all do habitually would then be owed.
+    Settings in ``model_config`` in addition to those of :class:`RegressionInfluence`: ``counterfactual``: ``modelled``
+    or ``uniform``, for the agent's own actions and for those of the others. The probabilities of
+    an agent's own actions are not taken from its policy, although it is known: the influence that it exerts and the
+    influence that it receives would then have different baselines, and habitual harm by all agents would count as owed.
     """
 
     def build_networks(self) -> dict[str, nn.Module]:
-        """Reward models and, unless all are taken to act at random, models of behaviour; one an agent."""
+        """Builds a reward model per agent and, unless behavior is assumed uniform, a behavior model per agent."""
         n = self.num_agents
         networks: dict[str, nn.Module] = {"reward": self.joint_action_network(n, 2 if self.regresses_future else 1)}
         if self.model_config["counterfactual"] == MODELLED:
@@ -38,53 +39,54 @@ class OwnViewInfluence(RegressionInfluence):
         return networks
 
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
-        """Of what agents take others to see nothing is kept."""
+        """Returns the columns to store; of the views, only each agent's own observation is stored."""
         flat = steps.flattened()
         return flat._replace(state=flat.state[:, :, 0])._asdict()
 
     def inputs(self, state: Tensor, time_left: Tensor) -> Tensor:
-        """What each agent sees, ``[rows, N, *obs_shape]``, flattened, and the time left, ``[N, rows, inputs]``."""
+        """Concatenates observations ``[rows, N, *obs_shape]``, flattened, and time left to ``[N, rows, inputs]``."""
         times = time_left[:, None, None].expand(-1, self.num_agents, 1)
         return torch.cat([state.flatten(2), times], 2).transpose(0, 1)
 
     def seen_actions(self, transition: Transition) -> Tensor:
-        """The joint action in each agent's order, its own first, ``[N, rows, N]``."""
+        """Returns the joint action in the order of each agent, its own action first, ``[N, rows, N]``."""
         return transition.actions[:, self._after].transpose(0, 1)
 
     @torch.no_grad()
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
-        """What each agent takes others to have done to it, and itself to have done to others."""
+        """Computes the influence that each agent receives and exerts, as estimated by that agent."""
         leading, n = transition.actions.shape[:-1], self.num_agents
         flat = transition.flattened()
         views, actions = flat.state, self.seen_actions(flat)
         rows = actions.shape[1]
 
         inputs = self.inputs(views[:, :, 0], flat.time_left)
-        worth = self.worth(self.alternatives("reward", inputs, actions)).squeeze(-1)
+        values = self.worth(self.alternatives("reward", inputs, actions)).squeeze(-1)
         probs = self.with_uniform_share(self.behavior_model(inputs))
-        chosen = worth[:, :, :1].gather(3, actions[:, :, :1, None])[..., 0]
-        done_to_me = chosen - (probs * worth).sum(-1)
+        joint_value = values[:, :, :1].gather(3, actions[:, :, :1, None])[..., 0]
+        influence_received = joint_value - (probs * values).sum(-1)
 
-        others = torch.arange(1, n, device=actions.device)
-        in_their_place = self.inputs(
+        # The same for the influence on others, with each agent's reward model applied to their views.
+        offsets = torch.arange(1, n, device=actions.device)
+        other_inputs = self.inputs(
             views[:, :, 1:].transpose(1, 2).flatten(0, 1), flat.time_left.repeat_interleave(n - 1)
         )
-        # From the place of the k-th after me I am the (N - k)-th.
-        their_actions = actions[:, :, self._after[1:]].flatten(1, 2)
-        me = (n - others).repeat(rows)
-        worth = self.worth(self.alternatives("reward", in_their_place, their_actions, me)).squeeze(-1)
-        mine = their_actions.gather(2, me.expand(n, -1)[..., None])
-        expected = (probs[:, :, 0].repeat_interleave(n - 1, 1) * worth).sum(-1)
-        done_to_them = (worth.gather(2, mine)[..., 0] - expected).view(n, rows, n - 1)
+        # In the order of the k-th agent after agent i, agent i is the (N - k)-th.
+        other_actions = actions[:, :, self._after[1:]].flatten(1, 2)
+        positions = (n - offsets).repeat(rows)
+        values = self.worth(self.alternatives("reward", other_inputs, other_actions, positions)).squeeze(-1)
+        agent_actions = other_actions.gather(2, positions.expand(n, -1)[..., None])
+        expected_values = (probs[:, :, 0].repeat_interleave(n - 1, 1) * values).sum(-1)
+        influence_exerted = (values.gather(2, agent_actions)[..., 0] - expected_values).view(n, rows, n - 1)
 
         received, given = torch.empty(2, rows, n, n, device=actions.device)
         viewers = torch.arange(n, device=actions.device)[:, None]
-        received[:, self._after, viewers] = done_to_me.transpose(0, 1)
-        given[:, viewers, self._after] = torch.cat([done_to_me[..., :1], done_to_them], 2).transpose(0, 1)
+        received[:, self._after, viewers] = influence_received.transpose(0, 1)
+        given[:, viewers, self._after] = torch.cat([influence_received[..., :1], influence_exerted], 2).transpose(0, 1)
         return Influence(received.unflatten(0, leading), given.unflatten(0, leading))
 
     def behavior_model(self, inputs: Tensor) -> Tensor:
-        """What each agent takes itself and those after it to do, ``[N, rows, N, A]`` probabilities."""
+        """Predicts the action probabilities of each agent and the agents after it, ``[N, rows, N, A]``."""
         shape = (*inputs.shape[:2], self.num_agents, self.num_actions)
         if "behavior" not in self.target_networks:
             return torch.full(shape, 1.0 / self.num_actions, device=inputs.device)
@@ -100,7 +102,7 @@ class OwnViewInfluence(RegressionInfluence):
         return out
 
     def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared error of own rewards (and returns), and the negative log-likelihood of what all did."""
+        """Computes the mean squared error of own rewards (and returns) and the cross-entropy of all actions."""
         targets = self.targets(batch).unflatten(-1, (-1, self.num_agents)).permute(2, 0, 1)
         losses = {"loss": functional.mse_loss(out["reward"], targets)}
         if "behavior" in out:

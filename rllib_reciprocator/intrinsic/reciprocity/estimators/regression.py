@@ -1,4 +1,4 @@
-"""What estimators have in common that learn expected rewards, and expected future returns, by regression."""
+"""Base class of influence estimators that learn expected rewards and expected future returns by regression."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rllib_reciprocator.models.stacked import StackedLinear, StackedOneHotLinear
 
 
 class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
-    """Networks from what is seen, time and actions to rewards, and to future returns if these count.
+    """Base class of estimators with networks from view, time and actions to rewards and, optionally, future returns.
 
-    Settings in ``model_config``: ``num_agents``, ``hiddens`` (widths), ``epochs``, ``minibatch_size``,
-    ``future_weight`` (of the discounted future return beside the immediate reward), ``gamma``, and ``tau``: influence
-    is read from copies of the networks that move by this share towards them after every update; with 1 from the
-    networks themselves. ``uniform_share``, the share of a uniform choice in counterfactuals, is 0 in checkpoints that
-    do not name it.
+    Settings in ``model_config``: ``num_agents``, ``hiddens`` (layer widths), ``epochs``, ``minibatch_size``,
+    ``future_weight`` (weight of the discounted future return, relative to the immediate reward), ``gamma``, and
+    ``tau``: influence is computed with target networks, which are updated by Polyak averaging with this coefficient
+    after every update; with 1, with the trained networks themselves. ``uniform_share``, the share of uniform action
+    choice in counterfactuals, is 0 in checkpoints that do not contain it.
 
     Attributes:
-        default_uniform_share: The ``uniform_share`` of a new estimator whose settings leave it open.
+        default_uniform_share: The ``uniform_share`` of a new estimator if the setting is None.
     """
 
     default_uniform_share: ClassVar[float] = 0.0
@@ -38,61 +38,61 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     _after: Tensor
 
     def setup(self) -> None:
-        """Builds the networks, and their copies if there are any; notes who is the k-th after whom."""
+        """Builds the networks, and the indices of the k-th agent after each agent."""
         self.num_agents, self.num_actions = self.model_config["num_agents"], int(self.action_space.n)
         agents = torch.arange(self.num_agents)
         self.register_buffer("_after", (agents[:, None] + agents) % self.num_agents, persistent=False)
         self.build_with_targets()
 
     def build_with_targets(self) -> None:
-        """Builds the networks, and their copies if there are any."""
+        """Builds the networks and, if ``tau`` is below 1, the target networks."""
         self.online = nn.ModuleDict(self.build_networks())
         self.target = deepcopy(self.online).requires_grad_(False) if self.model_config["tau"] < 1.0 else None
 
     @abstractmethod
     def build_networks(self) -> dict[str, nn.Module]:
-        """The networks that learn, by name."""
+        """Builds the trained networks, by name."""
 
     @abstractmethod
     def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The parts of the loss on rows of the replay, by name, from what the forward pass put out."""
+        """Computes the terms of the loss on rows of the replay buffer, by name, from the forward outputs."""
 
     @property
     def target_networks(self) -> nn.ModuleDict:
-        """The networks that influence is read from."""
+        """Returns the networks that influence is computed with."""
         return self.online if self.target is None else self.target
 
     def alternatives(self, network: str, inputs: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
-        """What one of the networks that influence is read from says of other actions."""
+        """Evaluates alternative actions with a target network, see :meth:`JointActionNetwork.alternatives`."""
         return cast(JointActionNetwork, self.target_networks[network]).alternatives(inputs, actions, agents)
 
     @torch.no_grad()
     def after_fit(self) -> None:
-        """Moves the copies towards the networks."""
+        """Updates the target networks."""
         if self.target is not None:
-            for copy, learned in zip(self.target.parameters(), self.online.parameters(), strict=True):
-                copy.lerp_(learned, self.model_config["tau"])
+            for target_param, param in zip(self.target.parameters(), self.online.parameters(), strict=True):
+                target_param.lerp_(param, self.model_config["tau"])
 
     @property
     def uniform_share(self) -> float:
-        """Share of a uniform choice in counterfactuals, from 0 to 1."""
+        """Returns the share of uniform action choice in counterfactuals, from 0 to 1."""
         return self.model_config.get("uniform_share", 0.0)
 
     def with_uniform_share(self, probs: Tensor) -> Tensor:
-        """Mixes a uniform choice into action probabilities.
+        """Mixes a uniform distribution into action probabilities.
 
-        Without it an agent whose policy is deterministic has no influence, whatever it does to others.
+        Without it, an agent with a deterministic policy has no influence, whatever the effect of its actions.
 
         Args:
-            probs: ``[.., A]``, over the action distribution of each agent.
+            probs: ``[.., A]``, action probabilities of each agent.
 
         Returns:
-            Of the same shape; each distribution still sums to 1.
+            Action probabilities of the same shape; each distribution sums to 1.
         """
         return (1.0 - self.uniform_share) * probs + self.uniform_share / probs.shape[-1]
 
     def first_layer(self, copies: int, more: int = 0) -> nn.Module:
-        """The first layer of C networks: of :meth:`inputs`, and of further numbers beside them."""
+        """Builds the first layer of C networks, for :meth:`inputs` and ``more`` additional inputs."""
         space, classes, width = (
             self.observation_space,
             num_classes(self.observation_space),
@@ -100,53 +100,53 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
         )
         if classes:
             return StackedOneHotLinear(copies, prod(space.shape), classes, 1 + more, width)
-        seen = int(space.n) if isinstance(space, Discrete) else prod(space.shape)
-        return StackedLinear(copies, seen + 1 + more, width)
+        size = int(space.n) if isinstance(space, Discrete) else prod(space.shape)
+        return StackedLinear(copies, size + 1 + more, width)
 
     def network(self, copies: int, outputs: int, more: int = 0) -> nn.Module:
-        """C networks from :meth:`inputs`, and further numbers beside them."""
-        rest = stacked_mlp(copies, [*self.model_config["hiddens"], outputs])
-        return nn.Sequential(self.first_layer(copies, more), nn.ReLU(), *rest)
+        """Builds C networks for :meth:`inputs` and ``more`` additional inputs."""
+        layers = stacked_mlp(copies, [*self.model_config["hiddens"], outputs])
+        return nn.Sequential(self.first_layer(copies, more), nn.ReLU(), *layers)
 
     def joint_action_network(self, copies: int, outputs: int) -> JointActionNetwork:
-        """C networks from :meth:`inputs` and a joint action."""
+        """Builds C networks for :meth:`inputs` and a joint action."""
         hiddens = self.model_config["hiddens"]
         first = self.first_layer(copies)
         return JointActionNetwork(copies, first, self.num_agents, self.num_actions, hiddens, outputs)
 
     @property
     def regresses_future(self) -> bool:
-        """Whether future returns are among what is regressed."""
+        """Returns True if the regression targets include future returns."""
         return self.model_config["future_weight"] > 0
 
     @property
     def uses_future(self) -> bool:
-        """Whether it learns from returns after the step."""
+        """Returns True if the estimator is trained on returns after the step."""
         return self.regresses_future
 
     def worth(self, outputs: Tensor) -> Tensor:
-        """Expected rewards, with the future's share if it counts, from what a network puts out, ``[.., K]``."""
+        """Computes values from network outputs, ``[.., K]``: rewards and, if regressed, weighted future returns."""
         if not self.regresses_future:
             return outputs
         rewards, future = outputs.chunk(2, -1)
         return rewards + self.model_config["future_weight"] * self.model_config["gamma"] * future
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """What is regressed, ``[rows, N or 2N]``: rewards of all agents, then their future returns if these count."""
+        """Returns the regression targets, ``[rows, N or 2N]``: rewards and, if regressed, future returns."""
         return torch.cat([batch["rewards"], batch["future_returns"]], -1) if self.regresses_future else batch["rewards"]
 
     def inputs(self, state: Tensor, time_left: Tensor) -> Tensor:
-        """What goes into the networks: what is seen, flattened, and the time left, ``[1, rows, inputs]`` float32."""
+        """Concatenates the flattened view and the time left to network inputs, ``[1, rows, inputs]`` float32."""
         if isinstance(self.observation_space, Discrete):
             state = functional.one_hot(state, int(self.observation_space.n)).float()
         return torch.cat([state.flatten(1), time_left[:, None]], 1)[None]
 
     def num_minibatches(self, rows: int) -> int:
-        """How many batches :meth:`minibatches` yields of a replay of that many rows."""
+        """Returns the number of minibatches that :meth:`minibatches` yields for a replay buffer with that many rows."""
         return self.model_config["epochs"] * (rows // min(self.model_config["minibatch_size"], rows))
 
     def minibatches(self, replay: dict[str, Tensor], generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
-        """``epochs`` passes over the replay in random batches."""
+        """Yields minibatches in ``epochs`` passes over the replay buffer, in random order; drops incomplete ones."""
         actions = replay["actions"]
         rows = len(actions)
         size = min(self.model_config["minibatch_size"], rows)
@@ -157,16 +157,16 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
 
     @torch.no_grad()
     def validation_losses(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The parts of the loss on steps that it has not learned from yet, by name."""
+        """Computes the terms of the loss, by name, on steps that the estimator has not been trained on."""
         return self.losses(rows, self.forward_train(rows))
 
     def compute_self_supervised_loss(
         self, *, learner: Any, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
-        """The sum of all parts."""
+        """Computes the sum of all terms of the loss."""
         return torch.stack(list(self.losses(batch, fwd_out).values())).sum()
 
 
 def cross_entropy(logits: Tensor, actions: Tensor) -> Tensor:
-    """Mean negative log-probability of actions ``[..]`` under logits ``[.., A]``."""
+    """Computes the mean negative log-probability of actions ``[..]`` under logits ``[.., A]``."""
     return functional.cross_entropy(logits.flatten(0, -2), actions.flatten())

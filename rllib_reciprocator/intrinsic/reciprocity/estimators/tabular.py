@@ -1,4 +1,4 @@
-"""Influence in games whose payoff table is known."""
+"""Influence in environments with a known payoff table."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ MAX_TABLE_ENTRIES = 20_000_000
 
 
 class TabularInfluence(ParameterlessModule, InfluenceEstimator):
-    """Exact rewards from the payoff table; behaviour counted in each state of the game.
+    """Estimator with exact rewards from the payoff table and action frequencies counted per state.
 
-    The counterfactual takes agent j's action from the frequencies with which j chose each action in that state over
-    the last ``buffer_iterations`` iterations, mixed with a little uniform play. States do not follow from actions
-    other than the last, so that the future term of the influence is zero.
+    The counterfactual marginalizes agent j's action under the frequencies of j's actions in that state over the last
+    ``buffer_iterations`` iterations, mixed with a uniform distribution. States depend on the last actions only, so the
+    future term of the influence is zero.
 
-    Source: Zhou, Hong and Kao (2024), the matrix games. Differs from the paper's code, where a state that no game
-    visited makes the frequency 0/0: here each action of each state also counts as seen ``prior`` times.
+    Source: Zhou, Hong and Kao (2024), the matrix games. Differs from the paper's code, in which the frequencies of a
+    state that was not visited are 0/0: here ``prior`` is added to the count of each action in each state.
 
     Settings in ``model_config``: ``payoffs`` (nested, ``[A] * N + [N]``), ``buffer_iterations``,
-    ``update_period_iters``, ``prior`` (pseudo-counts), ``exploration`` (share of uniform play in the counterfactual).
+    ``update_period_iters``, ``prior`` (pseudo-counts), ``exploration`` (share of the uniform distribution in the
+    counterfactual).
     """
 
     counts: Tensor
@@ -36,7 +37,7 @@ class TabularInfluence(ParameterlessModule, InfluenceEstimator):
     _places: Tensor
 
     def setup(self) -> None:
-        """Builds the tables; behaviour starts out uniform."""
+        """Builds the tables; the initial behavior is uniform."""
         settings = self.model_config
         payoffs = torch.tensor(settings["payoffs"], dtype=torch.float32)
         num_agents, num_actions = payoffs.dim() - 1, payoffs.shape[0]
@@ -45,42 +46,42 @@ class TabularInfluence(ParameterlessModule, InfluenceEstimator):
         entries = num_states * self._num_joint * num_agents**2
         if entries > MAX_TABLE_ENTRIES:
             raise ValueError(
-                f"tabular influence needs {entries:,} entries for {num_agents} agents; at most {MAX_TABLE_ENTRIES:,}"
+                f"tabular influence needs {entries:,} entries for {num_agents} agents; maximum: {MAX_TABLE_ENTRIES:,}"
             )
-        places = num_actions ** torch.arange(num_agents - 1, -1, -1)
+        place_values = num_actions ** torch.arange(num_agents - 1, -1, -1)
         counts = torch.zeros(settings["buffer_iterations"], num_states, num_agents, num_actions)
         self.register_buffer("payoffs", payoffs, persistent=False)
-        self.register_buffer("_places", places, persistent=False)
+        self.register_buffer("_places", place_values, persistent=False)
         self.register_buffer("counts", counts)
         self.register_buffer("table", torch.empty(num_states * self._num_joint, num_agents, num_agents))
         self._tabulate()
 
     def behavior(self) -> Tensor:
-        """The behaviour that counterfactuals are taken under, ``[states, N, A]``; each row sums to 1."""
+        """Returns the action probabilities of counterfactuals, ``[states, N, A]``; each row sums to 1."""
         counts = self.counts.sum(0) + self.model_config["prior"]
         frequencies = counts / counts.sum(-1, keepdim=True)
-        mixed = self.model_config["exploration"]
-        return (1.0 - mixed) * frequencies + mixed / frequencies.shape[-1]
+        exploration = self.model_config["exploration"]
+        return (1.0 - exploration) * frequencies + exploration / frequencies.shape[-1]
 
     def influence(self, transition: Transition, behavior: Tensor | None = None) -> Influence:
-        """Looked up."""
+        """Looks up the influence in the table."""
         joint = (transition.actions * self._places).sum(-1)
         return Influence.agreed(self.table[transition.state * self._num_joint + joint])
 
     def observe(self, transition: Transition, iteration: int) -> dict[str, float]:
-        """Counts who did what in which state; every ``update_period_iters``-th iteration renews the table."""
+        """Counts actions per state, and updates the table in every ``update_period_iters``-th iteration."""
         num_states, num_agents, num_actions = self.counts.shape[1:]
         agents = torch.arange(num_agents, device=self.counts.device)
         cells = (transition.state[:, None] * num_agents + agents) * num_actions + transition.actions
-        seen = torch.bincount(cells.flatten(), minlength=num_states * num_agents * num_actions)
-        seen = sum_over_learners(seen.to(self.counts.dtype)).view(num_states, num_agents, num_actions)
-        self.counts = torch.cat([self.counts[1:], seen[None]])
+        counts = torch.bincount(cells.flatten(), minlength=num_states * num_agents * num_actions)
+        counts = sum_over_learners(counts.to(self.counts.dtype)).view(num_states, num_agents, num_actions)
+        self.counts = torch.cat([self.counts[1:], counts[None]])
         if iteration % self.model_config["update_period_iters"] == 0:
             self._tabulate()
-        return {"states_visited": float((seen.sum((1, 2)) > 0).float().mean())}
+        return {"states_visited": float((counts.sum((1, 2)) > 0).float().mean())}
 
     def _tabulate(self) -> None:
-        """Writes the influence of every joint action in every state into the table."""
+        """Computes the table of the influence of every joint action in every state."""
         behavior = self.behavior()
         num_states, num_agents, _ = behavior.shape
         counterfactuals = []

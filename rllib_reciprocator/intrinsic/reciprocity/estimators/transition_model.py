@@ -1,4 +1,4 @@
-"""Influence on the future through a learned model of the next state: the paper's form for Coins."""
+"""Influence that includes future rewards through a transition model, the paper's form for Coins."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ MAX_STATES = 60_000
 
 
 def _joint(probs: Tensor) -> Tensor:
-    """Independent objects' ``[rows, objects, cells]`` as one distribution, ``[rows, cells ** objects]``."""
+    """Computes the joint distribution ``[rows, cells ** objects]`` of independent ``[rows, objects, cells]``."""
     joint = probs[:, 0]
-    for of_object in probs[:, 1:].unbind(1):
-        joint = (joint[:, :, None] * of_object[:, None]).flatten(1)
+    for object_probs in probs[:, 1:].unbind(1):
+        joint = (joint[:, :, None] * object_probs[:, None]).flatten(1)
     return joint
 
 
 class TransitionInfluence(RewardModelInfluence):
-    """Reward model, transition model and state value; counterfactuals as exact expectations.
+    """Reward model, transition model and state values, with exact counterfactual expectations.
 
-    For games whose state is a stack of one-hot planes, one an object, as in Coins: given state and joint action the
-    next cell of each object is a categorical of its own. The future's share of the influence is
-    ``sum over s' of (P(s'|s, a) - Pcf_j(s'|s, a^-j)) V_i(s')`` over all states there are. As P is a product over
-    objects, the table of values is contracted with the joint probabilities of the first half of the objects, then with
-    those of the second.
+    For environments whose state is a stack of one-hot planes, one per object, as in Coins. Given state and joint
+    action, the next cells of the objects are independent categorical variables. The influence on future rewards is
+    ``sum over s' of (P(s'|s, a) - Pcf_j(s'|s, a^-j)) V_i(s')`` over all states. As P is a product over objects, the
+    table of state values is contracted with the joint probabilities of the first half of the objects, then with those
+    of the second half.
 
     Source: Zhou, Hong and Kao (2024), Coins. Differs from the paper's code, which sums in four nested loops and learns
     a transition model without a^j for each agent j; here Pcf is the expectation of P over j's own probabilities.
 
-    Settings in ``model_config`` as for :class:`RewardModelInfluence`; ``uniform_share`` is 0 unless it is given, as in
-    the paper.
+    Settings in ``model_config`` are those of :class:`RewardModelInfluence`; ``uniform_share`` defaults to 0, as in the
+    paper.
     """
 
     default_uniform_share = 0.0
 
     @classmethod
     def check_space(cls, space: gymnasium.Space) -> None:
-        """Raises ValueError if the state is not a stack of planes, or there are too many states."""
+        """Raises ValueError if the state is not a stack of planes, or if there are too many states."""
         shape = space.shape
         if shape is None or len(shape) != 3:
-            raise ValueError(f"reciprocity.influence: transition needs a state of one-hot planes; this one is {space}")
+            raise ValueError(f"reciprocity.influence: transition needs a state of one-hot planes, but it is {space}")
         states = (shape[1] * shape[2]) ** shape[0]
         if states > MAX_STATES:
             raise ValueError(
@@ -57,7 +57,7 @@ class TransitionInfluence(RewardModelInfluence):
             )
 
     def setup(self) -> None:
-        """Builds the networks; the value table starts from the value network's first weights."""
+        """Builds the networks, and the table of state values of the initial value network."""
         self.check_space(self.observation_space)
         shape = self.observation_space.shape
         self.num_objects, self.num_cells = shape[0], shape[1] * shape[2]
@@ -67,7 +67,7 @@ class TransitionInfluence(RewardModelInfluence):
         self._tabulate()
 
     def build_networks(self) -> dict[str, nn.Module]:
-        """Beside the reward model's a transition model and the value of states."""
+        """Builds the networks of the reward model, a transition model and a state value network."""
         planes = self.num_objects * self.num_cells
         return {
             **super().build_networks(),
@@ -77,28 +77,29 @@ class TransitionInfluence(RewardModelInfluence):
 
     @property
     def regresses_future(self) -> bool:
-        """The future goes through the transition model; rewards are all that the first network puts out."""
+        """Returns False: the reward network has no future returns, which are predicted by the transition model."""
         return False
 
     @property
     def uses_future(self) -> bool:
-        """The value of states is learned in any case."""
+        """Returns True: state values are always trained on returns."""
         return True
 
     def replay_rows(self, steps: Transition, ended: Tensor) -> dict[str, Tensor]:
-        """The steps' columns, where each object was next and whether that is known, and returns from each state."""
+        """Returns the columns of the steps, the next cell of each object with a mask, and the return of each state."""
         cells = steps.state.flatten(3).argmax(-1)
-        known = ~ended
-        known[:, -1] = False
+        # Neither the end of an episode nor the last step of the rollout has a next state in the rollout.
+        mask = ~ended
+        mask[:, -1] = False
         extra = {
             "next_cells": cells.roll(-1, 1),
-            "next_known": known,
+            "next_known": mask,
             "returns": steps.rewards + self.model_config["gamma"] * steps.future_returns,
         }
         return {**super().replay_rows(steps, ended), **{name: values.flatten(0, 1) for name, values in extra.items()}}
 
     def after_fit(self) -> None:
-        """Moves the copies of the networks, and writes the value of every state into the table."""
+        """Updates the target networks and the table of state values."""
         super().after_fit()
         self._tabulate()
 
@@ -111,28 +112,28 @@ class TransitionInfluence(RewardModelInfluence):
         self.state_values.copy_(self.target_networks["value"](planes.flatten(1)[None])[0])
 
     def next_cells(self, logits: Tensor) -> Tensor:
-        """Log-probabilities of each object's next cell: ``[.., objects * cells]`` -> ``[.., objects, cells]``."""
+        """Computes log-probabilities of next cells, ``[.., objects, cells]``, from logits ``[.., objects * cells]``."""
         return log_softmax(logits.unflatten(-1, (self.num_objects, -1)))
 
     def expected_value(self, probs: Tensor) -> Tensor:
-        """The expectation of the state value, ``[rows, N]``, under each object's ``[rows, objects, cells]``."""
+        """Computes expected state values, ``[rows, N]``, under next-cell probabilities ``[rows, objects, cells]``."""
         half = self.num_objects // 2
         first, second = _joint(probs[:, :half]), _joint(probs[:, half:])
-        by_second = (first @ self.state_values.view(first.shape[1], -1)).view(len(probs), second.shape[1], -1)
-        return torch.bmm(second[:, None], by_second)[:, 0]
+        partial = (first @ self.state_values.view(first.shape[1], -1)).view(len(probs), second.shape[1], -1)
+        return torch.bmm(second[:, None], partial)[:, 0]
 
     def alternatives_worth(self, flat: Transition) -> Tensor:
-        """Reward and discounted expected value of every alternative of every agent, ``[rows, N, A, N]``."""
-        worth = super().alternatives_worth(flat)
+        """Computes reward plus discounted expected state value of each alternative, ``[rows, N, A, N]``."""
+        values = super().alternatives_worth(flat)
         weight = self.model_config["future_weight"] * self.model_config["gamma"]
         if not weight:
-            return worth
+            return values
         inputs = self.inputs(flat.state, flat.time_left)
         probs = self.next_cells(self.alternatives("transition", inputs, flat.actions[None])[0]).exp()
-        # After the last step of an episode, of whose time one step is left, nothing comes.
-        goes_on = (flat.time_left * self.model_config.get("horizon", inf) > 1.5).to(worth.dtype)
-        future = self.expected_value(probs.flatten(0, 2)).view_as(worth)
-        return worth + weight * goes_on[:, None, None, None] * future
+        # There is no future reward after the last step of an episode, in which ``time_left * horizon`` is 1.
+        not_last = (flat.time_left * self.model_config.get("horizon", inf) > 1.5).to(values.dtype)
+        future_values = self.expected_value(probs.flatten(0, 2)).view_as(values)
+        return values + weight * not_last[:, None, None, None] * future_values
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         transition = Transition.of(batch)
@@ -144,11 +145,11 @@ class TransitionInfluence(RewardModelInfluence):
         }
 
     def losses(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Squared errors of rewards and values, and the negative log-likelihood of where objects went."""
+        """Computes squared errors of rewards and state values, and the cross-entropy of next cells."""
         log_probs = out["next_cells"].gather(-1, batch["next_cells"].unsqueeze(-1)).squeeze(-1)
-        known = batch["next_known"].float()
+        mask = batch["next_known"].float()
         return {
             **super().losses(batch, out),
             "value_loss": functional.mse_loss(out["values"], batch["returns"]),
-            "transition_loss": -(log_probs.mean(-1) * known).sum() / known.sum().clamp(min=1.0),
+            "transition_loss": -(log_probs.mean(-1) * mask).sum() / mask.sum().clamp(min=1.0),
         }
