@@ -17,6 +17,7 @@ from ray.rllib.utils.annotations import override
 
 import social_dilemmas
 from rllib_reciprocator.engine.env_runner import BatchedEnvRunner
+from rllib_reciprocator.engine.learner import BatchedLearner
 from rllib_reciprocator.engine.losses import ACTOR_CRITIC, ENTROPY, POLICY_GRADIENT, PPO_LOSS
 from rllib_reciprocator.engine.meta_episodes import MetaSettings
 from rllib_reciprocator.engine.module_specs import ModuleSpecs, build_module_specs
@@ -297,8 +298,6 @@ class BatchedConfig(PPOConfig):
     @override(PPOConfig)
     def get_default_learner_class(self) -> type:
         """Returns the learner class of the batched engine."""
-        from rllib_reciprocator.engine.learner import BatchedLearner
-
         return BatchedLearner
 
     @override(AlgorithmConfig)

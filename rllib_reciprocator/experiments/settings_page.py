@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import social_dilemmas
-from rllib_reciprocator.algorithms.coala.config import COALASettings
+from rllib_reciprocator.algorithms.coala.coala import COALASettings
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.engine import BatchedConfig

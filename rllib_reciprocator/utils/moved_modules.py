@@ -24,6 +24,10 @@ MOVED = {
     "rewards.rules": "intrinsic.reciprocity.rules",
     "rollout.batched_env_runner": "engine.env_runner",
     # Version 0.2.0
+    **{
+        f"algorithms.{name}.config": f"algorithms.{name}.{name}"
+        for name in ("advantage_alignment", "coala", "lio", "reciprocator", "shaper")
+    },
     "batched": "engine",
     "batched.rows": "engine.minibatches",
     "checkpoints": "utils.checkpoints",

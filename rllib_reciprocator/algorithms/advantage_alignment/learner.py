@@ -11,7 +11,6 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
-from rllib_reciprocator.algorithms.advantage_alignment.config import ALIGNED
 from rllib_reciprocator.algorithms.advantage_alignment.module import (
     CO_PLAYER_MASK,
     CO_PLAYER_TARGETS,
@@ -69,6 +68,9 @@ def alignment(past: Tensor, others: Tensor, gamma: Tensor) -> Tensor:
         ``[B, T, N]``.
     """
     return gamma * past * others
+
+
+ALIGNED = "advantage_alignment"
 
 
 class AdvantageAlignmentLearner(BatchedLearner):

@@ -1,6 +1,5 @@
 """COALA-PG (Meulemans et al., ICLR 2025): learning-aware policy gradients against co-players that learn."""
 
-from rllib_reciprocator.algorithms.coala.coala import COALA
-from rllib_reciprocator.algorithms.coala.config import COALAConfig
+from rllib_reciprocator.algorithms.coala.coala import COALA, COALAConfig
 
 __all__ = ["COALA", "COALAConfig"]

@@ -6,13 +6,14 @@ import torch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
-from rllib_reciprocator.algorithms.coala.config import COALA_PLAYER
 from rllib_reciprocator.algorithms.coala.credit import assign_credit, leave_one_out_baseline
 from rllib_reciprocator.engine.advantages import generalized_advantages
 from rllib_reciprocator.engine.learner import BatchedLearner, Joint
 from rllib_reciprocator.engine.masks import MEMBERS
 from rllib_reciprocator.players import LEARNING, Player
 from rllib_reciprocator.utils.distributed import deviation
+
+COALA_PLAYER = "coala"
 
 
 class COALALearner(BatchedLearner):

@@ -11,7 +11,6 @@ from ray.rllib.utils.metrics import MODULE_TRAIN_BATCH_SIZE_MEAN
 from torch import Tensor
 
 from rllib_reciprocator.algorithms.coala.learner import COALALearner
-from rllib_reciprocator.algorithms.shaper.config import EVOLUTION
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED
 from rllib_reciprocator.engine.learner import Joint
@@ -22,6 +21,8 @@ from rllib_reciprocator.utils.distributed import masked_mean, standardized
 
 # Columns of a module's members: mean reward per step, and whether the member was played.
 FITNESS, PLAYED = "fitness", "played"
+
+EVOLUTION = "evolution"
 
 
 class ShaperLearner(COALALearner):
