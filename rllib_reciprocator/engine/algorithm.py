@@ -79,7 +79,7 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             problem = "all are lost, or took longer than sample_timeout_s"
             for attempts_left in reversed(range(TRIES)):
-                results, problems = self._brought(report)
+                results, problems = self._collect_samples(report)
                 for problem in problems:
                     logger.warning("An env runner raised an error: %s", problem)
                 if results:
@@ -97,7 +97,7 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
             self._untold_steps = 0 if metrics else self._untold_steps + sample.env_steps()
         return self._for_learners(sample)
 
-    def _brought(self, report: bool) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
+    def _collect_samples(self, report: bool) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
         """Collects the rollouts of all env runners.
 
         Args:

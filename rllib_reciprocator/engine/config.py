@@ -349,8 +349,8 @@ class BatchedConfig(PPOConfig):
         self.policy_mapping_fn = _module_of
         self.policies_to_train = list(specs.learning)
         self._alternatives = specs.pool_members
-        self._brought = specs.brought
-        self._brought_by = specs.brought_by
+        self._brought = specs.frozen_dependencies
+        self._brought_by = specs.frozen_by_member
         self._rl_module_spec = MultiRLModuleSpec(rl_module_specs={**specs.of_players, **specs.shared})
         self._derive_overrides(specs)
         if self.in_evaluation:

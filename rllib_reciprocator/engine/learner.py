@@ -96,7 +96,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
         self._iteration = 0
         # Standard deviation of the advantages of each module in the last rollout, if they are normalized.
         self.advantage_scales: dict[str, Tensor] = {}
-        self._told: dict[str, dict[str, Tensor]] | None = None
+        self._loss_stats: dict[str, dict[str, Tensor]] | None = None
         pool_members = config.pool_members()
         # Agents of each trained module, and the index of the module among the pool members of each of these agents.
         self._agents: dict[str, list[int]] = {}
@@ -353,7 +353,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     ) -> Tensor:
         """Computes the PPO loss plus the module's auxiliary losses."""
         module = self.module[module_id].unwrapped()
-        stats: dict[str, Tensor] | None = None if self._told is None else {}
+        stats: dict[str, Tensor] | None = None if self._loss_stats is None else {}
         loss = ppo_loss(
             module,
             batch,
@@ -361,15 +361,15 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             config,
             entropy_coeff=self.entropy_coeff_schedulers_per_module[module_id].get_current_value(),
             kl_coeff=self.curr_kl_coeffs_per_module[module_id],
-            told=stats,
+            stats=stats,
         )
         if hasattr(module, "auxiliary_losses"):
             for name, (value, weight) in module.auxiliary_losses(batch, fwd_out).items():
                 loss = loss + weight * value
                 if stats is not None:
                     stats[name] = value
-        if self._told is not None and stats is not None:
-            self._told[module_id] = {name: value.detach() for name, value in stats.items()}
+        if self._loss_stats is not None and stats is not None:
+            self._loss_stats[module_id] = {name: value.detach() for name, value in stats.items()}
         return loss
 
     # --- one update -------------------------------------------------------------------------------------------------
@@ -422,13 +422,13 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
             minibatches = list(self._minibatch_indices(ppo_batches, num_epochs, minibatch_size, shuffle))
             for index, selectors in enumerate(minibatches):
                 # Only the loss terms of the last minibatch are logged, so the others do not compute them.
-                self._told = {} if index == len(minibatches) - 1 else None
+                self._loss_stats = {} if index == len(minibatches) - 1 else None
                 _, losses, _ = self._update(
                     {module_id: select(ppo_batches[module_id]) for module_id, select in selectors.items()}
                 )
             for module_id, loss in losses.items():
                 self._log_losses(
-                    module_id, {self.TOTAL_LOSS_KEY: loss.detach(), **(self._told or {}).get(module_id, {})}
+                    module_id, {self.TOTAL_LOSS_KEY: loss.detach(), **(self._loss_stats or {}).get(module_id, {})}
                 )
             for module_id, columns in ppo_batches.items():
                 size = _counted_rows(columns) * num_epochs / len(minibatches)

@@ -35,7 +35,7 @@ def ppo_loss(
     *,
     entropy_coeff: Tensor | float,
     kl_coeff: Tensor | float,
-    told: dict[str, Tensor] | None = None,
+    stats: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """Computes the clipped surrogate objective with value loss and entropy bonus, as in RLlib's PPO.
 
@@ -50,7 +50,7 @@ def ppo_loss(
         config: PPO settings of this module.
         entropy_coeff: Weight of the entropy bonus.
         kl_coeff: Weight of the KL divergence from the behavior policy, if ``config.use_kl_loss``.
-        told: Dict to which the terms of the loss are added by metric name; None if they are not logged.
+        stats: Dict to which the terms of the loss are added by metric name; None if they are not logged.
 
     Returns:
         A scalar.
@@ -80,9 +80,9 @@ def ppo_loss(
         loss = loss + kl_coeff * mean_of_counted(kl, mask)
         # RLlib adapts the KL coefficient of each learner to the mean over that learner's rows.
         mean_kl = masked_mean(kl, mask)
-    if told is not None:
+    if stats is not None:
         zero = torch.zeros((), device=loss.device)
-        told |= {
+        stats |= {
             POLICY_LOSS_KEY: -masked_mean(surrogate, mask),
             ENTROPY_KEY: masked_mean(entropy, mask),
             LEARNER_RESULTS_KL_KEY: zero if mean_kl is None else mean_kl,
@@ -90,7 +90,7 @@ def ppo_loss(
         if values is not None:
             assert squared_error is not None
             assert clipped_error is not None
-            told |= {
+            stats |= {
                 VF_LOSS_KEY: masked_mean(clipped_error, mask),
                 LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY: masked_mean(squared_error, mask),
                 LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: _explained_variance(
@@ -107,7 +107,7 @@ def policy_gradient_loss(
     *,
     entropy_coeff: Tensor | float,
     entropy_form: str,
-    told: dict[str, Tensor] | None = None,
+    stats: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """Computes the policy-gradient loss, summed over rows.
 
@@ -120,7 +120,7 @@ def policy_gradient_loss(
         entropy_coeff: Weight of the regularizer.
         entropy_form: Regularizer: ``entropy``; or ``uniform_kl``, the mean log-probability of all actions without
             exploration.
-        told: Dict to which the terms of the loss are added by metric name; None if they are not logged.
+        stats: Dict to which the terms of the loss are added by metric name; None if they are not logged.
 
     Returns:
         A scalar.
@@ -134,8 +134,8 @@ def policy_gradient_loss(
         bonus = all_log_probs(distribution.from_logits(logits), logits).mean(-1)
     else:
         bonus = policy.entropy()
-    if told is not None:
-        told |= {POLICY_LOSS_KEY: -masked_mean(gains, mask), ENTROPY_KEY: masked_mean(policy.entropy(), mask)}
+    if stats is not None:
+        stats |= {POLICY_LOSS_KEY: -masked_mean(gains, mask), ENTROPY_KEY: masked_mean(policy.entropy(), mask)}
     rows = -gains - entropy_coeff * bonus
     return rows.sum() if mask is None else (rows * mask).sum()
 

@@ -36,7 +36,7 @@ from rllib_reciprocator.players import (
     module_class,
 )
 from rllib_reciprocator.players.axelrod_strategies import is_stochastic
-from rllib_reciprocator.players.frozen import brought_by, frozen_module_spec
+from rllib_reciprocator.players.frozen import frozen_dependencies, frozen_module_spec
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ class ModuleSpecs:
         learning: Ids of the trained modules.
         with_memory: If True, at least one trained module is recurrent.
         overrides: Settings of the algorithm that differ per module, by module id.
-        brought: Dependencies of frozen policies, by index of the agent and name of the intrinsic reward: the settings
-            of the reward, the suffix of the ids of its modules in this run, and the index of the agent in its own run.
-        brought_by: Index of the pool member that has the dependency, by index of the agent and name of the intrinsic
-            reward.
+        frozen_dependencies: Dependencies of frozen policies, by index of the agent and name of the intrinsic reward: the
+            settings of the reward, the suffix of the ids of its modules in this run, and the index of the agent in its
+            own run.
+        frozen_by_member: Index of the pool member that has the dependency, by index of the agent and name of the
+            intrinsic reward.
     """
 
     of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
@@ -67,8 +68,8 @@ class ModuleSpecs:
     learning: list[str] = field(default_factory=list)
     with_memory: bool = False
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
-    brought: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]] = field(default_factory=dict)
-    brought_by: dict[int, dict[str, int]] = field(default_factory=dict)
+    frozen_dependencies: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]] = field(default_factory=dict)
+    frozen_by_member: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
 def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
@@ -133,7 +134,7 @@ def _add(
         spec = _axelrod_spec(config, game, player)
     elif player.kind == CHECKPOINT:
         spec = frozen_module_spec(player, **spaces)
-        _add_brought(specs, game, index, player, spec)
+        _add_frozen_dependencies(specs, game, index, player, spec)
     else:
         spec = _learner_spec(specs, config, game, player)
         specs.learning.append(module_id)
@@ -155,8 +156,8 @@ def _check_pool(index: int, player: Player, specs: ModuleSpecs) -> None:
     A tracker has one setting per agent, and thus follows one pool member only.
     """
     names = [name for member, _ in player.pool_members for name in member.intrinsic]
-    for name in (*names, *specs.brought.get(index, {})):
-        if names.count(name) + (name in specs.brought.get(index, {})) > 1:
+    for name in (*names, *specs.frozen_dependencies.get(index, {})):
+        if names.count(name) + (name in specs.frozen_dependencies.get(index, {})) > 1:
             raise ValueError(f"players.{player.agent}.pool: more than one member uses {name}")
 
 
@@ -291,18 +292,20 @@ def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:
     return model_settings_class(settings).model_validate(settings).model_dump()
 
 
-def _add_brought(specs: ModuleSpecs, game: BatchedGame, index: int, player: Player, spec: RLModuleSpec) -> None:
+def _add_frozen_dependencies(
+    specs: ModuleSpecs, game: BatchedGame, index: int, player: Player, spec: RLModuleSpec
+) -> None:
     """Adds the dependencies of a frozen policy, e.g. its influence estimator, with module ids that are unique.
 
     Raises:
         ValueError: If another frozen policy in the pool has the same dependency.
     """
     suffix = f"+{player.agent}"
-    for name, dependencies in brought_by(player, spec, game).items():
-        if name in specs.brought.get(index, {}):
+    for name, dependencies in frozen_dependencies(player, spec, game).items():
+        if name in specs.frozen_dependencies.get(index, {}):
             raise ValueError(f"players.{player.agent}.pool: more than one frozen member uses {name}")
-        specs.brought.setdefault(index, {})[name] = (dependencies.settings, suffix, dependencies.slot)
-        specs.brought_by.setdefault(index, {})[name] = len(specs.pool_members[index]) - 1
+        specs.frozen_dependencies.setdefault(index, {})[name] = (dependencies.settings, suffix, dependencies.slot)
+        specs.frozen_by_member.setdefault(index, {})[name] = len(specs.pool_members[index]) - 1
         for module_id, module_spec in dependencies.modules.items():
             specs.shared[module_id + suffix] = module_spec
 

@@ -90,7 +90,7 @@ class PolicyGradientLearner(TorchLearner):
             module.forward_train(batch),
             entropy_coeff=entropy_coeff,
             entropy_form=config.entropy_form,
-            told=stats,
+            stats=stats,
         )
         self.step_sizes[module_id] = self._descend(module_id, POLICY, loss, episodes, config.grad_clip)
         return {**stats, self.TOTAL_LOSS_KEY: stats[POLICY_LOSS_KEY]}

@@ -404,7 +404,7 @@ def _play_all(made: Tournament, groups: Sequence[tuple[int, ...]]) -> list[pd.Da
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
     """Returns the names of the metrics in results, standings or a ranking. The first one is the return."""
-    names = [name for name in frame.columns if name not in (*_NOT_METRICS, "beside", "samples")]
+    names = [name for name in frame.columns if name not in (*_NOT_METRICS, "partner", "samples")]
     return [name for name in names if not name.endswith("_ci95")]
 
 
@@ -415,7 +415,7 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
         results: As returned by :func:`hold`.
 
     Returns:
-        One row per entrant and partner: ``entrant``, ``beside`` (the partner), ``games``, ``samples`` (the number of
+        One row per entrant and partner: ``entrant``, ``partner``, ``games``, ``samples`` (the number of
         independent samples), and for every metric the mean and, with the suffix ``_ci95``, the half-width of its 95%
         confidence interval. In games for more than two agents, groups that contain both entrants have equal weights.
     """
@@ -425,7 +425,7 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
         for partner in groups:
             selection = [frame for co_players, frame in frames.items() if partner in co_players]
             if selection:
-                rows.append({_ENTRANT: name, "beside": partner, **_summary(selection)})
+                rows.append({_ENTRANT: name, "partner": partner, **_summary(selection)})
     return pd.DataFrame(rows)
 
 
@@ -490,7 +490,7 @@ def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
         title: Title of the table.
         pool: As for :func:`ranking`.
     """
-    cells = standings(results).set_index([_ENTRANT, "beside"])
+    cells = standings(results).set_index([_ENTRANT, "partner"])
     names = list(dict.fromkeys(results[_ENTRANT]))
     ranked = ranking(results, pool) if pool else None
     if ranked is not None:
@@ -566,7 +566,9 @@ def draw(frame: pd.DataFrame, names: Sequence[str], metric: str, title: str, fil
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    matrix = frame.pivot(index=_ENTRANT, columns="beside", values=metric).reindex(index=names, columns=names).to_numpy()
+    matrix = (
+        frame.pivot(index=_ENTRANT, columns="partner", values=metric).reindex(index=names, columns=names).to_numpy()
+    )
     side = max(4.0, 0.62 * len(names) + 2.2)
     canvas = Figure(figsize=(side + 1.2, side), layout="constrained")
     FigureCanvasAgg(canvas)

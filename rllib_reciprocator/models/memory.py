@@ -133,8 +133,8 @@ class LinearRecurrentMemory(nn.Module):
         scale = (-torch.expm1(2.0 * log_decay)).clamp(min=1e-12).sqrt()
         return inputs, functional.gelu(gate), log_decay.exp(), scale * input_gate * recurrent
 
-    def _out(self, seen: Tensor, beside: Tensor, memory: Tensor) -> Tensor:
-        out = seen + self.given_out(beside * memory)
+    def _out(self, inputs: Tensor, gate: Tensor, memory: Tensor) -> Tensor:
+        out = inputs + self.given_out(gate * memory)
         return self.last_norm(out + self.connected(out))
 
 

@@ -67,7 +67,7 @@ def frozen_module_spec(
     return spec
 
 
-def brought_by(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, FrozenDependencies]:
+def frozen_dependencies(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, FrozenDependencies]:
     """Loads the intrinsic rewards of a frozen policy that has inputs in addition to observations, or pays incentives.
 
     Args:

@@ -321,9 +321,9 @@ def test_the_loss_and_its_parts_are_those_of_rllib(build, vf_clip_param, use_kl_
     expected = float(PPOTorchLearner.compute_loss_for_module(learner, **arguments))
     expected_parts = parts()
     learner.metrics.reduce()
-    learner._told = {}
+    learner._loss_stats = {}
     assert float(learner.compute_loss_for_module(**arguments)) == pytest.approx(expected, rel=1e-4)
-    learner._log_losses("player_1", learner._told["player_1"])
+    learner._log_losses("player_1", learner._loss_stats["player_1"])
     assert parts() == pytest.approx(expected_parts, rel=1e-3, abs=1e-5)
     clipped = expected_parts["vf_loss"] < 0.9 * expected_parts["vf_loss_unclipped"]
     assert clipped == (vf_clip_param < 1.0)

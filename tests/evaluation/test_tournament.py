@@ -29,8 +29,8 @@ SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_
 IPD = {"env": "ipd_v0", "env_config": {"num_steps": 10}}
 
 
-def cell(frame, entrant, beside, figure="return"):
-    (row,) = frame[(frame["entrant"] == entrant) & (frame["beside"] == beside)].to_dict("records")
+def cell(frame, entrant, partner, figure="return"):
+    (row,) = frame[(frame["entrant"] == entrant) & (frame["partner"] == partner)].to_dict("records")
     return row[figure]
 
 
@@ -97,7 +97,7 @@ def test_those_who_learn_take_part():
     """Against who always cooperates they learn to defect, over ten inner episodes each; tit-for-tat is not used so."""
     entered = enter(["learner/pg", "scripted/always_cooperate", "scripted/tit_for_tat"])
     made = tournament(entered, env="ipd_v0", env_config={"num_steps": 10}, games=160, seed=1)
-    frame = play(made).set_index(["entrant", "beside"])
+    frame = play(made).set_index(["entrant", "partner"])
     assert frame.loc[("learner/pg", "always_cooperate"), "games"] == 160
     used = frame.loc[("always_cooperate", "learner/pg"), "return"]
     assert used < -25.0  # -30 where the other always defects, -10 where it never does

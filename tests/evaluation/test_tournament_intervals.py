@@ -30,7 +30,7 @@ def test_agents_of_one_game_are_one_sample():
     table = standings(results)
     assert set(table["games"]) == set(table["samples"]) == {20_000}
     frames = [standings(part).iloc[0] for part in parts(results[results["others"] == ("random",)], 40)]
-    assert frames[0]["entrant"] == frames[0]["beside"] == "random"
+    assert frames[0]["entrant"] == frames[0]["partner"] == "random"
     assert 0.93 <= coverage(frames, "return", 0.5) <= 0.97
 
 

@@ -94,7 +94,7 @@ def test_policies_that_remember_play_whole_meta_episodes_in_tournaments(checkpoi
         group = results[(results["entrant"] == "x") & (results["others"] == (partner,))]
         assert set(group["games"]) == {INNER}
         assert group["cooperation_rate"].mean() == pytest.approx(expected, abs=0.02)
-    table = standings(results).set_index(["entrant", "beside"])
+    table = standings(results).set_index(["entrant", "partner"])
     assert table.loc[("x", "p"), "games"] == 3000
     assert table.loc[("x", "p"), "samples"] == 1000
     assert table.loc[("p", "always_defect"), "samples"] == 3000
@@ -180,7 +180,7 @@ def test_what_is_given_is_averaged_over_the_same_groups_as_returns(giving, tmp_p
     """Where neither agent gives, both have received and given nothing."""
     scripts = ["scripted/tit_for_tat", "scripted/always_defect"]
     results = hold(tournament(enter([f"lio={giving}#player_0", *scripts]), games=20))
-    table = standings(results).set_index(["entrant", "beside"])
+    table = standings(results).set_index(["entrant", "partner"])
     assert table.notna().all(axis=None)
     pair = table.loc[("tit_for_tat", "always_defect")]
     assert (pair["received"], pair["given"]) == (0.0, 0.0)

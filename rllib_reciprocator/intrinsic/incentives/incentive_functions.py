@@ -30,7 +30,7 @@ class IncentiveFunctions(TorchRLModule):
     _after: Tensor
     # 1 if the agent gives to the k-th agent after it, else 0, [N, N - 1] float32.
     paid_to: Tensor
-    _told: Tensor
+    _action_classes: Tensor
 
     def setup(self) -> None:
         """Builds the networks."""
@@ -40,20 +40,20 @@ class IncentiveFunctions(TorchRLModule):
         self.register_buffer("_after", (agents[:, None] + 1 + torch.arange(n - 1)) % n, persistent=False)
         self.register_buffer("paid_to", torch.tensor(config["pays"], dtype=torch.float32), persistent=False)
         classes = torch.tensor(config["told"])
-        self.register_buffer("_told", nn.functional.one_hot(classes).float(), persistent=False)
-        extra_inputs = (n - 1) * self._told.shape[1] + (n - 1) * config["observe_given"]
+        self.register_buffer("_action_classes", nn.functional.one_hot(classes).float(), persistent=False)
+        extra_inputs = (n - 1) * self._action_classes.shape[1] + (n - 1) * config["observe_given"]
         self.functions = self._networks(extra_inputs, n - 1, last_bias=False)
         self.critics = self._networks(0, 1, last_bias=True) if config["critic"] else None
 
-    def _networks(self, beside: int, outputs: int, *, last_bias: bool) -> nn.Sequential:
-        """Builds N networks of an observation and ``beside`` additional inputs."""
+    def _networks(self, num_additional: int, outputs: int, *, last_bias: bool) -> nn.Sequential:
+        """Builds N networks of an observation and ``num_additional`` additional inputs."""
         space, hiddens = self.observation_space, self.model_config["hiddens"]
         classes, size = num_classes(space), prod(space.shape)
         first: nn.Module
         if classes:
-            first = StackedOneHotLinear(self.num_agents, size, classes, beside, hiddens[0])
+            first = StackedOneHotLinear(self.num_agents, size, classes, num_additional, hiddens[0])
         else:
-            first = StackedLinear(self.num_agents, size + beside, hiddens[0])
+            first = StackedLinear(self.num_agents, size + num_additional, hiddens[0])
         return nn.Sequential(first, nn.ReLU(), *stacked_mlp(self.num_agents, [*hiddens, outputs], last_bias=last_bias))
 
     @property
@@ -71,7 +71,7 @@ class IncentiveFunctions(TorchRLModule):
 
         Arguments are those of :meth:`shares`.
         """
-        action_classes = self._told[actions[:, self._after]].flatten(2)
+        action_classes = self._action_classes[actions[:, self._after]].flatten(2)
         extra_inputs = action_classes if given is None else torch.cat([action_classes, given], -1)
         flat_obs = obs.flatten(2).to(extra_inputs.dtype)
         return self.functions(torch.cat([flat_obs, extra_inputs], -1).transpose(0, 1)).transpose(0, 1)

@@ -38,7 +38,7 @@ class _Measure:
         rule: Form of the reciprocal reward.
         decay: Decay factor of the balance per step.
         agents: ``[N]`` bool, True for the agents that share them.
-        everybody: If True, all agents share them.
+        shared_by_all: If True, all agents share them.
     """
 
     estimator: InfluenceEstimator
@@ -46,7 +46,7 @@ class _Measure:
     rule: ReciprocalRule
     decay: float
     agents: Tensor
-    everybody: bool
+    shared_by_all: bool
 
 
 class InfluenceTracker:
@@ -140,7 +140,7 @@ class InfluenceTracker:
             updated_balance = balance_after(
                 balance, estimates[key].received, measure.rule, measure.decay, estimates[key].given
             )
-            if measure.everybody:
+            if measure.shared_by_all:
                 influence, next_balance = estimates[key], updated_balance
                 break
             # An agent estimates the influence that it receives, its column, and the influence that it exerts, its row.
