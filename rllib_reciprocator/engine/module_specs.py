@@ -55,9 +55,9 @@ class ModuleSpecs:
         learning: Ids of the trained modules.
         with_memory: If True, at least one trained module is recurrent.
         overrides: Settings of the algorithm that differ per module, by module id.
-        frozen_dependencies: Dependencies of frozen policies, by index of the agent and name of the intrinsic reward: the
-            settings of the reward, the suffix of the ids of its modules in this run, and the index of the agent in its
-            own run.
+        frozen_dependencies: Dependencies of frozen policies, by index of the agent and name of the intrinsic reward:
+            the settings of the reward, the suffix of the ids of its modules in this run, and the index of the agent in
+            its own run.
         frozen_by_member: Index of the pool member that has the dependency, by index of the agent and name of the
             intrinsic reward.
     """
