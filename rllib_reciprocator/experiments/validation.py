@@ -67,6 +67,8 @@ def check(experiment: Experiment, where: str) -> type[Algorithm]:
         algorithm = algorithm_class(experiment.run)
     except KeyError:
         raise UserError(f"{prefix}.run: {experiment.run!r} is {unknown(experiment.run, algorithm_names())}") from None
+    except ValueError as error:
+        raise UserError(f"{prefix}.run: {error}") from None
     for variant_index, settings in enumerate(variants(experiment.config)):
         try:
             config = build_config(algorithm, experiment.env, settings)

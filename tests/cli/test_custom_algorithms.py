@@ -1,0 +1,66 @@
+"""Algorithms from outside the package in YAML files and on the command line."""
+
+import json
+
+import pytest
+from ray.tune import register_trainable
+
+from rllib_reciprocator.algorithms.registry import algorithm_class
+from rllib_reciprocator.experiments.schema import read_file
+from rllib_reciprocator.experiments.validation import check
+from tests.cli.test_cli import invoke, one_line
+from tests.helpers.algorithms import HalvedRewards
+
+PATH = "tests.helpers.algorithms:HalvedRewards"
+
+
+def write_file(folder, run, **config):
+    file = folder / "custom.yaml"
+    settings = {"num_envs_per_env_runner": 8, "env_config": {"num_steps": 4}, "num_epochs": 1, "seed": 1, **config}
+    entry = {"run": run, "env": "ipd_v0", "stop": {"training_iteration": 1}, "config": settings}
+    file.write_text(json.dumps({"custom": entry}))
+    return str(file)
+
+
+def test_an_algorithm_is_named_by_its_import_path_or_by_its_registered_name():
+    assert algorithm_class(PATH) is HalvedRewards
+    register_trainable("halved", HalvedRewards)
+    assert algorithm_class("halved") is HalvedRewards
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("tests.helpers.missing:HalvedRewards", "cannot be imported (No module named"),
+        ("tests.helpers.algorithms:Missing", "cannot be imported (module"),
+        (":Missing", "cannot be imported"),
+        (
+            "tests.helpers.algorithms:HalvedRewardsConfig",
+            "is not a subclass of ray.rllib.algorithms.algorithm.Algorithm",
+        ),
+    ],
+)
+def test_a_path_without_an_algorithm_is_refused_in_one_line(tmp_path, run, message):
+    refused = invoke("train", "file", write_file(tmp_path, run))
+    one_line(refused, f"{tmp_path / 'custom.yaml'}: custom.run: '{run}' {message}")
+
+
+def test_settings_are_validated_as_those_of_built_in_algorithms(tmp_path):
+    refused = invoke("train", "file", write_file(tmp_path, PATH, clip_parm=0.1))
+    assert refused.exit_code == 2
+    assert "config.clip_parm" in refused.stderr
+    assert "did you mean 'clip_param'" in refused.stderr
+    (experiment,) = read_file(write_file(tmp_path, PATH, reciprocity={"weight": 0.5}))
+    assert check(experiment, "custom.yaml") is HalvedRewards
+
+
+def test_a_run_is_trained_and_its_checkpoint_is_evaluated_with_trust(tmp_path):
+    done = invoke("train", "file", write_file(tmp_path, PATH), "--storage-path", str(tmp_path / "results"))
+    assert done.exit_code == 0, done.output
+    run = str(tmp_path / "results" / "custom")
+    refused = invoke("evaluate", run, "--episodes", "8")
+    assert refused.exit_code == 2
+    assert "refers to tests.helpers.algorithms.HalvedRewards" in refused.stderr
+    assert "--trust" in refused.stderr
+    evaluated = invoke("evaluate", run, "--episodes", "8", "--trust")
+    assert evaluated.exit_code == 0, evaluated.output
