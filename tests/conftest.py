@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-# Commands that tests run in processes of their own start a Ray of their own too.
+# Subprocesses that tests start must start their own Ray instance, not connect to a running cluster.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """One local Ray for all tests of a worker process."""
+    """Starts one local Ray instance for all tests of a worker process."""
     import ray
 
     warnings.simplefilter("ignore")
@@ -23,15 +23,15 @@ def ray_cluster():
 
 @pytest.fixture
 def build(ray_cluster):
-    """Builds algorithms, and stops them after the test."""
-    built = []
+    """Returns a function that builds algorithms, which are stopped after the test."""
+    algorithms = []
 
     def _build(a_config):
-        built.append(a_config.build_algo())
-        return built[-1]
+        algorithms.append(a_config.build_algo())
+        return algorithms[-1]
 
     yield _build
-    for algo in built:
+    for algo in algorithms:
         algo.stop()
 
 
@@ -44,7 +44,7 @@ def trained(algo, folder):
 
 @pytest.fixture(scope="session")
 def ipd(ray_cluster, tmp_path_factory):
-    """A Reciprocator that sees its balance, and tit-for-tat, in the prisoner's dilemma."""
+    """Returns the checkpoint of a Reciprocator with observed balance against tit-for-tat in the prisoner's dilemma."""
     from rllib_reciprocator import ReciprocatorConfig
 
     config = (
@@ -60,7 +60,7 @@ def ipd(ray_cluster, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def coins(ray_cluster, tmp_path_factory):
-    """Two Reciprocators in Coins, with a learned estimator."""
+    """Returns the checkpoint of two Reciprocators in Coins, with a learned estimator."""
     from rllib_reciprocator import ReciprocatorConfig
 
     config = (
@@ -75,7 +75,10 @@ def coins(ray_cluster, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stock(ray_cluster, tmp_path_factory):
-    """PPO on RLlib's own runners in the prisoner's dilemma: one reciprocates and sees its balance, one does not."""
+    """Returns the checkpoint of PPO with RLlib's env runners in the prisoner's dilemma.
+
+    One agent reciprocates and observes its balance, the other one does not.
+    """
     from rllib_reciprocator.algorithms.registry import algorithm_class
 
     config = algorithm_class("PPO").get_default_config().environment("ipd_v0", env_config={"num_steps": 6})

@@ -1,10 +1,10 @@
-"""Plants small faults in the sources, one at a time, and runs the tests that should find them.
+"""Plants small faults in the sources, one at a time, and runs the tests that should detect them.
 
-    python tests/mutants.py list --count 60 --seed 20261128          # the faults that are drawn
+    python tests/mutants.py list --count 60 --seed 20261128          # the sampled faults
     python tests/mutants.py run --count 60 --seed 20261128 --out mutants.json
 
-Faults are drawn by a fixed seed: a function uniformly, then one of the operators that apply to it, then a place. The
-operators are sign, comparison, off by one, dropped factor, dropped mask, swapped arguments and wrong axis.
+Faults are sampled with a fixed seed: a function uniformly, then an applicable operator, then a position. The operators
+are sign, comparison, off by one, dropped factor, dropped mask, swapped arguments and wrong axis.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rllib_reciprocator"
 FOLDERS = ("engine", "algorithms", "intrinsic", "players", "evaluation")
-# Drawing pictures is no part of what is computed.
+# Rendering computes no results.
 SKIPPED = {"film.py", "rendering.py", "printing.py"}
-# Tests by folder, the ones that are most likely to fail first.
+# Tests by folder, in order of the likelihood to fail.
 TESTS = {
     "engine": ["engine", "algorithms", "evaluation"],
     "algorithms/advantage_alignment": ["algorithms/test_advantage_alignment.py", "engine/test_masks.py"],
@@ -89,13 +89,13 @@ SYMMETRIC = {
 
 
 def _is_value(node: ast.AST) -> bool:
-    """If True, an argument is a name or an attribute: swapped with another one it may be of the right type."""
+    """Returns True for names and attributes, which may have the right type when swapped with another argument."""
     return isinstance(node, ast.Name | ast.Attribute)
 
 
 @dataclass
 class Mutant:
-    """One fault: the text between two offsets of a file is replaced."""
+    """Fault that replaces the text between two offsets of a file."""
 
     path: str
     function: str
@@ -108,7 +108,7 @@ class Mutant:
 
 
 class Offsets:
-    """Offsets in a source of what the AST gives lines and columns for."""
+    """Converter from lines and columns of AST nodes to offsets in the source."""
 
     def __init__(self, source: str) -> None:
         self.source, self.starts = source, [0]
@@ -125,7 +125,7 @@ class Offsets:
 
 
 def faults(node: ast.AST, offsets: Offsets) -> Iterator[tuple[str, ast.AST, str]]:
-    """Yields operator, node and new text of the faults at one node."""
+    """Yields operator, node and new text of all faults at one node."""
     text = lambda part: offsets.source[slice(*offsets.span(part))]  # noqa: E731
     if isinstance(node, ast.BinOp):
         left, right = text(node.left), text(node.right)
@@ -153,10 +153,10 @@ def faults(node: ast.AST, offsets: Offsets) -> Iterator[tuple[str, ast.AST, str]
         yield "off by one", node, str(node.value + 1)
     elif isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        plain = [part for part in node.args if not isinstance(part, ast.Starred)]
+        positional = [part for part in node.args if not isinstance(part, ast.Starred)]
         if name == "where" and len(node.args) == 3:
             yield "dropped mask", node, f"({text(node.args[1])})"
-        if len(plain) == len(node.args) == 2 and name not in SYMMETRIC and all(map(_is_value, plain)):
+        if len(positional) == len(node.args) == 2 and name not in SYMMETRIC and all(map(_is_value, positional)):
             first, second = map(text, node.args)
             rest = [f"{keyword.arg}={text(keyword.value)}" for keyword in node.keywords if keyword.arg]
             if len(rest) == len(node.keywords):
@@ -171,7 +171,7 @@ def faults(node: ast.AST, offsets: Offsets) -> Iterator[tuple[str, ast.AST, str]
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
-    """Yields all functions of a module, with their classes' names."""
+    """Yields the qualified names and nodes of all functions of a module."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
             yield from functions(node, f"{prefix}{node.name}.")
@@ -181,19 +181,24 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
 
 def body_nodes(function: ast.AST) -> Iterator[ast.AST]:
     """Yields the nodes of a function's body, without annotations, docstring, error messages and logging."""
-    todo = list(function.body)  # type: ignore[attr-defined]
-    while todo:
-        node = todo.pop()
+    stack = list(function.body)  # type: ignore[attr-defined]
+    while stack:
+        node = stack.pop()
         if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.AnnAssign | ast.Import | ast.ImportFrom):
             if isinstance(node, ast.AnnAssign) and node.value is not None:
-                todo.append(node.value)
+                stack.append(node.value)
             continue
         yield node
-        todo += list(ast.iter_child_nodes(node))
+        stack += list(ast.iter_child_nodes(node))
 
 
-def drawn(count: int, seed: int) -> list[Mutant]:
-    """Returns that many faults."""
+def sample_mutants(count: int, seed: int) -> list[Mutant]:
+    """Samples faults.
+
+    Args:
+        count: Number of faults.
+        seed: Seed of the sampling.
+    """
     pool: list[list[Mutant]] = []
     for folder in FOLDERS:
         for path in sorted((PACKAGE / folder).rglob("*.py")):
@@ -202,33 +207,35 @@ def drawn(count: int, seed: int) -> list[Mutant]:
             source = path.read_text()
             offsets = Offsets(source)
             for name, function in functions(ast.parse(source)):
-                found = []
+                candidates = []
                 for node in body_nodes(function):
                     for operator, part, new in faults(node, offsets):
                         start, end = offsets.span(part)
                         relative = str(path.relative_to(ROOT))
-                        found.append(Mutant(relative, name, part.lineno, operator, start, end, source[start:end], new))
-                if found:
-                    pool.append(found)
-    draw = random.Random(seed)
-    chosen = draw.sample(range(len(pool)), min(count, len(pool)))
+                        candidates.append(
+                            Mutant(relative, name, part.lineno, operator, start, end, source[start:end], new)
+                        )
+                if candidates:
+                    pool.append(candidates)
+    rng = random.Random(seed)
+    pool_indices = rng.sample(range(len(pool)), min(count, len(pool)))
     mutants = []
-    for k in chosen:
-        operator = draw.choice(sorted({mutant.operator for mutant in pool[k]}))
-        places = [mutant for mutant in pool[k] if mutant.operator == operator]
-        mutants.append(draw.choice(sorted(places, key=lambda mutant: (mutant.start, mutant.new))))
+    for k in pool_indices:
+        operator = rng.choice(sorted({mutant.operator for mutant in pool[k]}))
+        choices = [mutant for mutant in pool[k] if mutant.operator == operator]
+        mutants.append(rng.choice(sorted(choices, key=lambda mutant: (mutant.start, mutant.new))))
     return mutants
 
 
 def tests_of(path: str) -> list[str]:
-    """Returns the tests for a file, as paths."""
+    """Returns the paths of the tests for a source file."""
     relative = path.removeprefix("rllib_reciprocator/")
     keys = [key for key in TESTS if relative.startswith(f"{key}/")]
     return [f"tests/{name}" for name in TESTS[max(keys, key=len)]]
 
 
 def run(mutant: Mutant, timeout: float) -> tuple[str, str]:
-    """Returns ``found``, ``survived`` or ``timeout``, and the first test that fails."""
+    """Runs the tests on a fault; returns ``found``, ``survived`` or ``timeout``, and the first test that fails."""
     path = ROOT / mutant.path
     source = path.read_text()
     try:
@@ -263,19 +270,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20261128)
     parser.add_argument("--timeout", type=float, default=900.0)
     parser.add_argument("--out", default="mutants.json")
-    parser.add_argument("--part", default="0/1", help="K/N: every N-th fault from the K-th on")
+    parser.add_argument("--part", default="0/1", help="K/N: runs every N-th fault, starting at the K-th")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     results = []
-    for number, mutant in enumerate(drawn(options.count, options.seed)):
+    for number, mutant in enumerate(sample_mutants(options.count, options.seed)):
         if number % parts != part:
             continue
         print(f"{number}: {mutant.path}:{mutant.line} {mutant.function} [{mutant.operator}]", flush=True)
         print(f"    {mutant.old!r} -> {mutant.new!r}", flush=True)
         if options.action == "run":
-            began = time.monotonic()
+            start_time = time.monotonic()
             verdict, test = run(mutant, options.timeout)
-            print(f"    {verdict} {test} ({time.monotonic() - began:.0f} s)", flush=True)
+            print(f"    {verdict} {test} ({time.monotonic() - start_time:.0f} s)", flush=True)
             results.append({"number": number, **asdict(mutant), "verdict": verdict, "test": test})
             Path(options.out).write_text(json.dumps(results, indent=1))
 

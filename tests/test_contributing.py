@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md describes the tree as it is."""
+"""Tests that CONTRIBUTING.md describes the repository as it is."""
 
 import re
 from pathlib import Path
@@ -13,16 +13,16 @@ PATHS = [code for code in CODE if "/" in code and " " not in code and not code.s
 
 @pytest.mark.parametrize("path", sorted(set(PATHS)))
 def test_paths_exist(path):
-    """``NAME`` stands for the name of what is added; the folder around it has to exist."""
-    where = ROOT / path
-    assert (where.parent if "NAME" in path else where).exists()
+    """Checks the parent folder only where ``NAME`` stands for the name of a new file or folder."""
+    file = ROOT / path
+    assert (file.parent if "NAME" in path else file).exists()
 
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"^make ([\w-]+)", TEXT, re.MULTILINE))
-    assert named
-    assert named <= targets
+    documented_targets = set(re.findall(r"^make ([\w-]+)", TEXT, re.MULTILINE))
+    assert documented_targets
+    assert documented_targets <= targets
 
 
 def test_layers_are_those_of_the_import_contract():

@@ -1,4 +1,4 @@
-"""Every block of code in the README and the documentation does what it says."""
+"""Tests that the code blocks of the README and the documentation run."""
 
 import glob
 import importlib
@@ -24,23 +24,23 @@ from tests.helpers.multi_agent_envs import TwoAgents
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-# What other tests run, or what needs a network or a cluster.
+# Commands that other tests run, or that need a network or a cluster.
 ELSEWHERE = ("make", "source", "pip", "ray", "tensorboard")
 SHORT = '{"training_iteration": 2}'
 
 
 def blocks(page, language):
-    """Those without a title; a title is the name of a file."""
+    """Returns the blocks without a title. Blocks with a title are files."""
     return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
 def write_files(page):
-    """Writes the blocks that are files into the present folder."""
+    """Writes the blocks that are files to the current folder."""
     for name, text in re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', PAGES[page], re.DOTALL | re.MULTILINE):
         Path(name).write_text(text)
 
 
-def with_blocks(language):
+def pages_with_blocks(language):
     return [page for page in PAGES if blocks(page, language)]
 
 
@@ -56,16 +56,16 @@ def checkpoint(ray_cluster, tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in, with the tuned examples as in a clone."""
+    """Changes to a new folder that contains only the tuned examples, as a clone does."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "tuned_examples").symlink_to(ROOT / "tuned_examples")
     return tmp_path
 
 
-@pytest.mark.parametrize("page", with_blocks("python"))
+@pytest.mark.parametrize("page", pages_with_blocks("python"))
 def test_python(page, folder, checkpoint):
-    """The blocks of a page one after the other, as in a notebook."""
+    """Runs the blocks of a page one after the other, as in a notebook."""
     write_files(page)
     register_env("my_env", TwoAgents)
     names = {"__name__": "page"}
@@ -80,18 +80,18 @@ def commands(page):
 
 def run(line, page):
     if "title=" in PAGES[page]:
-        # Ray's processes look modules up where the command was started.
+        # Ray's processes import modules from the folder in which the command was started.
         command = [str(Path(sys.executable).with_name("rllib")), *shlex.split(line)[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (line, done.stderr)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, (line, result.stderr)
         return
     arguments = [match for part in shlex.split(line)[1:] for match in sorted(glob.glob(part)) or [part]]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, (line, done.output, done.exception)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, (line, result.output, result.exception)
 
 
-def shortened(line):
-    """Two iterations, or four games a match, are enough to see that a command works."""
+def shorten(line):
+    """Limits a command to two iterations, four games per match or four episodes."""
     if line.startswith(("rllib train", "rllib example run")):
         line = re.sub(r"--stop '[^']*'", "", line) + f" --stop '{SHORT}'"
     if line.startswith("rllib tournament"):
@@ -99,7 +99,7 @@ def shortened(line):
     return re.sub(r"--episodes 10000", "--episodes 4", line)
 
 
-@pytest.mark.parametrize("page", with_blocks("bash"))
+@pytest.mark.parametrize("page", pages_with_blocks("bash"))
 def test_commands(page, folder, checkpoint):
     for number, text in enumerate(blocks(page, "yaml")):
         entries = parse(text, page)
@@ -107,8 +107,8 @@ def test_commands(page, folder, checkpoint):
             for name in ("mine.yaml", "my.yaml") if number == 0 else ():
                 Path(name).write_text(text.replace("checkpoint/PATH", "scripted/random"))
     write_files(page)
-    trained = () if "example run" in "".join(commands(page)) else ("results/reciprocator-ipd", "results/ppo-ipd")
-    for run_folder in ("RUN", "OTHER_RUN", *trained):
+    result_folders = () if "example run" in "".join(commands(page)) else ("results/reciprocator-ipd", "results/ppo-ipd")
+    for run_folder in ("RUN", "OTHER_RUN", *result_folders):
         trial = folder / run_folder / "Reciprocator_0"
         shutil.copytree(checkpoint, trial / "checkpoint_000000")
         (trial / "params.json").write_text("{}")
@@ -117,7 +117,7 @@ def test_commands(page, folder, checkpoint):
         if line.split()[0] in ELSEWHERE:
             continue
         assert line.startswith("rllib "), line
-        line = shortened(line.replace("CHECKPOINT", str(checkpoint)))
+        line = shorten(line.replace("CHECKPOINT", str(checkpoint)))
         if "axelrod" in line:
             pytest.importorskip("axelrod")
         if "--resume" in line:
@@ -125,7 +125,7 @@ def test_commands(page, folder, checkpoint):
         run(line, page)
 
 
-@pytest.mark.parametrize("page", with_blocks("yaml"))
+@pytest.mark.parametrize("page", pages_with_blocks("yaml"))
 def test_experiments_are_valid(page):
     names = {
         "module/my_package.my_module:MyModule": "module/tests.helpers.multi_agent_envs:TinyModule",
@@ -140,14 +140,14 @@ def test_experiments_are_valid(page):
 
 
 @pytest.mark.parametrize("run", ["Reciprocator", "PPO"])
-def test_figures_that_the_page_on_results_names_are_there(run):
-    """Each name of the table, in the column of the algorithm, can be stopped on."""
+def test_documented_metrics_can_be_stopped_on(run):
+    """Validates the names in the algorithm's column of the table as stopping criteria."""
     config = {"players": {"*": "reciprocator"}, "num_env_runners": 0} if run == "PPO" else {}
     rows = [line.split("|")[2:4] for line in PAGES["metrics.md"].splitlines() if re.match(r"\| .* \| .*`\w+/", line)]
     assert len(rows) > 10
-    for ours, stock in rows:
-        named = ours if run == "Reciprocator" or "the same" in stock else stock
-        for name in re.findall(r"`((?:env_runners|learners)/[^`]*)`", named):
+    for batched_names, rllib_names in rows:
+        names = batched_names if run == "Reciprocator" or "the same" in rllib_names else rllib_names
+        for name in re.findall(r"`((?:env_runners|learners)/[^`]*)`", names):
             name = name.replace("AGENT", "player_0").replace("MODULE", "player_0")
             name = name.replace("J_on_I", "player_0_on_player_1").replace("I_towards_J", "player_0_towards_player_1")
             name = name.replace("I_to_J", "player_0_to_player_1").replace("ACTION", "cooperate")
@@ -160,7 +160,7 @@ def test_figures_that_the_page_on_results_names_are_there(run):
             check(typed("x", entry, "page"), "page")
 
 
-def test_files_that_pages_name_are_there():
+def test_files_linked_from_pages_exist():
     for page, text in PAGES.items():
         for path in re.findall(r"\]\(((?:docs|images)/[^)#]+)", text):
             assert (ROOT / ("" if page == "README.md" else "docs") / path).is_file(), (page, path)
@@ -168,21 +168,21 @@ def test_files_that_pages_name_are_there():
             assert (ROOT / path).is_file(), (page, path)
 
 
-def test_members_that_the_python_page_names_are_there():
-    named = re.findall(r"^::: (\S+)\n    options: {members: \[([^]]*)]", PAGES["api.md"], re.MULTILINE)
-    assert len(named) > 10
-    for path, members in named:
+def test_members_listed_on_the_api_page_exist():
+    entries = re.findall(r"^::: (\S+)\n    options: {members: \[([^]]*)]", PAGES["api.md"], re.MULTILINE)
+    assert len(entries) > 10
+    for path, members in entries:
         try:
-            there = importlib.import_module(path)
+            target = importlib.import_module(path)
         except ModuleNotFoundError:
             module, _, name = path.rpartition(".")
-            there = getattr(importlib.import_module(module), name)
-        missing = [member for member in members.split(", ") if not hasattr(there, member)]
+            target = getattr(importlib.import_module(module), name)
+        missing = [member for member in members.split(", ") if not hasattr(target, member)]
         assert not missing, (path, missing)
 
 
 def test_no_page_installs_the_package_from_an_index():
-    """Checks the pages and the headers of the examples: the package is in no index."""
+    """Checks the pages and the headers of the examples, since the package is not in an index."""
     examples = {path.name: path.read_text() for path in (ROOT / "tuned_examples").glob("*.yaml")}
     for name, text in {**PAGES, **examples}.items():
         for line in text.splitlines():
@@ -190,7 +190,7 @@ def test_no_page_installs_the_package_from_an_index():
                 assert not re.search(r"(?<![\w/.-])rllib_reciprocator\b", line), (name, line)
 
 
-def test_the_page_of_settings_has_them_all_described():
+def test_settings_page_describes_all_settings():
     page = settings_page()
     for model in (ReciprocitySettings, Experiment):
         for name in model.model_fields:
@@ -200,17 +200,17 @@ def test_the_page_of_settings_has_them_all_described():
     assert re.search(r"^\| `grid_size` \| `3` \| \S", page, re.MULTILINE)
 
 
-def test_the_site_is_built_and_needs_no_network(tmp_path):
-    """``--strict`` fails for links that lead nowhere; a hook fails for pages that would load something."""
+def test_site_builds_and_loads_nothing_from_the_network(tmp_path):
+    """Builds with ``--strict``, which fails on broken links; a hook fails on pages that load external resources."""
     mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent))
-    done = subprocess.run(
+    result = subprocess.run(
         [mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     settings = (tmp_path / "site" / "settings.html").read_text()
     assert "balance_decay" in settings
     method = (tmp_path / "site" / "method.html").read_text()

@@ -1,4 +1,4 @@
-"""What the tuned examples promise, on three seeds each. The figures of all seeds come from benchmarks/learning.py."""
+"""Tests of the results that tuned examples state, on three seeds. Results of all seeds: benchmarks/learning.py."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ pytestmark = pytest.mark.slow
 
 
 def outcomes(example, seed, iterations, name):
-    """An outcome of both players at each iteration."""
+    """Returns an outcome of both players at each iteration."""
     (experiment,) = read_file(Path("tuned_examples", f"{example}.yaml"))
     algorithm = check(experiment, example)
     algo = build_config(algorithm, experiment.env, {**experiment.config, "seed": seed}).build_algo()
     rates = []
     for _ in range(iterations):
-        found = algo.train()["env_runners"]["outcomes"]
-        rates.append([float(found[agent][name]) for agent in ("player_0", "player_1")])
+        metrics = algo.train()["env_runners"]["outcomes"]
+        rates.append([float(metrics[agent][name]) for agent in ("player_0", "player_1")])
     algo.stop()
     return rates
 
 
 def cooperation(example, seed, iterations):
-    """Cooperation rates of both players at each iteration."""
+    """Returns the cooperation rates of both players at each iteration."""
     return outcomes(example, seed, iterations, "cooperation_rate")
 
 
@@ -50,7 +50,7 @@ def test_the_papers_settings_stay_finite(ray_cluster):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_one_cleans_for_another_with_whom_it_shares(ray_cluster, seed):
+def test_shared_reward_makes_one_agent_clean(ray_cluster, seed):
     assert 50 * sum(outcomes("shared_reward_cleanup_small", seed, 60, "apples_per_step")[-1]) >= 35
 
 
@@ -60,10 +60,10 @@ def test_naive_learners_clean_little(ray_cluster, seed):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_naive_learners_leave_no_apples_to_grow(ray_cluster, seed):
+def test_naive_learners_harvest_unsustainably(ray_cluster, seed):
     assert max(outcomes("ppo_harvest_small", seed, 60, "sustainability")[-1]) <= 25
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_two_reciprocators_leave_apples_to_grow(ray_cluster, seed):
+def test_two_reciprocators_harvest_sustainably(ray_cluster, seed):
     assert min(outcomes("reciprocator_harvest_small", seed, 100, "sustainability")[-1]) >= 35

@@ -10,16 +10,16 @@ def metadata():
 
 
 def test_every_package_is_installed():
-    listed = set(metadata()["options"]["packages"].split())
-    there = {".".join(file.parent.parts) for file in Path("rllib_reciprocator").rglob("__init__.py")}
-    assert there | {"social_dilemmas", "rllib_reciprocator.tuned_examples"} == listed
+    installed_packages = set(metadata()["options"]["packages"].split())
+    package_folders = {".".join(file.parent.parts) for file in Path("rllib_reciprocator").rglob("__init__.py")}
+    assert package_folders | {"social_dilemmas", "rllib_reciprocator.tuned_examples"} == installed_packages
 
 
 def test_every_dependency_is_pinned():
     pins = {line.split("==")[0].lower() for line in Path("constraints.txt").read_text().splitlines() if "==" in line}
     options = metadata()
-    required = options["options"]["install_requires"] + options["options.extras_require"]["dev"]
-    names = {re.split(r"[\[ <>=]", line.strip())[0].lower() for line in required.splitlines() if line.strip()}
+    requirements = options["options"]["install_requires"] + options["options.extras_require"]["dev"]
+    names = {re.split(r"[\[ <>=]", line.strip())[0].lower() for line in requirements.splitlines() if line.strip()}
     assert names - pins == set()
 
 

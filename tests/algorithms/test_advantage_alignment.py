@@ -12,24 +12,25 @@ from tests.helpers.weights import weights
 
 
 def aligned(gains, advantages, first, gamma, before=None):
-    """The alignment term of agents with these gains and advantages."""
+    """Returns the alignment term for given gains and advantages."""
     past, _ = past_gains(gains, first, gamma, before)
     return alignment(past, advantages.sum(-1, keepdim=True) - advantages, gamma)
 
 
-def test_by_hand():
-    """Two agents, three steps, gamma 0.5; an episode begins with the third step."""
+def test_alignment_term_by_hand():
+    """Uses two agents, three steps and gamma 0.5; a new episode starts at the third step."""
     gains = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
     advantages = torch.tensor([[[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]])
     first = torch.tensor([[True, False, True]])
     term = aligned(gains, advantages, first, torch.tensor([0.5, 0.5]))
-    # Before the second step agent 0 has had 0.5 * 1, agent 1 0.5 * 2; the term is gamma times that times the other's.
+    # At the second step, past gains are 0.5 * 1 of agent 0 and 0.5 * 2 of agent 1. The term is gamma times an agent's
+    # past gains times the co-player's advantage.
     assert term.tolist() == [[[0.0, 0.0], [0.5 * 0.5 * 40.0, 0.5 * 1.0 * 30.0], [0.0, 0.0]]]
-    longer = aligned(gains, advantages, torch.tensor([[True, False, False]]), torch.tensor([0.5, 0.5]))
-    assert longer[0, 2].tolist() == [0.5 * (0.25 * 1 + 0.5 * 3) * 60.0, 0.5 * (0.25 * 2 + 0.5 * 4) * 50.0]
+    one_episode = aligned(gains, advantages, torch.tensor([[True, False, False]]), torch.tensor([0.5, 0.5]))
+    assert one_episode[0, 2].tolist() == [0.5 * (0.25 * 1 + 0.5 * 3) * 60.0, 0.5 * (0.25 * 2 + 0.5 * 4) * 50.0]
 
 
-def test_the_past_goes_on_from_one_rollout_to_the_next():
+def test_past_gains_continue_across_rollouts():
     torch.manual_seed(0)
     gains, gamma = torch.randn(3, 8, 2), torch.tensor([0.9, 0.8])
     first = torch.zeros(3, 8, dtype=torch.bool)
@@ -42,8 +43,8 @@ def test_the_past_goes_on_from_one_rollout_to_the_next():
 
 
 @pytest.mark.parametrize("agents", [2, 3])
-def test_it_is_the_petty_reciprocal_reward_of_advantages(agents):
-    """``gamma^2 * (N - 1)`` times that reward, where what i has had from anybody is i's own advantage."""
+def test_alignment_equals_the_petty_reciprocal_reward_of_advantages(agents):
+    """Expects ``gamma^2 * (N - 1)`` times that reward, if the influence of every co-player on i is i's gain."""
     torch.manual_seed(0)
     gamma, steps = 0.9, 7
     gains = torch.randn(4, steps, agents)
@@ -51,10 +52,10 @@ def test_it_is_the_petty_reciprocal_reward_of_advantages(agents):
     first[:, 0] = first[2, 3] = True
     term = aligned(gains, gains, first, torch.full((agents,), gamma))
     influence = gains[:, :, None, :].expand(-1, -1, agents, -1).transpose(0, 1)
-    had = balance(influence, REWARDS["petty"], gamma, first.t())
-    # What i gives to j, in row i and column j, is what j gets.
-    same = gamma**2 * (agents - 1) * reciprocal_reward(had, influence, REWARDS["petty"]).transpose(0, 1)
-    torch.testing.assert_close(term, same, atol=1e-5, rtol=1e-5)
+    balances = balance(influence, REWARDS["petty"], gamma, first.t())
+    # The influence of i on j, in row i and column j, is j's gain.
+    expected = gamma**2 * (agents - 1) * reciprocal_reward(balances, influence, REWARDS["petty"]).transpose(0, 1)
+    torch.testing.assert_close(term, expected, atol=1e-5, rtol=1e-5)
 
 
 def config(players=None, games=16, steps=6, fragment="auto", env="ipd_v0", env_config=None, **training):
@@ -69,7 +70,7 @@ def config(players=None, games=16, steps=6, fragment="auto", env="ipd_v0", env_c
     )
 
 
-def test_other_players_keep_their_advantages(build):
+def test_players_without_alignment_keep_their_advantages(build):
     players = {"player_0": "advantage_alignment", "player_1": "ppo", "player_2": "scripted/always_defect"}
     algo, plain_algo = (
         build(config(players, env="public_goods_v0", env_config={"num_agents": 3}, alignment_weight=weight))
@@ -83,7 +84,7 @@ def test_other_players_keep_their_advantages(build):
 
 
 def rows(sample, agent, values):
-    """Numbers of one agent's module by environment and step, and after the last step."""
+    """Returns the values of one agent's module at every step and after the last one, ``[B, T + 1]``."""
     obs, last = sample.modules[agent][Columns.OBS][:, 0], sample.streams[agent]["last/obs"][:, 0]
     with torch.no_grad():
         steps = values({Columns.OBS: obs.flatten(0, 1)}).unflatten(0, obs.shape[:2])
@@ -91,7 +92,7 @@ def rows(sample, agent, values):
 
 
 def gae(rewards, values, gamma, lambda_):
-    """GAE advantages and TD errors of whole episodes that were cut off at their horizon, ``[B, T]``."""
+    """Returns GAE advantages and TD errors of whole episodes that were truncated at the horizon, each ``[B, T]``."""
     errors = rewards + gamma * values[:, 1:] - values[:, :-1]
     advantages, running = np.zeros_like(errors), 0.0
     for t in reversed(range(errors.shape[1])):
@@ -102,7 +103,10 @@ def gae(rewards, values, gamma, lambda_):
 
 @pytest.mark.parametrize("co_player", ["advantage_alignment", "ppo", "scripted/tit_for_tat", "learner/pg"])
 def test_advantages_by_hand(build, co_player):
-    """``A_0 / std + weight * gamma * past_0 * A_1 / std``; of a co-player that is not trained, as player 0 expects."""
+    """Expects ``A_0 / std + weight * gamma * past_0 * A_1 / std``.
+
+    If the co-player is not trained, player 0's module estimates its values.
+    """
     weight, gamma, lambda_ = 0.7, 0.9, 0.8
     players = {"player_0": "advantage_alignment", "player_1": co_player}
     a_config = config(players, games=32, alignment_weight=weight, gamma=gamma, lambda_=lambda_)
@@ -119,10 +123,10 @@ def test_advantages_by_hand(build, co_player):
     rewards = sample.rewards.double().numpy()
     advantages, errors = [], None
     for agent, values in enumerate(critics):
-        seen_by = f"player_{agent if trained else 0}"
-        of_agent, td_errors = gae(rewards[..., agent], rows(sample, seen_by, values), gamma, lambda_)
+        observer = f"player_{agent if trained else 0}"
+        agent_advantages, td_errors = gae(rewards[..., agent], rows(sample, observer, values), gamma, lambda_)
         errors = td_errors if errors is None else errors
-        advantages.append(of_agent / of_agent.std())
+        advantages.append(agent_advantages / agent_advantages.std())
     errors = errors / errors.std()
     expected, past = np.zeros_like(errors), np.zeros(len(errors))
     for t in range(errors.shape[1]):
@@ -143,7 +147,7 @@ CO_PLAYERS = [
 
 @pytest.mark.parametrize("co_player", CO_PLAYERS)
 def test_players_align_with_co_players_that_are_not_trained(build, ipd, co_player):
-    """Frozen, scripted and online learning ones, in pools too; what they get is learned to be expected."""
+    """Covers frozen, scripted and online-learning co-players, also in pools, and the critic of their returns."""
     if "pool" in co_player:
         frozen = f"checkpoint/{ipd}#player_0"
         co_player = {"pool": {key.replace("FROZEN", frozen): share for key, share in co_player["pool"].items()}}
@@ -158,53 +162,59 @@ def test_players_align_with_co_players_that_are_not_trained(build, ipd, co_playe
     assert any(not np.array_equal(learned[0][key], value) for key, value in learned[1].items())
 
 
-def test_the_pooled_player_aligns_in_its_own_environments(build):
-    """In a pool it trains otherwise than PPO does."""
+def test_pool_members_align_in_their_environments(build):
+    """Trains a pool member with and without the alignment term, and expects different weights."""
     players = {"player_0": "ppo", "player_1": {"pool": {"advantage_alignment": 0.5, "scripted/random": 0.5}}}
-    algo, plain = (build(config(players, alignment_weight=weight)) for weight in (1.0, 0.0))
-    for each in (algo, plain):
-        each.train()
-    aligned, unaligned = weights(algo), weights(plain)
-    assert any(not np.array_equal(aligned[key], unaligned[key]) for key in aligned if key.startswith("player_1/actor"))
+    algo, plain_algo = (build(config(players, alignment_weight=weight)) for weight in (1.0, 0.0))
+    for trained_algo in (algo, plain_algo):
+        trained_algo.train()
+    aligned_weights, unaligned_weights = weights(algo), weights(plain_algo)
+    assert any(
+        not np.array_equal(aligned_weights[key], unaligned_weights[key])
+        for key in aligned_weights
+        if key.startswith("player_1/actor")
+    )
 
 
-def test_the_past_of_an_episode_counts_in_later_fragments(build):
-    """Other rewards in the first fragment change the advantages of the second, with the same weights."""
+def test_past_gains_of_an_episode_enter_later_fragments(build):
+    """Changes the rewards of the first fragment: advantages of the second one change, with equal weights."""
     players = {"player_0": "advantage_alignment", "player_1": "ppo"}
-    algo, other = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
+    algo, other_algo = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
     first, second = algo.sample(), algo.sample()
     algo.learn(first)
-    other.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
-    other.learner_group.set_weights(algo.learner_group.get_weights())
-    columns, others = prepared(algo, second), prepared(other, second)
-    assert not torch.allclose(columns["player_0"]["advantages"], others["player_0"]["advantages"], atol=0.1)
-    torch.testing.assert_close(columns["player_1"]["advantages"], others["player_1"]["advantages"])
+    other_algo.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
+    other_algo.learner_group.set_weights(algo.learner_group.get_weights())
+    columns, other_columns = prepared(algo, second), prepared(other_algo, second)
+    assert not torch.allclose(columns["player_0"]["advantages"], other_columns["player_0"]["advantages"], atol=0.1)
+    torch.testing.assert_close(columns["player_1"]["advantages"], other_columns["player_1"]["advantages"])
 
 
-def test_environments_that_an_update_lacks_keep_their_past(build):
-    """As those of an env runner that was late."""
+def test_environments_missing_from_an_update_keep_their_past_gains(build):
+    """Leaves out environments of an update, as if their env runner had timed out."""
     players = {"player_0": "advantage_alignment", "player_1": "ppo"}
-    algo, other = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
+    algo, other_algo = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
     first, second, third = (algo.sample() for _ in range(3))
     algo.learn(first)
-    other.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
-    for each in (algo, other):
-        each.learn(second.first_games(8))
-    other.learner_group.set_weights(algo.learner_group.get_weights())
-    one, two = (prepared(each, third)["player_0"]["advantages"] for each in (algo, other))
-    assert not torch.allclose(one[8:], two[8:], atol=0.1)
+    other_algo.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
+    for trained_algo in (algo, other_algo):
+        trained_algo.learn(second.first_games(8))
+    other_algo.learner_group.set_weights(algo.learner_group.get_weights())
+    advantages, other_advantages = (
+        prepared(trained_algo, third)["player_0"]["advantages"] for trained_algo in (algo, other_algo)
+    )
+    assert not torch.allclose(advantages[8:], other_advantages[8:], atol=0.1)
 
 
-def test_checkpoints_without_an_estimate_of_co_players_are_restored(build, tmp_path, caplog):
-    """As earlier ones: weights are taken over, and the optimizer of the module that is larger now is reset."""
+def test_checkpoints_without_co_player_critics_are_restored(build, tmp_path, caplog):
+    """Restores a checkpoint of PPO: its weights are loaded, and the optimizer of the enlarged module is reset."""
     players = {"player_0": "advantage_alignment", "player_1": "scripted/tit_for_tat"}
-    former, resumed = build(config({**players, "player_0": "ppo"})), build(config(players))
-    former.train()
-    former.save_to_path(tmp_path)
-    resumed.restore_from_path(tmp_path)
-    before, after = weights(former), weights(resumed)
+    ppo_algo, restored_algo = build(config({**players, "player_0": "ppo"})), build(config(players))
+    ppo_algo.train()
+    ppo_algo.save_to_path(tmp_path)
+    restored_algo.restore_from_path(tmp_path)
+    before, after = weights(ppo_algo), weights(restored_algo)
     for key, value in before.items():
         np.testing.assert_array_equal(after[key], value)
     assert any("its optimizer is reset" in record.getMessage() for record in caplog.records)
-    resumed.train()
-    assert any(not np.array_equal(weights(resumed)[key], value) for key, value in before.items())
+    restored_algo.train()
+    assert any(not np.array_equal(weights(restored_algo)[key], value) for key, value in before.items())

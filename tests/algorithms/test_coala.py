@@ -21,9 +21,9 @@ PAYOFFS = [[[1.0, 1.0], [-1.0, 2.0]], [[2.0, -1.0], [0.0, 0.0]]]
 
 
 class Enumerated:
-    """Every outcome of a tiny meta-episode, each with a learner of its own, and a policy that goes by its history.
+    """All outcomes of a tiny meta-episode, with one online learner per outcome and a policy with a memory.
 
-    Rows are ``outcome * copies + copy``.
+    Rows are ``outcome * copies + environment``.
     """
 
     def __init__(self, copies, inner, steps):
@@ -44,109 +44,116 @@ class Enumerated:
         critic = torch.randn(length + 1, 5, 5, dtype=torch.float64)
         critic[-1] = 0.0
         log_probs, rewards, values = [], [], []
-        before, chance = torch.zeros(game.num_games, dtype=torch.long), torch.zeros(outcomes, dtype=torch.float64)
+        last_obs, log_p = (
+            torch.zeros(game.num_games, dtype=torch.long),
+            torch.zeros(outcomes, dtype=torch.float64),
+        )
         for t in range(length):
             if t % steps == 0:
-                obs, seen_by_learner = game.reset(), []
-            seen = one_hot_lookup(obs[:, 0], game.observations).long().argmax(1)
-            joint = actions[:, t].reshape(-1, 2)
-            own = Bernoulli(self.theta[t][seen, before][:, None]).logp(joint[:, 0])
+                obs, learner_steps = game.reset(), []
+            obs_index = one_hot_lookup(obs[:, 0], game.observations).long().argmax(1)
+            joint_actions = actions[:, t].reshape(-1, 2)
+            log_prob = Bernoulli(self.theta[t][obs_index, last_obs][:, None]).logp(joint_actions[:, 0])
             logits = module._forward({Columns.OBS: obs[:, 1]})[Columns.ACTION_DIST_INPUTS]
-            other = Bernoulli(logits).logp(joint[:, 1])
-            chance = chance + (own + other).view(outcomes, copies).sum(1)
-            step = game.step(joint)
-            log_probs.append(own)
+            co_player_log_prob = Bernoulli(logits).logp(joint_actions[:, 1])
+            log_p = log_p + (log_prob + co_player_log_prob).view(outcomes, copies).sum(1)
+            step = game.step(joint_actions)
+            log_probs.append(log_prob)
             rewards.append(step.rewards[:, 0].double())
-            values.append(critic[t][seen, before])
-            seen_by_learner.append((obs[:, 1], joint[:, 1], step.rewards[:, 1].double()))
-            before, obs = seen, step.obs
+            values.append(critic[t][obs_index, last_obs])
+            learner_steps.append((obs[:, 1], joint_actions[:, 1], step.rewards[:, 1].double()))
+            last_obs, obs = obs_index, step.obs
             if t % steps == steps - 1:
-                module.learn(*(torch.stack(each, 1) for each in zip(*seen_by_learner, strict=True)))
+                module.learn(*(torch.stack(column, 1) for column in zip(*learner_steps, strict=True)))
         self.log_probs, self.rewards = torch.stack(log_probs, 1), torch.stack(rewards, 1)
-        following = torch.stack([*values[1:], torch.zeros_like(values[0])], 1)
-        self.errors = self.rewards + following - torch.stack(values, 1)
-        self.chance, self.steps = chance.exp(), steps
+        next_values = torch.stack([*values[1:], torch.zeros_like(values[0])], 1)
+        self.errors = self.rewards + next_values - torch.stack(values, 1)
+        self.probabilities, self.steps = log_p.exp(), steps
 
-    def exact(self):
-        """The gradient of the mean return of a copy."""
+    def exact_gradient(self):
+        """Returns the gradient of the expected return of an environment."""
         returns = self.rewards.sum(1).view(-1, self.copies).mean(1)
-        return torch.autograd.grad((self.chance * returns).sum(), self.theta, retain_graph=True)[0]
+        return torch.autograd.grad((self.probabilities * returns).sum(), self.theta, retain_graph=True)[0]
 
-    def estimated(self, signals, credit):
-        """What is expected of an estimate from one outcome."""
-        everybody = torch.ones(len(signals), 1, dtype=torch.bool)
+    def expected_estimate(self, signals, credit):
+        """Returns the expectation of the gradient that is estimated from one outcome."""
+        has_online_learner = torch.ones(len(signals), 1, dtype=torch.bool)
         settings = {"inner_steps": self.steps, "copies": self.copies, "decay": 1.0, "credit": credit}
-        found = assign_credit(signals[..., None], everybody, **settings)[..., 0]
-        of_outcome = (self.log_probs * found).sum(1).view(-1, self.copies).mean(1)
-        return torch.autograd.grad((self.chance.detach() * of_outcome).sum(), self.theta, retain_graph=True)[0]
+        step_credit = assign_credit(signals[..., None], has_online_learner, **settings)[..., 0]
+        objective = (self.log_probs * step_credit).sum(1).view(-1, self.copies).mean(1)
+        return torch.autograd.grad((self.probabilities.detach() * objective).sum(), self.theta, retain_graph=True)[0]
 
-    def missed(self, signals, credit):
-        """How far it is off, as a share of the exact gradient."""
-        exact = self.exact()
-        return float((self.estimated(signals, credit) - exact).norm() / exact.norm())
+    def relative_error(self, signals, credit):
+        """Returns the error of the expected estimate, relative to the norm of the exact gradient."""
+        exact = self.exact_gradient()
+        return float((self.expected_estimate(signals, credit) - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize(("copies", "inner", "steps"), [(1, 2, 2), (2, 2, 1), (3, 2, 1), (2, 3, 1), (2, 2, 2)])
-def test_coala_is_the_exact_gradient(copies, inner, steps):
-    """Over every outcome, from rewards, and from one-step errors of a random critic."""
+def test_coala_estimates_the_exact_gradient(copies, inner, steps):
+    """Enumerates all outcomes, with rewards and with TD errors of a random critic as signals."""
     game = Enumerated(copies, inner, steps)
-    assert float(game.chance.sum()) == pytest.approx(1.0, abs=1e-12)
+    assert float(game.probabilities.sum()) == pytest.approx(1.0, abs=1e-12)
     for signals in (game.rewards, game.errors):
-        assert game.missed(signals, "coala") < 1e-9
-        assert game.missed(signals, "myopic") > 1e-3
+        assert game.relative_error(signals, "coala") < 1e-9
+        assert game.relative_error(signals, "myopic") > 1e-3
 
 
-def test_other_rules_are_exact_for_one_copy_only():
-    alone, two = Enumerated(1, 2, 2), Enumerated(2, 2, 2)
+def test_other_credit_rules_are_exact_for_groups_of_one_only():
+    single, pair = Enumerated(1, 2, 2), Enumerated(2, 2, 2)
     for credit in ("mfos", "unaware"):
-        assert alone.missed(alone.rewards, credit) < 1e-9
-        assert two.missed(two.rewards, credit) > 0.03
-    assert two.missed(two.errors, "mfos") > 0.1
+        assert single.relative_error(single.rewards, credit) < 1e-9
+        assert pair.relative_error(pair.rewards, credit) > 0.03
+    assert pair.relative_error(pair.errors, "mfos") > 0.1
 
 
 def test_credit_by_hand():
-    """One group of two copies, two inner episodes of two steps."""
+    """Uses one group of two environments with two inner episodes of two steps."""
     rewards = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]])[..., None]
-    for credit, later in (
+    for credit, later_credit in (
         ("coala", (77.0, 77.0)),
         ("mfos", (38.5, 38.5)),
         ("unaware", (7.0, 70.0)),
         ("myopic", (0, 0)),
     ):
-        found = assign_credit(
+        step_credit = assign_credit(
             rewards, torch.ones(2, 1, dtype=torch.bool), inner_steps=2, copies=2, decay=1.0, credit=credit
         )
-        one, other = later
-        assert found[0, :, 0].tolist() == [3.0 + one, 2.0 + one, 7.0, 4.0]
-        assert found[1, :, 0].tolist() == [30.0 + other, 20.0 + other, 70.0, 40.0]
-    nobody = torch.zeros(2, 1, dtype=torch.bool)
-    alone = assign_credit(rewards, nobody, inner_steps=2, copies=2, decay=0.5, credit="coala")
-    assert alone[0, :, 0].tolist() == [1 + 0.5 * (2 + 0.5 * (3 + 0.5 * 4)), 2 + 0.5 * (3 + 0.5 * 4), 5.0, 4.0]
+        first, second = later_credit
+        assert step_credit[0, :, 0].tolist() == [3.0 + first, 2.0 + first, 7.0, 4.0]
+        assert step_credit[1, :, 0].tolist() == [30.0 + second, 20.0 + second, 70.0, 40.0]
+    no_online_learners = torch.zeros(2, 1, dtype=torch.bool)
+    single_credit = assign_credit(rewards, no_online_learners, inner_steps=2, copies=2, decay=0.5, credit="coala")
+    assert single_credit[0, :, 0].tolist() == [1 + 0.5 * (2 + 0.5 * (3 + 0.5 * 4)), 2 + 0.5 * (3 + 0.5 * 4), 5.0, 4.0]
 
 
-def test_centring_by_hand():
-    """Three groups of two copies, of which the last does not count."""
-    found = torch.tensor([1.0, 3.0, 10.0, 20.0, 7.0, 9.0])[:, None, None]
+def test_leave_one_out_baseline_by_hand():
+    """Uses three groups of two environments, the last of which is not counted."""
+    credit = torch.tensor([1.0, 3.0, 10.0, 20.0, 7.0, 9.0])[:, None, None]
     counted = torch.tensor([True, True, True, True, False, False])[:, None]
-    assert leave_one_out_baseline(found, counted, 2).flatten().tolist() == [-14.0, -12.0, 8.0, 18.0, 7.0, 9.0]
-    alone = torch.tensor([True, True, False, False, False, False])[:, None]
-    assert leave_one_out_baseline(found, alone, 2).flatten().tolist() == found.flatten().tolist()
+    assert leave_one_out_baseline(credit, counted, 2).flatten().tolist() == [-14.0, -12.0, 8.0, 18.0, 7.0, 9.0]
+    single_group = torch.tensor([True, True, False, False, False, False])[:, None]
+    assert leave_one_out_baseline(credit, single_group, 2).flatten().tolist() == credit.flatten().tolist()
 
 
-def test_each_kind_of_co_players_is_centred_for_itself(build):
-    """Of who meets learners and of who meets others, at every step: it is not told whom an agent met."""
+def test_credit_is_centered_per_kind_of_co_player(build):
+    """Expects a zero mean at every step, separately for agents with and without an online learner as co-player."""
     players = {"player_0": "team/coala", "player_1": {"pool": {"learner/pg": 0.5, "team/coala": 0.5}}}
     algo = build(config(players, games=64))
     (sample,) = algo.env_runner.sample()
-    beside_learners = sample.joint["members"][:, 0, 1] == 0
-    assert 0 < int(beside_learners.sum()) < 64
+    with_online_learner = sample.joint["members"][:, 0, 1] == 0
+    assert 0 < int(with_online_learner.sum()) < 64
     credit = prepared(algo, sample)["coala"]["advantages"].view(64, 2, 15)
-    for of_kind in (credit[beside_learners, 0], credit[~beside_learners, 0], credit[~beside_learners, 1]):
-        torch.testing.assert_close(of_kind.mean(0), torch.zeros(15), atol=1e-4, rtol=0.0)
-        assert float(of_kind.std()) > 0.1
-    plain = build(config(players, games=64).meta(center=False))
-    credit = prepared(plain, sample)["coala"]["advantages"].view(64, 2, 15)
-    assert float(credit[~beside_learners, 0].mean(0).abs().max()) > 0.01
+    for group_credit in (
+        credit[with_online_learner, 0],
+        credit[~with_online_learner, 0],
+        credit[~with_online_learner, 1],
+    ):
+        torch.testing.assert_close(group_credit.mean(0), torch.zeros(15), atol=1e-4, rtol=0.0)
+        assert float(group_credit.std()) > 0.1
+    uncentered = build(config(players, games=64).meta(center=False))
+    credit = prepared(uncentered, sample)["coala"]["advantages"].view(64, 2, 15)
+    assert float(credit[~with_online_learner, 0].mean(0).abs().max()) > 0.01
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -174,8 +181,8 @@ def config(players=None, inner=3, copies=4, games=16, learners=0, credit="coala"
     )
 
 
-def test_memory_lives_through_inner_episodes_and_no_longer(build):
-    """What was sampled step by step is what a pass over the whole meta-episode gives; the next one begins empty."""
+def test_memory_persists_within_a_meta_episode_only(build):
+    """Compares sampling step by step with a pass over the meta-episode; the memory is reset before the next one."""
     algo = build(config())
     learner = algo.learner_group._learner
     for _ in range(2):
@@ -192,13 +199,13 @@ def test_memory_lives_through_inner_episodes_and_no_longer(build):
         torch.testing.assert_close(
             module.compute_values(columns, embeddings=out[Columns.EMBEDDINGS]), columns[Columns.VF_PREDS]
         )
-        # The same observation, at the start of an inner episode, is answered by what was seen before.
+        # All inner episodes start with the same observation, but in later ones the memory changes the policy.
         starts = sample.modules["player_0"][Columns.ACTION_DIST_INPUTS][:, 0, [0, 5], 0]
         assert len(starts[:, 0].unique()) == 1
         assert len(starts[:, 1].unique()) > 1
 
 
-def test_learning_players_learn_between_inner_episodes_and_start_afresh(build):
+def test_online_learners_learn_between_inner_episodes_and_are_reset(build):
     algo = build(config(players=None, inner=3))
     runner = algo.env_runner
     module = runner.module["player_1"].unwrapped()
@@ -207,25 +214,25 @@ def test_learning_players_learn_between_inner_episodes_and_start_afresh(build):
         logits = module.learned()["parameters"]["logits"][..., 0]
         assert logits.shape == (4, 5)
         assert bool(logits.ne(0).any(1).all())
-    chances = []
+    defection_probs = []
     learn = module.learn
 
-    def watched(obs, actions, rewards):
-        chances.append(
+    def record_and_learn(obs, actions, rewards):
+        defection_probs.append(
             Bernoulli(module._forward({Columns.OBS: obs[:, 0]})[Columns.ACTION_DIST_INPUTS]).logits.sigmoid()
         )
         learn(obs, actions, rewards)
 
-    module.learn = watched
+    module.learn = record_and_learn
     runner.sample()
-    assert chances[0].unique().tolist() == [0.5]
-    # Against somebody who does anything at all defection pays, at the start too.
-    assert float(chances[1].mean()) > 0.5
-    assert float(chances[2].mean()) > float(chances[1].mean())
-    assert all(len(each.view(4, 4).unique(dim=1)[0]) == 1 for each in chances)
+    assert defection_probs[0].unique().tolist() == [0.5]
+    # Defection pays against a co-player that acts at random, also in the first step.
+    assert float(defection_probs[1].mean()) > 0.5
+    assert float(defection_probs[2].mean()) > float(defection_probs[1].mean())
+    assert all(len(probs.view(4, 4).unique(dim=1)[0]) == 1 for probs in defection_probs)
 
 
-def test_a_pool_is_drawn_for_whole_groups_and_meta_episodes(build):
+def test_pool_members_are_drawn_per_group_and_meta_episode(build):
     players = {"player_0": "team/coala", "player_1": {"pool": {"learner/pg": 0.5, "team/coala": 0.5}}}
     algo = build(config(players, games=64))
     (sample,) = algo.env_runner.sample()
@@ -234,17 +241,17 @@ def test_a_pool_is_drawn_for_whole_groups_and_meta_episodes(build):
     assert 0 < int(members[:, 0, 0].sum()) < 16
     learner = algo.learner_group._learner
     parts = learner.on_device(sample.to_batch())
-    beside = learner._learns_beside(learner.joint_columns(parts))
-    assert torch.equal(beside[:, 0], members[..., 0].flatten() == 0)
-    assert not bool(beside[:, 1].any())
+    with_online_learner = learner._learns_beside(learner.joint_columns(parts))
+    assert torch.equal(with_online_learner[:, 0], members[..., 0].flatten() == 0)
+    assert not bool(with_online_learner[:, 1].any())
     result = algo.train()["env_runners"]
     assert set(result["pool"]["player_1"]) == {"player_1+pg", "coala"}
 
 
-def test_members_of_a_population_meet_each_other_and_never_themselves(build):
+def test_members_of_a_population_never_meet_themselves(build):
     players = {"player_0": "coala", "player_1": {"pool": {"learner/pg": 0.4, "coala": 0.6}}}
     algo = build(config(players, games=2048, inner=1, steps=1).meta(population=3))
-    ids = [[module_id for module_id, _ in each] for each in algo.config.pool_members()]
+    ids = [[module_id for module_id, _ in members] for members in algo.config.pool_members()]
     assert ids == [["coala_0", "coala_1", "coala_2"], ["player_1+pg", "coala_0", "coala_1", "coala_2"]]
     (sample,) = algo.env_runner.sample()
     first, second = sample.joint["members"][::4, 0].unbind(-1)
@@ -252,50 +259,52 @@ def test_members_of_a_population_meet_each_other_and_never_themselves(build):
     naive = second == 0
     assert float(naive.float().mean()) == pytest.approx(0.4, abs=0.08)
     for member in range(3):
-        others = second[(first == member) & ~naive]
-        assert len(others.unique()) == 2
-        assert float((others == others.unique()[0]).float().mean()) == pytest.approx(0.5, abs=0.15)
+        co_players = second[(first == member) & ~naive]
+        assert len(co_players.unique()) == 2
+        assert float((co_players == co_players.unique()[0]).float().mean()) == pytest.approx(0.5, abs=0.15)
     assert {"coala_0", "coala_1", "coala_2"} <= set(algo.train()["learners"])
 
 
-def test_what_is_taken_goes_to_others_of_the_population():
-    shares, shared = torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([False, True, True, True])
-    taken = torch.tensor([[False, True, False, False]])
-    torch.testing.assert_close(redistribute_probabilities(shares, taken, shared), torch.tensor([[0.4, 0.0, 0.4, 0.2]]))
-    assert torch.equal(redistribute_probabilities(shares, shared[None], shared), shares)
+def test_probabilities_are_redistributed_within_the_population():
+    shares, in_population = torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([False, True, True, True])
+    already_plays = torch.tensor([[False, True, False, False]])
+    torch.testing.assert_close(
+        redistribute_probabilities(shares, already_plays, in_population), torch.tensor([[0.4, 0.0, 0.4, 0.2]])
+    )
+    assert torch.equal(redistribute_probabilities(shares, in_population[None], in_population), shares)
 
 
-def test_streams_that_nobody_plays_are_left_out(build):
+def test_minibatches_leave_out_streams_of_other_members(build):
     players = {"player_0": "team/coala", "player_1": {"pool": {"learner/pg": 0.5, "team/coala": 0.5}}}
     algo = build(config(players, games=64))
     (sample,) = algo.env_runner.sample()
     batches = prepared(algo, sample)
     learner = algo.learner_group._learner
-    played = 64 + int((sample.joint["members"][:, 0, 1] == 1).sum())
+    num_streams = 64 + int((sample.joint["members"][:, 0, 1] == 1).sum())
     for size in (None, 32 * 15):
-        taken = list(learner._minibatch_indices(batches, 1, size, shuffle=True))
-        rows = [take["coala"](batches["coala"]) for take in taken]
-        assert sum(len(each[Columns.ACTIONS]) for each in rows) == 15 * played
-        assert all(bool(each[Columns.LOSS_MASK].all()) for each in rows)
+        selections = list(learner._minibatch_indices(batches, 1, size, shuffle=True))
+        rows = [select["coala"](batches["coala"]) for select in selections]
+        assert sum(len(columns[Columns.ACTIONS]) for columns in rows) == 15 * num_streams
+        assert all(bool(columns[Columns.LOSS_MASK].all()) for columns in rows)
 
 
-def test_two_learners_learn_as_one(build):
-    """With players of all kinds, and a pool whose members play in other shares of the games of each learner."""
+def test_two_learners_match_one(build):
+    """Uses all kinds of players, and a pool whose members play different shares of each learner's environments."""
     players = {
         "player_0": "team/coala",
         "player_1": "ppo",
         "player_2": {"pool": {"learner/pg": 0.5, "team/coala": 0.5}},
     }
     configs = [config(players, learners=learners).environment("public_goods_v0") for learners in (0, 2)]
-    for each in configs:
-        each.env_config = {"num_agents": 3, "num_steps": 5}
-    one, two = map(build, configs)
-    for algo in (one, two):
+    for a_config in configs:
+        a_config.env_config = {"num_agents": 3, "num_steps": 5}
+    local, remote = map(build, configs)
+    for algo in (local, remote):
         algo.train()
-    assert_same_weights(one, two, atol=2e-5)
+    assert_same_weights(local, remote, atol=2e-5)
 
 
-def test_groups_stay_whole_where_games_are_left_out(build):
+def test_groups_stay_complete_if_environments_are_dropped(build):
     algo = build(config())
     (sample,) = algo.env_runner.sample()
     assert len(algo._for_learners(sample.first_games(14)).rewards) == 12
@@ -314,11 +323,11 @@ def test_only_credit_of_coala_players_spans_inner_episodes(build):
     torch.testing.assert_close(batches["player_1"]["advantages"].view(16, 15), inner - values[1], atol=1e-4, rtol=1e-4)
 
 
-def test_results_tell_of_inner_episodes(build):
+def test_results_report_inner_episodes(build):
     result = build(config()).train()["env_runners"]
-    of_inner = result["inner_episodes"]["player_0"]["reward_per_step"]
-    assert sorted(of_inner) == ["0", "1", "2"]
-    mean = sum(float(each) for each in of_inner.values()) / 3
+    rewards = result["inner_episodes"]["player_0"]["reward_per_step"]
+    assert sorted(rewards) == ["0", "1", "2"]
+    mean = sum(float(reward) for reward in rewards.values()) / 3
     assert mean == pytest.approx(float(result["reward_per_step"]["player_0"]), abs=1e-5)
     assert 0.0 <= float(result["inner_episodes"]["player_1"]["cooperation_rate"]["2"]) <= 1.0
 
@@ -336,17 +345,17 @@ def test_results_tell_of_inner_episodes(build):
         ({"bootstrap_at_horizon": True}, "bootstrap_at_horizon"),
     ],
 )
-def test_what_cannot_be_is_refused(changes, message):
+def test_invalid_settings_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes).validate()
 
 
-def test_members_of_a_population_have_no_settings_of_their_own():
+def test_individual_settings_of_population_members_raise():
     with pytest.raises(ValueError, match=r"players.player_0: with meta.population coala has no settings of its own"):
         config({"player_0": {"player": "coala", "lr": 0.1}, "player_1": "learner/pg"}).meta(population=2).validate()
 
 
-def test_games_that_end_early_and_fragments_are_refused():
+def test_early_ends_and_short_fragments_raise():
     with pytest.raises(ValueError, match="inner episodes must have a fixed length"):
         COALAConfig().environment("escape_room_v0").validate()
     with pytest.raises(ValueError, match="rollout_fragment_length"):

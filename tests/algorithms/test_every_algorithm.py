@@ -1,4 +1,4 @@
-"""What holds for every algorithm on the batched engine: a new row of the registry is tested without being asked for."""
+"""Tests of every algorithm on the batched engine; algorithms that are added to the registry are included."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def config(name, env="ipd_v0", seed=1, learners=0, fragment="auto", **training):
     )
 
 
-def test_is_of_the_engine(name):
+def test_uses_the_batched_engine(name):
     algorithm = algorithm_class(name)
     assert issubclass(algorithm, BatchedAlgorithm)
     assert algorithm.__name__ == name
@@ -40,7 +40,7 @@ def test_is_of_the_engine(name):
 
 
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])
-def test_learns_something_and_reports_numbers(build, name, env):
+def test_updates_weights_and_reports_finite_metrics(build, name, env):
     algo = build(config(name, env=env))
     before = weights(algo)
     for _ in range(2):
@@ -48,56 +48,56 @@ def test_learns_something_and_reports_numbers(build, name, env):
     after = weights(algo)
     changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
     assert {"player_0", "player_1"} <= changed
-    found = list(figures(result))
-    assert all(np.isfinite(value) for _, _, value in found)
+    metrics = list(figures(result))
+    assert all(np.isfinite(value) for _, _, value in metrics)
     for agent in ("player_0", "player_1"):
-        means = [value for figure, of, value in found if (figure, of) == ("return", agent)]
+        means = [value for metric, subject, value in metrics if (metric, subject) == ("return", agent)]
         per_step = float(result["env_runners"]["reward_per_step"][agent])
         assert per_step == pytest.approx(means[0] / 4, abs=0.2)
 
 
-def test_a_seeded_run_repeats_bit_by_bit(build, name):
-    one, other = (build(config(name, minibatch_size=40, shuffle_batch_per_epoch=True)) for _ in range(2))
+def test_seeded_runs_are_identical(build, name):
+    first, second = (build(config(name, minibatch_size=40, shuffle_batch_per_epoch=True)) for _ in range(2))
     for _ in range(2):
-        assert one.train()["env_runners"]["outcomes"] == other.train()["env_runners"]["outcomes"]
-    assert_same_weights(one, other)
-    third = build(config(name, minibatch_size=40, shuffle_batch_per_epoch=True, seed=2))
-    third.train()
-    assert any(not np.array_equal(value, weights(third)[key]) for key, value in weights(one).items())
+        assert first.train()["env_runners"]["outcomes"] == second.train()["env_runners"]["outcomes"]
+    assert_same_weights(first, second)
+    other_seed = build(config(name, minibatch_size=40, shuffle_batch_per_epoch=True, seed=2))
+    other_seed.train()
+    assert any(not np.array_equal(value, weights(other_seed)[key]) for key, value in weights(first).items())
 
 
-def test_a_restored_run_goes_on_bit_by_bit(build, tmp_path, name):
-    """In the middle of episodes, with the replay, the order of minibatches and a changing weight."""
-    assert_goes_on(build, tmp_path, name, learners=0, fragment=3)
+def test_restored_runs_continue_identically(build, tmp_path, name):
+    """Restores in the middle of episodes, with a replay buffer, shuffled minibatches and a scheduled weight."""
+    assert_restored_run_continues_identically(build, tmp_path, name, learners=0, fragment=3)
 
 
 @pytest.mark.slow
-def test_a_restored_run_of_two_learners_goes_on_bit_by_bit(build, tmp_path, name):
-    """With each learner's own replay; that of Reciprocators is restored in the fast tests too."""
-    assert_goes_on(build, tmp_path, name, learners=2, fragment="auto")
+def test_restored_runs_of_two_learners_continue_identically(build, tmp_path, name):
+    """Restores the replay buffer of each learner. The fast tests include the case of Reciprocator."""
+    assert_restored_run_continues_identically(build, tmp_path, name, learners=2, fragment="auto")
 
 
-def assert_goes_on(build, tmp_path, name, learners, fragment):
-    def fresh():
+def assert_restored_run_continues_identically(build, tmp_path, name, learners, fragment):
+    def build_run():
         a_config = config(name, "coins_v0", learners=learners, fragment=fragment, shuffle_batch_per_epoch=True)
         a_config.training(minibatch_size=40).players({"player_0": "reciprocator", "player_1": a_config.default_player})
         weight = {"start": 1.0, "end": 5.0, "per_iteration": 0.5}
         return build(a_config.intrinsic("reciprocity", weight=weight, buffer_iterations=3, estimator_minibatch_size=50))
 
-    whole = fresh()
+    whole = build_run()
     for _ in range(2):
         whole.train()
     whole.save_to_path(tmp_path)
     expected = [whole.train() for _ in range(2)]
-    resumed = fresh()
+    resumed = build_run()
     resumed.restore_from_path(tmp_path)
     for result in expected:
-        again = resumed.train()
-        assert again["training_iteration"] == result["training_iteration"]
+        resumed_result = resumed.train()
+        assert resumed_result["training_iteration"] == result["training_iteration"]
         for key in ("outcomes", "agent_episode_returns_mean", "influence", "balance", "reward_per_step"):
-            assert again["env_runners"].get(key) == result["env_runners"].get(key), key
+            assert resumed_result["env_runners"].get(key) == result["env_runners"].get(key), key
         for key in ("loss", "reciprocal_weight"):
-            assert again["learners"]["influence"][key] == result["learners"]["influence"][key], key
+            assert resumed_result["learners"]["influence"][key] == result["learners"]["influence"][key], key
     assert_same_weights(whole, resumed)
 
 
@@ -121,7 +121,7 @@ two-of-each:
 
 
 def from_file(tmp_path, name, environments, minibatch_size=-3):
-    """The configuration of a file, with a minibatch of so many rows more than a learner has."""
+    """Returns the configuration of a file; ``minibatch_size`` is added to the number of rows of a learner."""
     default = algorithm_class(name).get_default_config()
     rows = environments * (8 if default.samples_meta_episodes else 4)
     path = tmp_path / "sizes.yaml"
@@ -132,8 +132,11 @@ def from_file(tmp_path, name, environments, minibatch_size=-3):
 
 
 @pytest.mark.parametrize("environments", [7, 8])
-def test_sizes_are_those_of_all_runners_and_learners(name, tmp_path, environments):
-    """A minibatch that one runner could not fill, and environments that two learners could not share of one runner."""
+def test_batch_sizes_include_all_env_runners_and_learners(name, tmp_path, environments):
+    """Uses a minibatch larger than one env runner's rollout.
+
+    Two learners could not split the environments of a single env runner evenly.
+    """
     a_config = from_file(tmp_path, name, environments)
     a_config.validate()
     evaluation = a_config.get_evaluation_config_object()
@@ -154,12 +157,12 @@ def test_two_runners_and_two_learners_train_from_a_file(name, tmp_path, build):
     assert all(np.isfinite(value) for _, _, value in figures(result))
 
 
-def test_others_may_learn_inside_the_environment(build, name):
-    """They learn from one inner episode to the next, and start afresh after the last."""
+def test_co_players_may_be_online_learners(build, name):
+    """Expects online learners to learn between inner episodes, and to be reset after the last one."""
     a_config = config(name)
-    # Incentives are learned by what other policies of the algorithm learn from them; here there is none.
-    first = {"player": "lio", "gives": False} if name == "LIO" else a_config.default_player
-    players = {"player_0": first, "player_1": "learner/pg"}
+    # Incentive functions are trained through the updates of other trained policies, of which there is none here.
+    player = {"player": "lio", "gives": False} if name == "LIO" else a_config.default_player
+    players = {"player_0": player, "player_1": "learner/pg"}
     algo = build(a_config.players(players).meta(inner_episodes=3, copies=8))
     module = algo.env_runner.module["player_1"].unwrapped()
     logits = []
@@ -169,14 +172,14 @@ def test_others_may_learn_inside_the_environment(build, name):
         result = algo.train()
     assert all(np.isfinite(value) for _, _, value in figures(result))
     assert len(logits) >= 4
-    fresh = [not bool(each.any()) for each in logits]
-    assert fresh == [number % 3 == 0 for number in range(len(logits))]
+    is_initial = [not bool(initial_logits.any()) for initial_logits in logits]
+    assert is_initial == [index % 3 == 0 for index in range(len(logits))]
 
 
-def test_has_a_tuned_example_and_a_dilemma_beside_it(name):
-    """Somebody may run it at once, and compare it with naive learners in the same game."""
-    tuned = [read_file(str(examples.path(each)))[0] for each in examples.names()]
+def test_has_a_tuned_example_and_one_of_naive_learners(name):
+    """Expects an example of the algorithm and one of naive learners in the same environment."""
+    specs = [read_file(str(examples.path(example)))[0] for example in examples.names()]
     naive = ("ppo", "pg", "ac")
-    is_naive = [all(player in naive for player in each.config.get("players", {"": ""}).values()) for each in tuned]
-    games = {each.env for each, naive in zip(tuned, is_naive, strict=True) if each.run == name and not naive}
-    assert games & {each.env for each, naive in zip(tuned, is_naive, strict=True) if naive}
+    is_naive = [all(player in naive for player in spec.config.get("players", {"": ""}).values()) for spec in specs]
+    envs = {spec.env for spec, naive in zip(specs, is_naive, strict=True) if spec.run == name and not naive}
+    assert envs & {spec.env for spec, naive in zip(specs, is_naive, strict=True) if naive}

@@ -36,7 +36,7 @@ def config(players="lio", agents=2, games=16, learners=0, incentives=None, env="
 
 
 def phase(algo, name, sample, lifetime=0):
-    """One phase of an update, with a sample of one's own."""
+    """Runs one phase of an update on a sample."""
     algo.learner_group.update(
         training_data=TrainingData(batch=sample.to_batch()),
         timesteps={LIFETIME: lifetime, ITERATION: 0},
@@ -48,44 +48,46 @@ def phase(algo, name, sample, lifetime=0):
 # --- the gradient ----------------------------------------------------------------------------------------------------
 
 
-def test_worth_by_hand():
+def test_worth_of_incentives_by_hand():
     credit = torch.zeros(1, 3, 2, 2)
     credit[0, :, 0, 1] = torch.tensor([1.0, 2.0, 4.0])
-    found = worth_of_incentives(credit, torch.tensor([0.9, 0.5]))
+    derivatives = worth_of_incentives(credit, torch.tensor([0.9, 0.5]))
     # A reward in the last step adds to all three advantages: 4 + 0.5 * 2 + 0.25 * 1.
-    assert found[0, :, 0, 1].tolist() == [1.0, 2.5, 5.25]
-    assert not found[0, :, 1].any()
+    assert derivatives[0, :, 0, 1].tolist() == [1.0, 2.5, 5.25]
+    assert not derivatives[0, :, 1].any()
 
 
-def test_directions_are_those_of_forward_differentiation():
+def test_directional_derivatives_match_forward_mode():
     torch.manual_seed(0)
     layer = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     rows, parameters = torch.randn(6, 3), dict(layer.named_parameters())
-    direction = [torch.randn_like(each) for each in parameters.values()]
-    (found,) = directional(lambda: layer(rows)[:, 0], list(parameters.values()), [direction])
+    direction = [torch.randn_like(param) for param in parameters.values()]
+    (derivative,) = directional(lambda: layer(rows)[:, 0], list(parameters.values()), [direction])
     tangents = dict(zip(parameters, direction, strict=True))
     _, expected = torch.func.jvp(
         lambda p: torch.func.functional_call(layer, p, (rows,))[:, 0],
-        ({name: each.detach() for name, each in parameters.items()},),
+        ({name: param.detach() for name, param in parameters.items()},),
         (tangents,),
     )
-    torch.testing.assert_close(found, expected)
-    (weighted,) = gradients(layer(rows)[:, 0], list(parameters.values()), torch.ones(1, 6))
-    assert float(weighted[-1]) == pytest.approx(6.0)
+    torch.testing.assert_close(derivative, expected)
+    (gradient,) = gradients(layer(rows)[:, 0], list(parameters.values()), torch.ones(1, 6))
+    assert float(gradient[-1]) == pytest.approx(6.0)
 
 
-def through_the_step(learner, before, tau, after, weight_of_self):
-    """The gradients of all givers' losses with respect to incentive functions, by a graph through the policies' step.
+def autograd_through_policy_step(learner, before, tau, after, weight_of_self):
+    """Returns the gradients of all givers' losses with respect to incentive functions, through the policies' step.
 
-    Everything is written out again: incentives, advantages, the policies' losses and their steps, and each giver's loss
-    on what is sampled afterwards. Only critics' values are taken from the learner.
+    Recomputes incentives, advantages, the policies' losses and steps, and each giver's loss on the rollout after the
+    update. Only the critics' values are taken from the learner.
     """
     functions = learner._functions
     n = tau.rewards.shape[-1]
     played = [sample.in_first_episode() for sample in (tau, after)]
-    obs = [torch.stack([each.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(n)], 2) for each in (tau, after)]
-    given = tau.joint[GIVEN].flatten(0, 1) if functions.observes_given else None
-    incentives = functions.incentives(obs[0].flatten(0, 1), tau.joint["actions"].flatten(0, 1), given)
+    obs = [
+        torch.stack([batch.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(n)], 2) for batch in (tau, after)
+    ]
+    given_before = tau.joint[GIVEN].flatten(0, 1) if functions.observes_given else None
+    incentives = functions.incentives(obs[0].flatten(0, 1), tau.joint["actions"].flatten(0, 1), given_before)
     incentives = incentives.unflatten(0, played[0].shape) * played[0][..., None, None]
     rewards = tau.rewards * played[0][..., None] + incentives.sum(-2) - weight_of_self * incentives.sum(-1)
     config, critics = learner.config, [learner._losses[f"player_{i}"] == "ac" for i in range(n)]
@@ -99,7 +101,7 @@ def through_the_step(learner, before, tau, after, weight_of_self):
             sums.append(total)
         return torch.stack(sums[::-1], 1)
 
-    def less_means(values, mask):
+    def subtract_means(values, mask):
         counts = mask.sum(0)[:, None].clamp(min=1)
         return values - (values * mask[..., None]).sum(0) / counts
 
@@ -107,55 +109,66 @@ def through_the_step(learner, before, tau, after, weight_of_self):
         module = learner.module[f"player_{index}"].unwrapped()
         batch = {name: column.flatten(0, 2) for name, column in sample.modules[f"player_{index}"].items()}
         wrapped = Wrapped(module)
-        named = {f"module.{name}": each for name, each in parameters.items()}
+        named = {f"module.{name}": param for name, param in parameters.items()}
         outputs = torch.func.functional_call(wrapped, named, (batch,))
-        return [each.unflatten(0, sample.rewards.shape[:2]) for each in outputs]
+        return [output.unflatten(0, sample.rewards.shape[:2]) for output in outputs]
 
     def log_probabilities(index, parameters, sample):
         return policy(index, parameters, sample)[0]
 
-    step = discounted(rewards, gamma * lambdas, played[0])
+    returns = discounted(rewards, gamma * lambdas, played[0])
     for index in range(n):
         if not critics[index] and learner.config.use_baseline:
-            step = torch.cat(
-                [step[..., :index], less_means(step, played[0])[..., index : index + 1], step[..., index + 1 :]], -1
+            returns = torch.cat(
+                [
+                    returns[..., :index],
+                    subtract_means(returns, played[0])[..., index : index + 1],
+                    returns[..., index + 1 :],
+                ],
+                -1,
             )
-    learned = []
+    learned_params = []
     for index in range(n):
-        point = {name: each.clone().requires_grad_() for name, each in before[index].items()}
+        point = {name: param.clone().requires_grad_() for name, param in before[index].items()}
         logp, uniform_kl = policy(index, point, tau)
-        advantages = step[..., index]
+        advantages = returns[..., index]
         if config.normalize_advantages:
             counted = advantages[played[0]]
-            # A critic's values are a constant of what depends on incentives, but not of the standard deviation.
+            # A critic's values would only add a constant to the advantages, but change their standard deviation.
             advantages = (advantages - counted.mean()) / counted.std(correction=0)
-        gains = ((logp * advantages + config.entropy_coeff * uniform_kl) * played[0]).sum() / len(step)
+        objective = ((logp * advantages + config.entropy_coeff * uniform_kl) * played[0]).sum() / len(returns)
         names = [name for name in point if name.startswith("actor")]
-        gradient = torch.autograd.grad(gains, [point[name] for name in names], create_graph=True)
+        gradient = torch.autograd.grad(objective, [point[name] for name in names], create_graph=True)
         scale = 1.0
         if config.grad_clip is not None:
-            norm = torch.cat([each.flatten() for each in gradient]).norm()
+            norm = torch.cat([part.flatten() for part in gradient]).norm()
             assert float(norm) > config.grad_clip
             scale = config.grad_clip / norm
-        moved = [config.lr * scale * each for each in gradient]
-        # The step that was taken ends here, which differs by the rounding of the critics' values alone.
-        now = dict(learner.module[f"player_{index}"].unwrapped().named_parameters())
-        learned.append({name: now[name].detach() + g - g.detach() for name, g in zip(names, moved, strict=True)})
+        param_steps = [config.lr * scale * part for part in gradient]
+        # Uses the learner's parameters after the step, with the derivatives of the step computed here: the latter lacks
+        # the values of critics, which do not depend on incentives.
+        new_params = dict(learner.module[f"player_{index}"].unwrapped().named_parameters())
+        learned_params.append(
+            {name: new_params[name].detach() + g - g.detach() for name, g in zip(names, param_steps, strict=True)}
+        )
         if not critics[index]:
-            for name, g in zip(names, moved, strict=True):
-                torch.testing.assert_close(now[name].detach(), point[name].detach() + g.detach(), atol=1e-5, rtol=1e-4)
-    outer = learner._gains_for_test
-    found = []
+            for name, g in zip(names, param_steps, strict=True):
+                torch.testing.assert_close(
+                    new_params[name].detach(), point[name].detach() + g.detach(), atol=1e-5, rtol=1e-4
+                )
+    outer_gains = learner._gains_for_test
+    derivatives = []
     for giver in range(n):
         counted = [j for j in range(n) if j != giver or weight_of_self]
         loss = -sum(
-            (log_probabilities(j, learned[j], after) * outer[..., giver] * played[1]).sum() / len(outer)
+            (log_probabilities(j, learned_params[j], after) * outer_gains[..., giver] * played[1]).sum()
+            / len(outer_gains)
             for j in counted
         )
         parameters = list(functions.functions.parameters())
-        found.append(torch.autograd.grad(loss, parameters, retain_graph=True))
-    # Each giver's own slice: another's loss does not change it.
-    return [torch.stack([found[giver][k][giver] for giver in range(n)]) for k in range(len(found[0]))]
+        derivatives.append(torch.autograd.grad(loss, parameters, retain_graph=True))
+    # Parameters are stacked by giver; a giver's slice is trained on its own loss only.
+    return [torch.stack([derivatives[giver][k][giver] for giver in range(n)]) for k in range(len(derivatives[0]))]
 
 
 class Wrapped(torch.nn.Module):
@@ -181,43 +194,45 @@ class Wrapped(torch.nn.Module):
         (3, "lio_ac", None, True, True, False),
     ],
 )
-def test_the_gradient_is_that_through_the_policies_step(
+def test_gradient_matches_autograd_through_the_policy_step(
     build, monkeypatch, agents, player, clip, charged, baseline, normalize
 ):
-    """For two and three givers, with returns and with critics, episodes that end early, clipping, and totals seen."""
+    """Covers two and three givers, returns and critics, early ends of episodes, clipping, and observed totals."""
     incentives = {"charge_giver": charged, "observe_given": True, "cost_coeff": 0.0}
     learning = {"grad_clip": clip, "critic_epochs": 3, "use_baseline": baseline, "normalize_advantages": normalize}
     algo = build(config(player, agents, incentives=incentives, **learning))
     algo.train()
     learner = algo.learner_group._learner
-    tau, captured = algo.sample(), {}
+    tau, gradients_by_optimizer = algo.sample(), {}
     before = [
-        {name: each.detach().clone() for name, each in learner.module[f"player_{i}"].unwrapped().named_parameters()}
+        {name: param.detach().clone() for name, param in learner.module[f"player_{i}"].unwrapped().named_parameters()}
         for i in range(agents)
     ]
     phase(algo, POLICIES_PHASE, tau)
     algo.sync()
     after = algo.sample()
-    assert not bool(tau.in_first_episode().all())  # some ended early
-    take = type(learner)._gains
+    assert not bool(tau.in_first_episode().all())  # some episodes end early
+    original_gains = type(learner)._gains
 
-    def kept(self, parts, joint):
-        self._gains_for_test = take(self, parts, joint)
+    def record_gains(self, parts, joint):
+        self._gains_for_test = original_gains(self, parts, joint)
         return self._gains_for_test
 
-    monkeypatch.setattr(type(learner), "_gains", kept)
-    monkeypatch.setattr(type(learner), "_step", lambda self, name, gradient: captured.setdefault(name, gradient))
+    monkeypatch.setattr(type(learner), "_gains", record_gains)
+    monkeypatch.setattr(
+        type(learner), "_step", lambda self, name, gradient: gradients_by_optimizer.setdefault(name, gradient)
+    )
     phase(algo, INCENTIVES_PHASE, after)
-    expected = through_the_step(learner, before, tau, after, float(charged))
-    scale = max(float(each.abs().max()) for each in expected)
+    expected = autograd_through_policy_step(learner, before, tau, after, float(charged))
+    scale = max(float(gradient.abs().max()) for gradient in expected)
     assert scale > 1e-6
-    for found, other in zip(captured["reward"], expected, strict=True):
-        torch.testing.assert_close(found, other, atol=1e-3 * scale, rtol=1e-3)
+    for gradient, reference in zip(gradients_by_optimizer["reward"], expected, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-3 * scale, rtol=1e-3)
 
 
 def in_double(sample):
-    """A sample with all numbers in double precision."""
-    columns = {each.name: getattr(sample, each.name) for each in fields(Sample)}
+    """Returns a sample with floating-point columns in double precision."""
+    columns = {field.name: getattr(sample, field.name) for field in fields(Sample)}
     return Sample(
         **tree.map_structure(lambda column: column.double() if column.is_floating_point() else column, columns)
     )
@@ -227,8 +242,8 @@ def in_double(sample):
     "settings",
     [{}, {"grad_clip": 0.05}, {"normalize_advantages": True}, {"grad_clip": 0.05, "normalize_advantages": True}],
 )
-def test_the_gradient_is_that_of_finite_differences_through_a_whole_update(build, settings):
-    """The loss of giver 0 after the policies' update, as its incentive function moves a little."""
+def test_gradient_matches_finite_differences_through_a_policy_update(build, settings):
+    """Differentiates the loss of giver 0 after the policies' update along a direction of its incentive function."""
     algo = build(config(games=32, incentives={"cost_coeff": 0.0, "cost_lr": None}, gamma=0.9, **settings))
     learner = algo.learner_group._learner
     tau, after = in_double(algo.sample()), in_double(algo.sample())
@@ -239,9 +254,9 @@ def test_the_gradient_is_that_of_finite_differences_through_a_whole_update(build
     }
     functions = learner.module["incentives"].unwrapped().functions
     torch.manual_seed(0)
-    direction = [torch.randn_like(each) for each in functions.parameters()]
-    for each in direction:
-        each[1:] = 0.0
+    direction = [torch.randn_like(param) for param in functions.parameters()]
+    for component in direction:
+        component[1:] = 0.0
     played, gains = after.in_first_episode(), torch.zeros_like(after.rewards[..., 0])
     running = torch.zeros_like(gains[:, 0])
     for t in reversed(range(gains.shape[1])):
@@ -253,8 +268,8 @@ def test_the_gradient_is_that_of_finite_differences_through_a_whole_update(build
         for module_id, module in modules.items():
             module.load_state_dict(start[module_id])
         with torch.no_grad():
-            for parameter, each in zip(functions.parameters(), direction, strict=True):
-                parameter += size * each
+            for parameter, component in zip(functions.parameters(), direction, strict=True):
+                parameter += size * component
         algo.learn(tau, phase=POLICIES_PHASE, report=False)
         rows = {name: column.flatten(0, 2) for name, column in after.modules["player_1"].items()}
         with torch.no_grad():
@@ -266,16 +281,16 @@ def test_the_gradient_is_that_of_finite_differences_through_a_whole_update(build
     loss(0.0)
     gradients = []
     learner.get_optimizer("incentives", "reward").register_step_pre_hook(
-        lambda optimizer, *_: gradients.extend(each.grad.clone() for each in optimizer.param_groups[0]["params"])
+        lambda optimizer, *_: gradients.extend(param.grad.clone() for param in optimizer.param_groups[0]["params"])
     )
     algo.learn(after, phase=INCENTIVES_PHASE)
-    along = sum(float((gradient * each).sum()) for gradient, each in zip(gradients, direction, strict=True))
+    along = sum(float((gradient * component).sum()) for gradient, component in zip(gradients, direction, strict=True))
     assert abs(difference) > 1e-5
     assert along == pytest.approx(difference, rel=1e-3)
 
 
-def test_recipients_by_ppo_are_approximated_by_one_sgd_step(build):
-    """At a small learning rate the incentive functions learn as if the recipient took a policy-gradient step."""
+def test_ppo_recipients_are_approximated_by_one_sgd_step(build):
+    """Compares gradients with those for a recipient that is trained by policy gradients, at a small learning rate."""
     gradients = []
     for recipient in ("pg", "ppo"):
         players = {"player_0": "lio", "player_1": recipient}
@@ -291,47 +306,49 @@ def test_recipients_by_ppo_are_approximated_by_one_sgd_step(build):
     torch.testing.assert_close(*gradients, rtol=0.05, atol=0.02 * float(gradients[0].abs().max()))
 
 
-def test_what_givers_gain_is_extrinsic_and_by_hand_without_critics(build):
+def test_giver_advantages_without_critics_by_hand(build):
     algo = build(config(gamma=0.9))
     sample = algo.sample()
     learner = algo.learner_group._learner
     parts = learner.on_device(sample.to_batch())
-    found = learner._gains(parts, learner.joint_columns(parts))
+    gains = learner._gains(parts, learner.joint_columns(parts))
     lengths = sample.in_first_episode().sum(1).tolist()
     to_go = [
         [sum(0.9 ** (k - t) * float(sample.rewards[b, k, 1]) for k in range(t, length)) for t in range(length)]
         for b, length in enumerate(lengths)
     ]
     for t in range(5):
-        mean = np.mean([each[t] for each in to_go if len(each) > t] or [0.0])
-        for b, each in enumerate(to_go):
-            expected = each[t] - mean if len(each) > t else 0.0
-            assert float(found[b, t, 1]) == pytest.approx(expected, abs=1e-4)
+        mean = np.mean([returns[t] for returns in to_go if len(returns) > t] or [0.0])
+        for b, returns in enumerate(to_go):
+            expected = returns[t] - mean if len(returns) > t else 0.0
+            assert float(gains[b, t, 1]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_weight_of_what_is_given_follows_its_schedule(build):
-    """Half way through, one that falls from 2 to 0 is what 1 is."""
-    trained = []
+def test_cost_coeff_follows_its_schedule(build):
+    """Expects a schedule from 2 to 0 to have a value of 1 halfway."""
+    algos = []
     for coeff in (1.0, [[0, 2.0], [1000, 0.0]]):
         algo = build(config(incentives={"cost_coeff": coeff, "cost_lr": None}))
         sample = algo.sample()
         for name, lifetime in ((POLICIES_PHASE, 0), (INCENTIVES_PHASE, 500)):
             phase(algo, name, sample, lifetime=lifetime)
-        trained.append(algo)
-    assert_same_weights(*trained)
+        algos.append(algo)
+    assert_same_weights(*algos)
 
 
-def test_giving_costs_without_an_optimizer_of_its_own(build):
-    """With one Adam for both the cost still counts."""
-    trained = []
+def test_cost_counts_without_a_separate_optimizer(build):
+    """Uses one Adam optimizer for both losses: the cost still changes the update."""
+    weights_by_coeff = []
     for coeff in (0.0, 1.0):
         algo = build(config(incentives={"cost_coeff": coeff, "cost_lr": None, "lr": 0.01}))
         sample = algo.sample()
         for name in (POLICIES_PHASE, INCENTIVES_PHASE):
             phase(algo, name, sample)
-        trained.append(weights(algo))
-    free, charged = ({key: each[key] for key in each if key.startswith("incentives/")} for each in trained)
-    assert any(not np.array_equal(free[key], charged[key]) for key in free)
+        weights_by_coeff.append(weights(algo))
+    free_params, charged_params = (
+        {key: params[key] for key in params if key.startswith("incentives/")} for params in weights_by_coeff
+    )
+    assert any(not np.array_equal(free_params[key], charged_params[key]) for key in free_params)
 
 
 def test_the_cost_is_discounted_and_averaged_over_episodes(build):
@@ -347,12 +364,12 @@ def test_the_cost_is_discounted_and_averaged_over_episodes(build):
     assert cost < 0.9 * 3.0 * float(shares.sum()) / 16
 
 
-def test_givers_critics_expect_what_comes_after_the_horizon_if_that_counts(build):
-    """Advantages of extrinsic rewards, by hand from the critics' values."""
+def test_giver_critics_bootstrap_at_the_horizon(build):
+    """Computes advantages of extrinsic rewards by hand from the critics' values."""
     a_config = config("lio_ac", env="ipd_v0", bootstrap_at_horizon=True, use_baseline=False, lambda_=0.8, gamma=0.9)
     algo = build(a_config.incentives(critic_lr=0.0))
     sample = algo.sample()
-    # Half of the environments end their episode by the rules of the game, in its last step.
+    # The last step terminates the episode in half of the environments, instead of truncating it.
     sample.joint["terminated"][:8, -1] = True
     learner = algo.learner_group._learner
     values = []
@@ -373,10 +390,10 @@ def test_givers_critics_expect_what_comes_after_the_horizon_if_that_counts(build
     torch.testing.assert_close(gains, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_giver_that_models_others_knows_no_incentives_but_its_own(build):
-    """With three agents: what the third gives changes nothing of the first's incentive function."""
+def test_givers_with_models_ignore_incentives_of_other_givers(build):
+    """Scales the third agent's incentive function, and expects the same update of the first agent's."""
     incentives = {"opponents": "modelled", "opponent_hiddens": [8], "lr": 0.05}
-    trained = []
+    weights_by_scale = []
     for scale in (1.0, 4.0):
         algo = build(config(agents=3, incentives=incentives))
         sample = algo.sample()
@@ -386,33 +403,33 @@ def test_a_giver_that_models_others_knows_no_incentives_but_its_own(build):
             for name, value in state["incentives"].items()
         }
         algo.learner_group.set_weights(state)
-        start = weights(algo)
+        start_weights = weights(algo)
         for name in (POLICIES_PHASE, INCENTIVES_PHASE):
             phase(algo, name, sample)
-        trained.append(weights(algo))
-    of_functions = [key for key in start if key.startswith("incentives/functions")]
-    assert of_functions
-    assert any(not np.array_equal(trained[0][key][0], start[key][0]) for key in of_functions)
-    for key in of_functions:
-        np.testing.assert_array_equal(trained[0][key][0], trained[1][key][0], err_msg=key)
+        weights_by_scale.append(weights(algo))
+    function_keys = [key for key in start_weights if key.startswith("incentives/functions")]
+    assert function_keys
+    assert any(not np.array_equal(weights_by_scale[0][key][0], start_weights[key][0]) for key in function_keys)
+    for key in function_keys:
+        np.testing.assert_array_equal(weights_by_scale[0][key][0], weights_by_scale[1][key][0], err_msg=key)
 
 
-def test_models_of_others_and_pools_are_refused_together():
+def test_models_of_co_players_with_pools_raise():
     players = {"player_0": "lio", "player_1": {"pool": {"pg": 0.5, "scripted/random": 0.5}}}
     with pytest.raises(ValueError, match=r"opponents: modelled .* players.player_1 is a pool; set it to known"):
         config(players, incentives={"opponents": "modelled"}).validate()
 
 
-# --- who gives and who is given to -----------------------------------------------------------------------------------
+# --- givers and recipients -------------------------------------------------------------------------------------------
 
 
-def test_incentives_are_between_zero_and_the_most_to_others_who_learn(build):
+def test_incentives_are_bounded_and_given_to_trained_co_players(build):
     players = {"player_0": "lio", "player_1": "scripted/random", "player_2": {"player": "lio", "gives": False}}
     algo = build(config(players, 3, incentives={"max_incentive": 3.0}))
     sample = algo.sample()
     incentives = sample.joint["incentives"]
-    pays = incentives.amax((0, 1)) > 0
-    assert pays.tolist() == [[False, False, True], [False, False, False], [False, False, False]]
+    is_paid = incentives.amax((0, 1)) > 0
+    assert is_paid.tolist() == [[False, False, True], [False, False, False], [False, False, False]]
     assert 0.0 < float(incentives[..., 0, 2].min()) <= float(incentives.max()) < 3.0
     torch.testing.assert_close(sample.joint["received"], incentives.sum(-2))
     before = weights(algo)
@@ -421,24 +438,26 @@ def test_incentives_are_between_zero_and_the_most_to_others_who_learn(build):
     assert changed == {"player_0", "player_2", "incentives"}
 
 
-def test_what_was_given_is_what_the_function_says_and_adds_up(build):
+def test_incentives_match_their_function_and_accumulate(build):
     algo = build(config(agents=3, incentives={"observe_given": True}, env="public_goods_v0"))
     sample = algo.sample()
     functions = algo.env_runner.module["incentives"].unwrapped()
     obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(3)], 2)
-    given = sample.joint[GIVEN]
-    found = functions.incentives(obs.flatten(0, 1), sample.joint["actions"].flatten(0, 1), given.flatten(0, 1))
-    torch.testing.assert_close(found.view_as(sample.joint["incentives"]), sample.joint["incentives"])
+    given_before = sample.joint[GIVEN]
+    incentives = functions.incentives(
+        obs.flatten(0, 1), sample.joint["actions"].flatten(0, 1), given_before.flatten(0, 1)
+    )
+    torch.testing.assert_close(incentives.view_as(sample.joint["incentives"]), sample.joint["incentives"])
     totals = sample.joint["incentives"].cumsum(1)
-    assert not given[:, 0].any()
+    assert not given_before[:, 0].any()
     for i in range(3):
         for k in range(2):
-            torch.testing.assert_close(given[:, 1:, i, k], totals[:, :-1, i, (i + k + 1) % 3])
-    seen = sample.modules["player_1"][GIVEN][:, 0]
-    torch.testing.assert_close(seen, given[:, :, 1])
+            torch.testing.assert_close(given_before[:, 1:, i, k], totals[:, :-1, i, (i + k + 1) % 3])
+    inputs = sample.modules["player_1"][GIVEN][:, 0]
+    torch.testing.assert_close(inputs, given_before[:, :, 1])
 
 
-def test_policies_learn_from_what_they_are_given(build):
+def test_policies_are_trained_on_received_incentives(build):
     algo = build(config(players={"player_0": "lio", "player_1": "pg"}, gamma=1.0, env="ipd_v0"))
     sample = algo.sample()
     learner = algo.learner_group._learner
@@ -450,7 +469,7 @@ def test_policies_learn_from_what_they_are_given(build):
     torch.testing.assert_close(joint["shaped_rewards"][..., 0], sample.rewards[..., 0])
 
 
-def test_givers_may_be_charged(build):
+def test_charged_givers_pay_their_incentives(build):
     algo = build(config(incentives={"charge_giver": True}, env="ipd_v0"))
     sample = algo.sample()
     learner = algo.learner_group._learner
@@ -462,7 +481,7 @@ def test_givers_may_be_charged(build):
     torch.testing.assert_close(joint["shaped_rewards"], sample.rewards + net)
 
 
-def test_actions_that_are_not_told_apart_are_paid_alike(build):
+def test_indistinguishable_actions_get_equal_incentives(build):
     algo = build(config(incentives={"told_actions": ["door"]}))
     functions = algo.env_runner.module["incentives"].unwrapped()
     obs = torch.rand(1, 2, 6)
@@ -473,7 +492,7 @@ def test_actions_that_are_not_told_apart_are_paid_alike(build):
 @pytest.mark.parametrize(
     "player", ["ppo", "reciprocator", "ac", {"player": "ppo", "intrinsic": {"inequity_aversion": {}}}]
 )
-def test_others_can_be_given_to(build, player):
+def test_other_kinds_of_players_receive_incentives(build, player):
     algo = build(config({"player_0": "lio_ac", "player_1": player}, num_epochs=2, env="coins_v0", lr=0.01))
     before = weights(algo)
     result = algo.train()
@@ -484,7 +503,7 @@ def test_others_can_be_given_to(build, player):
 
 @pytest.mark.parametrize("player", ["lio", "lio_ac"])
 def test_incentives_are_learned_with_linear_recurrent_units(build, player):
-    """The gradient through a policy's step takes second derivatives of its memory."""
+    """Differentiates through a policy's step, which takes second derivatives of its memory."""
     a_config = config(player).rl_module(model_config={"fcnet_hiddens": [8], "use_lru": True})
     algo = build(a_config)
     before = weights(algo)
@@ -493,7 +512,7 @@ def test_incentives_are_learned_with_linear_recurrent_units(build, player):
     assert changed == {"player_0", "player_1", "incentives"}
 
 
-def test_nobody_learns_while_estimators_warm_up(build):
+def test_policies_and_incentives_wait_while_estimators_warm_up(build):
     a_config = config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01, updates_per_iteration=1)
     algo = build(a_config.intrinsic("reciprocity", warmup_iterations=1))
     before = weights(algo)
@@ -505,84 +524,84 @@ def test_nobody_learns_while_estimators_warm_up(build):
     assert changed == {"influence", "incentives", "player_0", "player_1"}
 
 
-def test_influence_counts_what_is_given(build):
-    """A Reciprocator's rewards are those of the game and what it is given."""
+def test_influence_includes_received_incentives(build):
+    """Expects the rewards of a Reciprocator to be extrinsic rewards plus received incentives."""
     algo = build(config({"player_0": "lio", "player_1": "reciprocator"}, env="coins_v0", lr=0.01))
-    sample, seen = algo.sample(), {}
+    sample, estimator_rows = algo.sample(), {}
     learner = algo.learner_group._learner
-    learner._fit_estimator = lambda rows, iteration: seen.update(rows)
+    learner._fit_estimator = lambda rows, iteration: estimator_rows.update(rows)
     parts = learner.on_device(sample.to_batch())
     learner.prepare(parts, learner.joint_columns(parts))
     expected = (sample.rewards + sample.joint["received"]).flatten(0, 1)
-    torch.testing.assert_close(seen["rewards"], expected)
+    torch.testing.assert_close(estimator_rows["rewards"], expected)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_two_learners_learn_as_one(build):
-    one, two = (build(config(agents=3, learners=learners, entropy_coeff=0.1)) for learners in (0, 2))
-    state = one.learner_group.get_weights()
-    two.learner_group.set_weights(state)
-    tau, after = one.sample(), one.sample()
-    for algo in (one, two):
+def test_two_learners_match_one(build):
+    local, remote = (build(config(agents=3, learners=learners, entropy_coeff=0.1)) for learners in (0, 2))
+    state = local.learner_group.get_weights()
+    remote.learner_group.set_weights(state)
+    tau, after = local.sample(), local.sample()
+    for algo in (local, remote):
         phase(algo, POLICIES_PHASE, tau)
         phase(algo, INCENTIVES_PHASE, after)
-    assert_same_weights(one, two, atol=2e-5)
-    start = {f"{key}/{name}": value for key, of in state.items() for name, value in of.items()}
-    moved = [key for key, value in weights(one).items() if np.abs(value - start[key]).max() > 1e-3]
-    assert any(key.startswith("incentives") for key in moved)
-    assert any(key.startswith("player_2") for key in moved)
+    assert_same_weights(local, remote, atol=2e-5)
+    initial_weights = {f"{key}/{name}": value for key, params in state.items() for name, value in params.items()}
+    changed_keys = [key for key, value in weights(local).items() if np.abs(value - initial_weights[key]).max() > 1e-3]
+    assert any(key.startswith("incentives") for key in changed_keys)
+    assert any(key.startswith("player_2") for key in changed_keys)
 
 
-def test_a_run_that_reuses_samples_goes_on_bit_by_bit(build, tmp_path):
-    def fresh():
+def test_restored_runs_that_reuse_samples_continue_identically(build, tmp_path):
+    def build_run():
         return build(config(reuse_samples=True))
 
-    whole = fresh()
+    whole = build_run()
     whole.train()
     whole.save_to_path(tmp_path)
     expected = whole.train()
-    resumed = fresh()
+    resumed = build_run()
     resumed.restore_from_path(tmp_path)
-    again = resumed.train()
-    assert again["env_runners"]["incentives"] == expected["env_runners"]["incentives"]
+    resumed_result = resumed.train()
+    assert resumed_result["env_runners"]["incentives"] == expected["env_runners"]["incentives"]
     assert_same_weights(whole, resumed)
 
 
-def test_samples_that_are_reused_halve_what_is_sampled(build):
+def test_reused_samples_reduce_the_number_of_steps(build):
     steps = [
         build(config(reuse_samples=reuse)).train()["env_runners"]["num_env_steps_sampled"] for reuse in (False, True)
     ]
-    # Two updates; the first needs two samples of its own. Episodes of five steps at most, which may end early.
+    # Two updates take three samples instead of four. Episodes have at most five steps and may end early.
     assert steps[1] < steps[0] <= 4 * 16 * 5
     assert steps[0] / steps[1] == pytest.approx(4 / 3, abs=0.15)
 
 
-def test_a_sample_that_is_reused_is_paid_as_functions_pay_now(build):
+def test_incentives_of_reused_samples_are_recomputed(build):
     algo = build(config())
     sample = algo.sample()
     learner = algo.learner_group._learner
     with torch.no_grad():
-        for each in learner._functions.functions.parameters():
-            each.mul_(3.0)
+        for param in learner._functions.functions.parameters():
+            param.mul_(3.0)
     parts = learner.on_device(sample.to_batch())
     joint = learner.joint_columns(parts)
     learner.prepare(parts, joint)
     assert not torch.allclose(joint["incentives"], sample.joint["incentives"])
 
 
-def test_results_tell_who_gives_whom_what_for_what(build):
+def test_results_report_incentives_by_pair_and_action(build):
     algo = build(config())
     sample = algo.sample(report=False)
     result = algo.env_runner.get_metrics()
     played = sample.in_first_episode()
     paid = sample.joint["incentives"][..., 0, 1][played]
-    taken = sample.joint["actions"][..., 1][played]
+    actions = sample.joint["actions"][..., 1][played]
     assert float(result["incentives"]["player_0_to_player_1"].peek()) == pytest.approx(float(paid.mean()), rel=1e-4)
-    for number, name in enumerate(("lever", "start", "door")):
-        found = result["incentives_by_action"]["player_0_to_player_1"][name].peek()
-        assert float(found) == pytest.approx(float(paid[taken == number].mean()), rel=1e-4)
+    for action, name in enumerate(("lever", "start", "door")):
+        incentive = result["incentives_by_action"]["player_0_to_player_1"][name].peek()
+        assert float(incentive) == pytest.approx(float(paid[actions == action].mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -595,12 +614,12 @@ def test_results_tell_who_gives_whom_what_for_what(build):
         ({"grad_clip": 1.0, "grad_clip_by": "value"}, "grad_clip_by: must be global_norm"),
     ],
 )
-def test_what_cannot_be_is_refused(changes, message):
+def test_invalid_settings_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes).validate()
 
 
-def test_incentives_are_learned_by_lio_alone():
+def test_incentives_with_another_algorithm_raise():
     a_config = (
         ReciprocatorConfig().environment("ipd_v0").players({"*": {"player": "ppo", "intrinsic": {"incentives": {}}}})
     )
@@ -609,17 +628,17 @@ def test_incentives_are_learned_by_lio_alone():
 
 
 class CustomLIO(LIO):
-    """An algorithm that is a subclass with another name."""
+    """Subclass of LIO with another name."""
 
 
-def test_subclasses_learn_incentives_too():
+def test_subclasses_train_incentives():
     for a_config in (config(), CustomLIO.get_default_config().environment("escape_room_v0")):
         a_config.algo_class = CustomLIO
         a_config.validate()
         assert a_config.givers() == [0, 1]
 
 
-# --- elsewhere -------------------------------------------------------------------------------------------------------
+# --- other runs ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -641,7 +660,7 @@ def reciprocators(players):
     )
 
 
-def test_who_was_trained_to_give_gives_in_other_runs_too(build, trained):
+def test_frozen_givers_give_in_other_runs(build, trained):
     algo = build(reciprocators({"player_0": f"checkpoint/{trained}#player_0", "*": "reciprocator"}))
     sample = algo.sample()
     assert (sample.joint["incentives"][..., 0, 1:] > 0).all()
@@ -654,38 +673,38 @@ def test_who_was_trained_to_give_gives_in_other_runs_too(build, trained):
     torch.testing.assert_close(shaped - plain, sample.joint["received"])
 
 
-def test_an_incentive_function_plays_any_agent(build, trained):
-    """Agent 2's function in the place of agent 0 gives as it would there, turned on with all that it sees."""
+def test_incentive_functions_play_any_agent(build, trained):
+    """Plays agent 0 with agent 2's function, and expects its incentives to be rotated along with its inputs."""
     players = {"player_0": f"checkpoint/{trained}#player_2", "player_1": "scripted/random", "player_2": "ppo"}
     algo = build(reciprocators(players))
     sample = algo.sample()
     functions = algo.env_runner.module["incentives+player_0"].unwrapped()
-    given, actions = sample.joint[GIVEN], sample.joint["actions"]
-    turned = torch.tensor([1, 2, 0])  # agent 0 where agent 2 was, agent 1 where agent 0 was
-    seen = _observed_by_agent_0(algo)
-    everybody = seen[:, :, None].expand(-1, -1, 3, *[-1] * (seen.dim() - 2))  # the giver's own is all that counts
-    rows = [each.flatten(0, 1) for each in (everybody, actions[..., turned], given[:, :, turned])]
-    found = functions.incentives(*rows).unflatten(0, actions.shape[:2])[:, :, 2]
-    torch.testing.assert_close(sample.joint["incentives"][:, :, 0][..., turned], found)
+    given_before, actions = sample.joint[GIVEN], sample.joint["actions"]
+    rotation = torch.tensor([1, 2, 0])  # agent 0 in the place of agent 2, agent 1 in that of agent 0
+    obs = _observations_of_agent_0(algo)
+    repeated_obs = obs[:, :, None].expand(-1, -1, 3, *[-1] * (obs.dim() - 2))  # only the giver's observation counts
+    rows = [column.flatten(0, 1) for column in (repeated_obs, actions[..., rotation], given_before[:, :, rotation])]
+    incentives = functions.incentives(*rows).unflatten(0, actions.shape[:2])[:, :, 2]
+    torch.testing.assert_close(sample.joint["incentives"][:, :, 0][..., rotation], incentives)
 
 
-def _observed_by_agent_0(algo):
-    """Plays the same fragment again and keeps what agent 0 saw."""
-    runner, seen = algo.env_runner, []
+def _observations_of_agent_0(algo):
+    """Samples the same fragment again and returns the observations of agent 0, ``[B, T, ..]``."""
+    runner, step_obs = algo.env_runner, []
     runner._fragments_with_weights = 0
     act = runner._act
 
-    def watching(*args):
-        seen.append(runner._obs[:, 0].clone())
+    def record_obs(*args):
+        step_obs.append(runner._obs[:, 0].clone())
         return act(*args)
 
-    runner._act = watching
+    runner._act = record_obs
     runner.start_over()
     runner.sample()
-    return torch.stack(seen, 1)
+    return torch.stack(step_obs, 1)
 
 
-def test_samples_of_several_runners_are_one(build):
+def test_samples_of_several_runners_are_concatenated(build):
     algo = build(config(games=8, reuse_samples=True).env_runners(num_env_runners=2))
     result = algo.train()
     metrics = result["env_runners"]
@@ -695,11 +714,11 @@ def test_samples_of_several_runners_are_one(build):
     assert len(sample.rewards) == 16
 
 
-# --- models of others ------------------------------------------------------------------------------------------------
+# --- models of co-players --------------------------------------------------------------------------------------------
 
 
-def test_models_that_are_right_give_the_same_credit(build):
-    """Where a giver's model of the other is its policy, it sees through its step as if it knew it."""
+def test_exact_models_give_the_same_credit(build):
+    """Copies the co-players' policies into the givers' models, and expects the credit of known policies."""
     incentives = {"opponents": "modelled", "opponent_hiddens": [8], "opponent_lr": 0.0}
     algo = build(config(incentives=incentives, epsilon=0.0, entropy_coeff=0.0))
     learner = algo.learner_group._learner
@@ -714,17 +733,17 @@ def test_models_that_are_right_give_the_same_credit(build):
     tau = algo.sample()
     phase(algo, POLICIES_PHASE, tau)
     algo.sync()
-    after, lesson = algo.sample(), learner._lesson
+    after, policy_update = algo.sample(), learner._lesson
     parts = learner.on_device(after.to_batch())
     joint = learner.joint_columns(parts)
     gains = learner._gains(parts, joint)
-    known = learner._credit(lesson, parts, joint, gains)
-    modelled = learner._credit_by_models(lesson, parts, joint, gains)
-    assert float(known.abs().max()) > 1e-6
-    torch.testing.assert_close(modelled, known, atol=1e-3 * float(known.abs().max()), rtol=1e-3)
+    credit = learner._credit(policy_update, parts, joint, gains)
+    modelled_credit = learner._credit_by_models(policy_update, parts, joint, gains)
+    assert float(credit.abs().max()) > 1e-6
+    torch.testing.assert_close(modelled_credit, credit, atol=1e-3 * float(credit.abs().max()), rtol=1e-3)
 
 
-def test_models_learn_what_others_do(build):
+def test_models_learn_the_policies_of_co_players(build):
     incentives = {"opponents": "modelled", "opponent_hiddens": [16], "opponent_epochs": 20}
     players = {"player_0": "lio", "player_1": {"player": "pg", "lr": 0.0}, "player_2": {"player": "pg", "lr": 0.0}}
     algo = build(config(players, 3, games=64, incentives=incentives, epsilon=0.0))
@@ -735,24 +754,24 @@ def test_models_learn_what_others_do(build):
     rows = {name: column.flatten(0, 2) for name, column in sample.modules["player_2"].items()}
     policy = module.get_train_action_dist_cls().from_logits(module.forward_train(rows)[Columns.ACTION_DIST_INPUTS])
     obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(3)], 2).flatten(0, 1)
-    found = algo.learner_group._learner._models(obs, sample.joint["actions"].flatten(0, 1))
+    log_probs = algo.learner_group._learner._models(obs, sample.joint["actions"].flatten(0, 1))
     assert algo.learner_group._learner._models.others.tolist() == [1, 2, 2, 0, 0, 1]
-    of_two = policy.logp(rows[Columns.ACTIONS])
+    log_probs_of_2 = policy.logp(rows[Columns.ACTIONS])
     for row in (1, 2):
-        assert float((found[row].exp() - of_two.exp()).abs().mean()) < 0.1
+        assert float((log_probs[row].exp() - log_probs_of_2.exp()).abs().mean()) < 0.1
 
 
-def test_models_need_a_game_in_which_agents_know_what_others_see():
+def test_models_without_inferable_observations_raise():
     with pytest.raises(ValueError, match="opponents: modelled needs an environment in which agents can infer"):
         LIOConfig().environment("cleanup_v0").incentives(opponents="modelled").validate()
 
 
-# --- giving as a continuous action -----------------------------------------------------------------------------------
+# --- incentives as continuous actions --------------------------------------------------------------------------------
 
 DRAWN = {"learned_by": "policy_gradient", "charge_giver": True, "lr": 0.5}
 
 
-def test_what_is_drawn_is_around_what_functions_say(build):
+def test_sampled_incentives_are_outputs_plus_noise(build):
     algo = build(config(incentives=DRAWN, env="ipd_v0"))
     sample = algo.sample()
     functions, noise = algo.env_runner.module["incentives"].unwrapped(), sample.joint["incentive_noise"]
@@ -762,12 +781,12 @@ def test_what_is_drawn_is_around_what_functions_say(build):
     torch.testing.assert_close(sample.joint["incentives"][..., 0, 1], paid[..., 0, 0])
     torch.testing.assert_close(sample.joint["incentives"][..., 1, 0], paid[..., 1, 0])
     assert float(noise.std()) == pytest.approx(1.0, abs=0.2)
-    again = build(config(incentives=DRAWN, env="ipd_v0")).sample()
-    assert torch.equal(again.joint["incentive_noise"], noise)
+    same_seed = build(config(incentives=DRAWN, env="ipd_v0")).sample()
+    assert torch.equal(same_seed.joint["incentive_noise"], noise)
 
 
-def test_functions_step_towards_what_was_drawn_by_their_givers_advantages(build):
-    """Along the gradient of a normal log-density, weighted with advantages and averaged over episodes."""
+def test_incentive_functions_take_policy_gradient_steps(build):
+    """Expects the gradient of the normal log-density, weighted with advantages and averaged over episodes."""
     algo = build(config(incentives=DRAWN))
     sample = algo.sample()
     learner = algo.learner_group._learner
@@ -776,8 +795,8 @@ def test_functions_step_towards_what_was_drawn_by_their_givers_advantages(build)
     batches = learner.prepare(parts, learner.joint_columns(parts))
     obs = torch.stack([sample.modules[f"player_{i}"][Columns.OBS][:, 0] for i in range(2)], 2).flatten(0, 1)
     mean = functions.outputs(obs, sample.joint["actions"].flatten(0, 1))[..., 0]
-    drawn = (mean + sample.joint["incentive_noise"].flatten(0, 1)[..., 0]).detach()
-    density = torch.distributions.Normal(mean, 1.0).log_prob(drawn)
+    samples = (mean + sample.joint["incentive_noise"].flatten(0, 1)[..., 0]).detach()
+    density = torch.distributions.Normal(mean, 1.0).log_prob(samples)
     advantages = torch.stack(
         [batches[f"player_{i}"]["advantages"] * batches[f"player_{i}"][Columns.LOSS_MASK] for i in range(2)], -1
     )
@@ -790,5 +809,5 @@ def test_functions_step_towards_what_was_drawn_by_their_givers_advantages(build)
         torch.testing.assert_close(parameter, value, atol=1e-6, rtol=1e-4)
 
 
-def test_nobody_samples_twice_where_giving_is_an_action(build):
+def test_sampled_incentives_need_one_rollout_per_update(build):
     assert build(config(incentives=DRAWN)).train()["env_runners"]["num_episodes"] == 2 * 16

@@ -23,7 +23,7 @@ from rllib_reciprocator.models import BALANCE
 from rllib_reciprocator.players import STRATEGIES
 from social_dilemmas.coins import Coins
 from social_dilemmas.registry import GameSpec
-from tests.algorithms.test_every_algorithm import assert_goes_on
+from tests.algorithms.test_every_algorithm import assert_restored_run_continues_identically
 from tests.helpers.batches import prepared
 from tests.helpers.games import COUNTDOWN, Countdown
 from tests.helpers.weights import assert_same_weights, weights
@@ -46,26 +46,26 @@ def with_memory(a_config, **model_config):
     return a_config.rl_module(model_config={"fcnet_hiddens": [8], "use_gru": True, "gru_cell_size": 6, **model_config})
 
 
-def test_a_seeded_run_repeats_bit_by_bit(build):
+def test_seeded_runs_are_identical(build):
     settings = {"minibatch_size": 40, "shuffle_batch_per_epoch": True}
-    one, other = build(config().training(**settings)), build(config().training(**settings))
+    first, second = build(config().training(**settings)), build(config().training(**settings))
     for _ in range(3):
-        a, b = one.train(), other.train()
+        a, b = first.train(), second.train()
         assert a["env_runners"]["outcomes"] == b["env_runners"]["outcomes"]
-    assert_same_weights(one, other)
-    third = build(config(seed=2).training(**settings))
-    third.train()
-    assert any(not np.array_equal(value, weights(third)[name]) for name, value in weights(one).items())
+    assert_same_weights(first, second)
+    other_seed = build(config(seed=2).training(**settings))
+    other_seed.train()
+    assert any(not np.array_equal(value, weights(other_seed)[name]) for name, value in weights(first).items())
 
 
-def test_first_weights_do_not_depend_on_the_hash_seed():
+def test_initial_weights_do_not_depend_on_the_hash_seed():
     code = (
         "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.engine import BatchedEnvRunner;"
         "c = ReciprocatorConfig().environment('ipd_v0').env_runners(num_envs_per_env_runner=4).debugging(seed=1);"
         "c.validate(); module = BatchedEnvRunner(config=c, worker_index=0).module['player_0'];"
         "print(module.actor.head.weight[0].tolist()); print(list({'player_0', 'player_1'}))"
     )
-    printed = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -75,15 +75,15 @@ def test_first_weights_do_not_depend_on_the_hash_seed():
         ).stdout
         for seed in ("1", "2")
     ]
-    of_weights, of_sets = zip(*(each.splitlines() for each in printed), strict=True)
-    assert of_sets[0] != of_sets[1], "these seeds order sets differently"
-    assert of_weights[0] == of_weights[1]
+    printed_weights, printed_sets = zip(*(output.splitlines() for output in outputs), strict=True)
+    assert printed_sets[0] != printed_sets[1], "these seeds order sets differently"
+    assert printed_weights[0] == printed_weights[1]
 
 
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])
 @pytest.mark.parametrize("learners", [1, 2])
-def test_remote_learners_learn_the_same(build, learners, env):
-    """The sampled data are the same, so all that differs is the order of summation; a learned estimator too."""
+def test_remote_learners_match_local_ones(build, learners, env):
+    """Trains on the same samples, so that only the order of summation differs; with a learned estimator too."""
     local, remote = (build(config(normalize=True, env=env).learners(num_learners=number)) for number in (0, learners))
     for _ in range(2):
         local.train()
@@ -91,8 +91,8 @@ def test_remote_learners_learn_the_same(build, learners, env):
     assert_same_weights(local, remote, atol=2e-5, rtol=1e-4)
 
 
-def test_frozen_and_scripted_players_beside_two_learners(build, tmp_path):
-    """Modules without gradients, and tables, must not trouble distributed learners."""
+def test_frozen_and_scripted_players_with_two_learners(build, tmp_path):
+    """Trains distributed learners with modules that have no gradients, and with tables."""
     first = build(config())
     first.train()
     path = first.save_to_path(tmp_path / "first")
@@ -110,27 +110,27 @@ def test_frozen_and_scripted_players_beside_two_learners(build, tmp_path):
     assert any(not np.array_equal(after[name], before[name]) for name in before if name.startswith("player_0/"))
 
 
-def test_remote_runners_bring_all_games_and_play_as_local_ones_would(build):
+def test_remote_runners_sample_like_local_ones(build):
     algo = build(config(games=16).env_runners(num_env_runners=2))
     result = algo.train()
     assert result["env_runners"]["num_env_steps_sampled"] == 2 * 16 * 4
     assert result["env_runners"]["num_episodes"] == 32
     algo.train()
-    trained = algo.learner_group.get_weights()
+    learner_weights = algo.learner_group.get_weights()
 
     def state_and_actions(runner):
         return runner.worker_index, runner.module.get_state(), runner.sample()[0].joint["actions"]
 
     for index, state, actions in algo.env_runner_group.foreach_env_runner(state_and_actions, local_env_runner=False):
-        for module_id, of_module in trained.items():
-            for name, value in of_module.items():
+        for module_id, params in learner_weights.items():
+            for name, value in params.items():
                 np.testing.assert_array_equal(state[module_id][name], value)
         local = BatchedEnvRunner(config=algo.config, worker_index=index)
-        local.set_state({"rl_module": trained, "weights_seq_no": 2})
+        local.set_state({"rl_module": learner_weights, "weights_seq_no": 2})
         assert torch.equal(local.sample()[0].joint["actions"], actions)
 
 
-def test_a_killed_runner_comes_back(build):
+def test_killed_runners_are_restarted(build):
     import ray
 
     a_config = config(games=16).env_runners(num_env_runners=2)
@@ -138,17 +138,17 @@ def test_a_killed_runner_comes_back(build):
     algo = build(a_config)
     algo.train()
     ray.kill(algo.env_runner_group._worker_manager.actors()[1], no_restart=False)
-    until = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     while algo.train()["env_runners"]["num_env_steps_sampled"] < 2 * 16 * 4:
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
     assert (
         len(set(map(str, algo.env_runner_group.foreach_env_runner(lambda r: r.weights_seq_no, local_env_runner=False))))
         == 1
     )
 
 
-def test_what_the_learner_adds_to_the_reward(build):
-    """The learner's advantages are those of extrinsic plus weighted reciprocal rewards; a naive player's are not."""
+def test_learners_add_weighted_reciprocal_rewards(build):
+    """Expects returns of extrinsic plus weighted reciprocal rewards, and of extrinsic rewards for a naive learner."""
     a_config = config(
         {"player_0": "reciprocator", "player_1": "ppo"}, weight={"start": 2.0, "end": 9.0, "per_iteration": 1.0}
     )
@@ -160,12 +160,12 @@ def test_what_the_learner_adds_to_the_reward(build):
     assert reciprocal[..., 0].abs().sum() > 0
     for index, agent in enumerate(("player_0", "player_1")):
         rewards = sample.rewards[..., index] + (5.0 * reciprocal[..., 0] if index == 0 else 0.0)
-        to_go = torch.stack([sum(0.9**k * rewards[:, t + k] for k in range(4 - t)) for t in range(4)], 1)
+        returns = torch.stack([sum(0.9**k * rewards[:, t + k] for k in range(4 - t)) for t in range(4)], 1)
         targets = batches[agent][Postprocessing.VALUE_TARGETS].view(-1, 4)
-        torch.testing.assert_close(targets, to_go, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(targets, returns, atol=1e-4, rtol=1e-4)
 
 
-def test_normalized_returns_are_the_papers(build):
+def test_returns_are_normalized_as_in_the_paper(build):
     algo = build(config().training(normalize_returns=True, normalize_advantages=False, lambda_=1.0))
     (sample,) = algo.env_runner.sample()
     learner, batch = algo.learner_group._learner, prepared(algo, sample)["player_0"]
@@ -196,7 +196,7 @@ def test_trains_against_every_scripted_player(build, strategy):
 COINS = {"reward": "petty_payoff", "influence": "reward", "balance_decay": 0.9, "buffer_iterations": 2}
 
 
-def test_the_estimator_learns_and_leaves_the_players_alone(build):
+def test_estimator_training_does_not_change_policies(build):
     algo = build(config(env="coins_v0", games=512, estimator_epochs=5, estimator_minibatch_size=512, **COINS))
     algo.train()
     (sample,) = algo.env_runner.sample()
@@ -221,7 +221,7 @@ def test_the_estimator_learns_and_leaves_the_players_alone(build):
         {"influence": "transition"},
     ],
 )
-def test_every_learned_estimator_trains_with_and_without_the_future(build, settings):
+def test_every_learned_estimator_trains_with_and_without_future_influence(build, settings):
     for future_weight in (0.0, 1.0):
         settings = {**COINS, **settings, "future_weight": future_weight}
         algo = build(config(env="coins_v0", **settings))
@@ -233,7 +233,7 @@ def test_every_learned_estimator_trains_with_and_without_the_future(build, setti
             np.testing.assert_array_equal(runner.get_state()[name], value, err_msg=name)
 
 
-def test_nobody_reciprocates_alone():
+def test_reciprocity_with_a_single_agent_raises():
     with pytest.raises(
         ValueError, match=r"players.player_0: reciprocity needs other agents, and centralized_v0 has one"
     ):
@@ -243,9 +243,9 @@ def test_nobody_reciprocates_alone():
 @pytest.mark.parametrize("env", [env for env in social_dilemmas.game_ids() if env != "centralized_v0"])
 @pytest.mark.parametrize("sees", ["state", "observations", "own"])
 @pytest.mark.parametrize("influence", ["reward", "counterfactual", "value"])
-def test_learned_estimators_play_every_game(build, env, sees, influence):
+def test_learned_estimators_train_in_every_environment(build, env, sees, influence):
     if sees == "own" and (influence != "reward" or not social_dilemmas.make(env).fully_observed):
-        pytest.skip("own goes with reward, in games in which agents know what others see")
+        pytest.skip("own needs influence reward and an environment in which agents can infer others' observations")
     algo = build(config(env=env, games=8, influence=influence, estimator_sees=sees, balance_decay=0.9))
     for _ in range(2):
         result = algo.train()
@@ -253,13 +253,13 @@ def test_learned_estimators_play_every_game(build, env, sees, influence):
     assert np.isfinite(float(result["env_runners"]["influence"]["player_0_on_player_1"]))
 
 
-def test_gradients_are_clipped_of_players_and_estimator_in_turn(build):
+def test_gradients_of_policies_and_estimator_are_clipped(build):
     algo = build(config(env="coins_v0", **COINS).training(grad_clip=0.5, grad_clip_by="norm"))
     algo.train()
     assert all(np.isfinite(value).all() for value in weights(algo).values())
 
 
-def test_rewards_that_are_not_numbers_leave_the_estimator_finite(build):
+def test_nan_rewards_leave_the_estimator_finite(build):
     algo = build(config(env="coins_v0", **COINS))
     algo.train()
     (sample,) = algo.env_runner.sample()
@@ -269,7 +269,7 @@ def test_rewards_that_are_not_numbers_leave_the_estimator_finite(build):
         assert np.isfinite(value).all(), name
 
 
-def test_players_wait_while_the_estimator_warms_up(build):
+def test_policies_are_not_trained_while_the_estimator_warms_up(build):
     algo = build(config(env="coins_v0", warmup_iterations=2, **COINS))
     start = weights(algo)
     for iteration in range(3):
@@ -279,8 +279,8 @@ def test_players_wait_while_the_estimator_warms_up(build):
         assert changed == ({"influence"} if iteration < 2 else {"influence", "player_0", "player_1"})
 
 
-def test_two_learners_fit_one_estimator(build):
-    """Each has a shard of the replay; their gradients are averaged, so that the estimators stay the same."""
+def test_two_learners_train_one_estimator(build):
+    """Splits the replay buffer between learners and averages gradients, so that the estimators stay equal."""
     algo = build(config(env="coins_v0", **COINS).learners(num_learners=2))
     for _ in range(2):
         result = algo.train()
@@ -293,7 +293,7 @@ def test_two_learners_fit_one_estimator(build):
         np.testing.assert_array_equal(value, states[1][name], err_msg=name)
 
 
-def test_a_frozen_reciprocator_goes_by_its_own_estimator(build, tmp_path):
+def test_frozen_reciprocators_use_their_own_estimator(build, tmp_path):
     first = build(config(env="coins_v0", balance_scale=2.0, **COINS))
     first.train()
     path = first.save_to_path(tmp_path / "first")
@@ -303,18 +303,18 @@ def test_a_frozen_reciprocator_goes_by_its_own_estimator(build, tmp_path):
     assert "influence" not in result["learners"]
     assert "reciprocal_reward_mean" not in result["learners"]["player_0"]
     (sample,) = algo.env_runner.sample()
-    theirs = first.learner_group._learner.module["influence"].unwrapped().get_state()
+    estimator_state = first.learner_group._learner.module["influence"].unwrapped().get_state()
     for name, value in algo.env_runner.module["influence+player_1"].get_state().items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+        np.testing.assert_array_equal(value, estimator_state[name], err_msg=name)
     balances, influence = sample.joint["balance"], sample.joint["influence"]
     assert balances[..., 1].abs().sum() > 0
-    # Its decay is that of its run, not the 0.96 of this one, and nobody else keeps a balance.
-    kept = 0.9 * balances[:, 0, 0, 1] + influence[:, 0, 0, 1] - sample.joint["given"][:, 0, 1, 0]
-    torch.testing.assert_close(balances[:, 1, 0, 1], kept)
+    # The decay is 0.9 as in the run of the checkpoint, not 0.96 as in this one. The PPO agent has no balance.
+    next_balance = 0.9 * balances[:, 0, 0, 1] + influence[:, 0, 0, 1] - sample.joint["given"][:, 0, 1, 0]
+    torch.testing.assert_close(balances[:, 1, 0, 1], next_balance)
     assert not balances[..., 0].any()
 
 
-def test_a_frozen_reciprocator_without_its_estimator_is_refused(build, tmp_path):
+def test_frozen_reciprocators_without_estimator_raise(build, tmp_path):
     first = build(config(env="coins_v0", **COINS))
     path = first.save_to_path(tmp_path / "first")
     shutil.rmtree(tmp_path / "first" / "learner_group" / "learner" / "rl_module" / "influence")
@@ -322,7 +322,7 @@ def test_a_frozen_reciprocator_without_its_estimator_is_refused(build, tmp_path)
         config({"player_0": "ppo", "player_1": f"checkpoint/{path}"}, env="coins_v0").validate()
 
 
-def test_a_memory_learns_to_tell_the_balance_that_it_does_not_see(build):
+def test_recurrent_policies_learn_to_predict_an_unobserved_balance(build):
     settings = {"observe_balance": False, "predict_balance_coeff": 1.0, "balance_scale": 2.0, "balance_decay": 0.9}
     a_config = with_memory(config(games=256, **settings)).training(lr=0.01, num_epochs=10)
     algo = build(a_config.environment(env_config={"num_steps": 12}))
@@ -338,7 +338,7 @@ def test_a_memory_learns_to_tell_the_balance_that_it_does_not_see(build):
     assert torch.equal(module.forward_train(columns)[Columns.ACTION_DIST_INPUTS], logits)
 
 
-def test_the_weight_grows_with_the_players(build):
+def test_default_weight_grows_with_the_number_of_agents(build):
     for env, players, weight in (("ipd_v0", None, 5.0), ("public_goods_v0", 4, 45.0), ("coins_v0", 3, 2.0)):
         a_config = config(env=env)
         if players:
@@ -347,7 +347,7 @@ def test_the_weight_grows_with_the_players(build):
 
 
 class OneAction(Countdown):
-    """Nobody has a choice."""
+    """Countdown in which agents have a single action."""
 
     terminates_early = False
 
@@ -364,8 +364,8 @@ class OneAction(Countdown):
 @pytest.mark.parametrize(
     "settings", [{"counterfactual": "modelled"}, {"normalize": True}, {"influence": "counterfactual"}]
 )
-def test_a_game_without_choice_or_change_stays_finite(build, settings):
-    """One action only, and so constant rewards: influence is zero, and nothing is divided by it."""
+def test_constant_rewards_with_a_single_action_stay_finite(build, settings):
+    """Trains with constant rewards: influence is zero, and must not be divided by."""
     social_dilemmas.register(GameSpec("one_action_v0", "tests.algorithms.test_reciprocator:OneAction", "No choice."))
     a_config = config(env="one_action_v0", **{"influence": "reward", "balance_decay": 0.9, **settings})
     algo = build(a_config.training(normalize_returns=True))
@@ -379,7 +379,7 @@ def test_a_game_without_choice_or_change_stays_finite(build, settings):
 
 
 class NeverMoves(Coins):
-    """Player 1 stays where it is, whatever it says."""
+    """Coins in which player 1 stays in place whatever its action is."""
 
     def _play(self, actions):
         actions = actions.clone()
@@ -388,18 +388,18 @@ class NeverMoves(Coins):
 
 
 @pytest.mark.parametrize("sees", ["state", "own"])
-def test_an_agent_that_never_moves_stays_without_influence(build, sees):
+def test_agents_that_never_move_have_little_influence(build, sees):
     social_dilemmas.register(GameSpec("never_moves_v0", "tests.algorithms.test_reciprocator:NeverMoves", "Stays."))
     settings = {**COINS, "estimator_sees": sees, "estimator_epochs": 8, "estimator_minibatch_size": 512}
     algo = build(config(env="never_moves_v0", games=512, **settings))
     for _ in range(15):
         result = algo.train()
-    spread = result["env_runners"]["influence_std"]
-    assert float(spread["player_1_on_player_0"]) < 0.5 * float(spread["player_0_on_player_1"])
+    deviation = result["env_runners"]["influence_std"]
+    assert float(deviation["player_1_on_player_0"]) < 0.5 * float(deviation["player_0_on_player_1"])
     assert all(np.isfinite(value).all() for value in weights(algo).values())
 
 
-def test_iterations_without_an_update_have_their_losses_too(build):
+def test_iterations_without_an_update_report_losses(build):
     algo = build(config(env="coins_v0", update_period_iters=3, **COINS))
     assert all(np.isfinite(float(algo.train()["learners"]["influence"]["loss"])) for _ in range(4))
 
@@ -409,9 +409,9 @@ def test_naive_learners_play_coins(build):
     algo = build(a_config)
     algo.train()
     result, (sample,) = algo.train(), algo.env_runner.sample()
-    own, others = (sample.outcomes[name][..., 0].sum() for name in ("own_coins", "others_coins"))
+    own_coins, other_coins = (sample.outcomes[name][..., 0].sum() for name in ("own_coins", "others_coins"))
     rates = algo.env_runner.get_metrics()["outcomes"]["player_0"]
-    assert float(rates["own_coin_share"].peek()) == pytest.approx(float(own / (own + others)))
+    assert float(rates["own_coin_share"].peek()) == pytest.approx(float(own_coins / (own_coins + other_coins)))
     assert np.isfinite(float(result["learners"]["player_0"]["vf_loss"]))
 
 
@@ -423,7 +423,7 @@ def test_evaluation_during_training(build):
     assert result["evaluation"]["env_runners"]["num_episodes"] >= 40
 
 
-def test_gradients_that_are_not_finite_do_not_reach_the_weights(build):
+def test_nonfinite_gradients_are_not_applied(build):
     algo = build(config())
     learner = algo.learner_group._learner
     before = weights(algo)
@@ -510,7 +510,7 @@ def test_every_reciprocity_setting_has_a_field_a_docstring_entry_and_a_check():
         ),
     ],
 )
-def test_what_cannot_be_is_refused(change, complaint):
+def test_invalid_settings_raise(change, complaint):
     social_dilemmas.register(COUNTDOWN)
     a_config = config()
     change(a_config)
@@ -518,7 +518,7 @@ def test_what_cannot_be_is_refused(change, complaint):
         a_config.validate()
 
 
-def test_batch_size_follows_from_the_rest():
+def test_batch_size_follows_from_other_settings():
     a_config = config(games=6).env_runners(num_env_runners=3).learners(num_learners=2)
     a_config.validate()
     assert a_config.train_batch_size_per_learner == 3 * 6 * 4 // 2
@@ -526,28 +526,28 @@ def test_batch_size_follows_from_the_rest():
     a_config.validate()
 
 
-def test_learns_like_a_bare_loop_from_the_same_weights(build):
-    """The paper's settings, against a loop that shares no code: cooperation moves alike, up to sampling noise."""
+def test_learns_like_an_independent_loop_from_the_same_weights(build):
+    """Compares cooperation rates with those of a loop that shares no code, with the paper's settings."""
     a_config = config(seed=3, games=2048).environment(env_config={"num_steps": 32})
     a_config.rl_module(model_config={"fcnet_hiddens": [2, 2]})
     a_config.training(num_epochs=10, normalize_returns=True, normalize_advantages=False)
     algo, bare = build(a_config), BareLoop(width=2, clip=0.1, normalize_returns=True)
     for index, agent in enumerate(("player_0", "player_1")):
         module = algo.learner_group._learner.module[agent]
-        for mine, theirs in ((bare.actors[index], module.actor), (bare.critics[index], module.critic)):
-            layers = [*theirs.encoder.connected, theirs.head]
-            mine.load_state_dict(torch.nn.Sequential(*layers).state_dict())
-    ours, floor = [], []
+        for bare_network, network in ((bare.actors[index], module.actor), (bare.critics[index], module.critic)):
+            layers = [*network.encoder.connected, network.head]
+            bare_network.load_state_dict(torch.nn.Sequential(*layers).state_dict())
+    rates, bare_rates = [], []
     for _ in range(16):
         outcomes = algo.train()["env_runners"]["outcomes"]
-        ours.append(sum(float(rates["cooperation_rate"]) for rates in outcomes.values()) / 2)
-        floor.append(bare.iterate())
-    np.testing.assert_allclose(ours, floor, atol=0.03)
-    assert abs(ours[-1] - ours[0]) > 0.1
+        rates.append(sum(float(agent_rates["cooperation_rate"]) for agent_rates in outcomes.values()) / 2)
+        bare_rates.append(bare.iterate())
+    np.testing.assert_allclose(rates, bare_rates, atol=0.03)
+    assert abs(rates[-1] - rates[0]) > 0.1
 
 
-def test_learners_share_what_is_there_when_a_runner_is_lost(build):
-    """Three runners, two learners: a game over is left out, and shards are of equal length."""
+def test_learners_share_the_remaining_samples_if_a_runner_is_lost(build):
+    """Uses three env runners and two learners: a surplus environment is dropped, so that shards have equal length."""
     import ray
 
     a_config = config(games=6).env_runners(num_env_runners=3, num_cpus_per_env_runner=0.5).learners(num_learners=2)
@@ -564,7 +564,7 @@ def test_learners_share_what_is_there_when_a_runner_is_lost(build):
 
 
 class Breaks(Countdown):
-    """Raises once there is a file."""
+    """Countdown that raises an error once a file exists."""
 
     terminates_early = False
 
@@ -579,8 +579,8 @@ class Breaks(Countdown):
         return rewards, torch.zeros_like(ended), outcomes
 
 
-def test_an_iteration_without_samples_says_why(build, monkeypatch, tmp_path):
-    """Env runners that raise again and again, whatever is restarted."""
+def test_iterations_without_samples_raise_with_the_cause(build, monkeypatch, tmp_path):
+    """Uses env runners that raise the same error after every restart."""
     from rllib_reciprocator.engine import algorithm
 
     monkeypatch.setattr(algorithm, "SECONDS_BETWEEN", 0.1)
@@ -593,9 +593,9 @@ def test_an_iteration_without_samples_says_why(build, monkeypatch, tmp_path):
         algo.train()
 
 
-BREAKS = GameSpec("breaks_v0", "tests.algorithms.test_reciprocator:Breaks", "Raises when it is told to.")
+BREAKS = GameSpec("breaks_v0", "tests.algorithms.test_reciprocator:Breaks", "Raises an error once a file exists.")
 social_dilemmas.register(BREAKS)
 
 
-def test_a_restored_run_of_two_learners_goes_on_bit_by_bit(build, tmp_path):
-    assert_goes_on(build, tmp_path, "Reciprocator", learners=2, fragment="auto")
+def test_restored_runs_of_two_learners_continue_identically(build, tmp_path):
+    assert_restored_run_continues_identically(build, tmp_path, "Reciprocator", learners=2, fragment="auto")

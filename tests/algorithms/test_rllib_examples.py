@@ -1,6 +1,6 @@
-"""RLlib's own multi-agent examples, with ``reciprocate()`` added: their environments, policies and modules.
+"""Tests of RLlib's multi-agent examples with ``reciprocate()``: their environments, policies and modules.
 
-Two of them play PettingZoo's waterworld in turns, which PettingZoo no longer has; here they play a game of ours.
+Two of them use PettingZoo's turn-based waterworld, which PettingZoo no longer has; here they use ``ipd_v0``.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ SHARED = {
 
 
 def flattened(env, spaces, device):
-    """As the example with rock, paper and scissors has it."""
+    """Flattens observations, as RLlib's example with rock, paper and scissors does."""
     return FlattenObservations(multi_agent=True)
 
 
@@ -76,7 +76,7 @@ def test_runs_with_reciprocity(ray_cluster, example, observe_balance):
     assert np.isfinite(float(result["learners"]["influence"]["loss"]))
     influence = result["env_runners"]["influence_std"]
     if "pettingzoo" in example:
-        # There agents take turns: nobody acts in another's step.
+        # Agents act in turns, so that no agent acts in another agent's step.
         assert all(float(value) == 0.0 for value in influence.values())
     else:
         assert all(float(value) > 0.0 for value in influence.values())

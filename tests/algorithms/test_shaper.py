@@ -22,32 +22,32 @@ NETWORKS = {"one_hot": True, "fcnet_hiddens": [], "use_gru": True, "gru_cell_siz
 
 @given(seed=st.integers(0, 2**62), groups=st.integers(1, 9), agents=st.integers(1, 3), size=st.integers(1, 40))
 @settings(max_examples=50, deadline=None)
-def test_noise_is_mirrored_between_neighbouring_groups_and_follows_from_the_seed(seed, groups, agents, size):
+def test_noise_is_mirrored_between_pairs_of_groups_and_seeded(seed, groups, agents, size):
     noise = mirrored_noise(seed, groups, agents, size)
     assert noise.shape == (groups * agents, size)
-    of_groups = noise.view(groups, agents, size)
-    assert torch.equal(of_groups[1::2], -of_groups[: groups // 2 * 2 : 2])
+    group_noise = noise.view(groups, agents, size)
+    assert torch.equal(group_noise[1::2], -group_noise[: groups // 2 * 2 : 2])
     assert torch.equal(noise, mirrored_noise(seed, groups, agents, size))
-    others = mirrored_noise(seed + 1, groups, agents, size)
-    assert not bool((noise == others).any())
+    other_noise = mirrored_noise(seed + 1, groups, agents, size)
+    assert not bool((noise == other_noise).any())
 
 
-def test_the_estimate_by_hand():
-    """Two members: 3 / 2 of the first one's noise less 1 / 2 of the other's."""
+def test_gradient_estimate_by_hand():
+    """Expects 3 / 2 times the noise of the first member minus 1 / 2 times that of the second."""
     mean = torch.zeros(3, requires_grad=True)
     noise = torch.tensor([[1.0, 0.0, 2.0], [0.0, 4.0, -2.0]])
     total = expected_fitness(mean, noise, torch.tensor([3.0, -1.0]), torch.tensor(2.0))
     assert torch.autograd.grad(total, mean)[0].tolist() == [1.5, -2.0, 4.0]
 
 
-def test_the_estimate_is_the_gradient_of_what_members_get():
-    """Of a quadratic fitness, mirrored perturbations leave nothing of its even part; the rest is noise of the draws."""
-    wanted, sigma, members = torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor(0.3), 200_000
+def test_gradient_estimate_of_a_quadratic_fitness():
+    """Compares with the exact gradient. The even part of the fitness cancels in mirrored pairs."""
+    optimum, sigma, members = torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor(0.3), 200_000
     mean = torch.tensor([0.2, 0.1, -0.4, 0.0], requires_grad=True)
     noise = mirrored_noise(1, members, 1, 4)
-    fitness = -(mean.detach() + sigma * noise - wanted).square().sum(1)
-    found = torch.autograd.grad(expected_fitness(mean, noise, fitness, sigma) / members, mean)[0]
-    torch.testing.assert_close(found, 2.0 * (wanted - mean.detach()), atol=0.1, rtol=0.0)
+    fitness = -(mean.detach() + sigma * noise - optimum).square().sum(1)
+    gradient = torch.autograd.grad(expected_fitness(mean, noise, fitness, sigma) / members, mean)[0]
+    torch.testing.assert_close(gradient, 2.0 * (optimum - mean.detach()), atol=0.1, rtol=0.0)
 
 
 # --- members of a population -----------------------------------------------------------------------------------------
@@ -67,19 +67,19 @@ def config(players=None, *, env="ipd_v0", games=32, learners=0, networks=None, e
     )
 
 
-def runner_of(a_config, index=0):
+def build_runner(a_config, index=0):
     a_config.validate()
     return BatchedEnvRunner(config=a_config, worker_index=index)
 
 
 def member(module, mean, number):
-    """The parameters that a member plays with."""
-    of_all = mirrored_noise(int(module.perturbations()[SEED][0, 0]), module._groups, module._agents, mean.numel())
-    return mean + module.sigma * of_all[number]
+    """Returns the perturbed parameters of a member."""
+    noise = mirrored_noise(int(module.perturbations()[SEED][0, 0]), module._groups, module._agents, mean.numel())
+    return mean + module.sigma * noise[number]
 
 
 def flat(module):
-    return torch.cat([each.detach().flatten() for each in module.actor.parameters()])
+    return torch.cat([param.detach().flatten() for param in module.actor.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -92,27 +92,27 @@ def flat(module):
         ("cleanup_lite_v0", {"conv_filters": [4], "fcnet_hiddens": [8], "use_lru": True, "lru_cell_size": 4}),
     ],
 )
-def test_members_play_side_by_side_as_each_would_alone(env, networks):
-    """In every step of a meta-episode, with the memories of their own that they have then."""
+def test_stacked_members_match_single_policies(env, networks):
+    """Compares outputs at every step of a meta-episode, with each member's memory."""
     players = {"player_0": "team/shaper", "player_1": "team/shaper"}
-    runner = runner_of(config(players, env=env, networks=networks, games=16, env_config={"num_steps": 3}))
+    runner = build_runner(config(players, env=env, networks=networks, games=16, env_config={"num_steps": 3}))
     module = runner.module["shaper"].unwrapped()
     module.sigma.fill_(0.3)
     (sample,) = runner.sample()
     assert set(module.perturbations()) == {SEED, MEMBER}
     columns = sample.modules["shaper"]
     mean = flat(module)
-    alone = EvolvedModule(
+    single = EvolvedModule(
         observation_space=module.observation_space, action_space=module.action_space, model_config=module.model_config
     )
     for number in (0, 3, 5):
         group, agent = divmod(number, 2)
-        torch.nn.utils.vector_to_parameters(member(module, mean, number), alone.actor.parameters())
+        torch.nn.utils.vector_to_parameters(member(module, mean, number), single.actor.parameters())
         rows = slice(group * 4, (group + 1) * 4)
-        memory = {name: value.expand(4, -1) for name, value in (alone.get_initial_state() or {}).items()}
+        memory = {name: value.expand(4, -1) for name, value in (single.get_initial_state() or {}).items()}
         for t in range(9):
             batch = {Columns.OBS: columns[Columns.OBS][rows, agent, t], Columns.STATE_IN: memory}
-            out = alone.forward_exploration(batch)
+            out = single.forward_exploration(batch)
             memory = out.get(Columns.STATE_OUT, {})
             torch.testing.assert_close(
                 out[Columns.ACTION_DIST_INPUTS],
@@ -122,7 +122,7 @@ def test_members_play_side_by_side_as_each_would_alone(env, networks):
             )
 
 
-def test_every_meta_episode_has_perturbations_of_its_own(build):
+def test_every_meta_episode_has_new_perturbations(build):
     algo = build(config())
     module = algo.env_runner.module["player_0"].unwrapped()
     seeds = []
@@ -137,8 +137,8 @@ def test_every_meta_episode_has_perturbations_of_its_own(build):
     assert float(module.sigma) == pytest.approx(0.3)
 
 
-def test_a_step_follows_what_members_got(build):
-    """The first step of Adam is the learning rate towards the sign of the gradient."""
+def test_gradient_step_follows_the_fitness(build):
+    """Expects a first step of Adam, which is the learning rate times the sign of the gradient."""
     algo = build(config(lr=0.01, grad_clip=None))
     learner = algo.learner_group._learner
     module = learner.module["player_0"].unwrapped()
@@ -148,16 +148,16 @@ def test_a_step_follows_what_members_got(build):
     fitness = sample.rewards[..., 0].mean(1).view(8, 4).mean(1)
     torch.testing.assert_close(columns["fitness"], fitness)
     noise = mirrored_noise(int(columns[SEED][0]), 8, 1, len(before))
-    better = (fitness - fitness.mean()) / fitness.std(correction=0)
-    gradient = (better[:, None] * noise).mean(0) / 0.3
-    told = learner._gradient_step("player_0", columns)
-    assert float(told["fitness_mean"]) == pytest.approx(float(fitness.mean()), abs=1e-6)
-    sure = gradient.abs() > 1e-3
-    assert int(sure.sum()) > len(before) // 2
-    torch.testing.assert_close((flat(module) - before)[sure], 0.01 * gradient.sign()[sure], atol=1e-5, rtol=0.0)
+    normalized_fitness = (fitness - fitness.mean()) / fitness.std(correction=0)
+    gradient = (normalized_fitness[:, None] * noise).mean(0) / 0.3
+    stats = learner._gradient_step("player_0", columns)
+    assert float(stats["fitness_mean"]) == pytest.approx(float(fitness.mean()), abs=1e-6)
+    is_large = gradient.abs() > 1e-3
+    assert int(is_large.sum()) > len(before) // 2
+    torch.testing.assert_close((flat(module) - before)[is_large], 0.01 * gradient.sign()[is_large], atol=1e-5, rtol=0.0)
 
 
-def test_nothing_but_the_actor_of_who_evolves_changes(build):
+def test_only_the_actor_of_an_evolved_policy_changes(build):
     algo = build(config({"player_0": "shaper", "player_1": "ppo"}, networks={"fcnet_hiddens": [4]}))
     before = weights(algo)
     algo.train()
@@ -172,24 +172,27 @@ def test_nothing_but_the_actor_of_who_evolves_changes(build):
     }
 
 
-def test_only_groups_in_which_it_plays_count(build):
+def test_groups_of_other_pool_members_are_not_counted(build):
     players = {"player_0": {"pool": {"shaper": 0.5, "scripted/random": 0.5}}, "player_1": "learner/pg"}
     algo = build(config(players, games=64))
     (sample,) = algo.env_runner.sample()
     columns = prepared(algo, sample)["player_0"]
-    drawn = sample.joint["members"][::4, 0, 0] == 0
-    assert 0 < int(drawn.sum()) < 16
-    assert torch.equal(columns["played"], drawn)
+    is_playing = sample.joint["members"][::4, 0, 0] == 0
+    assert 0 < int(is_playing.sum()) < 16
+    assert torch.equal(columns["played"], is_playing)
     before = flat(algo.learner_group._learner.module["player_0"].unwrapped())
     columns["fitness"] = torch.where(columns["played"], 1.0, columns["fitness"] + 100.0)
     algo.learner_group._learner._gradient_step("player_0", columns)
-    # All who played got the same: nobody is better than the others.
+    # All members that play have the same fitness, so that the gradient is zero.
     after = flat(algo.learner_group._learner.module["player_0"].unwrapped())
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0.0)
 
 
-def of_three(**sizes):
-    """With players of all kinds, and a pool whose members play in other shares of the games of each learner."""
+def three_agent_config(**sizes):
+    """Returns a configuration with all kinds of players.
+
+    The members of its pool play different shares of each learner's environments.
+    """
     players = {
         "player_0": "team/shaper",
         "player_1": "coala",
@@ -199,25 +202,25 @@ def of_three(**sizes):
     return config(players, env="public_goods_v0", env_config=goods, networks={"fcnet_hiddens": [4]}, **sizes)
 
 
-def test_where_it_plays_in_no_group_nothing_changes(build):
+def test_populations_that_play_in_no_group_are_unchanged(build):
     players = {"player_0": {"pool": {"shaper": 1e-6, "scripted/random": 1.0 - 1e-6}}, "player_1": "ppo"}
     algo = build(config(players, networks={"fcnet_hiddens": [4]}))
     before = flat(algo.learner_group._learner.module["player_0"].unwrapped())
-    told = algo.train()["learners"]["player_0"]
-    assert (float(told["fitness_mean"]), float(told["fitness_std"])) == (0.0, 0.0)
+    stats = algo.train()["learners"]["player_0"]
+    assert (float(stats["fitness_mean"]), float(stats["fitness_std"])) == (0.0, 0.0)
     assert torch.equal(before, flat(algo.learner_group._learner.module["player_0"].unwrapped()))
 
 
-def test_two_learners_learn_as_one(build):
-    one, two = (build(of_three(learners=learners)) for learners in (0, 2))
-    for algo in (one, two):
+def test_two_learners_match_one(build):
+    local, remote = (build(three_agent_config(learners=learners)) for learners in (0, 2))
+    for algo in (local, remote):
         algo.train()
-    assert_same_weights(one, two, atol=2e-5)
+    assert_same_weights(local, remote, atol=2e-5)
 
 
-def test_runners_draw_for_themselves_and_a_learner_draws_the_same(build):
-    algo = build(of_three())
-    sample = concatenate([runner_of(of_three(), index).sample()[0] for index in (1, 2)])
+def test_learners_reproduce_the_perturbations_of_all_runners(build):
+    algo = build(three_agent_config())
+    sample = concatenate([build_runner(three_agent_config(), index).sample()[0] for index in (1, 2)])
     seeds = sample.streams["shaper"][SEED][:, 0]
     assert len(seeds.unique()) == 2
     learner = algo.learner_group._learner
@@ -229,37 +232,37 @@ def test_runners_draw_for_themselves_and_a_learner_draws_the_same(build):
     assert not torch.equal(before, flat(learner.module["shaper"].unwrapped()))
 
 
-def test_the_mean_plays_in_evaluations_and_where_likeliest_actions_are_asked_for(build):
+def test_the_mean_plays_in_evaluations_and_forward_inference(build):
     algo = build(config())
     algo.train()
     module = algo.env_runner.module["player_0"].unwrapped()
     obs = torch.as_tensor(algo.env_runner.game.reset()[:, 0])
     memory = {name: value.expand(32, -1) for name, value in module.get_initial_state().items()}
     batch = {Columns.OBS: obs, Columns.STATE_IN: memory}
-    likeliest = module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
-    assert len(likeliest.unique()) == 1
+    greedy_logits = module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
+    assert len(greedy_logits.unique()) == 1
     assert len(module.forward_exploration(batch)[Columns.ACTION_DIST_INPUTS].unique()) == 8
-    play = algo.config.copy(copy_frozen=False)
-    play.in_evaluation = True
-    play.validate()
-    runner = type(algo.env_runner)(config=play, worker_index=0)
+    evaluation_config = algo.config.copy(copy_frozen=False)
+    evaluation_config.in_evaluation = True
+    evaluation_config.validate()
+    runner = type(algo.env_runner)(config=evaluation_config, worker_index=0)
     runner.module.set_state(algo.env_runner.module.get_state())
     (sample,) = runner.sample(num_episodes=1)
-    first = sample.modules["player_0"][Columns.ACTION_DIST_INPUTS][:, 0, 0]
-    torch.testing.assert_close(first.unique(), likeliest.unique())
+    first_logits = sample.modules["player_0"][Columns.ACTION_DIST_INPUTS][:, 0, 0]
+    torch.testing.assert_close(first_logits.unique(), greedy_logits.unique())
 
 
-def test_how_far_perturbations_go_follows_a_schedule_in_runners_too(build):
+def test_sigma_follows_its_schedule_in_runners_too(build):
     algo = build(config(sigma=[[0, 0.2], [960, 0.1]]))
-    of_runner = algo.env_runner.module["player_0"].unwrapped()
-    assert float(of_runner.sigma) == pytest.approx(0.2)
-    told = [algo.train()["learners"]["player_0"]["sigma"] for _ in range(3)]
-    # An iteration is 480 joint steps.
-    assert [float(each) for each in told] == pytest.approx([0.15, 0.1, 0.1])
-    assert float(of_runner.sigma) == pytest.approx(0.1)
+    runner_module = algo.env_runner.module["player_0"].unwrapped()
+    assert float(runner_module.sigma) == pytest.approx(0.2)
+    sigmas = [algo.train()["learners"]["player_0"]["sigma"] for _ in range(3)]
+    # An iteration has 480 environment steps.
+    assert [float(sigma) for sigma in sigmas] == pytest.approx([0.15, 0.1, 0.1])
+    assert float(runner_module.sigma) == pytest.approx(0.1)
 
 
-def test_members_explore_too(build):
+def test_members_use_epsilon_exploration(build):
     algo = build(config({"player_0": "shaper", "player_1": "learner/pg"}, epsilon=1.0))
     (sample,) = algo.env_runner.sample()
     logits = sample.modules["player_0"][Columns.ACTION_DIST_INPUTS]
@@ -267,7 +270,7 @@ def test_members_explore_too(build):
     assert set(algo.train()["learners"]) >= {"player_0"}
 
 
-def test_learns_to_defect_against_who_always_cooperates(build):
+def test_learns_to_defect_against_always_cooperate(build):
     algo = build(config({"player_0": "shaper", "player_1": "scripted/always_cooperate"}, games=128, lr=0.1, sigma=0.5))
     results = [algo.train()["env_runners"] for _ in range(12)]
     assert float(results[0]["reward_per_step"]["player_0"]) < 1.7
@@ -281,7 +284,7 @@ def test_learns_to_defect_against_who_always_cooperates(build):
         ({"player_*": "shapr"}, None, "there is no player 'shapr'; did you mean 'shaper'"),
     ],
 )
-def test_what_cannot_be_is_refused(players, networks, message):
+def test_invalid_settings_raise(players, networks, message):
     with pytest.raises(ValueError, match=message):
         config(players, networks=networks).validate()
 
@@ -302,7 +305,7 @@ def test_perturbations_need_a_finite_positive_standard_deviation(sigma, message)
         config(sigma=sigma).validate()
 
 
-def test_one_group_is_refused():
+def test_single_group_raises():
     with pytest.raises(ValueError, match=r"^num_envs_per_env_runner: 4 .*player_0 has a single perturbation.* use 8"):
         config(games=4).validate()
     config(games=8).validate()

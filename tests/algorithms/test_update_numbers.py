@@ -42,7 +42,7 @@ def after_training(build, config, iterations=1):
 
 
 def test_coala_without_online_learners_is_ppo(build):
-    """With one inner episode, TD errors and their sums are those of generalized advantage estimation."""
+    """Compares with PPO: with one inner episode, the discounted sums of TD errors are GAE advantages."""
     players = {"player_0": "ppo", "player_1": "scripted/tit_for_tat"}
     shared = {"gamma": 0.9, "lambda_": 0.7, "num_epochs": 2, "clip_param": 0.2, "entropy_coeff": 0.0}
     ppo = (
@@ -62,7 +62,7 @@ def test_coala_without_online_learners_is_ppo(build):
 
 @pytest.mark.parametrize("credit", ["coala", "mfos"])
 def test_groups_of_one_environment_discount_later_inner_episodes_as_one_long_episode(build, credit):
-    """With one environment in a group, the credit rules agree: what comes later is that environment's own."""
+    """Compares credit rules, which agree for one environment per group: later inner episodes are all its own."""
     players = {"player_0": "coala", "player_1": "learner/pg"}
     runs = {
         name: after_training(build, coala(players, meta={"credit": name}, gamma=0.8, lambda_=0.9, num_epochs=1), 3)
@@ -76,7 +76,7 @@ def test_groups_of_one_environment_discount_later_inner_episodes_as_one_long_epi
 
 
 def test_advantages_are_scaled_by_those_of_trained_agents_alone(build):
-    """The payoffs of an agent that is not trained change nothing."""
+    """Scales the payoffs of an agent that is not trained, and expects the same update."""
     large = [[[first, 100.0 * second] for first, second in row] for row in PAYOFFS]
     players = {"player_0": "coala", "player_1": "scripted/random"}
     runs = [
@@ -91,7 +91,7 @@ def test_advantages_are_scaled_by_those_of_trained_agents_alone(build):
 
 
 def test_fitness_of_a_team_is_that_of_every_agent(build):
-    """One agent of the team gets 0 in each step and the other 1, whatever they do."""
+    """Uses constant rewards: 0 per step for one agent of the team, and 1 for the other."""
     payoffs = [[[0.0, 1.0]] * 2] * 2
     players = {"player_*": "team/shaper"}
     _, results = after_training(build, coala(players, config_class=ShaperConfig, payoffs=payoffs))
@@ -101,7 +101,7 @@ def test_fitness_of_a_team_is_that_of_every_agent(build):
 
 
 def test_the_fitness_of_each_agent_moves_the_shared_parameters(build):
-    """The first agent gets nothing; the second one is paid for cooperation, so that the team learns to cooperate."""
+    """Rewards only the second agent, for its cooperation: the team learns to cooperate."""
     payoffs = [[[0.0, 1.0], [0.0, 0.0]]] * 2
     players = {"player_*": "team/shaper"}
     config = coala(players, config_class=ShaperConfig, payoffs=payoffs, lr=0.1, sigma=0.5)
@@ -115,7 +115,7 @@ def test_the_fitness_of_each_agent_moves_the_shared_parameters(build):
 
 
 def test_every_agent_learns_with_its_own_discount(build):
-    def trained(first, second):
+    def train(first, second):
         players = {f"player_{index}": {"player": "ppo", "gamma": gamma} for index, gamma in enumerate((first, second))}
         config = (
             ReciprocatorConfig()
@@ -131,7 +131,7 @@ def test_every_agent_learns_with_its_own_discount(build):
         return weights(algo), losses
 
     (low, low_losses), (mixed, mixed_losses), (high, high_losses) = (
-        trained(*gammas) for gammas in ((0.3, 0.3), (0.3, 0.9), (0.9, 0.9))
+        train(*gammas) for gammas in ((0.3, 0.3), (0.3, 0.9), (0.9, 0.9))
     )
     for name, value in mixed.items():
         same = low if name.startswith("player_0") else high
@@ -142,7 +142,7 @@ def test_every_agent_learns_with_its_own_discount(build):
 
 @pytest.mark.parametrize("env", ["ipd_v0", "escape_room_v0", "coins_v0"])
 def test_exploration_mixes_in_every_action_uniformly(build, env):
-    """Probabilities are ``(1 - epsilon) p + epsilon / A``."""
+    """Expects the probabilities ``(1 - epsilon) p + epsilon / A``."""
 
     def probabilities(epsilon):
         config = (
@@ -165,13 +165,13 @@ def test_exploration_mixes_in_every_action_uniformly(build, env):
         actions = torch.arange(int(module.action_space.n))
         return torch.stack([distribution.logp(action.expand(2)).exp() for action in actions], -1)
 
-    policy, explores = probabilities(0.0), probabilities(0.4)
-    torch.testing.assert_close(explores, 0.6 * policy + 0.4 / policy.shape[-1], atol=1e-5, rtol=0.0)
+    policy, mixture = probabilities(0.0), probabilities(0.4)
+    torch.testing.assert_close(mixture, 0.6 * policy + 0.4 / policy.shape[-1], atol=1e-5, rtol=0.0)
     assert float((policy - 1.0 / policy.shape[-1]).abs().max()) > 0.1
 
 
 def test_values_at_cut_offs_are_those_of_the_last_observation_of_each_episode(build):
-    """Fragments of two and a half episodes; each episode's observations differ from those of all others."""
+    """Uses fragments of two and a half episodes, and observations that differ between all steps."""
     social_dilemmas.register(LAPS)
     horizon, length, environments, gamma = 4, 10, 3, 0.9
     config = (

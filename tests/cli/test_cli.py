@@ -21,28 +21,28 @@ def invoke(*arguments):
 
 
 def run(*arguments):
-    """In a process of its own, which starts and ends Ray."""
+    """Runs a command in a separate process, which starts and shuts down Ray."""
     return subprocess.run([RLLIB, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
-def train_ipd(storage, config, iterations):
-    """How to train from options."""
+def train_arguments(storage, config, iterations):
+    """Returns the arguments of a training run in the IPD that is configured by options."""
     stop = json.dumps({"training_iteration": iterations})
     return (*IPD, "--config", json.dumps(config), "--stop", stop, "--storage-path", str(storage))
 
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """Fails a test in which anything is started."""
+    """Makes the test fail if Ray or an experiment is started."""
     import ray
     from ray import tune
 
-    def started(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise AssertionError("something was started")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", started)
-    monkeypatch.setattr(tune.Tuner, "fit", started)
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(tune.Tuner, "fit", fail)
 
 
 def one_line(result, complaint):
@@ -93,13 +93,13 @@ def one_line(result, complaint):
         (["example", "run", "nothing_like_it"], "example 'nothing_like_it' is not known"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(no_ray, arguments, complaint):
+def test_invalid_input_prints_one_line_and_exits_with_code_2(no_ray, arguments, complaint):
     one_line(invoke(*arguments), complaint)
 
 
 @pytest.mark.parametrize("command", [[*IPD, "--stop", "{training_iteration: 1}"], ["tournament"]])
-def test_an_address_in_the_environment_is_connected_to(no_ray, monkeypatch, tmp_path, command):
-    """And not left for a local Ray if nothing answers there."""
+def test_ray_address_environment_variable_is_used(no_ray, monkeypatch, tmp_path, command):
+    """The command fails if nothing answers at the address, and does not start a local Ray."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     if command == ["tournament"]:
         players = ["scripted/always_defect", "scripted/tit_for_tat"]
@@ -107,7 +107,7 @@ def test_an_address_in_the_environment_is_connected_to(no_ray, monkeypatch, tmp_
     one_line(invoke(*command), "RAY_ADDRESS 127.0.0.1:9: no answer from there")
 
 
-def test_what_answers_must_be_ray(no_ray):
+def test_service_other_than_ray_is_refused(no_ray):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -125,14 +125,14 @@ def test_what_answers_must_be_ray(no_ray):
 
 
 @pytest.mark.parametrize(("environment", "option"), [(None, []), ("", []), ("127.0.0.1:9", ["--ray-address", "local"])])
-def test_without_an_address_a_local_ray_is_started(monkeypatch, environment, option):
-    """Ray itself would join a cluster that runs on the machine, or that RAY_ADDRESS names."""
+def test_local_ray_is_started_without_an_address(monkeypatch, environment, option):
+    """Without an explicit address, Ray would join a running local cluster or the cluster of RAY_ADDRESS."""
     import ray
 
-    started = []
+    init_calls = []
 
     def init(**settings):
-        started.append(settings)
+        init_calls.append(settings)
         raise RuntimeError("no Ray in this test")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -141,14 +141,14 @@ def test_without_an_address_a_local_ray_is_started(monkeypatch, environment, opt
         monkeypatch.setenv("RAY_ADDRESS", environment)
     result = invoke(*IPD, "--stop", "{training_iteration: 1}", *option)
     assert str(result.exception) == "no Ray in this test"
-    assert [each["address"] for each in started] == ["local"]
+    assert [arguments["address"] for arguments in init_calls] == ["local"]
 
 
-def test_nothing_else_is_printed_by_a_real_process():
-    failed = run("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "{lr: x}")
-    assert failed.returncode == 2
-    assert failed.stdout == ""
-    assert failed.stderr.splitlines() == [
+def test_process_prints_only_the_error():
+    process = run("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--config", "{lr: x}")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.splitlines() == [
         "rllib: command line: reciprocator-ipd_v0.config.lr: 'x': input should be a valid number"
     ]
 
@@ -157,20 +157,20 @@ def test_nothing_else_is_printed_by_a_real_process():
     "arguments",
     [["train", "--nonsense"], ["train", "--num-samples", "0"], ["nonsense"], ["evaluate", "x", "--episodes", "many"]],
 )
-def test_options_that_do_not_exist_end_with_2(arguments):
+def test_unknown_options_exit_with_code_2(arguments):
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
 
 
 def test_examples_are_listed_and_shown():
-    listed = invoke("example", "list").output
-    assert "reciprocator_ipd " in listed
-    shown = invoke("example", "get", "reciprocator_ipd").output
-    assert shown == Path("tuned_examples/reciprocator_ipd.yaml").read_text()
+    names = invoke("example", "list").output
+    assert "reciprocator_ipd " in names
+    text = invoke("example", "get", "reciprocator_ipd").output
+    assert text == Path("tuned_examples/reciprocator_ipd.yaml").read_text()
 
 
-def test_help_is_quick():
+def test_help_imports_neither_ray_nor_torch():
     code = "import sys, rllib_reciprocator.cli.main; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -185,7 +185,7 @@ def results(folder):
 
 
 def standard_json(text):
-    """JSON without the NaN and Infinity that Python adds to it."""
+    """Parses standard JSON, i.e. refuses the NaN and Infinity that Python accepts."""
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
@@ -195,18 +195,18 @@ def standard_json(text):
 
 def test_one_episode_is_evaluated_without_an_interval(ipd, tmp_path):
     out = tmp_path / "out.json"
-    evaluated = invoke("evaluate", str(ipd), "--episodes", "1", "--seed", "1", "--out", str(out))
-    assert evaluated.exit_code == 0, evaluated.output
-    assert "nan" not in evaluated.stdout
-    written = standard_json(out.read_text())["players"]["player_0"]["return"]
-    assert written["ci95"] is None
-    assert isinstance(written["mean"], float)
+    evaluation = invoke("evaluate", str(ipd), "--episodes", "1", "--seed", "1", "--out", str(out))
+    assert evaluation.exit_code == 0, evaluation.output
+    assert "nan" not in evaluation.stdout
+    statistics = standard_json(out.read_text())["players"]["player_0"]["return"]
+    assert statistics["ci95"] is None
+    assert isinstance(statistics["mean"], float)
 
 
 def test_train_from_options_then_evaluate(tmp_path):
-    done = run(*train_ipd(tmp_path, SMALL, iterations=3))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("ray          started on this machine with ")
+    training = run(*train_arguments(tmp_path, SMALL, iterations=3))
+    assert training.returncode == 0, training.stderr
+    assert training.stdout.startswith("ray          started on this machine with ")
     folder = tmp_path / "reciprocator-ipd_v0"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     (trial,) = folder.glob("Reciprocator_*/")
@@ -214,33 +214,33 @@ def test_train_from_options_then_evaluate(tmp_path):
     assert list(trial.glob("events.out.tfevents*"))
     assert set(results(folder)) == {1, 2, 3}
     for word in ("player_0", "reciprocator", "cooperation rate", "checkpoint_000000", "tensorboard", "iteration 3"):
-        assert word in done.stdout + done.stderr, word
-    assert "Traceback" not in done.stderr
+        assert word in training.stdout + training.stderr, word
+    assert "Traceback" not in training.stderr
 
     (checkpoint,) = trial.glob("checkpoint_*")
     out = tmp_path / "out.json"
     player = "player_1=scripted/always_defect"
-    evaluated = invoke(
+    evaluation = invoke(
         "evaluate", str(checkpoint), "--episodes", "50", "--out", str(out), "--players", player, "--seed", "1"
     )
-    assert evaluated.exit_code == 0, evaluated.output
+    assert evaluation.exit_code == 0, evaluation.output
     assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0
 
 
-def test_a_run_from_a_checkpoint_has_checkpoints_like_any_other(ray_cluster, tmp_path):
-    first = invoke(*train_ipd(tmp_path, SMALL, iterations=2))
+def test_restored_run_saves_checkpoints(ray_cluster, tmp_path):
+    first = invoke(*train_arguments(tmp_path, SMALL, iterations=2))
     assert first.exit_code == 0, first.stderr
     (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
     options = ("--restore", str(checkpoint), "--experiment-name", "on", "--storage-path", str(tmp_path))
-    done = invoke(*IPD, "--config", json.dumps(SMALL), "--stop", '{"training_iteration": 3}', *options)
-    assert done.exit_code == 0, done.stderr
-    (reported,) = (tmp_path / "on").glob("*/result.json")
-    assert [json.loads(line)["training_iteration"] for line in reported.read_text().splitlines()] == [3]
-    evaluated = invoke("evaluate", str(tmp_path / "on"), "--episodes", "5")
-    assert evaluated.exit_code == 0, evaluated.output
+    training = invoke(*IPD, "--config", json.dumps(SMALL), "--stop", '{"training_iteration": 3}', *options)
+    assert training.exit_code == 0, training.stderr
+    (result_file,) = (tmp_path / "on").glob("*/result.json")
+    assert [json.loads(line)["training_iteration"] for line in result_file.read_text().splitlines()] == [3]
+    evaluation = invoke("evaluate", str(tmp_path / "on"), "--episodes", "5")
+    assert evaluation.exit_code == 0, evaluation.output
 
 
-def test_grid_search_and_a_stock_algorithm(ray_cluster, tmp_path):
+def test_grid_search_and_rllib_algorithm(ray_cluster, tmp_path):
     file = tmp_path / "two.yaml"
     file.write_text(
         """
@@ -257,23 +257,23 @@ cartpole:
   config: {num_env_runners: 0, train_batch_size_per_learner: 256, minibatch_size: 64, num_epochs: 1}
 """
     )
-    done = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    assert done.exit_code == 0, done.stderr
+    training = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert training.exit_code == 0, training.stderr
     assert len(list((tmp_path / "out" / "two-variants").glob("*/result.json"))) == 2
     assert not list((tmp_path / "out" / "two-variants").glob("*/checkpoint_*"))
     (checkpoint,) = (tmp_path / "out" / "cartpole").glob("*/checkpoint_*")
-    assert "cartpole: PPO on CartPole-v1, 2 iterations" in done.stdout
+    assert "cartpole: PPO on CartPole-v1, 2 iterations" in training.stdout
     for file in (tmp_path / "out").glob("*/*/result.json"):
         assert [standard_json(line)["training_iteration"] for line in file.read_text().splitlines()] == [1, 2]
         assert standard_json((file.parent / "params.json").read_text())["env"] in ("ipd_v0", "CartPole-v1")
 
-    evaluated = invoke("evaluate", str(checkpoint), "--episodes", "3")
-    assert evaluated.exit_code == 0, evaluated.stderr
-    assert "CartPole-v1: 3 episodes" in evaluated.stdout
+    evaluation = invoke("evaluate", str(checkpoint), "--episodes", "3")
+    assert evaluation.exit_code == 0, evaluation.stderr
+    assert "CartPole-v1: 3 episodes" in evaluation.stdout
 
 
-def test_a_sweep_and_rllibs_own_algorithm_with_players(ray_cluster, tmp_path):
-    """Each drawn setting is run with every seed; a table sums up; stock PPO plays a game with a Reciprocator."""
+def test_sweep_and_rllib_algorithm_with_players(ray_cluster, tmp_path):
+    """Runs every sampled setting with every seed and prints a summary; trains a Reciprocator with RLlib's PPO."""
     file = tmp_path / "sweep.yaml"
     file.write_text(
         """
@@ -303,35 +303,35 @@ stock:
     num_epochs: 1
 """
     )
-    done = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    assert done.exit_code == 0, done.stderr
-    params = [json.loads(each.read_text()) for each in (tmp_path / "out" / "sweep").glob("*/params.json")]
-    assert sorted(each["seed"] for each in params) == [1, 1, 2, 2]
-    rates = [each["lr"] for each in params]
+    training = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert training.exit_code == 0, training.stderr
+    configs = [json.loads(path.read_text()) for path in (tmp_path / "out" / "sweep").glob("*/params.json")]
+    assert sorted(config["seed"] for config in configs) == [1, 1, 2, 2]
+    rates = [config["lr"] for config in configs]
     assert all(rates.count(rate) == 2 for rate in rates)
-    assert "sweep: 4 trials of 2 settings" in done.stdout
-    assert "collective return" in done.stdout
-    assert "scripted/random" in done.stdout
-    assert "cooperation rate" in done.stdout
+    assert "sweep: 4 trials of 2 settings" in training.stdout
+    assert "collective return" in training.stdout
+    assert "scripted/random" in training.stdout
+    assert "cooperation rate" in training.stdout
 
 
-def test_naive_learners_and_scripted_players_on_rllibs_own_ppo(ray_cluster, tmp_path):
+def test_naive_learners_and_scripted_players_with_rllib_ppo(ray_cluster, tmp_path):
     config = (
         '{"players": {"player_0": "ppo", "player_1": "scripted/random"}, "num_env_runners": 0, "minibatch_size": 32,'
         ' "rollout_fragment_length": 32, "train_batch_size_per_learner": 64, "num_epochs": 1}'
     )
     options = ("--stop", '{"training_iteration": 1}', "--storage-path", str(tmp_path))
-    done = invoke("train", "--algo", "PPO", "--env", "coins_v0", "--config", config, *options)
-    assert done.exit_code == 0, done.stderr
-    assert "own coin share" in done.stdout
+    training = invoke("train", "--algo", "PPO", "--env", "coins_v0", "--config", config, *options)
+    assert training.exit_code == 0, training.stderr
+    assert "own coin share" in training.stdout
     (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
-    evaluated = invoke("evaluate", str(checkpoint), "--episodes", "3")
-    assert evaluated.exit_code == 0, evaluated.stderr
-    assert "coins_v0: 3 episodes" in evaluated.stdout
-    assert "player_1" in evaluated.stdout
+    evaluation = invoke("evaluate", str(checkpoint), "--episodes", "3")
+    assert evaluation.exit_code == 0, evaluation.stderr
+    assert "coins_v0: 3 episodes" in evaluation.stdout
+    assert "player_1" in evaluation.stdout
 
 
-def test_gpus_that_are_not_there(ray_cluster, tmp_path):
-    done = invoke(*train_ipd(tmp_path, {**SMALL, "num_gpus_per_learner": 1}, iterations=1))
-    assert done.exit_code == 2
-    assert "a trial requests 1 GPUs; this machine has 0" in done.stderr
+def test_missing_gpus_are_refused(ray_cluster, tmp_path):
+    result = invoke(*train_arguments(tmp_path, {**SMALL, "num_gpus_per_learner": 1}, iterations=1))
+    assert result.exit_code == 2
+    assert "a trial requests 1 GPUs; this machine has 0" in result.stderr

@@ -1,4 +1,4 @@
-"""Loggers of other packages, which stand-ins are in the place of: they need not be installed."""
+"""Loggers of optional packages, which are replaced by stubs and need not be installed."""
 
 import importlib
 import sys
@@ -18,7 +18,7 @@ api = Api()
 def ensure_configured():
     pass
 """
-# As MLflow 3 where its store is a folder of files.
+# Fails as MLflow 3 does with a tracking store in a folder of files.
 MLFLOW = """
 from mlflow.exceptions import MlflowException
 
@@ -49,7 +49,7 @@ PACKAGES = {
 
 
 @pytest.fixture
-def stand_ins(monkeypatch, tmp_path):
+def stub_packages(monkeypatch, tmp_path):
     for package, modules in PACKAGES.items():
         for name, code in modules.items():
             file = tmp_path / "packages" / package / f"{name}.py"
@@ -60,14 +60,14 @@ def stand_ins(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
     importlib.invalidate_caches()
 
-    def drop():
+    def drop_modules():
         for name in list(sys.modules):
             if name.split(".")[0] in PACKAGES or name in ("ray.air.integrations.wandb", "ray.air.integrations.mlflow"):
                 del sys.modules[name]
 
-    drop()
+    drop_modules()
     yield
-    drop()
+    drop_modules()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def stand_ins(monkeypatch, tmp_path):
         ("mlflow", "loggers: mlflow: The filesystem tracking backend is in maintenance mode; set MLFLOW_TRACKING_URI"),
     ],
 )
-def test_loggers_that_cannot_log_are_refused_before_ray_starts(stand_ins, no_ray, tmp_path, logger, problem):
+def test_unusable_loggers_are_refused_before_ray_starts(stub_packages, no_ray, tmp_path, logger, problem):
     file = tmp_path / "run.yaml"
     entry = f"{{run: Reciprocator, env: ipd_v0, stop: {{training_iteration: 1}}, loggers: [{logger}]}}"
     file.write_text(f"x: {entry}")

@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted, lengthened and shortened, as a user does."""
+"""Resumes runs that were killed or interrupted, and runs with a longer or shorter stop criterion."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CONFIG = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "re
 ITERATIONS = 60
 
 
-def written(folder, iterations=ITERATIONS, **keys):
+def write_experiment(folder, iterations=ITERATIONS, **keys):
     entry = {"run": "Reciprocator", "env": "ipd_v0", "stop": {"training_iteration": iterations}, "config": CONFIG}
     file = folder / "run.yaml"
     file.write_text(json.dumps({"run": {**entry, "checkpoint_freq": 5, **keys}}))
@@ -33,21 +33,21 @@ def written(folder, iterations=ITERATIONS, **keys):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(ray_cluster):
-    """The figures of every iteration of the same run from beginning to end."""
+def uninterrupted_results(ray_cluster):
+    """Trains the same run without interruption and returns its metrics by iteration."""
     from rllib_reciprocator.experiments.validation import build_config
 
     algo = build_config(Reciprocator, "ipd_v0", CONFIG).build_algo()
-    whole = {}
+    by_iteration = {}
     for iteration in range(1, ITERATIONS + 1):
         metrics = algo.train()["env_runners"]
-        whole[iteration] = json.loads(json.dumps({key: metrics[key] for key in FIGURES}, default=float))
+        by_iteration[iteration] = json.loads(json.dumps({key: metrics[key] for key in FIGURES}, default=float))
     algo.stop()
-    return whole
+    return by_iteration
 
 
-def ended_in_the_middle(file, storage, number):
-    """Starts a run and sends it a signal; returns the finished process and what it printed."""
+def interrupt_run(file, storage, number):
+    """Starts a run and sends it a signal; returns its exit code and, unless it was killed, its output."""
     process = subprocess.Popen(
         [RLLIB, "train", "file", file, "--storage-path", str(storage)],
         stdout=subprocess.PIPE,
@@ -64,59 +64,59 @@ def ended_in_the_middle(file, storage, number):
     if number == signal.SIGKILL:
         os.killpg(process.pid, number)
         return process.wait(), ""
-    of_ray = [
-        each for each in psutil.Process(process.pid).children(recursive=True) if "ray" in " ".join(each.cmdline())
+    ray_processes = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "ray" in " ".join(child.cmdline())
     ]
-    assert of_ray
+    assert ray_processes
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(of_ray, timeout=20)
-    assert not alive
-    return process.returncode, printed
+    output, _ = process.communicate(timeout=60)
+    _, survivors = psutil.wait_procs(ray_processes, timeout=20)
+    assert not survivors
+    return process.returncode, output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_was_ended_resumes_to_the_same_numbers(tmp_path, uninterrupted, number, code):
-    file = written(tmp_path)
-    returned, printed = ended_in_the_middle(file, tmp_path, number)
-    assert returned == code, printed
+def test_interrupted_run_resumes_to_the_same_results(tmp_path, uninterrupted_results, number, code):
+    file = write_experiment(tmp_path)
+    exit_code, output = interrupt_run(file, tmp_path, number)
+    assert exit_code == code, output
     before = results(tmp_path / "run")
     assert 23 <= len(before) < ITERATIONS, "the run was not ended in the middle"
     if number != signal.SIGKILL:
-        (said,) = [line for line in printed.splitlines() if "interrupted" in line]
+        (message,) = [line for line in output.splitlines() if "interrupted" in line]
         pattern = r"rllib: run: interrupted at iteration (\d+), checkpoint at (\d+); continue with --resume"
-        last, saved = map(int, re.fullmatch(pattern, said).groups())
+        last, checkpoint = map(int, re.fullmatch(pattern, message).groups())
         assert last == max(before)
-        # The newest checkpoint may have been under way.
-        assert saved in (last // 5 * 5, last // 5 * 5 - 5)
-    resumed = invoke("train", "file", file, "--storage-path", str(tmp_path), "--resume")
-    assert resumed.exit_code == 0, resumed.stderr
-    assert results(tmp_path / "run") == uninterrupted
+        # The run may have been interrupted while it saved the newest checkpoint.
+        assert checkpoint in (last // 5 * 5, last // 5 * 5 - 5)
+    result = invoke("train", "file", file, "--storage-path", str(tmp_path), "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert results(tmp_path / "run") == uninterrupted_results
 
 
-def test_a_run_is_lengthened_and_shortened(tmp_path, uninterrupted):
+def test_resume_with_a_longer_or_shorter_stop(tmp_path, uninterrupted_results):
     storage = ("--storage-path", str(tmp_path))
-    file = written(tmp_path, 4)
+    file = write_experiment(tmp_path, 4)
     assert invoke("train", "file", file, *storage).exit_code == 0
     assert set(results(tmp_path / "run")) == {1, 2, 3, 4}
     longer = invoke("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 7}")
     assert longer.exit_code == 0, longer.stderr
-    assert results(tmp_path / "run") == {key: uninterrupted[key] for key in range(1, 8)}
-    # What is done is not undone; nothing more is learned.
+    assert results(tmp_path / "run") == {key: uninterrupted_results[key] for key in range(1, 8)}
+    # Iterations after the new stop criterion are kept, and no further iteration is run.
     shorter = invoke("train", "file", file, *storage, "--resume", "--stop", "{training_iteration: 5}")
     assert shorter.exit_code == 0, shorter.stderr
     assert set(results(tmp_path / "run")) == set(range(1, 8))
-    for change, differing in (
+    for change, difference in (
         (("--seed", "9"), "config.seed (3, now 9)"),
         (("--checkpoint-freq", "2"), "checkpoint_freq (5, now 2)"),
     ):
-        refused = invoke("train", "file", file, *storage, "--resume", *change)
-        assert refused.exit_code == 2
-        assert f"was run with other settings: {differing}" in refused.stderr
-        assert refused.stderr.count("\n") == 1
+        result = invoke("train", "file", file, *storage, "--resume", *change)
+        assert result.exit_code == 2
+        assert f"was run with other settings: {difference}" in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
-def test_what_may_not_change(tmp_path, caplog):
+def test_resume_refuses_changed_settings_and_incomplete_files(tmp_path, caplog):
     entry = {
         "run": "PPO",
         "env": "ipd_v0",
@@ -128,15 +128,15 @@ def test_what_may_not_change(tmp_path, caplog):
         check_resumable(typed("x", entry, "f"), folder)
     describe(typed("x", entry, "f"), folder)
     (tmp_path / "x" / "tuner.pkl").write_text("")
-    assert not check_resumable(typed("x", entry, "f"), folder), "it was killed before it began"
+    assert not check_resumable(typed("x", entry, "f"), folder), "the run was killed before its state was saved"
     tuner, state = tmp_path / "x" / "tuner.pkl", tmp_path / "x" / "experiment_state-2026-01-01_10-00-00.json"
-    whole = pickle.dumps({})
-    # A full disk, or a kill, leaves the beginning of a file, or nothing of it.
+    complete = pickle.dumps({})
+    # A full disk or a kill leaves a truncated or empty file.
     for tuner_part, state_part, broken in (
         (b"", b"{}", tuner),
-        (whole[:-1], b"{}", tuner),
-        (whole, b"{half", state),
-        (whole, b"", state),
+        (complete[:-1], b"{}", tuner),
+        (complete, b"{half", state),
+        (complete, b"", state),
     ):
         tuner.write_bytes(tuner_part)
         state.write_bytes(state_part)
@@ -147,11 +147,11 @@ def test_what_may_not_change(tmp_path, caplog):
             prepare(folder, StopAt({}), [])
     state.write_bytes(b"{}")
     assert check_resumable(typed("x", {**entry, "stop": {"training_iteration": 9}}, "f"), folder)
-    changed = {**entry, "seeds": 2, "config": {"lr": 0.2, "players": {"*": "ppo"}, "gamma": 0.9}}
+    changed_entry = {**entry, "seeds": 2, "config": {"lr": 0.2, "players": {"*": "ppo"}, "gamma": 0.9}}
     with pytest.raises(
         UserError, match=r"seeds \(None, now 2\); config\.lr \(0\.1, now 0\.2\); config\.gamma \(None, now 0\.9\)"
     ):
-        check_resumable(typed("x", changed, "f"), folder)
+        check_resumable(typed("x", changed_entry, "f"), folder)
     (tmp_path / "x" / "experiment.json").write_text("half")
     with pytest.raises(UserError, match=r"experiment\.json cannot be read"):
         check_resumable(typed("x", entry, "f"), folder)
@@ -160,34 +160,34 @@ def test_what_may_not_change(tmp_path, caplog):
     assert "did not save its settings" in caplog.messages[-1]
 
 
-def test_a_disk_without_room_is_refused_before_ray_starts(no_ray, tmp_path):
-    """A limit on the size of files stands for a disk that is full."""
-    file = written(tmp_path, 1)
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, former[1]))
+def test_full_disk_is_refused_before_ray_starts(no_ray, tmp_path):
+    """Simulates a full disk by a limit on the file size."""
+    file = write_experiment(tmp_path, 1)
+    old_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, old_limits[1]))
     try:
-        done = invoke("train", "file", file, "--storage-path", str(tmp_path / "out"))
+        result = invoke("train", "file", file, "--storage-path", str(tmp_path / "out"))
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
-    one_line(done, f"--storage-path {tmp_path / 'out'}: results cannot be written there ([Errno 27] File too large)")
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limits)
+    one_line(result, f"--storage-path {tmp_path / 'out'}: results cannot be written there ([Errno 27] File too large)")
 
 
-def test_a_figure_that_turns_out_to_be_missing_ends_the_run_in_one_line(ray_cluster, tmp_path):
-    file = written(tmp_path, 5, stop={"learners/player_0/plicy_loss": 1.0})
-    done = invoke("train", "file", file, "--storage-path", str(tmp_path))
-    assert done.exit_code == 2, done.stdout
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("rllib: ")]
+def test_missing_metric_ends_the_run_with_one_line(ray_cluster, tmp_path):
+    file = write_experiment(tmp_path, 5, stop={"learners/player_0/plicy_loss": 1.0})
+    result = invoke("train", "file", file, "--storage-path", str(tmp_path))
+    assert result.exit_code == 2, result.stdout
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("rllib: ")]
     assert line.startswith("rllib: run.stop.learners/player_0/plicy_loss is not in the results; did you mean")
     assert "learners/player_0/policy_loss" in line
 
 
-def test_two_runs_of_one_name(ray_cluster, tmp_path):
-    file = written(tmp_path, 1, checkpoint_freq=0)
+def test_newest_of_two_runs_with_the_same_name_is_used(ray_cluster, tmp_path):
+    file = write_experiment(tmp_path, 1, checkpoint_freq=0)
     for _ in range(2):
         assert invoke("train", "file", file, "--storage-path", str(tmp_path)).exit_code == 0
     assert len(list((tmp_path / "run").glob("Reciprocator_*"))) == 2
     folder, page = str(tmp_path / "run"), str(tmp_path / "report.html")
     for command in (("evaluate", folder, "--episodes", "3"), ("report", folder, "--out", page)):
-        done = invoke(*command)
-        assert done.exit_code == 0, done.stderr
-        assert "was run 2 times; the newest run, of " in done.stderr
+        result = invoke(*command)
+        assert result.exit_code == 0, result.stderr
+        assert "was run 2 times; the newest run, of " in result.stderr

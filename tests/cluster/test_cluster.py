@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on one machine: runs, sweeps, and a node that dies."""
+"""Runs and sweeps on a real Ray cluster of two nodes on one machine, and a node that dies."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ distributed:
     restart_failed_env_runners: true
     {settings}
 """
-ROADS = {
+ALGORITHMS = {
     "Reciprocator": "num_envs_per_env_runner: 32",
     "PPO": (
         "reciprocity: {reward: petty, weight: 5.0}\n    rollout_fragment_length: 64\n    minibatch_size: 64\n"
@@ -30,14 +30,16 @@ ROADS = {
 
 @pytest.fixture
 def cluster():
+
     from ray.cluster_utils import Cluster
 
-    # The head has room for the algorithm and one env runner, so that the other goes to the second node.
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made
-    made.shutdown()
+    # The head node has CPUs for the algorithm and one env runner only, so that the second env runner is on the second
+    # node.
+    local_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    local_cluster.second = local_cluster.add_node(num_cpus=1)
+    local_cluster.wait_for_nodes()
+    yield local_cluster
+    local_cluster.shutdown()
 
 
 def command(file, storage, cluster):
@@ -47,7 +49,7 @@ def command(file, storage, cluster):
 
 
 def iterations(storage):
-    """The newest iteration that the run reported."""
+    """Returns the last iteration that the run has reported, or 0."""
     for file in storage.glob("distributed/*/result.json"):
         lines = file.read_text().splitlines()
         if lines:
@@ -56,10 +58,10 @@ def iterations(storage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("road", ROADS)
-def test_a_run_goes_on_when_a_node_dies(tmp_path, cluster, road):
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_run_continues_when_a_node_dies(tmp_path, cluster, algorithm):
     file = tmp_path / "run.yaml"
-    file.write_text(RUN.format(run=road, iterations=40, settings=ROADS[road]))
+    file.write_text(RUN.format(run=algorithm, iterations=40, settings=ALGORITHMS[algorithm]))
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command(file, tmp_path / "out", cluster), stdout=log, stderr=log)
         deadline = time.monotonic() + 240
@@ -77,7 +79,7 @@ def test_a_run_goes_on_when_a_node_dies(tmp_path, cluster, road):
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_on_both_nodes(tmp_path, cluster):
+def test_sweep_runs_on_both_nodes(tmp_path, cluster):
     file = tmp_path / "sweep.yaml"
     file.write_text(
         """
@@ -89,24 +91,26 @@ distributed:
   config: {num_envs_per_env_runner: 16}
 """
     )
-    done = subprocess.run(
+    process = subprocess.run(
         command(file, tmp_path / "out", cluster), capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"ray          cluster at {cluster.address} (--ray-address)\n")
-    assert "distributed: 3 trials of 1 settings" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith(f"ray          cluster at {cluster.address} (--ray-address)\n")
+    assert "distributed: 3 trials of 1 settings" in process.stdout
     assert len(list((tmp_path / "out").glob("distributed/*/checkpoint_*"))) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["RAY_ADDRESS", "none"])
-def test_a_cluster_on_the_machine_is_joined_if_it_is_named(tmp_path, cluster, monkeypatch, source):
+def test_local_cluster_is_joined_only_if_its_address_is_set(tmp_path, cluster, monkeypatch, source):
     if source == "RAY_ADDRESS":
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     file = tmp_path / "run.yaml"
-    file.write_text(RUN.format(run="Reciprocator", iterations=1, settings=ROADS["Reciprocator"]))
+    file.write_text(RUN.format(run="Reciprocator", iterations=1, settings=ALGORITHMS["Reciprocator"]))
     without_address = command(file, tmp_path / "out", cluster)[:-2]
-    done = subprocess.run(without_address, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    which = f"cluster at {cluster.address} (RAY_ADDRESS)" if source == "RAY_ADDRESS" else "started on this machine with"
-    assert done.stdout.startswith(f"ray          {which}")
+    process = subprocess.run(without_address, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 0, process.stderr
+    origin = (
+        f"cluster at {cluster.address} (RAY_ADDRESS)" if source == "RAY_ADDRESS" else "started on this machine with"
+    )
+    assert process.stdout.startswith(f"ray          {origin}")

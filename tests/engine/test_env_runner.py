@@ -35,7 +35,7 @@ def assert_equal(a, b):
         assert torch.equal(a.joint[name], b.joint[name]), name
 
 
-def test_columns_are_those_of_the_game():
+def test_columns_match_the_game():
     (sample,) = runner(config()).sample()
     assert sample.env_steps() == 48
     assert sample.agent_steps() == 96
@@ -55,30 +55,30 @@ def test_columns_are_those_of_the_game():
 
 
 def test_episodes_start_with_the_initial_balance():
-    """Of Reciprocators, towards each other; then it decays and moves as any. Naive learners have none."""
+    """Expects the initial balance of a Reciprocator, which then follows the usual update. Naive learners have none."""
     players = {"player_0": "reciprocator", "player_1": "ppo"}
-    built = config(players, env="coins_v0", reward="petty_payoff", balance_decay=0.5, initial_balance=3.0)
-    built.env_runners(rollout_fragment_length=12)
-    (sample,) = runner(built).sample()
+    a_config = config(players, env="coins_v0", reward="petty_payoff", balance_decay=0.5, initial_balance=3.0)
+    a_config.env_runners(rollout_fragment_length=12)
+    (sample,) = runner(a_config).sample()
     before, influence = sample.joint["balance"], sample.joint["influence"]
     initial = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
     for first in (0, 6):
         assert (before[:, first] == initial).all()
-        moved = 0.5 * initial + influence[:, first] - influence[:, first].transpose(1, 2)
-        torch.testing.assert_close(before[:, first + 1], moved)
+        expected = 0.5 * initial + influence[:, first] - influence[:, first].transpose(1, 2)
+        torch.testing.assert_close(before[:, first + 1], expected)
 
 
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0", "cleanup_v0"])
-def test_a_sample_is_about_as_large_as_it_is_said_to_be(env):
-    built = config(env=env, games=64)
-    (sample,) = runner(built).sample()
+def test_sample_bytes_estimates_the_size_of_a_sample(env):
+    a_config = config(env=env, games=64)
+    (sample,) = runner(a_config).sample()
     columns = [*sample.modules.values(), sample.joint, sample.outcomes]
-    held = sum(values.nbytes for each in columns for values in each.values())
-    assert 0.6 < built.sample_bytes() / held < 1.4
+    num_bytes = sum(values.nbytes for part in columns for values in part.values())
+    assert 0.6 < a_config.sample_bytes() / num_bytes < 1.4
 
 
 @pytest.mark.parametrize("rule", REWARDS)
-def test_balance_while_acting_is_the_balance_of_the_whole(rule):
+def test_balance_during_sampling_matches_that_of_whole_episodes(rule):
     (sample,) = runner(config(reward=rule, balance_decay=0.9)).sample()
     starts = torch.zeros(6, 8, dtype=torch.bool)
     starts[0] = True
@@ -87,75 +87,75 @@ def test_balance_while_acting_is_the_balance_of_the_whole(rule):
     assert sample.joint["balance"][:, 1:].abs().sum() > 0
 
 
-def test_a_reciprocator_sees_its_balance_and_a_naive_learner_does_not():
-    built = config(
+def test_reciprocators_observe_their_balance_and_naive_learners_do_not():
+    a_config = config(
         {"player_0": "reciprocator", "player_*": "ppo"}, env="public_goods_v0", observe_balance=True, reward="petty"
     )
-    built.environment(env_config={"num_agents": 3, "num_steps": 6})
-    (sample,) = runner(built).sample()
+    a_config.environment(env_config={"num_agents": 3, "num_steps": 6})
+    (sample,) = runner(a_config).sample()
     assert BALANCE not in sample.modules["player_1"]
     torch.testing.assert_close(sample.modules["player_0"][BALANCE][:, 0], sample.joint["balance"][:, :, [1, 2], 0])
 
 
-def test_log_probabilities_are_those_of_the_policy():
-    one = runner(config(observe_balance=True))
-    (sample,) = one.sample()
+def test_log_probabilities_match_the_policy():
+    env_runner = runner(config(observe_balance=True))
+    (sample,) = env_runner.sample()
     for agent, columns in sample.modules.items():
         rows = {name: column.flatten(0, 2) for name, column in columns.items()}
-        module = one.module[agent]
+        module = env_runner.module[agent]
         inputs = module.forward_train(rows)[Columns.ACTION_DIST_INPUTS]
-        again = module.get_train_action_dist_cls().from_logits(inputs).logp(rows[Columns.ACTIONS])
-        torch.testing.assert_close(again, rows[Columns.ACTION_LOGP], atol=1e-6, rtol=0)
+        log_probs = module.get_train_action_dist_cls().from_logits(inputs).logp(rows[Columns.ACTIONS])
+        torch.testing.assert_close(log_probs, rows[Columns.ACTION_LOGP], atol=1e-6, rtol=0)
 
 
-def test_the_same_seed_gives_the_same_samples_and_another_gives_others():
-    first, again, other = (runner(config(seed=seed)) for seed in (3, 3, 4))
+def test_seed_determines_the_samples():
+    first, same_seed, other_seed = (runner(config(seed=seed)) for seed in (3, 3, 4))
     for _ in range(2):
-        a, b, c = first.sample()[0], again.sample()[0], other.sample()[0]
+        a, b, c = first.sample()[0], same_seed.sample()[0], other_seed.sample()[0]
         assert_equal(a, b)
         assert not torch.equal(a.joint["actions"], c.joint["actions"])
     assert not torch.equal(first.sample()[0].joint["actions"], first.sample()[0].joint["actions"])
 
 
-def test_sampling_leaves_global_randomness_alone():
-    one = runner(config())
+def test_sampling_does_not_change_the_global_random_state():
+    env_runner = runner(config())
     before = torch.get_rng_state()
-    one.sample()
+    env_runner.sample()
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_fragments_carry_on_with_the_episode():
-    built = config(balance_decay=1.0, reward="petty")
-    one = runner(built.env_runners(rollout_fragment_length=2, stagger_episodes=False))
-    parts = [one.sample()[0] for _ in range(3)]
-    assert not parts[0].joint["truncated"].any()
-    assert parts[2].joint["truncated"][:, -1].all()
-    influence = torch.cat([part.joint["influence"] for part in parts], 1)
+def test_fragments_continue_episodes():
+    a_config = config(balance_decay=1.0, reward="petty")
+    env_runner = runner(a_config.env_runners(rollout_fragment_length=2, stagger_episodes=False))
+    samples = [env_runner.sample()[0] for _ in range(3)]
+    assert not samples[0].joint["truncated"].any()
+    assert samples[2].joint["truncated"][:, -1].all()
+    influence = torch.cat([sample.joint["influence"] for sample in samples], 1)
     expected = influence.cumsum(1) - influence
-    torch.testing.assert_close(torch.cat([part.joint["balance"] for part in parts], 1), expected)
-    assert (parts[1].joint["state"][:, 0] > 0).all()
-    metrics = one.get_metrics()
-    total = torch.cat([part.rewards for part in parts], 1).sum(1)
+    torch.testing.assert_close(torch.cat([sample.joint["balance"] for sample in samples], 1), expected)
+    assert (samples[1].joint["state"][:, 0] > 0).all()
+    metrics = env_runner.get_metrics()
+    total = torch.cat([sample.rewards for sample in samples], 1).sum(1)
     assert float(metrics["agent_episode_returns_mean"]["player_0"].peek()) == pytest.approx(float(total[:, 0].mean()))
     assert metrics["episode_len_mean"].peek() == 6
 
 
-def test_state_in_the_middle_of_an_episode_goes_on_elsewhere():
+def test_state_is_restored_in_the_middle_of_an_episode():
     players = {"player_0": "reciprocator", "player_1": "scripted/grim_trigger"}
-    built = [config(players, balance_decay=0.5).env_runners(rollout_fragment_length=3) for _ in range(2)]
-    one, other = map(runner, built)
-    one.sample()
-    other.set_state(one.get_state())
-    assert_equal(one.sample()[0], other.sample()[0])
+    configs = [config(players, balance_decay=0.5).env_runners(rollout_fragment_length=3) for _ in range(2)]
+    env_runner, restored_runner = map(runner, configs)
+    env_runner.sample()
+    restored_runner.set_state(env_runner.get_state())
+    assert_equal(env_runner.sample()[0], restored_runner.sample()[0])
 
 
-def test_new_weights_give_new_randomness_and_the_same_weights_the_same():
-    one, other = runner(config()), runner(config())
-    state = {**one.get_state(components="rl_module"), "weights_seq_no": 5}
-    one.sample()
-    for each in (one, other):
-        each.set_state(state)
-    assert_equal(one.sample()[0], other.sample()[0])
+def test_random_numbers_depend_on_the_version_of_the_weights():
+    first, second = runner(config()), runner(config())
+    state = {**first.get_state(components="rl_module"), "weights_seq_no": 5}
+    first.sample()
+    for env_runner in (first, second):
+        env_runner.set_state(state)
+    assert_equal(first.sample()[0], second.sample()[0])
 
 
 @pytest.fixture
@@ -163,39 +163,39 @@ def countdown():
     social_dilemmas.register(COUNTDOWN)
 
 
-def test_games_that_end_early_start_again_by_themselves(countdown):
-    one = runner(config({"*": "ppo"}, env="countdown_v0", games=64))
-    (sample,) = one.sample()
+def test_environments_that_end_early_are_reset(countdown):
+    env_runner = runner(config({"*": "ppo"}, env="countdown_v0", games=64))
+    (sample,) = env_runner.sample()
     ended = sample.joint["terminated"] | sample.joint["truncated"]
     obs = sample.modules["player_0"][Columns.OBS][:, 0][..., 0]
-    fresh = obs[:, 1:][ended[:, :-1]]
-    assert len(fresh) > 0
-    assert (fresh >= 2).all()
-    continued = ~ended[:, :-1]
-    went_down = obs[:, :-1] - 1 - sample.joint["actions"][:, :-1, 0]
-    assert torch.equal(obs[:, 1:][continued], went_down[continued])
+    initial_obs = obs[:, 1:][ended[:, :-1]]
+    assert len(initial_obs) > 0
+    assert (initial_obs >= 2).all()
+    continues = ~ended[:, :-1]
+    expected = obs[:, :-1] - 1 - sample.joint["actions"][:, :-1, 0]
+    assert torch.equal(obs[:, 1:][continues], expected[continues])
 
-    # Returns, by hand, one episode after the other.
+    # Computes returns one episode after the other.
     returns = []
-    for copy in range(64):
+    for env_index in range(64):
         total = 0.0
         for t in range(6):
-            total += float(sample.rewards[copy, t, 1])
-            if ended[copy, t]:
+            total += float(sample.rewards[env_index, t, 1])
+            if ended[env_index, t]:
                 returns.append(total)
                 total = 0.0
-    metrics = one.get_metrics()
+    metrics = env_runner.get_metrics()
     assert metrics["num_episodes"].peek() == len(returns)
     mean = float(metrics["agent_episode_returns_mean"]["player_1"].peek())
     assert mean == pytest.approx(sum(returns) / len(returns))
 
 
-def test_rows_keep_games_whole():
-    one = runner(config())
-    samples = one.sample(num_episodes=16)
+def test_rows_are_ordered_by_environment():
+    env_runner = runner(config())
+    samples = env_runner.sample(num_episodes=16)
     assert [sample.env_steps() for sample in samples] == [48, 48]
-    both = concatenate(samples)
-    batch = both.to_batch().policy_batches
+    concatenated = concatenate(samples)
+    batch = concatenated.to_batch().policy_batches
     assert set(batch) == {JOINT, "player_0", "player_1", STREAMS_PREFIX + "player_0", STREAMS_PREFIX + "player_1"}
     for b, t in ((0, 0), (3, 5), (8, 1), (15, 5)):
         assert torch.equal(batch[JOINT]["actions"][b * 6 + t], samples[b // 8].joint["actions"][b % 8, t])
@@ -204,16 +204,16 @@ def test_rows_keep_games_whole():
         )
 
 
-def test_greedy_players_take_the_likeliest_action():
-    one = runner(config())
-    a, b = one.sample(explore=False, force_reset=True)[0], one.sample(explore=False, force_reset=True)[0]
+def test_greedy_samples_are_deterministic():
+    env_runner = runner(config())
+    a, b = env_runner.sample(explore=False, force_reset=True)[0], env_runner.sample(explore=False, force_reset=True)[0]
     assert torch.equal(a.joint["actions"], b.joint["actions"])
 
 
 def test_metrics_of_scripted_players_by_hand():
-    one = runner(config({"player_0": "ppo", "player_1": "scripted/always_defect"}, games=4))
-    (sample,) = one.sample()
-    metrics = one.get_metrics()
+    env_runner = runner(config({"player_0": "ppo", "player_1": "scripted/always_defect"}, games=4))
+    (sample,) = env_runner.sample()
+    metrics = env_runner.get_metrics()
     rate = float((sample.joint["actions"][..., 0] == 0).float().mean())
     assert metrics["outcomes"]["player_0"]["cooperation_rate"].peek() == pytest.approx(rate)
     assert metrics["outcomes"]["player_1"]["cooperation_rate"].peek() == 0.0
@@ -222,9 +222,9 @@ def test_metrics_of_scripted_players_by_hand():
 
 
 def test_influence_metrics_by_ordered_pair():
-    one = runner(config({"player_0": "reciprocator", "player_1": "scripted/random"}))
-    (sample,) = one.sample()
-    metrics = one.get_metrics()
+    env_runner = runner(config({"player_0": "reciprocator", "player_1": "scripted/random"}))
+    (sample,) = env_runner.sample()
+    metrics = env_runner.get_metrics()
     assert metrics["influence"]["player_0_on_player_1"].peek() == pytest.approx(
         float(sample.joint["influence"][..., 0, 1].mean()), abs=1e-6
     )
@@ -234,23 +234,23 @@ def test_influence_metrics_by_ordered_pair():
 
 
 @pytest.mark.parametrize("env", ["coins_v0", "public_goods_v0"])
-def test_the_balance_beside_scripted_players_is_the_one_that_is_paid_by(env):
-    """What the policy sees is what the reward is made of."""
+def test_observed_balance_equals_that_of_the_reward(env):
+    """Compares the observed balance with the one that the reciprocal reward is computed from."""
     players = {"player_0": "reciprocator", "player_*": "scripted/random"}
-    built = config(players, env=env, observe_balance=True, influence="reward", balance_decay=0.9)
-    built.environment(env_config={"num_agents": 3, "num_steps": 6} | ({"grid_size": 4} if env == "coins_v0" else {}))
-    (sample,) = runner(built).sample()
-    shown = sample.modules["player_0"][BALANCE][:, 0]
-    torch.testing.assert_close(shown, sample.joint["balance"][:, :, [1, 2], 0])
-    moved = 0.9 * sample.joint["balance"][:, :-1] + sample.joint["influence"][:, :-1]
+    a_config = config(players, env=env, observe_balance=True, influence="reward", balance_decay=0.9)
+    a_config.environment(env_config={"num_agents": 3, "num_steps": 6} | ({"grid_size": 4} if env == "coins_v0" else {}))
+    (sample,) = runner(a_config).sample()
+    policy_balance = sample.modules["player_0"][BALANCE][:, 0]
+    torch.testing.assert_close(policy_balance, sample.joint["balance"][:, :, [1, 2], 0])
+    expected = 0.9 * sample.joint["balance"][:, :-1] + sample.joint["influence"][:, :-1]
     if env == "coins_v0":
-        moved = moved - sample.joint["given"][:, :-1].transpose(-1, -2)
-    torch.testing.assert_close(sample.joint["balance"][:, 1:], moved)
-    assert shown.abs().sum() > 0
+        expected = expected - sample.joint["given"][:, :-1].transpose(-1, -2)
+    torch.testing.assert_close(sample.joint["balance"][:, 1:], expected)
+    assert policy_balance.abs().sum() > 0
 
 
-def test_players_of_one_run_keep_balances_of_their_own():
-    """Another rule and another decay for one of two, from one estimator."""
+def test_players_have_individual_balance_settings():
+    """Uses different reward rules and decays for two players with a common estimator."""
     players = {
         "player_0": {"player": "reciprocator", "intrinsic": {"reciprocity": {"reward": "petty_payoff"}}},
         "player_1": {"player": "ppo", "intrinsic": {"reciprocity": {"balance_decay": 0.5, "observe_balance": True}}},
@@ -266,7 +266,7 @@ def test_players_of_one_run_keep_balances_of_their_own():
     assert BALANCE not in sample.modules["player_0"]
 
 
-def test_settings_of_the_estimator_are_one_for_all():
+def test_individual_estimator_settings_raise():
     players = {"*": {"player": "ppo", "intrinsic": {"reciprocity": {"estimator_lr": 0.1}}}}
     with pytest.raises(ValueError, match=r"players.player_0.intrinsic.reciprocity.estimator_lr: is shared by all"):
         config(players).validate()
@@ -276,58 +276,58 @@ def test_settings_of_the_estimator_are_one_for_all():
 
 
 @pytest.mark.parametrize("fragment", [2, 3, 5])
-def test_episodes_of_any_length_count_when_they_end(countdown, fragment):
-    """The mean length is that of the game, however short samples are: long episodes are not lost."""
-    built = config({"*": "ppo"}, env="countdown_v0", games=500).env_runners(rollout_fragment_length=fragment)
-    built.environment(env_config={"num_steps": 12})
-    one = runner(built)
+def test_mean_episode_length_does_not_depend_on_fragments(countdown, fragment):
+    """Compares with the expected length of an episode: long episodes are counted although fragments are shorter."""
+    a_config = config({"*": "ppo"}, env="countdown_v0", games=500).env_runners(rollout_fragment_length=fragment)
+    a_config.environment(env_config={"num_steps": 12})
+    env_runner = runner(a_config)
     lengths, episodes = [], []
     for _ in range(120 // fragment):
-        one.sample()
-        metrics = one.get_metrics()
+        env_runner.sample()
+        metrics = env_runner.get_metrics()
         if "num_episodes" in metrics and metrics["num_episodes"].peek():
             episodes.append(metrics["num_episodes"].peek())
             lengths.append(float(metrics["episode_len_mean"].peek()))
     steps = [0.0, 1.0]
-    for left in range(2, 12):
-        steps.append(1 + 0.5 * steps[left - 1] + 0.5 * steps[left - 2])
+    for count in range(2, 12):
+        steps.append(1 + 0.5 * steps[count - 1] + 0.5 * steps[count - 2])
     mean = sum(a * b for a, b in zip(lengths, episodes, strict=True)) / sum(episodes)
-    # Players are untrained, and hurry about half of the time.
+    # Untrained policies hurry in about half of the steps.
     assert mean == pytest.approx(sum(steps[2:]) / 10, rel=0.12)
 
 
-def test_social_outcomes_are_told_where_they_are_defined():
+def test_social_outcomes_are_reported_if_defined():
     assert social_outcomes(torch.tensor([0.5, -0.5]), lowest=-1.0) == {"efficiency": 0.0, "reward_gap": 1.0}
-    found = social_outcomes(torch.tensor([3.0, 1.0]), lowest=0.0)
-    # Gini: |3 - 1| counted twice over 2 * N * sum = 4 / 16.
-    assert found == {"efficiency": 4.0, "reward_gap": 2.0, "equality": 0.75}
+    outcomes = social_outcomes(torch.tensor([3.0, 1.0]), lowest=0.0)
+    # The Gini coefficient is |3 - 1|, counted twice, divided by 2 * N * sum: 4 / 16.
+    assert outcomes == {"efficiency": 4.0, "reward_gap": 2.0, "equality": 0.75}
     assert social_outcomes(torch.zeros(3), lowest=0.0)["equality"] == 1.0
     assert social_outcomes(torch.tensor([0.0, 0.0, 9.0]), lowest=0.0)["equality"] == pytest.approx(1 / 3)
 
 
-def test_the_reward_of_a_step_does_not_depend_on_where_samples_end():
-    one = runner(config({"*": "ppo"}).env_runners(rollout_fragment_length=4))
+def test_reward_per_step_is_that_of_the_fragment():
+    env_runner = runner(config({"*": "ppo"}).env_runners(rollout_fragment_length=4))
     for _ in range(3):
-        (sample,) = one.sample()
-        told = one.get_metrics()["reward_per_step"]
+        (sample,) = env_runner.sample()
+        rewards_per_step = env_runner.get_metrics()["reward_per_step"]
         for index, agent in enumerate(("player_0", "player_1")):
-            assert told[agent].peek() == pytest.approx(float(sample.rewards[..., index].mean()), abs=1e-5)
+            assert rewards_per_step[agent].peek() == pytest.approx(float(sample.rewards[..., index].mean()), abs=1e-5)
 
 
-def test_what_a_learner_puts_in_the_place_of_buffers_is_copied_too(build):
-    """The table of influence is a new tensor after each update."""
+def test_replaced_buffers_are_copied_to_the_env_runner(build):
+    """Uses the influence table, which is a new tensor after each update."""
     algo = build(ReciprocatorConfig().environment("ipd_v0").env_runners(num_envs_per_env_runner=8).debugging(seed=1))
     for _ in range(3):
         algo.train()
         learner = algo.learner_group._learner
         for module_id, module in algo.env_runner.module.items():
-            learned = learner.module[module_id].unwrapped().state_dict()
+            learner_state = learner.module[module_id].unwrapped().state_dict()
             for name, value in module.state_dict().items():
-                assert torch.equal(value, learned[name]), f"{module_id}/{name}"
+                assert torch.equal(value, learner_state[name]), f"{module_id}/{name}"
 
 
 def test_inner_episodes_are_numbered_from_the_start_of_the_meta_episode(build):
-    """A rollout is one inner episode here, after which the online learner learns."""
+    """Uses rollouts of one inner episode, after which the online learner is updated."""
     players = {"player_0": "ppo", "player_1": "learner/pg"}
     a_config = ReciprocatorConfig().environment("ipd_v0", env_config={"num_steps": 4})
     a_config.players(players).meta(inner_episodes=3, copies=4)

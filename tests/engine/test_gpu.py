@@ -1,4 +1,4 @@
-"""Runner, learner and both on a GPU: they do as on a CPU, and samples go where they are asked for."""
+"""Tests of env runners and learners on a GPU: results are as on a CPU, and samples are on the configured device."""
 
 import numpy as np
 import pytest
@@ -31,10 +31,10 @@ def config(env="coins_v0", model=None, gpus=0, device="auto", **runners):
 def test_a_runner_samples_on_the_gpu(env, model):
     a_config = config(env, model, device="cuda")
     a_config.validate()
-    one = BatchedEnvRunner(config=a_config, worker_index=0)
-    (sample,) = one.sample()
+    env_runner = BatchedEnvRunner(config=a_config, worker_index=0)
+    (sample,) = env_runner.sample()
     assert sample.rewards.is_cuda
-    assert np.isfinite(float(one.get_metrics()["reward_per_step"]["player_0"].peek()))
+    assert np.isfinite(float(env_runner.get_metrics()["reward_per_step"]["player_0"].peek()))
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
@@ -49,32 +49,32 @@ def test_a_learner_on_the_gpu_learns(build, env, model, device):
     assert all(value.is_cuda for value in prepared(algo, sample)["player_0"].values())
 
 
-def test_remote_runners_bring_tensors_of_the_cpu(build):
+def test_remote_runners_return_cpu_tensors(build):
     algo = build(config(gpus=1, num_env_runners=1, num_gpus_per_env_runner=0.25))
     (sample,) = algo.env_runner_group.foreach_env_runner(lambda runner: runner.sample()[0], local_env_runner=False)
     assert not sample.rewards.is_cuda
     assert np.isfinite(float(algo.train()["learners"]["player_0"]["total_loss"]))
 
 
-def test_the_same_gradients_as_on_the_cpu(build):
-    """One update from the same sample and the same weights."""
+def test_advantages_match_those_on_the_cpu(build):
+    """Prepares the same sample with the same weights on both devices."""
     on_cpu, on_gpu = build(config()), build(config(gpus=1, device="cpu"))
     on_gpu.learner_group.set_weights(on_cpu.learner_group.get_weights())
     (sample,) = on_cpu.env_runner.sample()
-    found = [prepared(algo, sample)["player_0"]["advantages"].cpu() for algo in (on_cpu, on_gpu)]
-    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-3)
+    advantages = [prepared(algo, sample)["player_0"]["advantages"].cpu() for algo in (on_cpu, on_gpu)]
+    torch.testing.assert_close(*advantages, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("fragment", ["auto", 3])
 def test_a_run_on_the_gpu_is_resumed(build, tmp_path, fragment):
-    def fresh():
+    def build_run():
         return build(config(gpus=1, rollout_fragment_length=fragment))
 
-    whole = fresh()
+    whole = build_run()
     for _ in range(2):
         whole.train()
     whole.save_to_path(tmp_path)
-    resumed = fresh()
+    resumed = build_run()
     resumed.restore_from_path(tmp_path)
     a, b = whole.train(), resumed.train()
     for agent in ("player_0", "player_1"):

@@ -30,37 +30,38 @@ def config(player="pg", env="countdown_v0", games=24, **training):
     )
 
 
-def test_returns_less_their_mean_by_hand():
+def test_subtract_mean_by_hand():
     returns = torch.tensor([[[1.0, 10.0], [2.0, 20.0]], [[3.0, 30.0], [100.0, 100.0]]])
     played = torch.tensor([[True, True], [True, False]])
-    found = subtract_mean(returns, played)
-    assert found[:, 0].tolist() == [[-1.0, -10.0], [1.0, 10.0]]
-    assert found[0, 1].tolist() == [0.0, 0.0]  # the only one that counts is the mean
+    centered_returns = subtract_mean(returns, played)
+    assert centered_returns[:, 0].tolist() == [[-1.0, -10.0], [1.0, 10.0]]
+    assert centered_returns[0, 1].tolist() == [0.0, 0.0]  # a single valid return equals the mean
     assert subtract_mean(returns, None)[1, 1].tolist() == [49.0, 40.0]
 
 
 def first_episodes(sample):
-    """For every game the rewards of player 0 in its first episode."""
+    """Returns the rewards of player 0 in the first episode of every environment."""
     lengths = sample.in_first_episode().sum(1).tolist()
     return [sample.rewards[b, :length, 0].tolist() for b, length in enumerate(lengths)]
 
 
-def test_advantages_are_discounted_returns_of_first_episodes_less_their_mean(build):
+def test_advantages_are_returns_of_first_episodes_minus_their_mean(build):
     algo = build(config())
     (sample,) = algo.env_runner.sample()
     episodes = first_episodes(sample)
-    assert len({len(each) for each in episodes}) > 3
+    assert len({len(rewards) for rewards in episodes}) > 3
     columns = prepared(algo, sample)["player_0"]
-    found, mask = columns[Postprocessing.ADVANTAGES].view(24, 8), columns[Columns.LOSS_MASK].view(24, 8)
+    advantages, mask = columns[Postprocessing.ADVANTAGES].view(24, 8), columns[Columns.LOSS_MASK].view(24, 8)
     to_go = [
-        [sum(0.9 ** (k - t) * r for k, r in enumerate(own) if k >= t) for t in range(len(own))] for own in episodes
+        [sum(0.9 ** (k - t) * r for k, r in enumerate(rewards) if k >= t) for t in range(len(rewards))]
+        for rewards in episodes
     ]
     for t in range(8):
-        of_step = [each[t] for each in to_go if len(each) > t]
-        for b, each in enumerate(to_go):
-            assert bool(mask[b, t]) == (len(each) > t)
-            if len(each) > t:
-                assert float(found[b, t]) == pytest.approx(each[t] - np.mean(of_step), abs=1e-5)
+        step_returns = [returns[t] for returns in to_go if len(returns) > t]
+        for b, returns in enumerate(to_go):
+            assert bool(mask[b, t]) == (len(returns) > t)
+            if len(returns) > t:
+                assert float(advantages[b, t]) == pytest.approx(returns[t] - np.mean(step_returns), abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["entropy", "uniform_kl"])
@@ -80,7 +81,7 @@ def test_a_step_is_the_gradient_summed_over_steps_and_averaged_over_episodes(bui
     rows = -(logp * columns[Postprocessing.ADVANTAGES] + 0.1 * bonus) * columns[Columns.LOSS_MASK]
     parameters = list(module.actor.parameters())
     gradient = torch.autograd.grad(rows.sum() / 24, parameters)
-    norm = float(torch.cat([each.flatten() for each in gradient]).norm())
+    norm = float(torch.cat([part.flatten() for part in gradient]).norm())
     assert norm > 0.05
     scale = 1.0 if clip is None else clip / norm
     expected = [p - 0.01 * scale * g for p, g in zip(parameters, gradient, strict=True)]
@@ -90,7 +91,7 @@ def test_a_step_is_the_gradient_summed_over_steps_and_averaged_over_episodes(bui
     assert float(learner.step_sizes["player_0"]) == pytest.approx(0.01 * scale / 24, rel=1e-4)
 
 
-def test_exploration_follows_its_schedule_in_runners_too_and_greedy_play_has_none(build):
+def test_epsilon_follows_its_schedule_and_is_not_used_by_greedy_play(build):
     schedule = [[0, 1.0], [150, 0.5]]
     algo = build(config(epsilon=schedule))
     probabilities, sampled = [], [0]
@@ -99,19 +100,19 @@ def test_exploration_follows_its_schedule_in_runners_too_and_greedy_play_has_non
         module = algo.env_runner.module["player_0"]
         assert float(module.epsilon) == pytest.approx(expected)
         obs = {Columns.OBS: torch.tensor([[3.0]])}
-        likely = module.forward_exploration(obs)[Columns.ACTION_DIST_INPUTS].sigmoid()
-        alone = module.forward_inference(obs)[Columns.ACTION_DIST_INPUTS].sigmoid()
-        torch.testing.assert_close(likely, (1.0 - expected) * alone + expected / 2)
-        probabilities.append(float(likely))
+        mixture = module.forward_exploration(obs)[Columns.ACTION_DIST_INPUTS].sigmoid()
+        greedy = module.forward_inference(obs)[Columns.ACTION_DIST_INPUTS].sigmoid()
+        torch.testing.assert_close(mixture, (1.0 - expected) * greedy + expected / 2)
+        probabilities.append(float(mixture))
         sampled.append(int(algo.train()["num_env_steps_sampled_lifetime"]))
-    # Steps after the end of an episode do not count.
+    # Steps after the end of an episode are not counted.
     assert 0 < sampled[1] < 24 * 8
     assert sampled[1] < 150 < sampled[3]
     assert probabilities[0] == pytest.approx(0.5)
     assert "epsilon" not in weights(algo)
 
 
-def test_what_is_learned_with_is_what_was_played_with(build):
+def test_learner_recomputes_the_log_probabilities_of_sampling(build):
     algo = build(config("ac", env="coins_v0", epsilon=0.3))
     algo.train()
     (sample,) = algo.env_runner.sample()
@@ -123,20 +124,20 @@ def test_what_is_learned_with_is_what_was_played_with(build):
     assert not torch.allclose(out[LOGITS], out[Columns.ACTION_DIST_INPUTS])
 
 
-def test_critics_learn_what_is_to_come_and_those_of_pg_do_not(build):
+def test_critics_are_trained_for_ac_and_not_for_pg(build):
     algo = build(config("ac", critic_lr=0.03, critic_epochs=20, lr=0.0))
     losses = [float(algo.train()["learners"]["player_0"]["vf_loss"]) for _ in range(8)]
     assert losses[-1] < 0.5 * losses[0]
-    other = build(config("pg"))
-    before = weights(other)
-    other.train()
-    changed = {key.split(".")[0] for key, value in weights(other).items() if not np.array_equal(value, before[key])}
+    pg_algo = build(config("pg"))
+    before = weights(pg_algo)
+    pg_algo.train()
+    changed = {key.split(".")[0] for key, value in weights(pg_algo).items() if not np.array_equal(value, before[key])}
     assert {key for key in changed if key.startswith("player_0")} == {"player_0/actor"}
 
 
 @pytest.mark.parametrize("player", ["pg", "ac"])
 @pytest.mark.parametrize("networks", [{"use_gru": True, "gru_cell_size": 4}, {"fcnet_hiddens": []}])
-def test_learns_with_memories_and_in_teams_and_pools(build, player, networks):
+def test_learns_in_pools_with_and_without_memories(build, player, networks):
     a_config = config(env="ipd_v0").rl_module(model_config=networks)
     a_config.players({"player_0": {"pool": {player: 0.5, "scripted/tit_for_tat": 0.5}}, "player_1": f"{player}"})
     algo = build(a_config)
@@ -157,7 +158,7 @@ def test_learns_with_memories_and_in_teams_and_pools(build, player, networks):
         ({"player": "pg", "predicts": True}, "predict_balance_coeff: only for players trained by PPO, not for pg"),
     ],
 )
-def test_what_cannot_be_is_refused(settings, message):
+def test_invalid_settings_raise(settings, message):
     settings = dict(settings)
     a_config = config(settings.pop("player"), epsilon=settings.pop("epsilon", 0.0))
     if "clips_by" in settings:

@@ -1,10 +1,10 @@
-"""Env runners that take longer than sample_timeout_s."""
+"""Tests of env runners that exceed ``sample_timeout_s``."""
 
 from rllib_reciprocator import ReciprocatorConfig
 from tests.helpers.env_runners import SlowSecondRunner
 
 
-def test_late_env_runners_are_counted_and_warned_of_once(build, caplog):
+def test_late_env_runners_are_counted_and_reported_once(build, caplog):
     config = (
         ReciprocatorConfig()
         .environment("ipd_v0", env_config={"num_steps": 4})

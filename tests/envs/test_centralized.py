@@ -4,40 +4,40 @@ import torch
 import social_dilemmas
 
 
-def game(num_games=1, **settings):
+def make_game(num_games=1, **settings):
     return social_dilemmas.make("centralized_v0", num_games, **settings)
 
 
-def test_one_agent_acts_for_both_by_hand():
+def test_controller_acts_for_both_agents():
     """Escape Room (2, 1): agent 0 pulls the lever, agent 1 leaves."""
-    played = game()
-    assert played.num_agents == 1
-    assert played.action_names[:4] == ("lever+lever", "start+lever", "door+lever", "lever+start")
-    assert played.reset(seed=0).shape == (1, 1, 12)
-    step = played.step(torch.tensor([[played.action_names.index("lever+door")]]))
+    game = make_game()
+    assert game.num_agents == 1
+    assert game.action_names[:4] == ("lever+lever", "start+lever", "door+lever", "lever+start")
+    assert game.reset(seed=0).shape == (1, 1, 12)
+    step = game.step(torch.tensor([[game.action_names.index("lever+door")]]))
     assert step.rewards.tolist() == [[9.0]]
     assert bool(step.terminated[0])
     assert step.outcomes["levers"].tolist() == [[0.5]]
 
 
 @pytest.mark.parametrize("name", ["cleanup_v0", "coins_v0", "escape_room_v0", "harvest_v0"])
-def test_it_is_the_game_itself(name):
-    plain, one = social_dilemmas.make(name, 8, num_steps=20), game(8, game=name, num_steps=20)
+def test_centralized_game_equals_the_game(name):
+    plain, central = social_dilemmas.make(name, 8, num_steps=20), make_game(8, game=name, num_steps=20)
     n, actions = plain.num_agents, int(plain.action_space.n)
-    seen, together = plain.reset(seed=3), one.reset(seed=3)
-    axis = -1 if seen.dim() == 4 else 1
+    obs, central_obs = plain.reset(seed=3), central.reset(seed=3)
+    axis = -1 if obs.dim() == 4 else 1
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
-        for agent, own in enumerate(together[:, 0].chunk(n, axis)):
-            assert torch.equal(own, seen[:, agent])
+        for agent, agent_obs in enumerate(central_obs[:, 0].chunk(n, axis)):
+            assert torch.equal(agent_obs, obs[:, agent])
         joint = torch.randint(actions, (8, n), generator=generator)
         index = sum(joint[:, agent] * actions**agent for agent in range(n))
-        step, other = plain.step(joint), one.step(index[:, None])
-        torch.testing.assert_close(other.rewards[:, 0], step.rewards.sum(1))
-        assert torch.equal(other.terminated, step.terminated)
-        for key, rate in one.summarize(other.outcomes, 1).items():
+        step, central_step = plain.step(joint), central.step(index[:, None])
+        torch.testing.assert_close(central_step.rewards[:, 0], step.rewards.sum(1))
+        assert torch.equal(central_step.terminated, step.terminated)
+        for key, rate in central.summarize(central_step.outcomes, 1).items():
             assert torch.equal(rate[:, 0], plain.summarize({k: v.mean(1) for k, v in step.outcomes.items()}, 1)[key])
-        seen, together = step.obs, other.obs
+        obs, central_obs = step.obs, central_step.obs
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,6 @@ def test_it_is_the_game_itself(name):
         ({"game": "centralized_v0"}, "it is centralized already"),
     ],
 )
-def test_what_cannot_be_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        game(**settings)
+        make_game(**settings)

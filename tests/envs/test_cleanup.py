@@ -1,4 +1,4 @@
-"""Rules of Cleanup, through the interface of games: settings, actions and what agents see and get."""
+"""Rules of Cleanup, tested through its interface: settings, actions, observations and rewards."""
 
 import pytest
 import torch
@@ -30,8 +30,8 @@ def test_waste_appears_in_the_first_step_after_its_delay(delay):
 
 
 @pytest.mark.parametrize("river", ["R", "H"])
-def test_zaps_pass_over_the_river_clean_or_dirty(river):
-    """Zaps an agent that is behind the river, and checks that waste stays where it is."""
+def test_zaps_pass_over_clean_and_dirty_river_cells(river):
+    """Zaps an agent on the other side of the river, and checks that the waste does not change."""
     text = "\n".join(["@@@@@", "@@0@@", f"@@{river}@@", "@@1@@", "@@B@@", "@@@@@"])
     settings = {"zap_cost": 1.0, "zap_penalty": 50.0, "waste_chance": 0.0, "apple_chance": 0.0}
     game = social_dilemmas.make("cleanup_v0", 2, map=text, num_agents=2, turning=False, **settings)

@@ -9,7 +9,7 @@ RIGHT, LEFT, DOWN, UP, STAY = range(5)
 
 
 def coins(cells, **options):
-    """A single game with agents and coins on given cells."""
+    """Returns one environment with the agents, followed by the coins, on the given cells."""
     game = social_dilemmas.make("coins_v0", 1, **options)
     game.reset(seed=0)
     game._cells = torch.tensor(cells)[:, None]
@@ -37,35 +37,35 @@ def test_moves_on_a_grid_that_is_not_square():
 
 
 @pytest.mark.parametrize(
-    ("cells", "rewards", "own", "others"),
+    ("cells", "rewards", "own_coins", "others_coins"),
     [
         ([3, 8, 4, 0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]),  # player 0 takes its own coin
-        ([3, 8, 0, 4], [1.0, -2.0], [0.0, 0.0], [1.0, 0.0]),  # player 0 takes player 1's
-        ([3, 4, 4, 5], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]),  # each its own
-        ([3, 4, 5, 4], [-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]),  # each the other's
-        ([3, 3, 4, 0], [-1.0, 1.0], [1.0, 0.0], [0.0, 1.0]),  # both meet on player 0's coin
-        ([3, 8, 0, 1], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]),  # nothing
+        ([3, 8, 0, 4], [1.0, -2.0], [0.0, 0.0], [1.0, 0.0]),  # player 0 takes the coin of player 1
+        ([3, 4, 4, 5], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]),  # both players take their own coins
+        ([3, 4, 5, 4], [-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]),  # both players take the coin of the other player
+        ([3, 3, 4, 0], [-1.0, 1.0], [1.0, 0.0], [0.0, 1.0]),  # both players take the coin of player 0
+        ([3, 8, 0, 1], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]),  # no coin is taken
     ],
 )
-def test_rewards_by_hand(cells, rewards, own, others):
+def test_rewards_by_hand(cells, rewards, own_coins, others_coins):
     step = coins(cells).step(torch.tensor([[RIGHT, RIGHT]]))
     assert step.rewards[0].tolist() == rewards
-    assert step.outcomes["own_coins"][0].tolist() == own
-    assert step.outcomes["others_coins"][0].tolist() == others
+    assert step.outcomes["own_coins"][0].tolist() == own_coins
+    assert step.outcomes["others_coins"][0].tolist() == others_coins
 
 
 def test_penalty_of_three_players():
     step = coins([3, 3, 8, 0, 2, 4], num_agents=3).step(torch.tensor([[RIGHT, RIGHT, STAY]]))
-    assert step.rewards[0].tolist() == [1.0, 1.0, -3.0]  # two takers at 3 / 2 each
+    assert step.rewards[0].tolist() == [1.0, 1.0, -3.0]  # two players take its coin: -3 / 2 for each of them
 
 
 def test_agent_and_coin_planes_are_rotated_separately():
-    """The paper's code rolls all planes at once, so that player 1 finds coins where player 0 finds agents."""
+    """In the code of the paper, all planes are rotated jointly, which mixes agent and coin planes of player 1."""
     game = coins([0, 1, 2, 3])
     planes = game._observe()[0].flatten(2).argmax(-1)
     assert planes.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]
-    three = coins([0, 1, 2, 3, 4, 5], num_agents=3)
-    assert three._observe()[0].flatten(2).argmax(-1).tolist() == [
+    three_player_game = coins([0, 1, 2, 3, 4, 5], num_agents=3)
+    assert three_player_game._observe()[0].flatten(2).argmax(-1).tolist() == [
         [0, 1, 2, 3, 4, 5],
         [1, 2, 0, 4, 5, 3],
         [2, 0, 1, 5, 3, 4],
@@ -78,8 +78,8 @@ def test_agent_and_coin_planes_are_rotated_separately():
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=30, deadline=None)
-def test_objects_start_apart_and_coins_reappear_where_nothing_is(agents, size, seed):
-    """Both can fail in the paper's code."""
+def test_objects_start_apart_and_coins_reappear_on_free_cells(agents, size, seed):
+    """In the code of the paper, neither is guaranteed."""
     if size[0] * size[1] < 2 * agents:
         return
     game = social_dilemmas.make("coins_v0", 32, num_agents=agents, grid_size=size)
@@ -90,18 +90,18 @@ def test_objects_start_apart_and_coins_reappear_where_nothing_is(agents, size, s
         before = game._cells[agents:].clone()
         game.step(torch.randint(5, (32, agents), generator=generator))
         after = game._cells
-        for copy in range(32):
-            players, now = after[:agents, copy].tolist(), after[agents:, copy].tolist()
-            assert len(set(now)) == agents
+        for env in range(32):
+            agent_cells, coin_cells = after[:agents, env].tolist(), after[agents:, env].tolist()
+            assert len(set(coin_cells)) == agents
             for coin in range(agents):
-                if before[coin, copy] in players:
-                    assert now[coin] not in players
+                if before[coin, env] in agent_cells:
+                    assert coin_cells[coin] not in agent_cells
                 else:
-                    assert now[coin] == before[coin, copy]
+                    assert coin_cells[coin] == before[coin, env]
 
 
 def test_coins_reappear_uniformly():
-    """Two coins taken at once land on every ordered pair of free cells equally often."""
+    """Two coins that are taken in the same step reappear on all ordered pairs of free cells with equal probability."""
     game = social_dilemmas.make("coins_v0", 60_000)
     game.reset(seed=1)
     game._cells = torch.tensor([3, 6, 4, 7])[:, None].repeat(1, 60_000)
@@ -118,13 +118,13 @@ def test_coins_reappear_uniformly():
                 assert pairs[a, b] == 0
 
 
-def test_a_grid_without_room_is_refused():
+def test_grid_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="no cell for each of 3 agents"):
         social_dilemmas.make("coins_v0", num_agents=3, grid_size=2)
 
 
 @pytest.mark.parametrize("action", [-1, 5, 9])
-def test_actions_that_are_not_in_the_action_space_are_refused(action):
+def test_actions_outside_the_action_space_are_refused(action):
     game = social_dilemmas.make("coins_v0", 3)
     game.reset(seed=1)
     actions = torch.zeros(3, 2, dtype=torch.int64)
@@ -135,17 +135,17 @@ def test_actions_that_are_not_in_the_action_space_are_refused(action):
     parallel.reset(seed=1)
     with pytest.raises(ValueError, match=rf"^action {action} of player_1 is not in Discrete\(5\)$"):
         parallel.step({"player_0": 0, "player_1": action})
-    in_turn = social_dilemmas.spec("coins_v0").env()
-    in_turn.reset(seed=1)
-    in_turn.step(0)
+    aec_env = social_dilemmas.spec("coins_v0").env()
+    aec_env.reset(seed=1)
+    aec_env.step(0)
     with pytest.raises(ValueError, match=rf"^action {action} of player_1 is not in Discrete\(5\)$"):
-        in_turn.step(action)
+        aec_env.step(action)
 
 
 @pytest.mark.parametrize(
     "actions", [torch.zeros(3, 2), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)]
 )
-def test_actions_of_another_type_or_shape_are_refused(actions):
+def test_actions_of_wrong_dtype_or_shape_are_refused(actions):
     game = social_dilemmas.make("coins_v0", 3)
     game.reset(seed=1)
     with pytest.raises(ValueError, match=r"they must be torch.int64 \(3, 2\)"):
@@ -161,6 +161,6 @@ def test_missing_actions_and_fractions_are_refused():
         env.step({"player_0": 0, "player_1": 0.7})
 
 
-def test_text_of_a_state():
+def test_text_rendering():
     assert coins([4, 0, 2, 6]).render_ansi() == "B . a\n. A .\nb . ."
     assert coins([4, 4, 2, 6]).render_ansi() == ". . a\n. * .\nb . ."

@@ -5,7 +5,7 @@ import social_dilemmas
 from social_dilemmas import conformance
 from tests.helpers.games import Countdown
 
-# Long episodes are as others, only longer.
+# Episodes are short to keep the tests fast.
 VARIANTS = [(game_id, {"num_steps": 32}) for game_id in social_dilemmas.game_ids()] + [
     ("coins_v0", {"num_agents": 3, "grid_size": [2, 4], "num_steps": 7}),
     ("coins_v0", {"num_agents": 4, "grid_size": 3}),
@@ -33,7 +33,7 @@ def test_every_registered_game_conforms(game_id, settings):
     conformance.check_game(lambda num_games: social_dilemmas.make(game_id, num_games, **settings))
 
 
-def test_a_game_that_ends_early_conforms():
+def test_game_that_ends_early_conforms():
     conformance.check_game(lambda num_games: Countdown(num_games=num_games))
 
 
@@ -57,7 +57,7 @@ class _OutOfRange(Countdown):
     ("broken", "complaint"),
     [(_Leaky, "random state|different start"), (_Coupled, "depends? on another"), (_OutOfRange, "reward_range")],
 )
-def test_the_kit_finds_what_is_broken(broken, complaint):
+def test_conformance_kit_detects_violations(broken, complaint):
     with pytest.raises(AssertionError, match=complaint):
         conformance.check_game(lambda num_games: broken(num_games=num_games))
 

@@ -1,4 +1,4 @@
-"""Situations on grids, worked out by hand."""
+"""Moves, beams, growth and observations on grids, compared with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -13,19 +13,19 @@ RIVER = "\n".join(["@" * 9, *["@HHHH PB@"] * 3, "@PPPPPP @", "@" * 9])
 SAND, WALL, APPLE, STREAM, CLEAN_RIVER, WASTE = range(6)
 
 
-def test_one_follows_another_who_leaves():
+def test_agents_can_follow_each_other():
     game = situation(ROOM, [(3, 3, RIGHT), (3, 4, RIGHT)])
     play(game, "forward", "forward")
     assert (where(game, 0), where(game, 1)) == ((3, 4), (3, 5))
 
 
-def test_a_row_against_a_wall_stays():
+def test_row_of_agents_against_a_wall_stays():
     game = situation(ROOM, [(3, 5, RIGHT), (3, 6, RIGHT), (3, 7, RIGHT)])
     play(game, *["forward"] * 3)
     assert [where(game, k) for k in range(3)] == [(3, 5), (3, 6), (3, 7)]
 
 
-def test_nobody_swaps_but_rings_turn():
+def test_agents_cannot_swap_cells_but_can_rotate():
     game = situation(ROOM, [(3, 3, RIGHT), (3, 4, LEFT)])
     play(game, "forward", "forward")
     assert (where(game, 0), where(game, 1)) == ((3, 3), (3, 4))
@@ -34,35 +34,35 @@ def test_nobody_swaps_but_rings_turn():
     assert [where(game, k) for k in range(4)] == [(2, 3), (3, 3), (3, 2), (2, 2)]
 
 
-def test_one_of_several_gets_a_cell_each_as_often():
+def test_conflicts_over_a_cell_are_resolved_uniformly():
     game = situation(ROOM, [(3, 3, RIGHT), (3, 5, LEFT), (2, 4, DOWN)], copies=6000)
     play(game, *["forward"] * 3)
-    got = (game._cells == int(game.map.numbers[3, 4])).float()
-    assert (got.sum(0) == 1).all()
-    # Three standard errors of a share of 6,000.
-    assert (got.mean(1) - 1 / 3).abs().max() < 3 * (2 / 9 / 6000) ** 0.5
+    occupied = (game._cells == int(game.map.numbers[3, 4])).float()
+    assert (occupied.sum(0) == 1).all()
+    # Three standard errors of a fraction of 6,000 environments.
+    assert (occupied.mean(1) - 1 / 3).abs().max() < 3 * (2 / 9 / 6000) ** 0.5
 
 
-def test_one_gets_the_cell_even_if_both_draw_the_same(monkeypatch):
+def test_one_agent_gets_the_cell_if_the_draws_are_equal(monkeypatch):
     game = situation(ROOM, [(3, 3, RIGHT), (3, 5, LEFT)])
     monkeypatch.setattr(game, "_uniform", lambda *shape, copies_last: torch.full((*shape, 3), 0.5))
     play(game, "forward", "forward")
     assert (where(game, 0), where(game, 1)) == ((3, 4), (3, 5))
 
 
-def test_who_stays_keeps_its_cell_and_who_cannot_leave_does():
+def test_agents_that_stay_or_are_blocked_keep_their_cells():
     game = situation(ROOM, [(3, 3, RIGHT), (3, 5, LEFT), (3, 4, UP)], copies=50)
     play(game, "forward", "forward", "stay")
-    assert {where(game, 0, copy) for copy in range(50)} == {(3, 3)}
-    assert {where(game, 1, copy) for copy in range(50)} == {(3, 5)}
-    # Two want the cell of a third whose own way is blocked.
+    assert {where(game, 0, env) for env in range(50)} == {(3, 3)}
+    assert {where(game, 1, env) for env in range(50)} == {(3, 5)}
+    # Two agents move to the cell of a third agent, which is blocked by a fourth.
     game = situation(ROOM, [(3, 3, RIGHT), (2, 4, DOWN), (3, 4, RIGHT), (3, 5, UP)], copies=50)
     play(game, "forward", "forward", "forward", "stay")
-    for copy in range(50):
-        assert [where(game, k, copy) for k in range(4)] == [(3, 3), (2, 4), (3, 4), (3, 5)]
+    for env in range(50):
+        assert [where(game, k, env) for k in range(4)] == [(3, 3), (2, 4), (3, 4), (3, 5)]
 
 
-def test_moves_go_by_the_heading():
+def test_moves_are_relative_to_the_heading():
     game = situation(ROOM, [(3, 3, UP), (6, 6, UP)])
     play(game, "turn_right", "stay")
     assert (game._headings[0] == RIGHT).all()
@@ -78,7 +78,7 @@ def test_moves_go_by_the_heading():
 
 @pytest.mark.parametrize("game_id", ["cleanup_v0", "harvest_v0"])
 @pytest.mark.parametrize("agents", [2, 3, 10, 31])
-def test_nobody_shares_a_cell_whatever_happens(game_id, agents):
+def test_agents_never_share_a_cell(game_id, agents):
     game = social_dilemmas.make(game_id, 32, map="melting_pot", num_agents=min(agents, 19), num_steps=400)
     game.reset(seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -89,55 +89,55 @@ def test_nobody_shares_a_cell_whatever_happens(game_id, agents):
         assert ((game._cells < game.map.wall) == (game._gone == 0)).all()
 
 
-def test_a_zap_hits_the_first_agent_of_each_ray():
-    """The middle ray starts in front, the side rays beside the agent; who is hit shields who is behind."""
-    others = [(4, 3, UP), (4, 5, UP), (3, 1, UP), (5, 5, UP), (5, 6, UP), (3, 6, UP)]
-    game = situation(ROOM, [(4, 1, RIGHT), *others])
+def test_zap_hits_the_first_agent_on_each_ray():
+    """The middle ray starts in front of the agent, side rays start next to it; a hit agent blocks the ray."""
+    targets = [(4, 3, UP), (4, 5, UP), (3, 1, UP), (5, 5, UP), (5, 6, UP), (3, 6, UP)]
+    game = situation(ROOM, [(4, 1, RIGHT), *targets])
     step = play(game, "zap", *["stay"] * 6)
     assert step.rewards[0].tolist() == [-1, -50, 0, -50, -50, 0, 0]
     assert step.outcomes["zaps"][0].tolist() == [1, 0, 0, 0, 0, 0, 0]
     assert step.outcomes["disturbed"][0].tolist() == [0, 1, 0, 1, 1, 0, 0]
 
 
-def test_walls_stop_beams_and_beams_are_seen_for_one_step():
-    walled = ROOM.replace("@       @", "@  @    @", 1)
-    game = situation(walled, [(2, 2, RIGHT), (2, 5, UP)])
+def test_walls_stop_beams_and_beams_are_visible_for_one_step():
+    map_text = ROOM.replace("@       @", "@  @    @", 1)
+    game = situation(map_text, [(2, 2, RIGHT), (2, 5, UP)])
     step = play(game, "zap", "stay")
     assert step.rewards[0].tolist() == [-1, 0]
-    lit = {(1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (3, 2), (3, 3), (3, 4), (3, 5), (3, 6)}
-    shown = np.argwhere((game._ground[:, 0] >= 8).numpy()[game.map.numbers])
-    assert {tuple(cell) for cell in shown.tolist()} == lit
-    # From the second agent: three ahead of it and beside, and its own cell is its own.
-    seen = step.obs[0, 1]
-    assert (seen == FIRE).sum() == len(lit)
-    assert seen[7, 7] == ONESELF
+    expected_cells = {(1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (3, 2), (3, 3), (3, 4), (3, 5), (3, 6)}
+    beam_cells = np.argwhere((game._ground[:, 0] >= 8).numpy()[game.map.numbers])
+    assert {tuple(cell) for cell in beam_cells.tolist()} == expected_cells
+    # The second agent sees all cells of the beam, but the class of its own cell is that of itself.
+    obs = step.obs[0, 1]
+    assert (obs == FIRE).sum() == len(expected_cells)
+    assert obs[7, 7] == ONESELF
     assert (play(game, "stay", "stay").obs != FIRE).all()
 
 
-def test_a_cleaning_ray_cleans_the_first_dirty_cell_and_no_more():
+def test_cleaning_ray_cleans_only_the_first_dirty_cell():
     game = situation(RIVER, [(2, 6, LEFT), (4, 1, UP)])
     step = play(game, "clean", "stay")
     assert step.rewards[0].tolist() == [0, 0]
     assert step.outcomes["waste_cleaned"][0].tolist() == [3, 0]
-    # Nine of twelve are dirty, too many for more waste: what is clean is what was cleaned.
+    # Nine of twelve cells are dirty, too many for new waste: the clean cells are those that were cleaned.
     assert (ground(game)[1:4, 1:5] == [[WASTE] * 3 + [CLEAN_RIVER]] * 3).all()
     assert (step.obs[0, 0] == BEAM).sum() > 0
 
 
-def test_two_who_aim_at_one_cell_both_clean_it():
+def test_agents_that_clean_the_same_cell_both_count():
     game = situation(RIVER, [(1, 6, LEFT), (3, 6, LEFT)])
     step = play(game, "clean", "clean")
     assert step.outcomes["waste_cleaned"][0].tolist() == [2, 2]
     assert (ground(game) == WASTE).sum() == 9
 
 
-def test_who_stands_in_front_stops_the_ray():
+def test_agents_block_rays():
     game = situation(RIVER, [(2, 6, LEFT), (2, 7, LEFT)])
     step = play(game, "stay", "clean")
     assert step.outcomes["waste_cleaned"][0].tolist() == [0, 2]
 
 
-def test_apples_are_eaten_by_who_steps_on_them():
+def test_agents_eat_apples_by_stepping_on_them():
     orchard = "\n".join(["@" * 7, "@AAAAA@", "@PPPPP@", "@" * 7])
     game = situation(orchard, [(2, 2, UP), (2, 4, UP)], "harvest_v0")
     step = play(game, "forward", "stay")
@@ -153,31 +153,31 @@ def test_apples_are_eaten_by_who_steps_on_them():
 
 
 @pytest.mark.parametrize(("dirty", "expected"), [(0, 0.05), (4, 0.03), (8, 0.01), (10, 0.0), (25, 0.0)])
-def test_apples_grow_as_the_river_is_clean(dirty, expected):
-    """0.05 * (1 - d / 0.4); and one cell turns dirty, unless 0.4 are."""
+def test_apple_growth_depends_on_the_dirty_fraction_of_the_river(dirty, expected):
+    """Apples grow with probability 0.05 * (1 - d / 0.4) for dirty fraction d; one cell turns dirty unless d >= 0.4."""
     rows = ["H" * dirty + "R" * (25 - dirty), "B" * 25, "P" * 25]
     text = "\n".join(["@" * 27, *[f"@{row}@" for row in rows], "@" * 27])
     game = situation(text, [(3, 1, UP), (3, 2, UP)], copies=20_000)
     play(game, "stay", "stay")
     grown = (game._ground[: game._orchard] == APPLE).float()
     assert float(grown.mean()) == pytest.approx(expected, abs=0.001)
-    now = (game._ground[25:50] == WASTE).sum(0)
-    assert (now == dirty + (dirty < 10)).all()
+    num_dirty = (game._ground[25:50] == WASTE).sum(0)
+    assert (num_dirty == dirty + (dirty < 10)).all()
 
 
-def test_every_clean_cell_is_as_likely_to_turn_dirty():
+def test_clean_cells_turn_dirty_with_equal_probability():
     text = "\n".join(["@" * 7, "@RHRRR@", "@BPPPP@", "@" * 7])
     game = situation(text, [(2, 2, UP), (2, 3, UP)], copies=40_000, waste_limit=1.0)
     play(game, "stay", "stay")
     river = (game._ground[game._orchard : game._orchard + 5] == WASTE).float().mean(1)
     assert river[1] == 1.0
-    # Four clean cells, each tried with chance a half in random order until one is dirty.
+    # Four clean cells turn dirty with probability 0.5 in random order, until one is dirty.
     expected = (1 - 0.5**4) / 4
     np.testing.assert_allclose(river[[0, 2, 3, 4]].numpy(), expected, atol=4 * (expected / 40_000) ** 0.5)
 
 
 @pytest.mark.parametrize(("around", "expected"), [(0, 0.0), (1, 0.005), (2, 0.02), (3, 0.05), (8, 0.05)])
-def test_apples_grow_by_those_around(around, expected):
+def test_apple_growth_depends_on_adjacent_apples(around, expected):
     text = "\n".join(["@" * 7, *["@AAA  @"] * 3, "@PPP  @", "@" * 7])
     game = situation(text, [(4, 3, UP), (4, 1, UP)], "harvest_v0", copies=40_000)
     cells = [(row, column) for row in (1, 2, 3) for column in (1, 2, 3)]
@@ -188,7 +188,7 @@ def test_apples_grow_by_those_around(around, expected):
     assert grown == pytest.approx(expected, abs=0.0035)
 
 
-def test_twelve_cells_are_near_within_a_distance_of_two():
+def test_twelve_neighbors_are_the_cells_within_distance_two():
     text = "\n".join(["@" * 7, *["@AAAAA@"] * 5, "@PP   @", "@" * 7])
     growth = [k / 12 for k in range(13)]
     game = situation(text, [(6, 1, UP), (6, 2, UP)], "harvest_v0", copies=20_000, neighbours=12, growth=growth)
@@ -199,45 +199,45 @@ def test_twelve_cells_are_near_within_a_distance_of_two():
     assert grown == pytest.approx(3 / 12, abs=0.012), "corners are too far"
 
 
-def test_who_is_hit_is_away_and_comes_back_to_a_place_to_start():
+def test_agents_hit_by_a_zap_are_removed_and_respawn_at_a_start_cell():
     game = situation(ROOM, [(4, 1, RIGHT), (4, 3, UP)], freeze_steps=3)
     step = play(game, "zap", "stay")
     assert step.rewards[0].tolist() == [-1, -50]
     assert (game._cells[1] == game.map.nowhere).all()
-    assert (step.obs[0, 0] != OTHERS).all(), "who is away is not seen"
+    assert (step.obs[0, 0] != OTHERS).all(), "removed agents are not visible"
     for _ in range(2):
         step = play(game, "stay", "forward")
         assert step.outcomes["disturbed"][0].tolist() == [0, 1]
         assert (game._cells[1] == game.map.nowhere).all()
     step = play(game, "stay", "stay")
-    assert all(where(game, 1, copy)[0] == 7 for copy in range(3))
+    assert all(where(game, 1, env)[0] == 7 for env in range(3))
     assert step.outcomes["disturbed"][0].tolist() == [0, 0]
     assert (step.obs[0, 0] == OTHERS).sum() <= 1
 
 
-def test_cooldowns_let_one_wait():
+def test_beams_have_cooldowns():
     game = situation(ROOM, [(4, 1, RIGHT), (4, 3, UP)], zap_cooldown=2, clean_cooldown=1)
-    rewards = [play(game, "zap", "clean") for _ in range(7)]
-    assert [float(step.rewards[0, 0]) for step in rewards] == [-1, 0, 0, -1, 0, 0, -1]
-    assert [float(step.rewards[0, 1]) for step in rewards] == [-50, 0, 0, -50, 0, 0, -50]
+    steps = [play(game, "zap", "clean") for _ in range(7)]
+    assert [float(step.rewards[0, 0]) for step in steps] == [-1, 0, 0, -1, 0, 0, -1]
+    assert [float(step.rewards[0, 1]) for step in steps] == [-50, 0, 0, -50, 0, 0, -50]
 
 
 @pytest.mark.parametrize(("heading", "ahead"), [(UP, (2, 4)), (RIGHT, (3, 5)), (DOWN, (4, 4)), (LEFT, (3, 3))])
-def test_ahead_is_up_and_agents_are_told_apart(heading, ahead):
+def test_views_face_up_and_distinguish_agents(heading, ahead):
     game = situation(ROOM, [(3, 4, heading), (*ahead, UP), (6, 7, UP)])
     obs = game._observe()[0]
     assert obs[0, 7, 7] == ONESELF
     assert obs[0, 6, 7] == OTHERS
     assert (obs[0] == OTHERS + 1).sum() == 1
-    # For the second the third is the next, and the first the one after that.
+    # Classes are in the order of agents after the observing one: third, then first, for the second agent.
     assert (obs[1] == OTHERS).sum() == 1
     assert (obs[1] == OTHERS + 1).sum() == 1
-    at = np.argwhere(obs[1].numpy() == OTHERS)[0] - 7
-    assert tuple(at) == (6 - ahead[0], 7 - ahead[1])
+    offset = np.argwhere(obs[1].numpy() == OTHERS)[0] - 7
+    assert tuple(offset) == (6 - ahead[0], 7 - ahead[1])
 
 
-def test_every_cell_of_a_view_is_the_one_there():
-    """Against a picture that is turned by numpy."""
+def test_views_show_the_cells_around_the_agent():
+    """Compares views with a map that is rotated by NumPy."""
     game = situation(ROOM, [(2, 3, UP), (5, 6, UP)], view=(4, 1, 3))
     for heading in range(4):
         game._headings[0] = heading
@@ -245,11 +245,11 @@ def test_every_cell_of_a_view_is_the_one_there():
         scene[10:19, 10:19] = ground(game)
         scene[10 + 5, 10 + 6] = OTHERS
         scene[10 + 2, 10 + 3] = ONESELF
-        around = np.rot90(scene[10 + 2 - 6 : 10 + 2 + 7, 10 + 3 - 6 : 10 + 3 + 7], heading)
-        assert (game._observe()[0, 0].numpy() == around[6 - 4 : 6 + 2, 6 - 3 : 6 + 4]).all()
+        expected = np.rot90(scene[10 + 2 - 6 : 10 + 2 + 7, 10 + 3 - 6 : 10 + 3 + 7], heading)
+        assert (game._observe()[0, 0].numpy() == expected[6 - 4 : 6 + 2, 6 - 3 : 6 + 4]).all()
 
 
-def test_the_whole_map_is_seen_from_above():
+def test_map_view_shows_the_whole_map():
     game = situation(ROOM, [(2, 3, RIGHT), (5, 6, UP), (7, 7, UP)], view="map")
     for agent, ((r0, c0), (r1, c1), (r2, c2)) in enumerate(
         [((2, 3), (5, 6), (7, 7)), ((5, 6), (7, 7), (2, 3)), ((7, 7), (2, 3), (5, 6))]
@@ -261,16 +261,16 @@ def test_the_whole_map_is_seen_from_above():
     assert (state[2, 3], state[5, 6], state[7, 7]) == (ONESELF + RIGHT, ONESELF + 4, ONESELF + 8)
 
 
-def test_where_agents_start():
+def test_start_cells():
     small = social_dilemmas.make("cleanup_v0", 50)
     small.reset(seed=0)
-    assert {where(small, 0, copy) for copy in range(50)} == {(5, 2)}
-    assert {where(small, 1, copy) for copy in range(50)} == {(1, 4)}
+    assert {where(small, 0, env) for env in range(50)} == {(5, 2)}
+    assert {where(small, 1, env) for env in range(50)} == {(1, 4)}
     assert (small._headings == UP).all()
-    either = social_dilemmas.make("cleanup_v0", 50, random_starts=True)
-    either.reset(seed=0)
+    shuffled = social_dilemmas.make("cleanup_v0", 50, random_starts=True)
+    shuffled.reset(seed=0)
     for agent in (0, 1):
-        assert {where(either, agent, copy) for copy in range(50)} == {(5, 2), (1, 4)}
+        assert {where(shuffled, agent, env) for env in range(50)} == {(5, 2), (1, 4)}
     full = social_dilemmas.make("cleanup_v0", 500, map="full", num_agents=10)
     full.reset(seed=0)
     assert set(full._cells.flatten().tolist()) == set(full.map.starts)
@@ -296,21 +296,21 @@ def test_maps_have_the_published_counts(game_id, preset, counts):
     assert (game.map.blocks[0], river, dirty, len(game.map.starts)) == counts
 
 
-def test_random_play_earns_what_it_does_in_the_public_version():
-    """Without zaps, apples an agent in 1,000 steps: SSD 4.5 +- 0.7 in Cleanup, 60.0 +- 2.6 in Harvest."""
-    for game_id, measured, error in (("cleanup_v0", 4.5, 0.7), ("harvest_v0", 60.0, 2.6)):
+def test_random_play_has_the_returns_of_the_reference_implementation():
+    """Apples per agent in 1,000 steps of SSD without zaps: 4.5 +- 0.7 in Cleanup, 60.0 +- 2.6 in Harvest."""
+    for game_id, reference, error in (("cleanup_v0", 4.5, 0.7), ("harvest_v0", 60.0, 2.6)):
         game = social_dilemmas.make(game_id, 64, map="full", zapping=False)
         game.reset(seed=3)
         generator = torch.Generator().manual_seed(4)
         apples = torch.zeros(64, 5)
         for _ in range(1000):
-            # As often as where zapping is an action.
+            # Samples actions with the same probabilities as with zapping, and replaces zaps by stay.
             actions = torch.randint(8 + (game_id == "cleanup_v0"), (64, 5), generator=generator)
             actions = torch.where(actions == 7, game._stay, actions)
             actions = torch.where(actions == 8, game.action_space.n - 1, actions)
             apples += game.step(actions).rewards
-        own = float(apples.mean(1).std() / 8)
-        assert abs(float(apples.mean()) - measured) < 2 * (error**2 + own**2) ** 0.5, (game_id, apples.mean())
+        std_error = float(apples.mean(1).std() / 8)
+        assert abs(float(apples.mean()) - reference) < 2 * (error**2 + std_error**2) ** 0.5, (game_id, apples.mean())
 
 
 @pytest.mark.parametrize(
@@ -337,12 +337,12 @@ def test_random_play_earns_what_it_does_in_the_public_version():
         ("harvest_v0", {"growth": [0.1, 2.0]}, r"growth\[1\] is 2.0"),
     ],
 )
-def test_bad_settings_are_said(game_id, settings, complaint):
+def test_invalid_settings_are_refused(game_id, settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         social_dilemmas.make(game_id, **settings)
 
 
-def test_text_and_pictures_show_who_is_where():
+def test_text_and_images_show_agents_at_their_cells():
     game = situation(ROOM, [(2, 3, RIGHT), (5, 6, DOWN)], waste_chance=0.0)
     play(game, "zap", "stay")
     lines = game.render_ansi().splitlines()[1:]

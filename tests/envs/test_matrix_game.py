@@ -21,10 +21,10 @@ def test_payoffs(game_id, table):
 
 
 @pytest.mark.parametrize("game_id", ["ipd_v0", "stag_hunt_v0", "chicken_v0"])
-def test_the_games_are_dilemmas_of_their_kind(game_id):
+def test_payoffs_satisfy_the_inequalities_of_their_dilemma(game_id):
     payoffs = social_dilemmas.make(game_id).payoffs[..., 0]
     reward, sucker, temptation, punishment = payoffs.flatten().tolist()
-    assert reward > punishment  # together better off cooperating
+    assert reward > punishment  # mutual cooperation is better than mutual defection
     if game_id == "ipd_v0":
         assert temptation > reward > punishment > sucker
         assert 2 * reward > temptation + sucker
@@ -34,7 +34,7 @@ def test_the_games_are_dilemmas_of_their_kind(game_id):
         assert temptation > reward > sucker > punishment
 
 
-def test_observation_is_the_last_joint_action_with_oneself_first():
+def test_observation_is_the_last_joint_action_in_relative_order():
     game = social_dilemmas.make("ipd_v0", 2)
     assert game.reset().tolist() == [[[-1, 0], [-1, 0]]] * 2
     step = game.step(torch.tensor([[0, 1], [1, 1]]))
@@ -43,7 +43,7 @@ def test_observation_is_the_last_joint_action_with_oneself_first():
     assert game.state().tolist() == [2, 4]
 
 
-def test_observation_of_many_players_goes_around_the_table():
+def test_observation_of_three_agents_is_in_relative_order():
     game = social_dilemmas.make("public_goods_v0", 1, num_agents=3)
     assert game.reset()[0].tolist() == [[-1, 0, 0]] * 3
     assert game.step(torch.tensor([[0, 1, 0]])).obs[0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
@@ -61,8 +61,8 @@ def test_public_goods_by_hand():
 @pytest.mark.parametrize("num_agents", [2, 3, 5])
 def test_public_goods_is_a_dilemma(num_agents):
     payoffs = social_dilemmas.make("public_goods_v0", num_agents=num_agents, multiplier=1.5).payoffs
-    assert (payoffs[1, ..., 0] > payoffs[0, ..., 0]).all()  # defecting always pays
-    assert payoffs[(0,) * num_agents].sum() > payoffs[(1,) * num_agents].sum()  # and together it does not
+    assert (payoffs[1, ..., 0] > payoffs[0, ..., 0]).all()  # defection is dominant
+    assert payoffs[(0,) * num_agents].sum() > payoffs[(1,) * num_agents].sum()  # mutual cooperation is better for all
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_public_goods_is_a_dilemma(num_agents):
         ({"num_steps": 0}, "num_steps is 0"),
     ],
 )
-def test_bad_tables_are_refused(settings, complaint):
+def test_invalid_payoff_tables_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         social_dilemmas.make("ipd_v0", **settings)
 
 
-def test_bad_public_goods_are_refused():
+def test_invalid_public_goods_settings_are_refused():
     with pytest.raises(ValueError, match="only between 1 and num_agents"):
         social_dilemmas.make("public_goods_v0", num_agents=3, multiplier=3.0)
     with pytest.raises(ValueError, match="from 2 to 8"):

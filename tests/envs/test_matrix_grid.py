@@ -1,4 +1,4 @@
-"""Matrix games in a grid, worked out by hand."""
+"""Interactions, tokens and observations of matrix games on a grid, compared with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -12,17 +12,17 @@ ROOM = "\n".join(["@@@@@@@@", "@ab   P@", "@ab   P@", "@ab   P@", "@     P@", "@
 SAND, WALL, TOKEN_A, TOKEN_B = range(4)
 
 
-def room(poses, **settings):
+def make_room(poses, **settings):
     return situation(ROOM, poses, "matrix_grid_v0", regrowth=0.0, **settings)
 
 
-def give(game, *tokens):
-    """Tokens of each kind that each agent has."""
+def set_tokens(game, *tokens):
+    """Sets the number of tokens of every kind for all agents, one tuple per agent."""
     game._tokens[:] = torch.tensor(tokens, dtype=torch.uint8).t()[..., None]
 
 
-def test_tokens_are_taken_by_who_steps_on_them():
-    game = room([(1, 3, LEFT), (4, 4, UP)])
+def test_agents_collect_tokens_by_stepping_on_them():
+    game = make_room([(1, 3, LEFT), (4, 4, UP)])
     step = play(game, "forward", "stay")
     assert game._tokens[..., 0].tolist() == [[0, 0], [1, 0]]
     assert step.outcomes["tokens"][0].tolist() == [1, 0]
@@ -33,10 +33,10 @@ def test_tokens_are_taken_by_who_steps_on_them():
     assert play(game, "stay", "stay").outcomes["tokens"][0].tolist() == [0, 0]
 
 
-def test_rewards_are_those_of_the_shares():
-    """With one of each kind at the start: (3, 1) of 4 against (1, 2) of 3."""
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)])
-    give(game, (2, 0), (0, 1))
+def test_rewards_are_those_of_the_mixed_strategies():
+    """With one initial token of each kind, the strategies are (3, 1) / 4 against (1, 2) / 3."""
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)])
+    set_tokens(game, (2, 0), (0, 1))
     step = play(game, "interact", "stay")
     x, y = (3 / 4, 1 / 4), (1 / 3, 2 / 3)
     first = 3 * x[0] * y[0] + 5 * x[1] * y[0] + x[1] * y[1]
@@ -50,46 +50,46 @@ def test_rewards_are_those_of_the_shares():
 
 
 @pytest.mark.parametrize("shooter", [0, 1])
-def test_the_earlier_agent_chooses_the_row_whoever_fires(shooter):
+def test_agent_with_the_lower_index_is_the_row_player(shooter):
     table = [[[1, 10], [2, 20]], [[3, 30], [4, 40]]]
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)], payoffs=table, initial_tokens=0)
-    give(game, (1, 0), (0, 1))
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)], payoffs=table, initial_tokens=0)
+    set_tokens(game, (1, 0), (0, 1))
     actions = ["stay", "stay"]
     actions[shooter] = "interact"
     assert play(game, *actions).rewards[0].tolist() == [2, 20]
 
 
-def test_three_kinds():
-    """Rock, paper, scissors."""
-    wins = [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
-    table = [[[wins[i][j], wins[j][i]] for j in range(3)] for i in range(3)]
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)], payoffs=table, initial_tokens=0)
-    give(game, (0, 0, 4), (0, 2, 0))
+def test_rock_paper_scissors():
+    """Plays a game with three kinds of tokens."""
+    row_payoffs = [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
+    table = [[[row_payoffs[i][j], row_payoffs[j][i]] for j in range(3)] for i in range(3)]
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)], payoffs=table, initial_tokens=0)
+    set_tokens(game, (0, 0, 4), (0, 2, 0))
     assert play(game, "interact", "interact").rewards[0].tolist() == [1, -1]
     assert game.reward_range == (-1, 1)
 
 
-def test_who_has_no_token_does_not_interact():
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)])
-    give(game, (1, 0), (0, 0))
+def test_agents_without_tokens_do_not_interact():
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)])
+    set_tokens(game, (1, 0), (0, 0))
     step = play(game, "interact", "interact")
     assert step.outcomes["interactions"][0].tolist() == [0, 0]
     assert (step.rewards == 0).all()
     assert game._tokens[..., 0].tolist() == [[1, 0], [0, 0]]
-    # The beam is seen all the same, and one has to wait.
+    # The beam is visible nevertheless, and the cooldown starts.
     assert (step.obs[0, 1] == FIRE).any()
-    give(game, (1, 0), (1, 0))
+    set_tokens(game, (1, 0), (1, 0))
     rewards = [float(play(game, "interact", "stay").rewards[0, 0]) for _ in range(3)]
     assert rewards == pytest.approx([0, 0, 3 * (2 / 3) ** 2 + 5 * 2 / 9 + 1 / 9])
 
 
-def test_who_interacted_is_away_has_nothing_and_remembers():
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)], freeze_steps=2, view=3)
-    give(game, (2, 1), (0, 3))
+def test_interacting_agents_are_removed_and_observe_their_last_interaction():
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)], freeze_steps=2, view=3)
+    set_tokens(game, (2, 1), (0, 3))
     step = play(game, "interact", "stay")
     assert (game._cells == game.map.nowhere).all()
     assert (game._tokens == 0).all()
-    # Below the view of 7x7: what one has; what one had; what the other had.
+    # Bars below the view of 7x7 cells: current tokens, tokens at the last interaction, those of the partner.
     bars = step.obs[0, :, 7:]
     assert (
         bars[0]
@@ -100,27 +100,27 @@ def test_who_interacted_is_away_has_nothing_and_remembers():
     play(game, "forward", "forward")
     assert (game._cells == game.map.nowhere).all()
     play(game, "stay", "stay")
-    assert all(where(game, agent, copy)[1] == 6 for agent in (0, 1) for copy in range(3))
+    assert all(where(game, agent, env)[1] == 6 for agent in (0, 1) for env in range(3))
     assert (game._observe()[0, :, 7:] == bars).all()
 
 
-def test_who_stays_on_the_map_may_meet_again():
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)], freeze_steps=0)
-    give(game, (2, 1), (0, 3))
+def test_agents_stay_on_the_map_without_freezing():
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)], freeze_steps=0)
+    set_tokens(game, (2, 1), (0, 3))
     play(game, "interact", "stay")
     assert (where(game, 0), where(game, 1)) == ((2, 3), (2, 5))
     assert (game._tokens == 0).all()
 
 
-def test_tokens_come_back_when_nobody_is_there_and_by_chance():
-    game = room([(1, 3, LEFT), (2, 4, LEFT)])
-    give(game, (1, 0), (1, 0))
+def test_tokens_regrow_at_random_or_when_the_map_is_empty():
+    game = make_room([(1, 3, LEFT), (2, 4, LEFT)])
+    set_tokens(game, (1, 0), (1, 0))
     play(game, "forward", "stay")
     assert ground(game)[1, 2] == SAND
     play(game, "turn_left", "stay")
     play(game, "turn_left", "stay")
     assert ground(game)[1, 2] == SAND
-    # The side ray starts beside the agent.
+    # The side ray starts next to the agent.
     assert play(game, "interact", "stay").outcomes["interactions"][0].tolist() == [1, 1]
     assert ground(game)[1, 2] == TOKEN_B
     game = situation(ROOM, [(1, 3, LEFT), (4, 6, UP)], "matrix_grid_v0", copies=20_000, regrowth=0.1)
@@ -129,48 +129,48 @@ def test_tokens_come_back_when_nobody_is_there_and_by_chance():
     assert float((game._ground[int(game.map.numbers[1, 2])] == TOKEN_B).float().mean()) == pytest.approx(0.1, abs=0.01)
 
 
-def test_nobody_interacts_with_two_at_once():
-    """The first reaches two; both pairs are as likely."""
+def test_agents_interact_with_one_agent_at_a_time():
+    """The beam of the first agent reaches two agents; both pairs have the same probability."""
     poses = [(2, 3, RIGHT), (1, 5, LEFT), (2, 5, LEFT), (4, 6, DOWN)]
     game = situation(ROOM, poses, "matrix_grid_v0", copies=4000, regrowth=0.0)
-    give(game, *[(1, 0)] * 4)
-    met = play(game, "interact", "stay", "stay", "stay").outcomes["interactions"]
-    assert (met[:, 0] == 1).all()
-    assert (met[:, 3] == 0).all()
-    assert (met[:, 1] + met[:, 2] == 1).all()
-    assert float(met[:, 1].mean()) == pytest.approx(0.5, abs=0.03)
+    set_tokens(game, *[(1, 0)] * 4)
+    interactions = play(game, "interact", "stay", "stay", "stay").outcomes["interactions"]
+    assert (interactions[:, 0] == 1).all()
+    assert (interactions[:, 3] == 0).all()
+    assert (interactions[:, 1] + interactions[:, 2] == 1).all()
+    assert float(interactions[:, 1].mean()) == pytest.approx(0.5, abs=0.03)
 
 
 def test_two_pairs_meet_in_one_step():
     poses = [(1, 3, RIGHT), (3, 3, RIGHT), (1, 5, LEFT), (3, 5, LEFT)]
     game = situation(ROOM, poses, "matrix_grid_v0", regrowth=0.0, beam_length=2, initial_tokens=0)
-    give(game, (1, 0), (1, 0), (0, 1), (1, 0))
+    set_tokens(game, (1, 0), (1, 0), (0, 1), (1, 0))
     step = play(game, "interact", "interact", "stay", "stay")
     assert step.rewards[0].tolist() == [0, 3, 5, 3]
 
 
-def test_a_kind_may_be_drawn_for_each_episode():
+def test_token_kinds_can_be_drawn_at_reset():
     text = ROOM.replace("a", "?")
     game = social_dilemmas.make("matrix_grid_v0", 4000, map=text)
     game.reset(seed=1)
-    drawn = game._ground[game.map.numbers[1, 1]]
-    assert set(drawn.tolist()) == {TOKEN_A, TOKEN_B}
-    assert float((drawn == TOKEN_A).float().mean()) == pytest.approx(0.5, abs=0.03)
+    kinds = game._ground[game.map.numbers[1, 1]]
+    assert set(kinds.tolist()) == {TOKEN_A, TOKEN_B}
+    assert float((kinds == TOKEN_A).float().mean()) == pytest.approx(0.5, abs=0.03)
     assert (game._ground[game.map.numbers[1, 2]] == TOKEN_B).all()
 
 
-def test_the_state_shows_what_everybody_has():
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)])
-    give(game, (2, 0), (9, 1))
+def test_state_shows_the_tokens_of_all_agents():
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)])
+    set_tokens(game, (2, 0), (9, 1))
     state = game.state()[0]
     assert state.shape == (6 + 4, 8)
     assert state[6].tolist() == [2, 2, *[SAND] * 6]
     assert state[7].tolist() == [SAND] * 8
-    assert state[8].tolist() == [2] * 8, "a bar is as long as there are columns"
+    assert state[8].tolist() == [2] * 8, "a bar has at most one cell per column"
     assert state[9].tolist() == [3, *[SAND] * 7]
 
 
-def test_the_published_counts():
+def test_map_has_the_published_counts():
     game = social_dilemmas.make("matrix_grid_v0", map="melting_pot")
     assert game.map.size == (15, 23)
     assert int(game._drawn.sum()) == 12
@@ -194,11 +194,11 @@ def test_the_published_counts():
         ({"cooldown": 300}, "interact is 300; it must be from 0 to 255"),
     ],
 )
-def test_bad_settings_are_said(settings, complaint):
+def test_invalid_settings_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         social_dilemmas.make("matrix_grid_v0", **settings)
 
 
-def test_others_are_seen_where_they_are():
-    game = room([(2, 3, RIGHT), (2, 5, LEFT)], view=3)
+def test_views_show_other_agents_at_their_cells():
+    game = make_room([(2, 3, RIGHT), (2, 5, LEFT)], view=3)
     assert game._observe()[0, 0, 1, 3] == OTHERS

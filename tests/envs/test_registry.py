@@ -8,7 +8,7 @@ import social_dilemmas
 from social_dilemmas.registry import GameSpec
 
 
-def test_both_forms_of_a_parallel_env():
+def test_both_constructors_of_a_parallel_env():
     from social_dilemmas import coins_v0
 
     assert coins_v0.parallel_env(num_agents=3).possible_agents == ["player_0", "player_1", "player_2"]
@@ -33,12 +33,12 @@ def test_aec_env_passes_pettingzoos_test():
         (lambda: social_dilemmas.register(GameSpec("ipd_v0", "x:y", "another")), "another game is registered"),
     ],
 )
-def test_errors_name_the_nearest(call, complaint):
+def test_errors_suggest_the_nearest_name(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call()
 
 
-def test_games_of_modules_of_the_users_own(tmp_path, monkeypatch):
+def test_games_registered_by_user_modules(tmp_path, monkeypatch):
     (tmp_path / "games_of_mine.py").write_text(
         "import social_dilemmas\n"
         "spec = social_dilemmas.GameSpec('mine_v0', 'social_dilemmas.coins:Coins', 'Coins.', {'grid_size': 4})\n"
@@ -55,17 +55,17 @@ def test_games_of_modules_of_the_users_own(tmp_path, monkeypatch):
         social_dilemmas.make("games_of_mien:mine_v0")
 
 
-def test_an_unknown_attribute_is_an_attribute_error():
+def test_unknown_attribute_is_an_attribute_error():
     with pytest.raises(AttributeError):
         _ = social_dilemmas.no_such_game_v0
 
 
-def test_importing_the_games_imports_no_ray():
+def test_importing_the_games_does_not_import_ray():
     code = "import sys, social_dilemmas; social_dilemmas.make('ipd_v0'); sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_importing_the_package_starts_nothing_of_ray():
+def test_importing_the_package_imports_neither_ray_nor_torch():
     code = "import sys, rllib_reciprocator; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -78,7 +78,7 @@ def test_rendering_through_pettingzoo():
 
 
 @pytest.mark.parametrize("game_id", social_dilemmas.game_ids())
-def test_a_window_shows_every_step(game_id, monkeypatch):
+def test_window_shows_every_step(game_id, monkeypatch):
     pygame = pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     env = social_dilemmas.parallel_env(game_id, render_mode="human", num_steps=3)
@@ -88,8 +88,8 @@ def test_a_window_shows_every_step(game_id, monkeypatch):
     assert np.array_equal(first, env._game.render_rgb())
     while env.agents:
         env.step(dict.fromkeys(env.agents, 0))
-        shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
-        assert np.array_equal(shown, env._game.render_rgb())
+        frame = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+        assert np.array_equal(frame, env._game.render_rgb())
     assert env.render() is None
     env.close()
     assert pygame.display.get_surface() is None

@@ -13,7 +13,7 @@ def evaluate(checkpoint, episodes, players=None, **options):
     return open_evaluator(checkpoint, players, **options).evaluate(episodes)
 
 
-def test_plays_the_trained_players(ipd):
+def test_trained_policies_are_evaluated(ipd):
     report = evaluate(ipd, 5000, seed=2)
     assert report["episodes"] == 5000
     assert report["steps"] == 10
@@ -29,13 +29,13 @@ def test_plays_the_trained_players(ipd):
     assert evaluate(ipd, 5000, seed=3) != report
 
 
-def test_others_play_in_their_place(ipd):
+def test_players_can_be_replaced(ipd):
     players = {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
     report = evaluate(ipd, 10, players)
     assert report["players"]["player_0"]["return"] == {"mean": -30.0, "ci95": 0.0}
     assert report["players"]["player_1"]["return"] == {"mean": 0.0, "ci95": 0.0}
-    both = evaluate(ipd, 10, {"player_1": f"checkpoint/{ipd}#player_0"})
-    assert both["players"]["player_1"]["player"].startswith("checkpoint/")
+    copied_policy = evaluate(ipd, 10, {"player_1": f"checkpoint/{ipd}#player_0"})
+    assert copied_policy["players"]["player_1"]["player"].startswith("checkpoint/")
 
 
 @pytest.mark.parametrize(
@@ -46,22 +46,22 @@ def test_others_play_in_their_place(ipd):
         ({"player_1": "ppo"}, "--players.player_1: policies are not trained here, but ppo is trainable"),
     ],
 )
-def test_players_that_are_wrong(ipd, players, complaint):
+def test_invalid_players_are_refused(ipd, players, complaint):
     with pytest.raises(UserError, match=complaint):
         evaluate(ipd, 10, players)
 
 
-def test_several_agents_by_a_pattern(ipd):
+def test_patterns_select_several_agents(ipd):
     report = open_evaluator(
         ipd, {"player_*": "scripted/always_defect", "player_0": "scripted/always_cooperate"}
     ).evaluate(4)
-    played = {agent: row["player"] for agent, row in report["players"].items()}
-    assert played == {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
+    players = {agent: row["player"] for agent, row in report["players"].items()}
+    assert players == {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
     with pytest.raises(UserError, match=r"--players\.nobody\*: the environment has no such agent"):
         open_evaluator(ipd, {"nobody*": "scripted/random"})
 
 
-def test_checkpoints_that_are_wrong(ipd, tmp_path):
+def test_invalid_checkpoints_are_refused(ipd, tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         evaluate(tmp_path / "none", 10)
     with pytest.raises(UserError, match="not an Algorithm checkpoint"):

@@ -24,7 +24,7 @@ def checkpoint(request):
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
-def test_a_trace_is_of_the_episodes_that_were_evaluated(checkpoint):
+def test_trace_has_the_evaluated_episodes(checkpoint):
     evaluator = open_evaluator(checkpoint)
     report, trace = evaluator.evaluate(20), evaluator.trace(20)
     steps = len(trace) // 20
@@ -36,34 +36,37 @@ def test_a_trace_is_of_the_episodes_that_were_evaluated(checkpoint):
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
-def test_balances_in_a_trace_are_what_influence_adds_up_to(checkpoint):
-    """Nine tenths of the last balance, and what the last step brought: in Coins less what was given in it."""
+def test_balances_in_a_trace_are_discounted_sums_of_influence(checkpoint):
+    """A balance is 0.9 times the last balance plus the influence of the last step.
+
+    In Coins, the influence on the other agent in the last step is subtracted.
+    """
     trace = open_evaluator(checkpoint, seed=2).trace(5)
     received = trace["influence/player_1_on_player_0"]
-    given = trace["influence/player_0_on_player_1"]
+    exerted = trace["influence/player_0_on_player_1"]
     balance = trace["balance/player_0_towards_player_1"]
     assert received.abs().max() > 0
     debit = 1.0 if "coins" in str(checkpoint) else 0.0
     for _, rows in trace.groupby("episode"):
-        seen, got, gave = (each[rows.index].to_numpy() for each in (balance, received, given))
-        assert seen[0] == 0.0
-        np.testing.assert_allclose(seen[1:], 0.9 * seen[:-1] + got[:-1] - debit * gave[:-1], atol=1e-5)
+        balances, gains, losses = (column[rows.index].to_numpy() for column in (balance, received, exerted))
+        assert balances[0] == 0.0
+        np.testing.assert_allclose(balances[1:], 0.9 * balances[:-1] + gains[:-1] - debit * losses[:-1], atol=1e-5)
 
 
-def test_a_trace_by_hand(ipd):
-    """The rule petty: a balance is nine tenths of the last one and the influence of the last step."""
+def test_petty_balances_and_rewards_in_a_trace(ipd):
+    """With the rule ``petty``, a balance is 0.9 times the last balance plus the influence of the last step."""
     trace = open_evaluator(ipd, seed=2).trace(3)
     for _, rows in trace.groupby("episode"):
         influence = rows["influence/player_1_on_player_0"].to_numpy()
         balance = rows["balance/player_0_towards_player_1"].to_numpy()
         np.testing.assert_allclose(balance[1:], 0.9 * balance[:-1] + influence[:-1], atol=1e-5)
-        given = rows["influence/player_0_on_player_1"].to_numpy()
-        np.testing.assert_allclose(rows["reciprocal_reward/player_0"], balance * given, atol=1e-5)
+        exerted = rows["influence/player_0_on_player_1"].to_numpy()
+        np.testing.assert_allclose(rows["reciprocal_reward/player_0"], balance * exerted, atol=1e-5)
     assert "reciprocal_reward/player_1" not in trace
     assert set(trace["action/player_1"]) <= {"cooperate", "defect"}
 
 
-def test_where_there_is_no_estimator_there_is_no_influence(ray_cluster, tmp_path):
+def test_trace_without_an_estimator_has_no_influence(ray_cluster, tmp_path):
     config = ReciprocatorConfig().environment("ipd_v0").players({"player_*": "ppo"})
     algo = config.env_runners(num_envs_per_env_runner=4).build_algo()
     path = algo.save_to_path(tmp_path)
@@ -73,7 +76,7 @@ def test_where_there_is_no_estimator_there_is_no_influence(ray_cluster, tmp_path
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
-def test_a_film_has_every_step(checkpoint):
+def test_video_has_every_step(checkpoint):
     (film,) = open_evaluator(checkpoint, seed=3).films()
     steps = len(film.actions)
     assert len(film.pictures) == steps + 1
@@ -89,7 +92,7 @@ def film(steps=5):
     return Film(["A", "B"], pictures, [["left", "right"]] * steps, [[1.0, -2.0]] * steps)
 
 
-def test_films_as_files(tmp_path):
+def test_videos_as_files(tmp_path):
     write_films([film()], tmp_path / "deep" / "a.gif")
     with Image.open(tmp_path / "deep" / "a.gif") as gif:
         assert gif.n_frames == 6
@@ -101,14 +104,14 @@ def test_films_as_files(tmp_path):
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
-def test_several_episodes_are_several_films(checkpoint):
+def test_several_episodes_are_several_videos(checkpoint):
     films = open_evaluator(checkpoint, seed=3).films(3)
     assert [len(film.pictures) for film in films] == [1 + len(film.actions) for film in films]
     assert len({str(film.actions) for film in films}) > 1
 
 
 @pytest.mark.parametrize("checkpoint", ["ipd", "stock"], indirect=True)
-def test_films_begin_before_the_first_step(checkpoint):
+def test_videos_begin_before_the_first_step(checkpoint):
     game = social_dilemmas.make("ipd_v0")
     game.reset()
     for film in open_evaluator(checkpoint, seed=3).films(2):
@@ -116,33 +119,33 @@ def test_films_begin_before_the_first_step(checkpoint):
         assert not any(np.array_equal(film.pictures[0], picture) for picture in film.pictures[1:])
 
 
-def test_films_side_by_side(tmp_path):
-    """Three films in two columns; the shorter ones stay at their end."""
+def test_videos_side_by_side(tmp_path):
+    """Shows three videos in two columns; shorter videos stay at their last frame."""
     films = [film(2), film(5), film(3)]
     frames = side_by_side(films)
     assert len(frames) == 6
     width, height = films[0].frames()[0].size
     for step, frame in enumerate(frames):
         assert frame.size == (2 * width, 2 * height)
-        for k, one in enumerate(films):
-            shown = frame.crop((k % 2 * width, k // 2 * height, (k % 2 + 1) * width, (k // 2 + 1) * height))
-            own = one.frames()
-            assert list(shown.getdata()) == list(own[min(step, len(own) - 1)].getdata())
+        for k, video in enumerate(films):
+            tile = frame.crop((k % 2 * width, k // 2 * height, (k % 2 + 1) * width, (k // 2 + 1) * height))
+            video_frames = video.frames()
+            assert list(tile.getdata()) == list(video_frames[min(step, len(video_frames) - 1)].getdata())
     write_films(films, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.size == (4 * width, 4 * height)
 
 
-def test_what_a_frame_shows():
-    """The picture, scaled; below it a tick for each step so far, up and green for gains, down and red for losses."""
+def test_frame_contents():
+    """A frame has the scaled image and below it a tick per past step: up in green for gains, down in red for losses."""
     first, *_, last = film().frames()
-    colours = [set(frame.getdata()) for frame in (first, last)]
-    assert (0, 0, 0) in colours[0]
-    assert (200, 200, 200) in colours[1]
-    assert ((46, 139, 87) in colours[0], (46, 139, 87) in colours[1]) == (False, True)
+    colors = [set(frame.getdata()) for frame in (first, last)]
+    assert (0, 0, 0) in colors[0]
+    assert (200, 200, 200) in colors[1]
+    assert ((46, 139, 87) in colors[0], (46, 139, 87) in colors[1]) == (False, True)
 
 
-def test_files_that_cannot_be_written(tmp_path):
+def test_unwritable_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"give a file that ends in \.gif, \.mp4, \.png"):
         check_format(tmp_path / "a.avi")
     (tmp_path / "file").write_text("")
@@ -150,15 +153,15 @@ def test_files_that_cannot_be_written(tmp_path):
         write_films([film()], tmp_path / "file" / "a.gif")
 
 
-def test_others_in_the_places_of_players_in_rllibs_own_runners(stock, tmp_path):
+def test_players_can_be_replaced_in_rllib_runs(stock, tmp_path):
     evaluator = open_evaluator(stock, {"player_1": "scripted/always_defect"}, seed=1)
     report = evaluator.evaluate(10)
     assert report["players"]["player_1"]["player"] == "scripted/always_defect"
     assert report["players"]["player_1"]["cooperation_rate"] == {"mean": 0.0, "ci95": 0.0}
     assert report["players"]["player_0"]["player"] == "reciprocator"
-    both = open_evaluator(stock, {"player_1": f"checkpoint/{stock}#player_1"}, seed=1)
-    same = open_evaluator(stock, seed=1)
-    assert both.evaluate(5)["players"]["player_0"] == same.evaluate(5)["players"]["player_0"]
+    copied_policy = open_evaluator(stock, {"player_1": f"checkpoint/{stock}#player_1"}, seed=1)
+    unchanged = open_evaluator(stock, seed=1)
+    assert copied_policy.evaluate(5)["players"]["player_0"] == unchanged.evaluate(5)["players"]["player_0"]
     write_trace(evaluator.trace(2), tmp_path / "deep" / "t.csv")
     assert (tmp_path / "deep" / "t.csv").read_text().count("\n") == 13
 
@@ -172,7 +175,7 @@ def test_others_in_the_places_of_players_in_rllibs_own_runners(stock, tmp_path):
         ({"player_1": "axelrod/TitForTat"}, "needs the batched engine"),
     ],
 )
-def test_players_that_rllibs_own_runners_cannot_have(stock, players, complaint):
+def test_invalid_players_are_refused_in_rllib_runs(stock, players, complaint):
     with pytest.raises(UserError, match=complaint):
         open_evaluator(stock, players)
 
@@ -181,20 +184,22 @@ def test_policies_of_matrix_games(ipd, coins, stock):
     policy = open_evaluator(ipd, {"player_0": "scripted/win_stay_lose_shift"}).policy()
     assert list(policy.loc["player_1"]) == [1.0, 1.0, 0.0, 1.0, 0.0]
     assert list(policy.loc["player_0"]) == [1.0, 1.0, 0.0, 0.0, 1.0]
-    learned = open_evaluator(ipd).policy().loc["player_0"]
-    assert ((learned > 0) & (learned < 1)).all()
+    trained_policy = open_evaluator(ipd).policy().loc["player_0"]
+    assert ((trained_policy > 0) & (trained_policy < 1)).all()
     assert open_evaluator(stock).policy().shape == (2, 5)
     assert open_evaluator(coins).policy() is None
 
 
-def test_tables_name_players_as_the_file_does(stock):
-    played = {agent: row["player"] for agent, row in open_evaluator(stock, seed=1).evaluate(2)["players"].items()}
-    assert played == {"player_0": "reciprocator", "player_1": "ppo"}
-    guests = open_evaluator(stock, {"player_*": "scripted/random"}, seed=1).evaluate(2)["players"]
-    assert {row["player"] for row in guests.values()} == {"scripted/random"}
+def test_reports_name_players_as_in_the_settings(stock):
+    trained_players = {
+        agent: row["player"] for agent, row in open_evaluator(stock, seed=1).evaluate(2)["players"].items()
+    }
+    assert trained_players == {"player_0": "reciprocator", "player_1": "ppo"}
+    replacements = open_evaluator(stock, {"player_*": "scripted/random"}, seed=1).evaluate(2)["players"]
+    assert {row["player"] for row in replacements.values()} == {"scripted/random"}
 
 
-def test_weights_that_are_broken(ipd, tmp_path):
+def test_broken_weights_are_refused(ipd, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(ipd, broken)
     for file in broken.rglob("learner_group/learner/rl_module/player_0/module_state.p*"):
@@ -205,7 +210,7 @@ def test_weights_that_are_broken(ipd, tmp_path):
 
 @pytest.fixture(scope="module")
 def countdown(ray_cluster, tmp_path_factory):
-    """Naive learners in a game whose copies end at different steps."""
+    """Saves a checkpoint of naive learners in a game whose environments end at different steps."""
     social_dilemmas.register(COUNTDOWN)
     config = ReciprocatorConfig().environment("countdown_v0", env_config={"num_steps": 12}).players({"*": "ppo"})
     algo = config.env_runners(num_envs_per_env_runner=16).debugging(seed=1).build_algo()
@@ -214,8 +219,8 @@ def countdown(ray_cluster, tmp_path_factory):
     return Path(path)
 
 
-def played_one_by_one(path, seed, episodes):
-    """Returns and lengths of the first episodes, counted step by step."""
+def returns_and_lengths(path, seed, episodes):
+    """Computes the returns, ``[episodes, N]``, and lengths of the first episodes step by step."""
     evaluator = open_evaluator(path, seed=seed)
     (sample,) = evaluator._runner(episodes).sample(num_episodes=episodes, explore=True)
     returns, lengths = [], []
@@ -230,21 +235,21 @@ def played_one_by_one(path, seed, episodes):
     return torch.stack(returns), lengths
 
 
-def test_games_that_end_early_are_evaluated_up_to_their_end(countdown):
-    returns, lengths = played_one_by_one(countdown, 5, 40)
+def test_steps_after_the_end_of_an_episode_are_not_evaluated(countdown):
+    returns, lengths = returns_and_lengths(countdown, 5, 40)
     assert len(set(lengths)) > 2
     report = open_evaluator(countdown, seed=5).evaluate(40)
     for index, agent in enumerate(("player_0", "player_1")):
         row = report["players"][agent]
         assert row["return"]["mean"] == pytest.approx(float(returns[:, index].mean()), abs=1e-5)
-        # Every hurried step is worth 1, so that the rate is the return over the length.
+        # Every step in which an agent hurries has a reward of 1, so that the rate is the return over the length.
         rates = [float(value) / steps for value, steps in zip(returns[:, index], lengths, strict=True)]
         assert row["hurry_rate"]["mean"] == pytest.approx(np.mean(rates), abs=1e-5)
     assert report["steps"] == pytest.approx(np.mean(lengths))
 
 
 def test_traces_of_games_that_end_early_number_episodes_and_steps(countdown):
-    returns, lengths = played_one_by_one(countdown, 5, 40)
+    returns, lengths = returns_and_lengths(countdown, 5, 40)
     trace = open_evaluator(countdown, seed=5).trace(40)
     assert list(trace.groupby("episode").size()) == lengths
     for episode, rows in trace.groupby("episode"):
@@ -252,16 +257,16 @@ def test_traces_of_games_that_end_early_number_episodes_and_steps(countdown):
         assert rows["reward/player_1"].sum() == pytest.approx(float(returns[episode, 1]))
 
 
-def test_a_film_ends_with_the_picture_of_the_end(countdown, monkeypatch):
-    """Not with that of the next episode's start."""
+def test_video_ends_with_the_final_state(countdown, monkeypatch):
+    """The last image shows the end of the episode, not the start of the next episode."""
     monkeypatch.setattr(Countdown, "render_rgb", lambda self, copy=0: np.full((2, 2, 3), max(0, int(self._left[copy]))))
     for seed in range(3):
-        shown = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).films()[0].pictures]
-        assert shown[-1] == 0
-        assert all(after < before for before, after in pairwise(shown))
+        steps_left = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).films()[0].pictures]
+        assert steps_left[-1] == 0
+        assert all(after < before for before, after in pairwise(steps_left))
 
 
-def test_a_frozen_players_own_run_need_not_be_there_any_more(coins, tmp_path):
+def test_checkpoints_contain_their_frozen_policies(coins, tmp_path):
     first = tmp_path / "first"
     shutil.copytree(coins, first)
     players = {"player_0": "reciprocator", "player_1": f"checkpoint/{first}"}
@@ -276,7 +281,7 @@ def test_a_frozen_players_own_run_need_not_be_there_any_more(coins, tmp_path):
     assert open_evaluator(path, seed=3).trace(2)["balance/player_1_towards_player_0"].abs().max() > 0
 
 
-def test_pools_and_teams_are_evaluated_as_they_were_trained(ray_cluster, tmp_path):
+def test_pools_and_teams_are_evaluated_as_in_training(ray_cluster, tmp_path):
     players = {"player_0": {"pool": {"scripted/always_defect": 0.5, "ppo": 0.5}}, "player_*": "team/both"}
     config = ReciprocatorConfig().environment("public_goods_v0", env_config={"num_agents": 3, "num_steps": 4})
     algo = config.players(players).env_runners(num_envs_per_env_runner=8).debugging(seed=1).build_algo()

@@ -1,4 +1,4 @@
-"""Evaluations in which somebody learns between inner episodes."""
+"""Evaluations with online learners, which are trained between inner episodes."""
 
 import json
 import shutil
@@ -30,9 +30,9 @@ def coala(ray_cluster, tmp_path_factory):
     return trained(config.build_algo(), tmp_path_factory.mktemp("coala") / "checkpoint")
 
 
-def test_whole_meta_episodes_are_played_and_told_by_number(coala):
+def test_reports_have_metrics_by_inner_episode(coala):
     evaluator = open_evaluator(coala, seed=1)
-    report = evaluator.evaluate(50)  # 5 groups of 4 copies and 3 inner episodes
+    report = evaluator.evaluate(50)  # rounded up to 5 groups of 4 environments and 3 inner episodes
     assert report["episodes"] == 60
     assert report["steps"] == STEPS
     for row in report["players"].values():
@@ -47,7 +47,7 @@ def test_whole_meta_episodes_are_played_and_told_by_number(coala):
     assert (whole.row_count, inner.row_count) == (2, INNER)
 
 
-def test_a_trace_is_of_the_episodes_that_were_evaluated(coala):
+def test_trace_has_the_evaluated_episodes(coala):
     evaluator = open_evaluator(coala, seed=1)
     report, trace = evaluator.evaluate(60), evaluator.trace(60)
     assert sorted(trace["episode"].unique()) == list(range(60))
@@ -55,30 +55,30 @@ def test_a_trace_is_of_the_episodes_that_were_evaluated(coala):
     assert mean == pytest.approx(report["players"]["player_1"]["return"]["mean"], abs=1e-4)
 
 
-def test_a_film_is_of_a_whole_meta_episode(coala):
+def test_video_shows_a_whole_meta_episode(coala):
     (film,) = open_evaluator(coala, seed=1).films()
     assert len(film.actions) == INNER * STEPS
 
 
 @pytest.mark.parametrize("checkpoint", ["ipd", "coins"])
-def test_anybody_can_be_met_by_somebody_who_learns(request, checkpoint):
+def test_frozen_policies_can_play_with_online_learners(request, checkpoint):
     folder = request.getfixturevalue(checkpoint)
     report = open_evaluator(folder, {"player_1": "learner/a2c"}, seed=1).evaluate(80)
     assert report["episodes"] == 80
     assert len(report["players"]["player_0"]["inner_episodes"]["return"]) == 10
 
 
-def test_context_by_hand():
-    """Two inner episodes of three steps; agent 0 cooperates after cooperation only, from the second one on."""
+def test_cooperation_in_context_by_hand():
+    """Two inner episodes of three steps; in the second, agent 0 repeats the last action of agent 1."""
     actions = torch.tensor([[[[0, 1], [0, 0], [0, 0]], [[0, 1], [1, 0], [0, 0]]]])
-    found = cooperation_in_context(actions, ("a", "b"))
-    assert found.loc[("a", 0)].tolist()[:3] == [1.0, 1.0, 1.0]
-    assert found.loc[("a", 1), ["start", "CD", "DC"]].tolist() == [1.0, 0.0, 1.0]
-    assert found.loc[("b", 1), ["start", "DC", "CD"]].tolist() == [0.0, 1.0, 1.0]
-    assert np.isnan(found.loc[("a", 1), "DD"])
+    rates = cooperation_in_context(actions, ("a", "b"))
+    assert rates.loc[("a", 0)].tolist()[:3] == [1.0, 1.0, 1.0]
+    assert rates.loc[("a", 1), ["start", "CD", "DC"]].tolist() == [1.0, 0.0, 1.0]
+    assert rates.loc[("b", 1), ["start", "DC", "CD"]].tolist() == [0.0, 1.0, 1.0]
+    assert np.isnan(rates.loc[("a", 1), "DD"])
 
 
-def test_policies_in_context_differ_by_inner_episode_and_are_of_meta_episodes_only(coala, ipd):
+def test_policies_in_context_are_those_of_inner_episodes(coala, ipd):
     frame = open_evaluator(coala, seed=1).policy_in_context(600)
     assert list(frame.index) == [(f"player_{k}", number) for k in range(2) for number in range(INNER)]
     naive = frame.loc["player_1"]
@@ -87,13 +87,13 @@ def test_policies_in_context_differ_by_inner_episode_and_are_of_meta_episodes_on
 
 
 def test_reports_show_inner_episodes(coala, tmp_path):
-    own = tmp_path / "run" / "COALA_1"
-    own.mkdir(parents=True)
-    (own / "params.json").write_text(json.dumps({"env": "ipd_v0", "seed": 1}))
+    trial_folder = tmp_path / "run" / "COALA_1"
+    trial_folder.mkdir(parents=True)
+    (trial_folder / "params.json").write_text(json.dumps({"env": "ipd_v0", "seed": 1}))
     rewards = {agent: {"reward_per_step": {"0": -1.0, "1": -1.5}} for agent in ("player_0", "player_1")}
     result = {"training_iteration": 1, "env_runners": {"inner_episodes": rewards, "reward_per_step": {"player_0": -1}}}
-    (own / "result.json").write_text(json.dumps(result) + "\n")
-    shutil.copytree(coala, own / "checkpoint_000000")
+    (trial_folder / "result.json").write_text(json.dumps(result) + "\n")
+    shutil.copytree(coala, trial_folder / "checkpoint_000000")
     write_report([tmp_path / "run"], tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "Inner episodes" in page

@@ -29,13 +29,13 @@ SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_
 IPD = {"env": "ipd_v0", "env_config": {"num_steps": 10}}
 
 
-def cell(frame, entrant, partner, figure="return"):
-    (row,) = frame[(frame["entrant"] == entrant) & (frame["partner"] == partner)].to_dict("records")
-    return row[figure]
+def cell(frame, entrant, co_player, metric="return"):
+    (row,) = frame[(frame["entrant"] == entrant) & (frame["partner"] == co_player)].to_dict("records")
+    return row[metric]
 
 
-def play(made, workers=0):
-    return standings(hold(made, workers))
+def play(settings, workers=0):
+    return standings(hold(settings, workers))
 
 
 def test_strategies_by_hand():
@@ -56,7 +56,7 @@ def test_strategies_by_hand():
 
 
 def test_ranking_against_a_pool_without_self_play():
-    """Without the returns of two defectors with each other, -20 each, or of two cooperators, -10."""
+    """Leaves out the returns of self-play, -20 for two defectors and -10 for two cooperators."""
     results = hold(tournament(enter(SCRIPTS), games=4, **IPD))
     ranked = ranking(results, ["always_cooperate", "always_defect"])
     assert ranked["return"].to_dict() == {
@@ -67,72 +67,72 @@ def test_ranking_against_a_pool_without_self_play():
     assert list(ranked.index) == ["always_defect", "tit_for_tat", "always_cooperate"]
     assert ranked["games"].to_dict() == {"always_defect": 4, "tit_for_tat": 8, "always_cooperate": 4}
     assert list(ranking(results, ["tit_for_tat"]).index) == ["always_cooperate", "always_defect"]
-    shown = table(results, "x", ["tit_for_tat", "always_defect"])
-    assert "ranked by the mean return against tit_for_tat, always_defect (without self-play)" in str(shown.title)
-    columns = {column.header: list(column.cells) for column in shown.columns}
+    result_table = table(results, "x", ["tit_for_tat", "always_defect"])
+    assert "ranked by the mean return against tit_for_tat, always_defect (without self-play)" in str(result_table.title)
+    columns = {column.header: list(column.cells) for column in result_table.columns}
     assert columns["entrant"] == ["always_defect", "always_cooperate", "tit_for_tat"]
     assert columns["return"] == ["-18.000 ± 0.000", "-20.000 ± 0.000", "-21.000 ± 0.000"]
     assert columns["return with tit_for_tat"] == ["-18.00 ± 0.00", "-10.00 ± 0.00", "-10.00 ± 0.00"]
     assert [column.header for column in table(results, "x").columns[:2]] == ["entrant", "return with always_cooperate"]
 
 
-def test_rankings_of_three_players_are_of_groups_within_the_pool():
-    made = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
-    ranked = ranking(hold(made), ["always_cooperate", "tit_for_tat"])
-    # With two cooperators a defector gets 1.6 * 2 / 3; each cooperator with two others gets 1.6 - 1.
+def test_rankings_of_three_player_games_use_groups_within_the_pool():
+    settings = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
+    ranked = ranking(hold(settings), ["always_cooperate", "tit_for_tat"])
+    # A defector with two cooperators gets 1.6 * 2 / 3; a cooperator with two cooperators gets 1.6 - 1.
     assert ranked["return"]["always_defect"] == pytest.approx(1.6 * 2 / 3, abs=1e-5)
     assert ranked["return"]["always_cooperate"] == pytest.approx(0.6, abs=1e-5)
     assert ranked["samples"].to_dict() == {"always_defect": 9, "always_cooperate": 3, "tit_for_tat": 3}
 
 
-def test_every_entrant_plays_every_agent():
-    """A game that is better for the first agent: both entrants fare alike on the whole."""
+def test_every_entrant_plays_as_every_agent():
+    """In a game that favors the first agent, both entrants have the same mean return."""
     payoffs = [[[5.0, 0.0], [5.0, 0.0]], [[5.0, 0.0], [5.0, 0.0]]]
     frame = play(tournament(enter(SCRIPTS[:2]), games=4, env="ipd_v0", env_config={"payoffs": payoffs}))
     assert cell(frame, "always_cooperate", "always_defect") == cell(frame, "always_defect", "always_cooperate")
     assert cell(frame, "always_cooperate", "always_defect") == 32 * 5.0 / 2
 
 
-def test_those_who_learn_take_part():
-    """Against who always cooperates they learn to defect, over ten inner episodes each; tit-for-tat is not used so."""
-    entered = enter(["learner/pg", "scripted/always_cooperate", "scripted/tit_for_tat"])
-    made = tournament(entered, env="ipd_v0", env_config={"num_steps": 10}, games=160, seed=1)
-    frame = play(made).set_index(["entrant", "partner"])
+def test_online_learners_can_enter():
+    """Online learners learn to defect against a cooperator over ten inner episodes; they exploit tit-for-tat less."""
+    entrants = enter(["learner/pg", "scripted/always_cooperate", "scripted/tit_for_tat"])
+    settings = tournament(entrants, env="ipd_v0", env_config={"num_steps": 10}, games=160, seed=1)
+    frame = play(settings).set_index(["entrant", "partner"])
     assert frame.loc[("learner/pg", "always_cooperate"), "games"] == 160
-    used = frame.loc[("always_cooperate", "learner/pg"), "return"]
-    assert used < -25.0  # -30 where the other always defects, -10 where it never does
-    assert frame.loc[("tit_for_tat", "learner/pg"), "return"] > used
+    exploited_return = frame.loc[("always_cooperate", "learner/pg"), "return"]
+    assert exploited_return < -25.0  # -30 if the co-player always defects, -10 if it never does
+    assert frame.loc[("tit_for_tat", "learner/pg"), "return"] > exploited_return
 
 
-def test_groups_of_three():
-    made = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
-    assert len(made.groups()) == 10
-    frame = play(made)
+def test_groups_of_three_entrants():
+    settings = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
+    assert len(settings.groups()) == 10
+    frame = play(settings)
     assert len(frame) == 9
-    # A defector with a cooperator and another one, or tit-for-tat (which begins with cooperating), or a defector. The
-    # mean of these groups, in the last of which it plays two agents.
+    # Rewards of a defector with one cooperator and a second cooperator, tit-for-tat (which starts by cooperating) or a
+    # second defector. The entrant's value is the mean over these groups; in the last one, it plays two agents.
     rewards = [1.6 * 2 / 3, 1.6 * 2 / 3, 1.6 / 3]
     assert cell(frame, "always_defect", "always_cooperate") == pytest.approx(np.mean(rewards), abs=1e-5)
 
 
-def test_players_of_a_checkpoint_and_of_the_axelrod_library(ipd):
+def test_entrants_from_checkpoints_and_the_axelrod_library(ipd):
     pytest.importorskip("axelrod")
     entrants = enter([f"mine={ipd}", "axelrod/TitForTat", "axelrod/Alternator", "tft=scripted/tit_for_tat"])
-    assert [each.name for each in entrants] == ["mine#player_0", "TitForTat", "Alternator", "tft"]
+    assert [entrant.name for entrant in entrants] == ["mine#player_0", "TitForTat", "Alternator", "tft"]
     frame = play(tournament(entrants, games=6, seed=1))
-    alternating = [cell(frame, name, "Alternator") for name in ("TitForTat", "tft")]
-    assert alternating[0] == alternating[1]
+    rates = [cell(frame, name, "Alternator") for name in ("TitForTat", "tft")]
+    assert rates[0] == rates[1]
     assert cell(frame, "Alternator", "Alternator", "cooperation_rate") == 0.5
-    again = play(tournament(entrants, games=6, seed=1))
-    pd.testing.assert_frame_equal(frame, again)
+    second_frame = play(tournament(entrants, games=6, seed=1))
+    pd.testing.assert_frame_equal(frame, second_frame)
 
 
-def test_with_workers_it_is_the_same(ray_cluster, ipd):
-    made = tournament(enter([str(ipd), *SCRIPTS, "scripted/random"]), games=20, seed=3)
-    pd.testing.assert_frame_equal(hold(made), hold(made, workers=2))
+def test_results_are_the_same_with_workers(ray_cluster, ipd):
+    settings = tournament(enter([str(ipd), *SCRIPTS, "scripted/random"]), games=20, seed=3)
+    pd.testing.assert_frame_equal(hold(settings), hold(settings, workers=2))
 
 
-def trained_in_coins(folder, seed, **reciprocity):
+def train_in_coins(folder, seed, **reciprocity):
     config = ReciprocatorConfig().environment("coins_v0", env_config={"num_steps": 8}).reciprocity(**reciprocity)
     algo = config.env_runners(num_envs_per_env_runner=8).debugging(seed=seed).build_algo()
     algo.train()
@@ -141,68 +141,69 @@ def trained_in_coins(folder, seed, **reciprocity):
     return path
 
 
-def test_every_entrant_goes_by_its_own_estimator_and_rule(coins, tmp_path):
-    """Who sees its balance is measured as in its own run, whoever else is there and in whatever order."""
-    other = trained_in_coins(tmp_path / "other", 2, reward="petty", balance_decay=0.5, balance_scale=1.0)
-    made = tournament(enter([f"a={coins}#player_0", f"b={other}#player_1"]), games=8)
-    players = {"player_0": made.entrants[1].player, "player_1": made.entrants[0].player}
-    runner = frozen_runner(made.config, players, episodes=8, seed=1)
+def test_entrants_use_the_estimators_and_rules_of_their_runs(coins, tmp_path):
+    """Policies that observe their balance get it as in their run, for any co-players and any order of agents."""
+    petty = train_in_coins(tmp_path / "other", 2, reward="petty", balance_decay=0.5, balance_scale=1.0)
+    settings = tournament(enter([f"a={coins}#player_0", f"b={petty}#player_1"]), games=8)
+    # The order of agents differs from that of the entrants.
+    players = {"player_0": settings.entrants[1].player, "player_1": settings.entrants[0].player}
+    runner = frozen_runner(settings.config, players, episodes=8, seed=1)
     (sample,) = runner.sample(num_episodes=8)
-    for agent, run, decay, debit in ((0, other, 0.5, 0.0), (1, coins, 0.9, 1.0)):
-        own = f"influence+player_{agent}"
+    for agent, run, decay, debit in ((0, petty, 0.5, 0.0), (1, coins, 0.9, 1.0)):
+        module_id = f"influence+player_{agent}"
         (weights,) = Path(run).rglob("rl_module/influence/module_state.pkl")
-        kept = pickle.loads(weights.read_bytes())
-        for name, value in runner.module[own].get_state().items():
-            np.testing.assert_array_equal(value, kept[name], err_msg=name)
-        joint, them = sample.joint, 1 - agent
-        balance, influence = joint["balance"][..., them, agent], joint["influence"][..., them, agent]
-        step = decay * balance[:, :-1] + influence[:, :-1] - debit * joint["given"][:, :-1, agent, them]
+        state = pickle.loads(weights.read_bytes())
+        for name, value in runner.module[module_id].get_state().items():
+            np.testing.assert_array_equal(value, state[name], err_msg=name)
+        joint, co_player = sample.joint, 1 - agent
+        balance, influence = joint["balance"][..., co_player, agent], joint["influence"][..., co_player, agent]
+        step = decay * balance[:, :-1] + influence[:, :-1] - debit * joint["given"][:, :-1, agent, co_player]
         torch.testing.assert_close(balance[:, 1:], step)
         assert balance.abs().sum() > 0
 
 
-def test_an_entrant_without_its_estimator_is_refused(coins, tmp_path):
+def test_entrant_without_its_estimator_is_refused(coins, tmp_path):
     shutil.copytree(coins, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "learner_group" / "learner" / "rl_module" / "influence")
     with pytest.raises(UserError, match=r"#player_0: .*half: has no module 'influence', which its player needs"):
         tournament(enter([str(tmp_path / "half"), "scripted/random"]))
 
 
-def test_coins_that_scripted_players_take():
-    """Who moves at random takes as many of its own coins as of the other's."""
+def test_random_players_take_coins_of_both_colors_equally_often():
+    """Players that move at random take their own coins as often as those of the other player."""
     scripts = ["a=scripted/random", "b=scripted/random"]
     frame = play(tournament(enter(scripts), games=2000, env="coins_v0"))
     assert frame["own_coin_share"].between(0.47, 0.53).all()
     assert frame["coins_per_step"].between(0.15, 0.3).all()
 
 
-def test_games_that_end_early_are_counted_up_to_their_end():
+def test_steps_after_the_end_of_a_game_are_not_counted():
     social_dilemmas.register(COUNTDOWN)
-    made = tournament(
+    settings = tournament(
         enter(["a=scripted/random", "b=scripted/random"]), games=3000, env="countdown_v0", env_config={"num_steps": 12}
     )
-    returns = play(made)["return"]
-    # From 2 to 11 are left at the start, and player 0 takes 1 or 2 off in each step: by enumeration of what is left the
-    # expected number of steps is 4.72; each player hurries in half of them.
+    returns = play(settings)["return"]
+    # The countdown starts from 2 to 11 and player 0 subtracts 1 or 2 per step: by enumeration of the numbers left, the
+    # expected number of steps is 4.72. Each player hurries in half of the steps.
     steps = [0.0, 1.0]
     for left in range(2, 12):
         steps.append(1 + 0.5 * steps[left - 1] + 0.5 * steps[left - 2])
     assert returns.mean() == pytest.approx(0.5 * np.mean(steps[2:]), abs=0.06)
 
 
-def test_settings_alone_are_of_the_game_of_the_first_checkpoint(ipd):
-    made = tournament(enter([str(ipd), *SCRIPTS]), env_config={"num_steps": 5}, allow_other_env_config=True)
-    assert (made.config.env, made.config.env_config) == ("ipd_v0", {"num_steps": 5})
+def test_env_config_alone_applies_to_the_game_of_the_first_checkpoint(ipd):
+    settings = tournament(enter([str(ipd), *SCRIPTS]), env_config={"num_steps": 5}, allow_other_env_config=True)
+    assert (settings.config.env, settings.config.env_config) == ("ipd_v0", {"num_steps": 5})
 
 
-def test_as_table_and_files(tmp_path):
+def test_results_as_table_and_files(tmp_path):
     results = hold(tournament(enter(SCRIPTS), games=2, **IPD))
     assert table(results, "x").row_count == 3
     files = write(results, tmp_path / "deep", "x")
     assert [file.name for file in files] == ["tournament.csv", "return.png", "cooperation_rate.png"]
     assert all(file.stat().st_size > 0 for file in files)
-    read = pd.read_csv(files[0])
-    assert list(read.columns) == list(standings(results).columns)
+    written_frame = pd.read_csv(files[0])
+    assert list(written_frame.columns) == list(standings(results).columns)
     ranked = write(results, tmp_path / "ranked", "x", ["tit_for_tat"])[1]
     assert pd.read_csv(ranked)["entrant"].tolist() == ["always_cooperate", "always_defect"]
     (tmp_path / "file").write_text("")
@@ -226,37 +227,37 @@ def test_as_table_and_files(tmp_path):
         (SCRIPTS, {**IPD, "learning_players": {"pg": {"lr": "x"}}}, "--learning-players.pg.lr: Input should be"),
     ],
 )
-def test_what_cannot_be_held(entrants, options, complaint):
+def test_invalid_tournaments_are_refused(entrants, options, complaint):
     with pytest.raises(UserError, match=complaint):
         tournament(enter(entrants), **options)
 
 
-def test_cheats_of_the_axelrod_library_do_not_take_part():
+def test_cheating_axelrod_strategies_are_refused():
     pytest.importorskip("axelrod")
     with pytest.raises(UserError, match="no strategy 'MindReader'"):
         tournament(enter([*SCRIPTS, "axelrod/MindReader"]), **IPD)
 
 
-def test_entrants_trained_with_other_settings_of_the_game_are_refused(ipd, coins):
-    entered = enter([f"mine={ipd}", *SCRIPTS])
+def test_entrants_trained_with_different_env_configs_are_refused(ipd, coins):
+    entrants = enter([f"mine={ipd}", *SCRIPTS])
     payoffs = [[[-1, -1], [-4, 0]], [[0, -4], [-2, -2]]]
     option = "to let it play, add --allow-other-env-config"
     with pytest.raises(UserError, match=f"mine#player_0: was trained with num_steps 10, and the game has 5; {option}"):
-        tournament(entered, env_config={"num_steps": 5})
+        tournament(entrants, env_config={"num_steps": 5})
     with pytest.raises(
         UserError, match=f"mine#player_0: was trained with payoffs .*-3.*, and the game has .*; {option}"
     ):
-        tournament(entered, env_config={"num_steps": 10, "payoffs": payoffs})
+        tournament(entrants, env_config={"num_steps": 10, "payoffs": payoffs})
     with pytest.raises(UserError, match=f"mine#player_0: was trained in ipd_v0, and the game is chicken_v0; {option}"):
-        tournament(entered, env="chicken_v0", env_config={"num_steps": 10})
-    same = [[[-1, -1], [-3, 0]], [[0, -3], [-2, -2]]]
-    assert tournament(entered, env_config={"num_steps": 10, "payoffs": same}).games == 1000
-    assert tournament(entered, env="chicken_v0", games=2, allow_other_env_config=True).games == 2
+        tournament(entrants, env="chicken_v0", env_config={"num_steps": 10})
+    equal_payoffs = [[[-1, -1], [-3, 0]], [[0, -3], [-2, -2]]]
+    assert tournament(entrants, env_config={"num_steps": 10, "payoffs": equal_payoffs}).games == 1000
+    assert tournament(entrants, env="chicken_v0", games=2, allow_other_env_config=True).games == 2
 
 
-def test_from_the_command_line(tmp_path):
+def test_tournament_command(tmp_path):
     def run(*options):
-        given = [
+        default_options = [
             "--env",
             "ipd_v0",
             "--env-config",
@@ -266,18 +267,18 @@ def test_from_the_command_line(tmp_path):
             "--out",
             str(tmp_path / "out"),
         ]
-        return CliRunner().invoke(app, ["tournament", *SCRIPTS, "learner/pg", *given, *options])
+        return CliRunner().invoke(app, ["tournament", *SCRIPTS, "learner/pg", *default_options, *options])
 
-    done = run(
+    result = run(
         "--pool", "tit_for_tat, always_defect", "--meta", '{"inner_episodes": 3, "copies": 2}',
         "--learning-players", '{"pg": {"lr": 0.0}}',
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert "without self-play" in " ".join(done.stdout.split())
+    assert result.exit_code == 0, result.output
+    assert "without self-play" in " ".join(result.stdout.split())
     frame = pd.read_csv(tmp_path / "out" / "tournament.csv")
     assert cell(frame, "learner/pg", "tit_for_tat", "samples") == 24 / 6
     ranked = pd.read_csv(tmp_path / "out" / "ranking.csv")
     assert ranked.set_index("entrant").loc["tit_for_tat", "return"] == -21.0  # with always_defect alone
-    refused = run("--pool", "tit_for_tat,nobody")
-    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
-    assert refused.stderr.startswith("rllib: --pool nobody: no entrant has this name")
+    invalid = run("--pool", "tit_for_tat,nobody")
+    assert (invalid.exit_code, invalid.stderr.count("\n")) == (2, 1)
+    assert invalid.stderr.startswith("rllib: --pool nobody: no entrant has this name")

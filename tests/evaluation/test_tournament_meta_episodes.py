@@ -1,4 +1,4 @@
-"""Tournaments, evaluations and training with frozen policies that remember the inner episodes of a meta-episode."""
+"""Tournaments, evaluations and training with frozen policies whose memory lasts for a meta-episode."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ UPDATE_GATE, CANDIDATE, SCALE, BIAS = 2.0, 3.0, 8.0, -3.0
 
 
 def count_steps(learner):
-    """Sets the weights so that the memory grows with every step, and with it the probability of defecting."""
+    """Sets the weights so that the hidden state and the probability of defecting increase with every step."""
     actor = learner.module["player_0"].unwrapped().actor
     with torch.no_grad():
         for parameter in actor.memory.parameters():
@@ -31,7 +31,7 @@ def count_steps(learner):
 
 
 def expected_cooperation():
-    """Probability of cooperating at every step of a meta-episode, ``[INNER, STEPS]``."""
+    """Computes the probability of cooperating at every step of a meta-episode, ``[INNER, STEPS]``."""
     memory, probabilities = 0.0, []
     update = 1 / (1 + np.exp(-UPDATE_GATE))
     for _ in range(INNER * STEPS):
@@ -40,7 +40,7 @@ def expected_cooperation():
     return np.reshape(probabilities, (INNER, STEPS))
 
 
-def checkpoint_of(config, folder, change=None):
+def save_checkpoint(config, folder, change=None):
     algo = config.build_algo()
     if change:
         algo.learner_group.foreach_learner(change)
@@ -64,11 +64,14 @@ def coala_config(kind="coala", inner=INNER, copies=COPIES, **learner):
 def checkpoints(ray_cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("meta")
     return {
-        **{kind: checkpoint_of(coala_config(kind), folder / kind, count_steps) for kind in ("coala", "mfos", "shaper")},
-        "still": checkpoint_of(coala_config(lr=0.0), folder / "still"),
-        "longer": checkpoint_of(coala_config(inner=5, lr=1.0), folder / "longer"),
-        "wider": checkpoint_of(coala_config(copies=8), folder / "wider"),
-        "plain": checkpoint_of(
+        **{
+            kind: save_checkpoint(coala_config(kind), folder / kind, count_steps)
+            for kind in ("coala", "mfos", "shaper")
+        },
+        "still": save_checkpoint(coala_config(lr=0.0), folder / "still"),
+        "longer": save_checkpoint(coala_config(inner=5, lr=1.0), folder / "longer"),
+        "wider": save_checkpoint(coala_config(copies=8), folder / "wider"),
+        "plain": save_checkpoint(
             ReciprocatorConfig()
             .environment("ipd_v0", env_config={"num_steps": STEPS})
             .players({"player_*": "ppo"})
@@ -79,16 +82,21 @@ def checkpoints(ray_cluster, tmp_path_factory):
     }
 
 
-def test_the_memory_decides():
+def test_cooperation_decreases_within_meta_episodes():
     first, *_, last = expected_cooperation().mean(1)
     assert first > 0.5 > 0.1 > last
 
 
 @pytest.mark.parametrize("kind", ["coala", "mfos", "shaper"])
-def test_policies_that_remember_play_whole_meta_episodes_in_tournaments(checkpoints, kind):
-    """Against a script, another policy, and itself; not one inner episode each with an empty memory."""
-    entered = enter([f"x={checkpoints[kind]}#player_0", f"p={checkpoints['plain']}#player_0", "scripted/always_defect"])
-    results = hold(tournament(entered, games=3000, seed=1))
+def test_policies_with_memory_play_whole_meta_episodes_in_tournaments(checkpoints, kind):
+    """Meta-episodes are played in self-play, with a policy without memory and with a scripted policy.
+
+    The memory is not reset at inner episodes.
+    """
+    entrants = enter(
+        [f"x={checkpoints[kind]}#player_0", f"p={checkpoints['plain']}#player_0", "scripted/always_defect"]
+    )
+    results = hold(tournament(entrants, games=3000, seed=1))
     expected = expected_cooperation().mean()
     for partner in ("x", "p", "always_defect"):
         group = results[(results["entrant"] == "x") & (results["others"] == (partner,))]
@@ -98,11 +106,11 @@ def test_policies_that_remember_play_whole_meta_episodes_in_tournaments(checkpoi
     assert table.loc[("x", "p"), "games"] == 3000
     assert table.loc[("x", "p"), "samples"] == 1000
     assert table.loc[("p", "always_defect"), "samples"] == 3000
-    # 1 less for each step in which it cooperates while the other defects.
+    # The reward is -3 in steps in which it cooperates and the co-player defects, and -2 in the other steps.
     assert table.loc[("x", "always_defect"), "return"] == pytest.approx(-STEPS * (2 + expected), abs=0.1)
 
 
-def test_policies_that_remember_play_whole_meta_episodes_in_evaluations_of_other_runs(checkpoints):
+def test_policies_with_memory_play_whole_meta_episodes_in_evaluations_of_other_runs(checkpoints):
     evaluator = open_evaluator(
         checkpoints["plain"], {"player_1": f"checkpoint/{checkpoints['coala']}#player_0"}, seed=1
     )
@@ -112,7 +120,7 @@ def test_policies_that_remember_play_whole_meta_episodes_in_evaluations_of_other
     assert len(evaluator.trace(30)) == 30 * STEPS
 
 
-def test_policies_that_remember_play_whole_meta_episodes_as_frozen_players(checkpoints, tmp_path):
+def test_policies_with_memory_play_whole_meta_episodes_as_frozen_players(checkpoints, tmp_path):
     config = ReciprocatorConfig().environment("ipd_v0", env_config={"num_steps": STEPS}).debugging(seed=1)
     config.players({"player_0": "ppo", "player_1": f"checkpoint/{checkpoints['coala']}#player_0"})
     algo = config.env_runners(num_envs_per_env_runner=1000).build_algo()
@@ -135,13 +143,13 @@ def test_frozen_players_with_different_meta_episodes(checkpoints):
         open_evaluator(checkpoints["plain"], players)
 
 
-def test_rllibs_env_runners_refuse_policies_that_remember(stock, checkpoints):
+def test_rllib_env_runners_refuse_policies_with_memory(stock, checkpoints):
     with pytest.raises(UserError, match="has a memory across inner episodes and needs the batched engine"):
         open_evaluator(stock, {"player_1": f"checkpoint/{checkpoints['coala']}#player_0"})
 
 
 def test_online_learners_have_the_settings_of_the_run(checkpoints):
-    """In the checkpoint's run their learning rate is 0; with their defaults they come to defect."""
+    """Online learners have the learning rate of the run, 0; with a higher one, they learn to defect."""
     entrants = [f"x={checkpoints['still']}#player_0", "learner/pg", "scripted/always_cooperate"]
     results = hold(tournament(enter(entrants), games=1200, seed=1))
     group = results[(results["entrant"] == "learner/pg") & (results["others"] == ("always_cooperate",))]
@@ -152,34 +160,36 @@ def test_online_learners_have_the_settings_of_the_run(checkpoints):
     assert group["cooperation_rate"].mean() < 0.35
 
 
-def test_runs_that_differ_in_what_the_tournament_needs(checkpoints):
-    def hold_with(*names, **options):
+def test_runs_with_conflicting_settings_are_refused(checkpoints):
+    def tournament_of(*names, **options):
         entrants = [f"{name}={checkpoints[name]}#player_0" for name in names]
         return tournament(enter([*entrants, "learner/pg"]), games=24, **options)
 
     with pytest.raises(
         UserError, match=r"longer: was trained with meta\.inner_episodes 5, and coala with 3; give it, e.g."
     ):
-        hold_with("coala", "longer", learning_players={"pg": {}})
+        tournament_of("coala", "longer", learning_players={"pg": {}})
     with pytest.raises(UserError, match=r"wider: was trained with meta\.copies 8, and coala with 4; give it, e.g."):
-        hold_with("coala", "wider")
+        tournament_of("coala", "wider")
     with pytest.raises(UserError, match="learner/pg: the runs of coala and still have different settings"):
-        hold_with("coala", "still")
-    made = hold_with("coala", "longer", "wider", meta={"inner_episodes": 2, "copies": 2}, learning_players={"pg": {}})
-    results = hold(made)
+        tournament_of("coala", "still")
+    settings = tournament_of(
+        "coala", "longer", "wider", meta={"inner_episodes": 2, "copies": 2}, learning_players={"pg": {}}
+    )
+    results = hold(settings)
     assert set(results["games"]) == {2, 4}
 
 
 @pytest.fixture(scope="module")
-def giving(ray_cluster, tmp_path_factory):
+def lio_checkpoint(ray_cluster, tmp_path_factory):
     config = LIOConfig().environment("ipd_v0", env_config={"num_steps": STEPS}).debugging(seed=1)
-    return checkpoint_of(config.env_runners(num_envs_per_env_runner=8), tmp_path_factory.mktemp("giving") / "lio")
+    return save_checkpoint(config.env_runners(num_envs_per_env_runner=8), tmp_path_factory.mktemp("giving") / "lio")
 
 
-def test_what_is_given_is_averaged_over_the_same_groups_as_returns(giving, tmp_path):
-    """Where neither agent gives, both have received and given nothing."""
+def test_incentives_are_averaged_over_the_same_groups_as_returns(lio_checkpoint, tmp_path):
+    """In groups in which no agent gives incentives, incentives received and given count as 0."""
     scripts = ["scripted/tit_for_tat", "scripted/always_defect"]
-    results = hold(tournament(enter([f"lio={giving}#player_0", *scripts]), games=20))
+    results = hold(tournament(enter([f"lio={lio_checkpoint}#player_0", *scripts]), games=20))
     table = standings(results).set_index(["entrant", "partner"])
     assert table.notna().all(axis=None)
     pair = table.loc[("tit_for_tat", "always_defect")]
@@ -193,14 +203,14 @@ def test_what_is_given_is_averaged_over_the_same_groups_as_returns(giving, tmp_p
     assert ranked.loc["tit_for_tat", "return"] == pytest.approx(means["return"].mean())
 
 
-def test_without_agents_that_give_nothing_is_reported_as_given():
+def test_results_without_incentives_have_no_given_column():
     results = hold(tournament(enter(["scripted/random", "a=scripted/random"]), games=4, env="ipd_v0"))
     assert "given" not in results
 
 
-def test_entrants_from_rllibs_own_runs_are_checked_too(ray_cluster, tmp_path):
+def test_entrants_from_rllib_runs_are_checked_too(ray_cluster, tmp_path):
     config = algorithm_class("PPO").get_default_config().environment("ipd_v0", env_config={"num_steps": 6})
     config.env_runners(num_env_runners=0).update_from_dict({"players": {"*": "ppo"}})
-    path = checkpoint_of(config, tmp_path / "stock")
+    path = save_checkpoint(config, tmp_path / "stock")
     with pytest.raises(UserError, match="mine#player_0: was trained with num_steps 6, and the game has 5"):
         tournament(enter([f"mine={path}", "scripted/random"]), env="ipd_v0", env_config={"num_steps": 5})

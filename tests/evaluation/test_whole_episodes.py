@@ -1,4 +1,4 @@
-"""Evaluations on RLlib's episodes count short and long episodes equally often."""
+"""Evaluations with RLlib's env runners do not prefer short episodes."""
 
 import os
 from typing import ClassVar
@@ -18,18 +18,18 @@ SHORT, LONG = 2, 60
 
 
 class Lengths:
-    """Draws the lengths of an environment's episodes, 2 or 60 steps with equal probability, and keeps them."""
+    """Draws the episode lengths of an environment, 2 or 60 steps with equal probability, and records them."""
 
-    of_environments: ClassVar[list] = []
+    instances: ClassVar[list] = []
 
     def __init__(self):
-        self.random = np.random.default_rng([5, len(self.of_environments)])
+        self.random = np.random.default_rng([5, len(self.instances)])
         self.left, self.drawn = 0, []
-        self.of_environments.append(self)
+        self.instances.append(self)
 
     def start(self):
         if self.left:
-            # RLlib resets environments once more before it plays.
+            # RLlib resets an environment a second time before the first step.
             self.drawn.pop()
         self.left = int(self.random.choice([SHORT, LONG]))
         self.drawn.append(self.left)
@@ -40,7 +40,7 @@ class Lengths:
 
 
 class RandomLengths(MultiAgentEnv):
-    """Every step is worth 1 to both agents."""
+    """Environment of two agents with a reward of 1 per step and random episode lengths."""
 
     def __init__(self, config):
         super().__init__()
@@ -76,7 +76,7 @@ class RandomLengthsOfOneAgent(gym.Env):
 
 
 def first_lengths():
-    return [lengths.drawn[0] for lengths in Lengths.of_environments if lengths.drawn]
+    return [lengths.drawn[0] for lengths in Lengths.instances if lengths.drawn]
 
 
 def several_agents():
@@ -95,7 +95,7 @@ def one_agent():
     return PPOConfig().environment("random_lengths_of_one_agent")
 
 
-def checkpoint_of(config, folder):
+def save_checkpoint(config, folder):
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=1).debugging(seed=1)
     algo = config.rl_module(model_config={"fcnet_hiddens": [4]}).build_algo()
     path = algo.save_to_path(folder)
@@ -108,20 +108,23 @@ def checkpoints(ray_cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("random_lengths")
     os.environ[TRUST] = "1"
     yield {
-        "a": checkpoint_of(several_agents(), folder / "several"),
-        "all": checkpoint_of(one_agent(), folder / "one"),
+        "a": save_checkpoint(several_agents(), folder / "several"),
+        "all": save_checkpoint(one_agent(), folder / "one"),
     }
     del os.environ[TRUST]
 
 
 @pytest.fixture(autouse=True)
 def _no_environments(monkeypatch):
-    monkeypatch.setattr(Lengths, "of_environments", [])
+    monkeypatch.setattr(Lengths, "instances", [])
 
 
 @pytest.mark.parametrize("agent", ["a", "all"])
-def test_the_episodes_that_start_first_are_evaluated(checkpoints, agent):
-    """In 16 parallel environments the first episode of each, not the 16 that end first, most of which are short."""
+def test_episodes_that_start_first_are_evaluated(checkpoints, agent):
+    """Evaluates the first episode of each of 16 parallel environments, not the 16 episodes that end first.
+
+    Most of the latter would be short.
+    """
     report = open_evaluator(checkpoints[agent], seed=1).evaluate(16)
     lengths = first_lengths()
     assert len(lengths) == 16
@@ -131,9 +134,9 @@ def test_the_episodes_that_start_first_are_evaluated(checkpoints, agent):
 
 
 def test_more_episodes_than_environments(checkpoints):
-    """The next four episodes to start are in the first environments whose first episode was short."""
+    """The next four episodes start in the first four environments whose first episode was short."""
     report = open_evaluator(checkpoints["a"], seed=1).evaluate(20)
-    restarted = [lengths.drawn[1] for lengths in Lengths.of_environments if lengths.drawn[:1] == [SHORT]]
+    restarted = [lengths.drawn[1] for lengths in Lengths.instances if lengths.drawn[:1] == [SHORT]]
     expected = np.mean([*first_lengths(), *restarted[:4]])
     assert report["players"]["a"]["return"]["mean"] == pytest.approx(expected)
 

@@ -7,12 +7,12 @@ from rllib_reciprocator.experiments.csv_text import escape_cell
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-a", "@SUM(A1)", "\t=1", "-1 =2"])
-def test_texts_that_spreadsheets_run_are_escaped(text):
+def test_spreadsheet_formulas_are_escaped(text):
     assert escape_cell(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("value", ["cooperate", "-1", "-0.5 0.25", "1e-3", -2.5, None, 3, ""])
-def test_numbers_and_other_texts_stay(value):
+def test_numbers_and_other_texts_are_unchanged(value):
     assert escape_cell(value) is value
 
 
@@ -27,7 +27,7 @@ def test_traces_are_escaped(tmp_path):
 
 
 def test_names_in_tournaments_are_escaped(tmp_path):
-    entered = enter(["@SUM(A1)=scripted/always_defect", "scripted/always_cooperate"])
-    write(hold(tournament(entered, env="ipd_v0", env_config={"num_steps": 2}, games=2)), tmp_path / "out", "")
+    entrants = enter(["@SUM(A1)=scripted/always_defect", "scripted/always_cooperate"])
+    write(hold(tournament(entrants, env="ipd_v0", env_config={"num_steps": 2}, games=2)), tmp_path / "out", "")
     names = {line.split(",")[0] for line in (tmp_path / "out" / "tournament.csv").read_text().splitlines()[1:]}
     assert names == {"'@SUM(A1)", "always_cooperate"}

@@ -1,4 +1,4 @@
-"""Outcomes that are defined for whole episodes, where samples are fragments of these."""
+"""Outcomes that are defined for whole episodes, with rollouts that are fragments of episodes."""
 
 import math
 
@@ -24,7 +24,7 @@ SIZES = {
 METRIC = "env_runners/outcomes/player_0/mean_step"
 
 
-def config_of(run, env="clock_v0", **more):
+def make_config(run, env="clock_v0", **more):
     social_dilemmas.register(CLOCK)
     settings = {"players": {"player_*": "ppo"}, "rollout_fragment_length": 2, **SIZES[run], **more, "seed": 1}
     entry = {"run": run, "env": env, "stop": {"training_iteration": 9, METRIC: 99.0}, "config": settings}
@@ -40,9 +40,12 @@ def outcomes(result, name):
 
 
 @pytest.mark.parametrize("run", ["Reciprocator", "PPO"])
-def test_by_hand_in_fragments_of_two_of_eight_steps(build, run):
-    """Player 0 has events in steps 1 to 8, player 1 in steps 2, 4, 6, 8; the last fragment alone gives 7.5 and 8."""
-    algo = build(config_of(run))
+def test_outcomes_of_episodes_split_into_fragments(build, run):
+    """Player 0 has events in steps 1 to 8, player 1 in steps 2, 4, 6 and 8.
+
+    The mean steps are 4.5 and 5; those of the last fragment alone would be 7.5 and 8.
+    """
+    algo = build(make_config(run))
     stop = StopAt({METRIC: 99.0})
     for iteration in range(1, 9):
         result = algo.train()
@@ -54,8 +57,8 @@ def test_by_hand_in_fragments_of_two_of_eight_steps(build, run):
         assert not stop("trial", result), stop.problem
 
 
-def test_episodes_under_way_are_part_of_checkpoints(build, tmp_path):
-    first, second = build(config_of("Reciprocator")), build(config_of("Reciprocator"))
+def test_checkpoints_contain_unfinished_episodes(build, tmp_path):
+    first, second = build(make_config("Reciprocator")), build(make_config("Reciprocator"))
     for _ in range(3):
         first.train()
     second.restore_from_path(first.save_to_path(tmp_path / "checkpoint"))
@@ -65,14 +68,14 @@ def test_episodes_under_way_are_part_of_checkpoints(build, tmp_path):
 @pytest.mark.parametrize(
     ("run", "env"), [("Reciprocator", "harvest_v0"), ("PPO", "harvest_v0"), ("Reciprocator", "centralized_v0")]
 )
-def test_sustainability_is_of_episodes(build, run, env):
-    """The mean step of an apple, which is in the first fragment the time since the reset."""
+def test_sustainability_is_reported_per_episode(build, run, env):
+    """Sustainability is the mean step at which apples are eaten: the first fragment, half an episode, has none."""
     harvest = {"map": "small", "num_steps": 4}
-    central = env == "centralized_v0"
-    env_config = {"game": "harvest_v0", "settings": harvest} if central else harvest
-    algo = build(config_of(run, env, env_config=env_config))
-    names = [set(algo.train()["env_runners"]["outcomes"]["player_0"]) for _ in range(2)]
-    assert ["sustainability" in there for there in names] == [False, True]
+    centralized = env == "centralized_v0"
+    env_config = {"game": "harvest_v0", "settings": harvest} if centralized else harvest
+    algo = build(make_config(run, env, env_config=env_config))
+    outcome_names = [set(algo.train()["env_runners"]["outcomes"]["player_0"]) for _ in range(2)]
+    assert ["sustainability" in names for names in outcome_names] == [False, True]
 
 
 def test_names_of_episode_outcomes_are_checked():

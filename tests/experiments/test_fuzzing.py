@@ -1,4 +1,4 @@
-"""Shipped files with something wrong in them: each is valid, or one line and exit code 2, with nothing started."""
+"""Mutated versions of the shipped files are either valid or refused with one line and exit code 2; nothing starts."""
 
 import copy
 import os
@@ -56,56 +56,56 @@ SNIPPETS = (
 
 
 class StartedError(Exception):
-    """Everything was checked, and Ray would be started now."""
+    """Raised where Ray would be started, i.e. after all checks have passed."""
 
 
-def paths(tree, at=()):
-    """All places in a tree."""
-    if at:
-        yield at
+def paths(tree, prefix=()):
+    """Yields the paths of all values of nested mappings and lists."""
+    if prefix:
+        yield prefix
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
-        yield from paths(value, (*at, key))
+        yield from paths(value, (*prefix, key))
 
 
 @st.composite
 def mutated_trees(draw):
-    """A file with values replaced, keys renamed, added or left out."""
+    """Draws the YAML of a shipped file in which values are replaced and keys are renamed, added or deleted."""
     tree = copy.deepcopy(yaml.safe_load(draw(st.sampled_from(FILES)).read_text()))
     for _ in range(draw(st.integers(1, 3))):
-        places = list(paths(tree))
-        if not places:
+        tree_paths = list(paths(tree))
+        if not tree_paths:
             break
-        *above, last = draw(st.sampled_from(places))
-        holder = tree
-        for key in above:
-            holder = holder[key]
-        what = draw(st.sampled_from(["replace", "replace", "replace", "rename", "add", "delete"]))
-        if what == "delete":
-            del holder[last]
-        elif what == "replace" or not isinstance(holder, dict):
-            holder[last] = copy.deepcopy(draw(VALUES))
-        elif what == "rename":
-            holder[draw(st.sampled_from(NAMES))] = holder.pop(last)
+        *parent_keys, last = draw(st.sampled_from(tree_paths))
+        container = tree
+        for key in parent_keys:
+            container = container[key]
+        mutation = draw(st.sampled_from(["replace", "replace", "replace", "rename", "add", "delete"]))
+        if mutation == "delete":
+            del container[last]
+        elif mutation == "replace" or not isinstance(container, dict):
+            container[last] = copy.deepcopy(draw(VALUES))
+        elif mutation == "rename":
+            container[draw(st.sampled_from(NAMES))] = container.pop(last)
         else:
-            holder[draw(st.sampled_from(NAMES))] = copy.deepcopy(draw(VALUES))
+            container[draw(st.sampled_from(NAMES))] = copy.deepcopy(draw(VALUES))
     return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
 
 
 @st.composite
 def mutated_texts(draw):
-    """A file's text with something put in, taken out or there twice."""
+    """Draws the text of a shipped file in which parts are inserted, deleted, repeated or replaced."""
     text = draw(st.sampled_from(FILES)).read_text()
     for _ in range(draw(st.integers(1, 2))):
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.integers(0, 30)))
-        what = draw(st.sampled_from(["insert", "delete", "repeat", "value", "text"]))
-        if what == "insert":
+        mutation = draw(st.sampled_from(["insert", "delete", "repeat", "value", "text"]))
+        if mutation == "insert":
             text = text[:start] + draw(st.sampled_from(SNIPPETS)) + text[start:]
-        elif what == "delete":
+        elif mutation == "delete":
             text = text[:start] + text[end:]
-        elif what == "repeat":
+        elif mutation == "repeat":
             text = text[:end] + text[start:]
-        elif what == "text":
+        elif mutation == "text":
             text = text[:start] + draw(st.text(max_size=5)) + text[end:]
         else:
             colon = text.find(": ", start)
@@ -117,12 +117,12 @@ def mutated_texts(draw):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder to run in, with a home of its own, in which nothing starts."""
+    """Returns a working directory with a separate home directory; commands that run in it do not start Ray."""
     root = tmp_path_factory.mktemp("fuzzing")
-    here = root / "here"
-    here.mkdir()
+    working_directory = root / "here"
+    working_directory.mkdir()
     patch = pytest.MonkeyPatch()
-    patch.chdir(here)
+    patch.chdir(working_directory)
     patch.setenv("HOME", str(root / "home"))
 
     def start(*args, **kwargs):
@@ -132,11 +132,11 @@ def folder(tmp_path_factory):
     patch.setattr(
         running, "check_storage", lambda experiment: running.FileSystem.from_uri(running.storage_root(experiment))
     )
-    yield here
+    yield working_directory
     patch.undo()
 
 
-def too_long(number, frame):
+def raise_timeout(number, frame):
     raise TimeoutError(f"took more than {SECONDS} s")
 
 
@@ -145,7 +145,7 @@ def too_long(number, frame):
 def test_mutated_files_are_valid_or_one_line(folder, text):
     file = folder / "mutated.yaml"
     file.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
-    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(SECONDS)
     try:
         result = CliRunner().invoke(app, ["train", "file", "mutated.yaml"])
@@ -158,6 +158,6 @@ def test_mutated_files_are_valid_or_one_line(folder, text):
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     assert lines
-    assert sorted(each.name for each in folder.iterdir()) == ["mutated.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["mutated.yaml"]
     assert not (folder.parent / "home").exists()
     assert not list(folder.parent.parent.glob("*evil*"))

@@ -14,7 +14,7 @@ class LoggedTrial(Trial):
     config = CONFIG
 
 
-def test_results_are_standard_json_and_come_back(tmp_path):
+def test_results_are_standard_json_and_can_be_read_back(tmp_path):
     metrics = {"a": math.nan, "b": np.float32("nan"), "c": np.array([1.0, math.inf]), "d": 2.5}
     logger, trial = StandardJsonLogger(), LoggedTrial(tmp_path)
     logger._restore_from_remote = lambda *_: None
@@ -28,12 +28,12 @@ def test_results_are_standard_json_and_come_back(tmp_path):
     assert first["env_runners"] == {"a": None, "b": None, "c": [1.0, None], "d": 2.5}
     assert first["config"]["vf_clip_param"] == "Infinity"
     results, broken = parse_results(text)
-    assert [each["training_iteration"] for each in results] == [1, 2]
+    assert [result["training_iteration"] for result in results] == [1, 2]
     assert not broken
-    read = results[0]["env_runners"]
-    assert math.isnan(read["a"])
-    assert math.isnan(read["c"][1])
-    assert read["d"] == 2.5
-    written = (tmp_path / "params.json").read_text()
-    json.loads(written, parse_constant=lambda name: 1 / 0)
-    assert settings_from_json(written) == CONFIG
+    env_runner_results = results[0]["env_runners"]
+    assert math.isnan(env_runner_results["a"])
+    assert math.isnan(env_runner_results["c"][1])
+    assert env_runner_results["d"] == 2.5
+    params = (tmp_path / "params.json").read_text()
+    json.loads(params, parse_constant=lambda name: 1 / 0)
+    assert settings_from_json(params) == CONFIG

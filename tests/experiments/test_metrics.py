@@ -25,7 +25,7 @@ def experiment(stop, run="Reciprocator", **keys):
 
 
 @pytest.mark.parametrize(
-    ("old", "today"),
+    ("old", "current"),
     [
         ("timesteps_total", "num_env_steps_sampled_lifetime"),
         ("episodes_total", "env_runners/num_episodes_lifetime"),
@@ -34,10 +34,10 @@ def experiment(stop, run="Reciprocator", **keys):
         ("episode_return_mean", "env_runners/episode_return_mean"),
     ],
 )
-def test_old_names_are_translated_with_a_note(caplog, old, today):
+def test_old_names_are_translated_with_a_note(caplog, old, current):
     with caplog.at_level(logging.WARNING, logger="rllib_reciprocator"):
-        assert experiment({old: 5}).stop == {today: 5}
-    assert caplog.messages == [f"f: x.stop: {old} is an old name; {today} is used instead"]
+        assert experiment({old: 5}).stop == {current: 5}
+    assert caplog.messages == [f"f: x.stop: {old} is an old name; {current} is used instead"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_old_names_are_translated_with_a_note(caplog, old, today):
         ({}, "x.stop: missing"),
     ],
 )
-def test_stops_that_would_never_or_at_once(stop, complaint):
+def test_unreachable_or_immediate_stop_criteria_are_refused(stop, complaint):
     with pytest.raises(UserError, match=complaint):
         check(experiment(stop), "f")
 
@@ -83,12 +83,12 @@ def test_stops_that_would_never_or_at_once(stop, complaint):
     ],
 )
 @pytest.mark.parametrize("run", ["Reciprocator", "PPO"])
-def test_stops_that_can_be_reached(metric, run):
+def test_valid_stop_criteria(metric, run):
     config = {"players": {"*": "reciprocator"}, "num_env_runners": 0} if run == "PPO" else {}
     check(experiment({metric: 1}, run, config=config), "f")
 
 
-def test_what_schedulers_go_by_is_checked_too():
+def test_scheduler_metrics_are_checked_too():
     keys = {"metric": "env_runners/foo", "mode": "max", "scheduler": {"type": "asha"}}
     with pytest.raises(UserError, match=r"x\.metric: env_runners/foo: not known"):
         check(experiment({"training_iteration": 1}, **keys), "f")
@@ -100,26 +100,26 @@ def test_what_schedulers_go_by_is_checked_too():
         ("training_iteration", None),
         ("learners/player_0/policy_loss", None),
         ("learners/player_0/policy_lss", "did you mean 'learners/player_0/policy_loss'"),
-        ("env_runners/episode_return_mean", None),  # nothing has ended yet
+        ("env_runners/episode_return_mean", None),  # reported once an episode has ended
         ("env_runners/agent_episode_returns_mean/player_0", None),
         ("env_runners/outcomes/player_0/rate", "did you mean 'env_runners/outcomes/player_0/cooperation_rate'"),
         ("evaluation/env_runners/episode_return_mean", None),
     ],
 )
-def test_what_is_missing_from_a_result_and_what_may_come(metric, problem):
-    found = missing(metric, RESULT)
-    assert (found is None) if problem is None else (problem in found)
+def test_metrics_missing_from_a_result(metric, problem):
+    message = missing(metric, RESULT)
+    assert (message is None) if problem is None else (problem in message)
 
 
-def test_stopping_by_hand():
+def test_stop_at_a_metric():
     stop = StopAt({"training_iteration": 4, "env_runners/outcomes/player_0/cooperation_rate": 0.6})
     assert not stop("a", RESULT)
     assert stop("a", {**RESULT, "training_iteration": 4})
-    better = {**RESULT, "env_runners": {"outcomes": {"player_0": {"cooperation_rate": 0.6}}}}
-    assert stop("a", better)
+    improved = {**RESULT, "env_runners": {"outcomes": {"player_0": {"cooperation_rate": 0.6}}}}
+    assert stop("a", improved)
     assert not stop("a", {"training_iteration": math.nan})
     assert stop.problem is None
-    wrong = StopAt({"learners/player_0/foo": 1.0})
-    assert wrong("a", RESULT)
-    assert wrong.stop_all()
-    assert wrong.problem.startswith("stop.learners/player_0/foo is not in the results")
+    misspelled = StopAt({"learners/player_0/foo": 1.0})
+    assert misspelled("a", RESULT)
+    assert misspelled.stop_all()
+    assert misspelled.problem.startswith("stop.learners/player_0/foo is not in the results")

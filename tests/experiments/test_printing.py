@@ -14,13 +14,13 @@ from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.reports.runs import Group, TrialFolder
 
 
-def printed(table, width):
+def render(table, width):
     console = Console(file=io.StringIO(), width=width)
     print_table(console, table)
     return console.file.getvalue()
 
 
-def wide():
+def wide_table():
     table = Table(title="a sweep")
     names = [f"reciprocity/setting_{k}" for k in range(6)]
     for name in names:
@@ -30,14 +30,14 @@ def wide():
     return table, names
 
 
-def test_a_table_that_fits_is_a_table():
-    table, _ = wide()
-    assert "┃" in printed(table, 300)
+def test_table_that_fits_is_printed_as_a_table():
+    table, _ = wide_table()
+    assert "┃" in render(table, 300)
 
 
-def test_on_a_narrow_terminal_nothing_is_cut():
-    table, names = wide()
-    text = printed(table, 80)
+def test_table_on_a_narrow_terminal_is_not_truncated():
+    table, names = wide_table()
+    text = render(table, 80)
     assert "…" not in text
     assert "┃" not in text
     for row in range(2):
@@ -45,22 +45,22 @@ def test_on_a_narrow_terminal_nothing_is_cut():
             assert f"{name}  value {row} {k} that is long" in text
 
 
-def test_help_on_a_narrow_terminal_cuts_no_option():
+def test_help_on_a_narrow_terminal_truncates_no_option():
     import os
     import subprocess
 
     from tests.cli.test_cli import RLLIB
 
     environment = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80"}
-    shown = subprocess.run(
+    process = subprocess.run(
         [RLLIB, "train", "file", "--help"], capture_output=True, text=True, check=True, env=environment
     )
     for option in ("--experiment-name", "--checkpoint-at-end", "--no-checkpoint-at-end", "--keep-checkpoints-num"):
-        assert option in shown.stdout
-    assert max(map(len, shown.stdout.splitlines())) <= 80
+        assert option in process.stdout
+    assert max(map(len, process.stdout.splitlines())) <= 80
 
 
-def test_what_a_notebook_shows_is_short():
+def test_reprs_are_short():
     results = [{"training_iteration": k, "config": "x" * 1000} for k in range(100)]
     trial = outcome.Trial("/x/PPO_1", None, {"lr": 1}, {"a": "ppo"}, results, None, None)
     folder = TrialFolder("/x/PPO_1", {"lr": 1}, results)
@@ -68,7 +68,7 @@ def test_what_a_notebook_shows_is_short():
     assert len(repr(Group("x", {"lr": 1}, [folder]))) < 200
 
 
-def test_failures_by_hand():
+def test_summary_counts_failed_trials():
     def trial(rate, seed, cooperation, error=None):
         result = {
             "training_iteration": 1,
@@ -119,7 +119,7 @@ def columns_of(table):
     return {column.header: list(column.cells) for column in table.columns}
 
 
-def test_means_of_a_sweep_leave_out_trials_that_a_scheduler_stopped():
+def test_sweep_means_leave_out_trials_stopped_by_the_scheduler():
     trials = [
         sweep_trial(0.1, 1, 0.6, 30),
         sweep_trial(0.1, 2, 0.8, 30),
@@ -132,11 +132,11 @@ def test_means_of_a_sweep_leave_out_trials_that_a_scheduler_stopped():
     assert columns["trials"] == ["3 (1 stopped early)", "2 (2 stopped early)"]
     assert columns["n"] == ["2", "1"]
     assert columns["iterations"] == ["30", "4"]
-    # Mean over agents 0.7 and 0.9: 0.8, and 12.706 times 0.1 (Student, 1 degree of freedom).
+    # Means over agents are 0.7 and 0.9: mean 0.8, half-width 12.706 * 0.1 (Student's t, 1 degree of freedom).
     assert columns["rate"] == ["0.800 ± 1.271", "0.400"]
 
 
-def test_trials_that_met_a_metric_at_different_iterations_are_averaged():
+def test_trials_that_reached_their_stop_metric_are_averaged():
     trials = [sweep_trial(0.1, 1, 0.95, 3), sweep_trial(0.1, 2, 0.95, 8), sweep_trial(0.1, 3, 0.5, 2)]
     stop = {"training_iteration": 30, "env_runners/outcomes/a/rate": 0.9}
     columns = columns_of(
@@ -147,13 +147,13 @@ def test_trials_that_met_a_metric_at_different_iterations_are_averaged():
     assert columns["rate"] == ["1.050 ± 0.000", "0.200"]
 
 
-def test_the_sum_over_agents_is_the_collective_return():
-    ended = {"agent_episode_returns_mean": {"a": -30.0, "b": -40.0}, "episode_return_mean": -70.0}
-    line = brief(result_at(1, 0.5, **ended))
+def test_collective_return_is_the_sum_over_agents():
+    returns = {"agent_episode_returns_mean": {"a": -30.0, "b": -40.0}, "episode_return_mean": -70.0}
+    line = brief(result_at(1, 0.5, **returns))
     assert line == "rate 0.500 0.700  collective return -70.0"
     alone = {"env_runners": {"agent_episode_returns_mean": {"default_agent": 20.0}, "episode_return_mean": 20.0}}
     assert brief(alone) == "return 20.0"
-    trials = [sweep_trial(0.1, 1, 0.6, 3, **ended), sweep_trial(0.2, 1, 0.6, 3, **ended)]
+    trials = [sweep_trial(0.1, 1, 0.6, 3, **returns), sweep_trial(0.2, 1, 0.6, 3, **returns)]
     columns = columns_of(outcome.summary(Experiment(name="x", run="PPO", stop={"training_iteration": 3}), trials))
     assert columns["collective return"] == ["-70.000", "-70.000"]
     assert "return" not in columns
@@ -161,13 +161,13 @@ def test_the_sum_over_agents_is_the_collective_return():
 
 @pytest.mark.parametrize("sampled", [NO_EPISODE_ENDED, {}])
 def test_rewards_per_step_where_no_episode_ended(tmp_path, sampled):
-    """Covers fragments shorter than episodes, for which RLlib reports NaN as returns, or nothing."""
+    """Rollouts can be shorter than episodes; RLlib then reports NaN as mean returns, or no returns."""
     trial = sweep_trial(0.1, 1, 0.5, 2, **sampled)
     assert brief(trial.results[-1]) == "rate 0.500 0.700  reward per step 0.250 0.500"
     console = Console(file=io.StringIO(), width=200)
-    shown = replace(trial, folder=PurePosixPath(tmp_path / "trial"), storage=fs.LocalFileSystem())
+    stored_trial = replace(trial, folder=PurePosixPath(tmp_path / "trial"), storage=fs.LocalFileSystem())
     experiment = Experiment(name="x", run="PPO", env="harvest_v0", stop={"training_iteration": 2})
-    outcome.show(experiment, [shown], console)
+    outcome.show(experiment, [stored_trial], console)
     text = console.file.getvalue()
     rows = [line.replace("│", " ").split() for line in text.splitlines() if "│" in line]
     assert rows == [["a", "PPO", "0.250", "0.500"], ["b", "PPO", "0.500", "0.700"]]

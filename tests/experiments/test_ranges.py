@@ -27,16 +27,16 @@ def test_defaults_of_every_algorithm_are_in_range(name):
     try:
         config = algorithm_class(name).get_default_config()
     except (ImportError, ValueError):
-        pytest.skip("needs what is not installed")
+        pytest.skip("an optional package is not installed")
     for key, value in vars(config).items():
-        if value != -1:  # RLlib's own sign of a setting that is gone
+        if value != -1:  # RLlib's default of deprecated settings
             check_range(key, key, value)
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in NUMBERS.items() for key in keys])
 def test_every_number_has_a_range(name, key):
-    least = range_of(key).least
-    for value in (math.nan, least - 1.0 - 0.1 * abs(least), -math.inf):
+    minimum = range_of(key).least
+    for value in (math.nan, minimum - 1.0 - 0.1 * abs(minimum), -math.inf):
         with pytest.raises(UserError):
             check_range(key, key, value)
 
@@ -78,14 +78,14 @@ def test_every_number_has_a_range(name, key):
     ],
 )
 @pytest.mark.parametrize("run", ["Reciprocator", "PPO"])
-def test_numbers_that_cannot_be(run, settings, complaint):
-    own = {"players": {"*": "reciprocator"}, "num_env_runners": 0} if run == "PPO" else {}
+def test_numbers_out_of_range_are_refused(run, settings, complaint):
+    required_config = {"players": {"*": "reciprocator"}, "num_env_runners": 0} if run == "PPO" else {}
     if run == "PPO" and (
         "'abc'" not in complaint and any(word in complaint for word in ("fcnet_hiddens.0", "default, 10"))
     ):
         complaint = complaint.replace("fcnet_hiddens.0", "").replace("default, 10", "default, 30")
     with pytest.raises(UserError, match=complaint):
-        check(experiment(run, **{**own, **settings}), "f")
+        check(experiment(run, **{**required_config, **settings}), "f")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_numbers_that_cannot_be(run, settings, complaint):
         ({"num_agents": 10**9}, "num_agents is 1000000000; it must be from 2 to 100"),
     ],
 )
-def test_sizes_of_games_that_cannot_be(env_config, complaint):
+def test_game_sizes_out_of_range_are_refused(env_config, complaint):
     with pytest.raises(UserError, match=complaint):
         check(experiment(env="coins_v0", env_config=env_config), "f")
 
@@ -120,25 +120,25 @@ def test_sizes_of_games_that_cannot_be(env_config, complaint):
         ({"config": {"lr": {"tune": "uniform", "args": [{}, []]}}}, "config.lr: uniform does not accept"),
     ],
 )
-def test_sweeps_that_cannot_be(keys, complaint):
-    given = {"metric": "env_runners/episode_return_mean", "mode": "max", "stop": {"training_iteration": 1}}
+def test_invalid_sweeps_are_refused(keys, complaint):
+    common_keys = {"metric": "env_runners/episode_return_mean", "mode": "max", "stop": {"training_iteration": 1}}
     with pytest.raises(UserError, match=complaint):
-        typed("x", {"run": "Reciprocator", "env": "ipd_v0", **given, **keys}, "f")
+        typed("x", {"run": "Reciprocator", "env": "ipd_v0", **common_keys, **keys}, "f")
 
 
-def test_schedulers_count_iterations_unless_told_otherwise():
+def test_schedulers_use_training_iterations_by_default():
     from rllib_reciprocator.experiments.search import scheduler
 
     mutations = {"lr": {"tune": "uniform", "args": [0.1, 0.2]}}
     assert scheduler({"type": "pbt", "hyperparam_mutations": mutations}, "s")._time_attr == "training_iteration"
-    told = scheduler({"type": "pbt", "time_attr": "time_total_s", "hyperparam_mutations": mutations}, "s")
-    assert told._time_attr == "time_total_s"
+    pbt = scheduler({"type": "pbt", "time_attr": "time_total_s", "hyperparam_mutations": mutations}, "s")
+    assert pbt._time_attr == "time_total_s"
 
 
-def test_samples_that_no_machine_holds():
-    one = experiment(num_envs_per_env_runner=50_000_000)
+def test_rollouts_that_exceed_the_memory_are_refused():
+    large = experiment(num_envs_per_env_runner=50_000_000)
     with pytest.raises(UserError, match=r"num_envs_per_env_runner: the samples of an iteration need .* GiB"):
-        check_memory(one, check(one, "f"), "f")
+        check_memory(large, check(large, "f"), "f")
     small = experiment()
     check_memory(small, check(small, "f"), "f")
 
@@ -160,25 +160,25 @@ def test_samples_that_no_machine_holds():
         ({"run": "PPO", "env": "CartPole-v1", "model_config": {"fcnet_hidden": [3]}}, "did you mean 'fcnet_hiddens'"),
     ],
 )  # fmt: skip
-def test_environments_and_algorithms_that_cannot_be(settings, complaint):
+def test_invalid_environments_and_algorithms_are_refused(settings, complaint):
     with pytest.raises(UserError, match=complaint):
         check(experiment(**settings), "f")
 
 
 @pytest.mark.parametrize("run", ["Reciprocator", "PPO"])
-def test_a_baseline_by_flipping_players_alone(caplog, run):
-    own = {"num_env_runners": 0} if run == "PPO" else {}
-    check(experiment(run, players={"*": "ppo"}, reciprocity={"weight": 1.0}, **own), "f")
+def test_replacing_players_alone_gives_a_baseline(caplog, run):
+    required_config = {"num_env_runners": 0} if run == "PPO" else {}
+    check(experiment(run, players={"*": "ppo"}, reciprocity={"weight": 1.0}, **required_config), "f")
     note = "f: x.config.reciprocity: no player reciprocates, so it is not used"
     assert caplog.messages.count(note) == 1
     caplog.clear()
-    check(experiment(run, players={"*": "reciprocator"}, reciprocity={"weight": 1.0}, **own), "f")
+    check(experiment(run, players={"*": "reciprocator"}, reciprocity={"weight": 1.0}, **required_config), "f")
     assert note not in caplog.messages
 
 
-def test_every_shipped_file_keeps_its_numbers():
+def test_shipped_files_are_in_range():
     from rllib_reciprocator.experiments.schema import read_file
 
     for file in Path("tuned_examples").glob("*.yaml"):
-        for one in read_file(file):
-            check(one, str(file))
+        for entry in read_file(file):
+            check(entry, str(file))

@@ -7,13 +7,13 @@ from rllib_reciprocator.experiments.yaml_text import parse
 
 def test_variants_show_every_alternative_once():
     settings = {"lr": {"grid_search": [1, 2, 3]}, "deep": {"a": {"grid_search": [{"b": 4}, {"b": 5}]}}, "c": 6}
-    found = list(variants(settings))
-    assert found[0] == {"lr": 1, "deep": {"a": {"b": 4}}, "c": 6}
-    assert [v["lr"] for v in found] == [1, 2, 3, 1]
-    assert found[3]["deep"] == {"a": {"b": 5}}
+    configs = list(variants(settings))
+    assert configs[0] == {"lr": 1, "deep": {"a": {"b": 4}}, "c": 6}
+    assert [v["lr"] for v in configs] == [1, 2, 3, 1]
+    assert configs[3]["deep"] == {"a": {"b": 5}}
 
 
-def test_numbers_as_people_write_them():
+def test_numbers_in_common_notations():
     assert parse("{lr: 5e-3, gamma: .96, clip: 1e-1, n: 10}", "x") == {"lr": 0.005, "gamma": 0.96, "clip": 0.1, "n": 10}
 
 
@@ -36,7 +36,7 @@ def test_numbers_as_people_write_them():
         ("x: {run: PPO, stop: {training_iteration: soon}}", "x.stop.*'soon'"),
     ],
 )
-def test_files_that_are_wrong(tmp_path, text, complaint):
+def test_invalid_files_are_refused(tmp_path, text, complaint):
     file = tmp_path / "x.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=complaint) as error:
@@ -45,7 +45,7 @@ def test_files_that_are_wrong(tmp_path, text, complaint):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_or_unreadable_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_file(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")

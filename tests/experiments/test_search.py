@@ -11,8 +11,14 @@ ASHA = {"type": "async_hyperband", "grace_period": 2, "max_t": 8}
 
 
 def experiment(**keys):
-    given = {"run": "Reciprocator", "env": "ipd_v0", "stop": {"training_iteration": 1}, "metric": RETURN, "mode": "max"}
-    return typed("x", {**given, **keys}, "file")
+    defaults = {
+        "run": "Reciprocator",
+        "env": "ipd_v0",
+        "stop": {"training_iteration": 1},
+        "metric": RETURN,
+        "mode": "max",
+    }
+    return typed("x", {**defaults, **keys}, "file")
 
 
 def test_distributions_at_any_depth():
@@ -23,8 +29,8 @@ def test_distributions_at_any_depth():
     space = with_distributions(settings)
     assert isinstance(space["lr"], Domain)
     assert space["reciprocity"]["weight"].sample() in (1, 2)
-    found = list(variants(settings))
-    assert [(each["lr"], each["reciprocity"]["weight"]) for each in found] == [(1e-4, 1), (1e-2, 1), (1e-4, 2)]
+    configs = list(variants(settings))
+    assert [(config["lr"], config["reciprocity"]["weight"]) for config in configs] == [(1e-4, 1), (1e-2, 1), (1e-4, 2)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +50,7 @@ def test_distributions_at_any_depth():
         ({"loggers": ["weights"]}, "loggers.0: 'weights'"),
     ],
 )
-def test_what_is_wrong_is_named(monkeypatch, keys, complaint):
+def test_errors_name_the_invalid_key(monkeypatch, keys, complaint):
     monkeypatch.setattr("rllib_reciprocator.experiments.schema.find_spec", lambda name: None)
     with pytest.raises(UserError, match=complaint) as error:
         experiment(**keys)
@@ -58,13 +64,13 @@ def trial(weight, seed, rate, error=None):
     return outcome.Trial(None, None, settings, {}, [result], None, error)
 
 
-def test_the_summary_by_hand():
+def test_summary_by_hand():
     trials = [trial(1.0, 1, 0.3), trial(1.0, 2, 0.5), trial(5.0, 1, 0.8), trial(5.0, 2, 0.8, "broke")]
     table = outcome.summary(Experiment(name="x", run="Reciprocator"), trials)
     columns = {column.header: list(column.cells) for column in table.columns}
     assert columns["reciprocity/weight"] == ["1", "5"]
     assert columns["trials"] == ["2", "2 (1 failed)"]
-    # Means of both players are 0.4 and 0.6: 0.5 on the whole, and 12.71 times 0.1 on either side (Student, 1 degree).
+    # Means over players are 0.4 and 0.6: mean 0.5, half-width 12.71 * 0.1 (Student's t, 1 degree of freedom).
     assert columns["rate"][0] == "0.500 ± 1.271"
     assert columns["collective return"][0] == "7.000 ± 0.000"
     assert columns["n"] == ["2", "1"]

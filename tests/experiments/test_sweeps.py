@@ -1,4 +1,4 @@
-"""Sweeps and faults as a user meets them, through the command; each takes minutes."""
+"""Sweeps and faults of runs that are started from the command line; each test takes minutes."""
 
 import json
 import os
@@ -27,19 +27,19 @@ SETTINGS = {
 }
 
 
-def started(*arguments):
+def start_process(*arguments):
     return subprocess.Popen(
         [RLLIB, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 
 def iterations(folder):
-    """The iterations that each trial has reported, by trial."""
-    reported = {}
+    """Returns the iterations that every trial has reported, by the folder name of the trial."""
+    by_trial = {}
     for file in folder.glob("*/result.json"):
         lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
-        reported[file.parent.name] = [line["training_iteration"] for line in lines]
-    return reported
+        by_trial[file.parent.name] = [line["training_iteration"] for line in lines]
+    return by_trial
 
 
 def wait_for(condition, process, seconds=240):
@@ -50,7 +50,7 @@ def wait_for(condition, process, seconds=240):
         time.sleep(0.05)
 
 
-def test_a_killed_sweep_resumes_with_what_had_not_finished(tmp_path):
+def test_killed_sweep_resumes_its_unfinished_trials(tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(
         """
@@ -65,7 +65,7 @@ sweep:
     )
     arguments = ("train", "file", str(file), "--storage-path", (tmp_path / "out").as_uri(), "--ray-num-cpus", "1")
     folder = tmp_path / "out" / "sweep"
-    first = started(*arguments)
+    first = start_process(*arguments)
     wait_for(lambda: any(steps[-1:] == [30] for steps in iterations(folder).values()), first)
     wait_for(lambda: sum(bool(steps) for steps in iterations(folder).values()) >= 2, first)
     os.killpg(first.pid, signal.SIGKILL)
@@ -73,9 +73,9 @@ sweep:
     before = iterations(folder)
     finished = [trial for trial, steps in before.items() if steps[-1:] == [30]]
     assert 1 <= len(finished) < 4
-    again = started(*arguments, "--resume")
-    output, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, output
+    second = start_process(*arguments, "--resume")
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, output
     after = iterations(folder)
     assert len(after) == 4
     assert all(steps[-1] == 30 for steps in after.values())
@@ -103,35 +103,35 @@ pbt:
   config: {num_envs_per_env_runner: 32, lr: {tune: loguniform, args: [1.0e-4, 1.0e-2]}}
 """
     )
-    done = started("train", "file", str(file), "--storage-path", str(tmp_path / "out"), "--ray-num-cpus", "3")
-    output, _ = done.communicate(timeout=300)
-    assert done.returncode == 0, output
-    copied = list((tmp_path / "out" / "pbt").glob("pbt_policy_*.txt"))
-    assert copied, "no trial took over from a better one"
-    line = json.loads(copied[0].read_text().splitlines()[0])
+    process = start_process("train", "file", str(file), "--storage-path", str(tmp_path / "out"), "--ray-num-cpus", "3")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    policy_files = list((tmp_path / "out" / "pbt").glob("pbt_policy_*.txt"))
+    assert policy_files, "no trial copied a better one"
+    line = json.loads(policy_files[0].read_text().splitlines()[0])
     assert line[4]["lr"] != line[5]["lr"]
 
 
 @pytest.mark.parametrize(("algorithm", "learners"), [("PPO", 1), ("PPO", 2), ("Reciprocator", 2)])
-def test_a_lost_learner_ends_the_run_in_one_line_and_the_run_can_be_resumed(tmp_path, algorithm, learners):
+def test_lost_learner_ends_the_run_with_one_line_and_it_can_be_resumed(tmp_path, algorithm, learners):
     settings = {**SETTINGS[algorithm], "num_learners": learners}
     entry = {"run": algorithm, "env": "ipd_v0", "checkpoint_freq": 1, "stop": {"training_iteration": 40}}
     file = tmp_path / "lost.yaml"
     file.write_text(json.dumps({"lost": {**entry, "config": settings}}))
     arguments = ("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    first = started(*arguments)
+    first = start_process(*arguments)
     folder = tmp_path / "out" / "lost"
     wait_for(lambda: any(len(steps) >= 3 for steps in iterations(folder).values()), first)
     workers = psutil.Process(first.pid).children(recursive=True)
-    lost = [worker for worker in workers if "_WrappedExecutable" in " ".join(worker.cmdline())]
-    assert len(lost) == learners
-    lost[-1].send_signal(signal.SIGKILL)
+    learner_processes = [worker for worker in workers if "_WrappedExecutable" in " ".join(worker.cmdline())]
+    assert len(learner_processes) == learners
+    learner_processes[-1].send_signal(signal.SIGKILL)
     output, _ = first.communicate(timeout=240)
     assert first.returncode == 1, output
     assert f"one of {learners} learners was lost" in output
     assert max(map(max, iterations(folder).values())) < 40
-    again = started(*arguments, "--resume")
-    output, _ = again.communicate(timeout=240)
-    assert again.returncode == 0, output
+    second = start_process(*arguments, "--resume")
+    output, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, output
     (steps,) = iterations(folder).values()
     assert steps[-1] == 40

@@ -29,7 +29,7 @@ class Trial:
         pass
 
 
-def test_what_is_written(tmp_path):
+def test_logged_scalars_and_histograms(tmp_path):
     trial = Trial(tmp_path)
     logger = TensorBoardLogger()
     for iteration in (1, 2):
@@ -40,30 +40,33 @@ def test_what_is_written(tmp_path):
     assert {"cooperation_rate/player_0", "return/player_0", "collective_return/all"} <= scalars
     assert {"influence/player_0_on_player_1", "rllib/timers/sampling"} <= scalars
     assert not any("timestamp" in tag for tag in scalars)
-    assert [(each.step, each.value) for each in events.Scalars("cooperation_rate/player_0")] == [(1, 0.25), (2, 0.25)]
+    assert [(event.step, event.value) for event in events.Scalars("cooperation_rate/player_0")] == [
+        (1, 0.25),
+        (2, 0.25),
+    ]
     assert set(events.Tags()["histograms"]) == {"influence/player_0_on_player_1", "reciprocal_reward/player_0"}
-    shown = events.Histograms("influence/player_0_on_player_1")[0].histogram_value
-    assert (shown.min, shown.max, shown.num) == (-1.0, 1.0, 3.0)
+    histogram = events.Histograms("influence/player_0_on_player_1")[0].histogram_value
+    assert (histogram.min, histogram.max, histogram.num) == (-1.0, 1.0, 3.0)
     layout = events.Tensors("custom_scalars__config__")
     assert len(layout) == 1
     assert b"^cooperation_rate/.*" in layout[0].tensor_proto.string_val[0]
 
 
-def test_figures_and_distributions_survive_json():
-    read = json.loads(json.dumps(RESULT))
-    assert ("influence", "player_0_on_player_1", 0.5) in list(figures(read))
-    assert {name: values for name, _, values in distributions(read)} == {
+def test_metrics_and_distributions_survive_json():
+    decoded_result = json.loads(json.dumps(RESULT))
+    assert ("influence", "player_0_on_player_1", 0.5) in list(figures(decoded_result))
+    assert {name: values for name, _, values in distributions(decoded_result)} == {
         "influence": [-1.0, 0.0, 1.0],
         "reciprocal_reward": [0.0, 2.0],
     }
-    assert np.isnan({name: value for name, _, value in figures(read)}["policy_loss"])
+    assert np.isnan({name: value for name, _, value in figures(decoded_result)}["policy_loss"])
 
 
-def test_what_an_iteration_says_nothing_of_is_left_out(tmp_path, caplog):
-    """Where learners run in a thread, an iteration may pass without an update."""
+def test_missing_metrics_are_not_logged(tmp_path, caplog):
+    """An iteration can pass without an update if learners run in a separate thread."""
     trial, logger = Trial(tmp_path), TensorBoardLogger()
-    learned = {"policy_loss": float("nan"), "reciprocal_reward_quantiles": []}
-    logger.log_trial_result(1, trial, {**RESULT, "learners": {"player_0": learned}})
+    learner_metrics = {"policy_loss": float("nan"), "reciprocal_reward_quantiles": []}
+    logger.log_trial_result(1, trial, {**RESULT, "learners": {"player_0": learner_metrics}})
     logger.log_trial_end(trial)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert "policy_loss/player_0" not in events.Tags()["scalars"]

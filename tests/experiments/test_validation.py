@@ -22,9 +22,9 @@ def experiment(run="Reciprocator", env="ipd_v0", **config):
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_tuned_examples_are_valid_and_described(file):
-    for one in read_file(file):
-        check(one, str(file))
-        assert one.name.replace("-", "_") == file.stem
+    for entry in read_file(file):
+        check(entry, str(file))
+        assert entry.name.replace("-", "_") == file.stem
     header = [line for line in file.read_text().splitlines() if line.startswith("#")]
     for word in HEADER:
         assert any(word in line for line in header), word
@@ -114,7 +114,7 @@ def test_tuned_examples_are_valid_and_described(file):
         ({"local_runner_device": "meta"}, "x.config.local_runner_device: 'meta' is not auto, cpu or cuda"),
     ],
 )
-def test_settings_that_are_wrong(settings, complaint):
+def test_invalid_settings_are_refused(settings, complaint):
     with pytest.raises(UserError, match=complaint) as error:
         check(experiment(**settings), "file")
     assert str(error.value).startswith("file: x.")
@@ -122,16 +122,16 @@ def test_settings_that_are_wrong(settings, complaint):
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch, device):
+def test_missing_gpu_is_refused(monkeypatch, device):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     problem = f"x.config.local_runner_device: '{device}': this machine has no CUDA device; use auto or cpu"
     with pytest.raises(UserError, match=problem):
         check(experiment(local_runner_device=device), "file")
-    # With a GPU the algorithm runs where there is one.
+    # If a GPU is requested for the algorithm, it may run on another machine, so that the device is not checked here.
     check(experiment(local_runner_device=device, num_gpus_per_learner=1), "file")
 
 
-def test_python_configurations_are_checked_alike():
+def test_python_configurations_are_validated_too():
     config = algorithm_class("LIO").get_default_config().environment("ipd_v0")
     for settings, problem in (
         ({"updates_per_iteration": 0}, "^updates_per_iteration: 0 must be at least 1$"),
@@ -164,5 +164,5 @@ def test_python_configurations_are_checked_alike():
         {"run": "APPO", "env": "CartPole-v1"},
     ],
 )
-def test_settings_that_are_right(settings):
+def test_valid_settings(settings):
     check(experiment(**settings), "file")

@@ -34,7 +34,7 @@ from rllib_reciprocator.experiments.yaml_text import parse
          "e: [*d, *d, *d, *d, *d, *d, *d, *d, *d, *d]", "e: holds more than 100000 values"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_one_line_with_the_place(text, complaint):
+def test_yaml_errors_are_one_line_with_their_position(text, complaint):
     with pytest.raises(UserError, match=complaint) as error:
         parse(text, "f.yaml")
     assert str(error.value).startswith("f.yaml: ")
@@ -42,11 +42,11 @@ def test_what_cannot_be_read_is_one_line_with_the_place(text, complaint):
 
 
 def test_merge_keys_and_anchors_are_read():
-    read = parse("base: &base {lr: 1, gamma: 0}\nown: {<<: *base, lr: 2}", "f")
-    assert read["own"] == {"lr": 2, "gamma": 0}
+    mapping = parse("base: &base {lr: 1, gamma: 0}\nown: {<<: *base, lr: 2}", "f")
+    assert mapping["own"] == {"lr": 2, "gamma": 0}
 
 
-def test_messages_are_one_line_that_any_terminal_shows():
+def test_messages_are_one_printable_line():
     message = str(UserError("a\nb\0c\x1b[31m\ud83d" + "x" * 2000 + "the end"))
     assert len(message) <= LONGEST_MESSAGE
     assert message.isprintable()
@@ -75,23 +75,23 @@ def test_messages_are_one_line_that_any_terminal_shows():
         "-a",
     ],
 )
-def test_names_that_are_no_folder_below_the_storage_path(name):
+def test_experiment_names_that_are_no_folder_names_are_refused(name):
     with pytest.raises(UserError, match=r"folder name may be|is not a valid experiment name"):
         typed(name, {"run": "PPO"}, "f")
 
 
 @pytest.mark.parametrize("name", ["reciprocator-ipd", "a", "Ünï_1.2, x=3 +@y", "n" * 100])
-def test_names_of_folders(name):
+def test_valid_experiment_names(name):
     assert typed(name, {"run": "PPO"}, "f").name == name
 
 
-def test_a_name_inside_an_experiment_is_a_key_that_is_not_known():
+def test_name_is_not_a_key_of_an_experiment():
     with pytest.raises(UserError, match=r"x\.name: not known"):
         typed("x", {"run": "PPO", "name": "../evil"}, "f")
 
 
 @pytest.mark.parametrize("path", ["~nouser/x", "a\0b", "", "x" * 5000])
-def test_paths_that_cannot_be(path):
+def test_invalid_paths_are_refused(path):
     with pytest.raises(UserError, match="--out: "):
         user_path(path, "--out")
     with pytest.raises(UserError):
@@ -101,16 +101,16 @@ def test_paths_that_cannot_be(path):
             typed("x", {"run": "PPO", key: path}, "f")
 
 
-def test_outputs_are_looked_at_before_anything_is_computed(tmp_path):
-    for written in (str(tmp_path), "/proc/nosuch/x.json", "~nouser/x"):
+def test_output_paths_are_checked_first(tmp_path):
+    for path in (str(tmp_path), "/proc/nosuch/x.json", "~nouser/x"):
         with pytest.raises(UserError, match="--out"):
-            output_path(written, "--out")
+            output_path(path, "--out")
     assert output_path(None, "--out") is None
     assert output_path(str(tmp_path / "deep" / "x.json"), "--out") == tmp_path / "deep" / "x.json"
     assert (tmp_path / "deep").is_dir()
 
 
-def test_files_that_no_experiment_is_in(tmp_path):
+def test_files_that_are_no_experiment_files_are_refused(tmp_path):
     large = tmp_path / "large.yaml"
     large.write_text("#" * 1_000_001)
     with pytest.raises(UserError, match="is larger than"):

@@ -1,1 +1,1 @@
-"""Environments, modules and comparisons that several tests use."""
+"""Environments, modules and comparisons shared by several tests."""

@@ -1,4 +1,4 @@
-"""Env runners for tests; in a module that Ray's workers can import."""
+"""Env runners for tests, in a module that Ray workers can import."""
 
 import time
 
@@ -6,7 +6,7 @@ from rllib_reciprocator.engine import BatchedEnvRunner
 
 
 class SlowSecondRunner(BatchedEnvRunner):
-    """The second remote env runner samples slowly; both warm up while they are built."""
+    """Env runner that samples slowly if it is the second remote one. Warms up by sampling once when it is built."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Pickles that ask for what genuine ones do not, and a canary that notices if it is done."""
+"""Forged pickles with operations that genuine ones do not contain, and a canary that fails if they are executed."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ GLOBAL, REDUCE, NEWOBJ, NEWOBJ_EX, BUILD, POP, NONE = b"\x93", b"R", b"\x81", b"
 
 
 class Touch:
-    """Unpickling it makes a file."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -39,12 +39,12 @@ def named(module, name):
 
 
 def forgeries(module, name, executed):
-    """Opcodes, by what they do, that leave one object on the stack.
+    """Returns opcodes by description, each of which leaves one object on the stack.
 
     Args:
         module: Module of a class.
-        name: Its qualified name.
-        executed: A file that is there afterwards if an argument was unpickled, run or opened to be written.
+        name: Qualified name of the class.
+        executed: File that exists afterwards if an argument was unpickled, executed or opened for writing.
     """
     cls, file = named(module, name), text(str(executed))
     nested, command = data(pickle.dumps(Touch(executed))), text(f"touch {executed}")
@@ -69,14 +69,14 @@ def forgeries(module, name, executed):
 
 
 def forged_into(genuine, opcodes):
-    """A genuine pickle that first does something else, of which nothing is left in what is read."""
+    """Returns a genuine pickle that first executes the opcodes and removes their result from the stack."""
     assert genuine[:1] == PROTO[:1]
     return genuine[:2] + opcodes + POP + genuine[2:]
 
 
 @cache
 def rllib_classes():
-    """Module and qualified name of every class in RLlib's source, also of nested ones; no module is imported."""
+    """Returns the module and qualified name of all classes in RLlib's source, nested ones included, without imports."""
     folder = Path(find_spec("ray.rllib").submodule_search_locations[0])
     classes = []
     for file in sorted(folder.rglob("*.py")):
@@ -111,11 +111,11 @@ sys.addaudithook(_audit)
 
 @contextlib.contextmanager
 def canary(executed, *, imports=True):
-    """Fails if anything ran, was written where forgeries write, imported, or changed in a class.
+    """Fails if a forgery executed code, created its file, imported a module or changed a class.
 
     Args:
-        executed: The file that forgeries make.
-        imports: If True, nothing of RLlib may be imported meanwhile.
+        executed: File that forgeries create.
+        imports: If True, no module of RLlib may be imported in the meantime.
     """
     modules = {name for name in sys.modules if name.startswith("ray.rllib")}
     before = {cls: dict(vars(cls)) for cls in _imported_classes()}
@@ -133,7 +133,7 @@ def canary(executed, *, imports=True):
         for name in {*attributes, *vars(cls)}
         if not name.startswith(("__", "_abc"))
         and attributes.get(name) is not vars(cls).get(name)
-        # Filled when they are first used.
+        # Slot descriptors are filled in on first use.
         and not isinstance(vars(cls).get(name), types.MemberDescriptorType)
     ]
     assert not changed, changed

@@ -1,4 +1,4 @@
-"""Games for tests."""
+"""Batched games for tests."""
 
 import gymnasium
 import numpy as np
@@ -9,7 +9,7 @@ from social_dilemmas.registry import GameSpec
 
 
 class Countdown(BatchedGame):
-    """Each copy counts down from a random number; player 0 may hurry it. The observation is what is left."""
+    """Game that counts down from a random number, faster if player 0 hurries. The observation is the current count."""
 
     terminates_early = True
     state_names = ("_left",)
@@ -47,11 +47,11 @@ class Countdown(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-COUNTDOWN = GameSpec("countdown_v0", "tests.helpers.games:Countdown", "Copies that end at different steps.")
+COUNTDOWN = GameSpec("countdown_v0", "tests.helpers.games:Countdown", "Episodes of random length.")
 
 
 class Clock(BatchedGame):
-    """Nothing depends on actions. Player 0 has an event in every step, player 1 in every second one."""
+    """Game that ignores actions. Player 0 has an event in every step, player 1 in every second step."""
 
     state_names = ("_unused",)
     episode_outcomes = frozenset({"mean_step"})
@@ -97,7 +97,7 @@ CLOCK = GameSpec("clock_v0", "tests.helpers.games:Clock", "Events at known steps
 
 
 class Laps(BatchedGame):
-    """Observations are ``[episodes, steps, environment] / 10``, so that no two are equal; rewards are zero."""
+    """Game with observations ``[episodes, steps, environment] / 10``, no two of which are equal. Rewards are zero."""
 
     state_names = ("_laps",)
 
@@ -121,8 +121,8 @@ class Laps(BatchedGame):
         return self.state()[:, None].expand(-1, 2, -1)
 
     def _play(self, actions):
-        never = torch.zeros(self.num_games, dtype=torch.bool, device=self.device)
-        return torch.zeros_like(actions, dtype=torch.float32), never, {}
+        ended = torch.zeros(self.num_games, dtype=torch.bool, device=self.device)
+        return torch.zeros_like(actions, dtype=torch.float32), ended, {}
 
     @staticmethod
     def summarize(totals, num_steps):
@@ -135,11 +135,11 @@ class Laps(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-LAPS = GameSpec("laps_v0", "tests.helpers.games:Laps", "Episodes that are numbered.")
+LAPS = GameSpec("laps_v0", "tests.helpers.games:Laps", "Numbered episodes.")
 
 
 class Lengths(BatchedGame):
-    """Episodes of environment b end after ``2 + b % 3`` steps; rewards are zero, whatever is played."""
+    """Game in which episodes of environment b end after ``2 + b % 3`` steps. Rewards are zero for all actions."""
 
     terminates_early = True
     state_names = ("_left",)
@@ -178,4 +178,4 @@ class Lengths(BatchedGame):
         return np.zeros((1, 1, 3), np.uint8)
 
 
-LENGTHS = GameSpec("lengths_v0", "tests.helpers.games:Lengths", "Environments that end at different steps.")
+LENGTHS = GameSpec("lengths_v0", "tests.helpers.games:Lengths", "Episode lengths that depend on the environment.")

@@ -1,4 +1,4 @@
-"""Situations on grids, set up by hand."""
+"""Grid games in hand-made states."""
 
 import torch
 
@@ -8,12 +8,12 @@ UP, RIGHT, DOWN, LEFT = range(4)
 
 
 def situation(text, poses, game="cleanup_v0", copies=3, **settings):
-    """A game with agents where one wants them: row, column and heading of each."""
-    made = social_dilemmas.make(game, copies, map=text, num_agents=len(poses), **settings)
-    made.reset(seed=0)
-    made._cells = torch.tensor([[made.map.numbers[row, column]] * copies for row, column, _ in poses])
-    made._headings = torch.tensor([[heading] * copies for *_, heading in poses])
-    return made
+    """Builds a game with agents at the given poses: row, column and heading."""
+    grid_game = social_dilemmas.make(game, copies, map=text, num_agents=len(poses), **settings)
+    grid_game.reset(seed=0)
+    grid_game._cells = torch.tensor([[grid_game.map.numbers[row, column]] * copies for row, column, _ in poses])
+    grid_game._headings = torch.tensor([[heading] * copies for *_, heading in poses])
+    return grid_game
 
 
 def play(game, *actions):

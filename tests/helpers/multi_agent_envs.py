@@ -1,4 +1,4 @@
-"""Environments for tests of RLlib's own road."""
+"""Environments, modules and policy mappings for tests with RLlib's env runners."""
 
 import os
 
@@ -12,7 +12,10 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 
 class ComeAndGo(MultiAgentEnv):
-    """``early`` dies after three steps, ``late`` enters after two; everybody sees the time and wants others to do 2."""
+    """Environment in which ``early`` terminates after three steps and ``late`` enters after two.
+
+    All agents observe the time. Rewards are 1 for each other agent that takes action 2, plus 0.1 times the time.
+    """
 
     def __init__(self, config=None):
         super().__init__()
@@ -25,30 +28,33 @@ class ComeAndGo(MultiAgentEnv):
         self.breaks = (config or {}).get("breaks")
         self.flag = (config or {}).get("flag")
 
-    def _here(self):
+    def _present_agents(self):
         return ["stays"] + ["early"] * (self.t < 3) + ["late"] * (self.t >= 2)
 
     def reset(self, *, seed=None, options=None):
         self.t = 0
-        return {agent: np.zeros(1, np.float32) for agent in self._here()}, {}
+        return {agent: np.zeros(1, np.float32) for agent in self._present_agents()}, {}
 
     def step(self, actions):
-        before = self._here()
+        before = self._present_agents()
         if self.t == self.breaks and not (self.flag and os.path.exists(self.flag)):
             if self.flag:
                 open(self.flag, "w").close()
             raise RuntimeError("the simulator broke")
         self.t += 1
-        obs = {agent: np.full(1, self.t, np.float32) for agent in {*before, *self._here()}}
+        obs = {agent: np.full(1, self.t, np.float32) for agent in {*before, *self._present_agents()}}
         rewards = {a: float(sum(actions[o] == 2 for o in before if o != a)) + 0.1 * self.t for a in before}
         if self.t == self.poison:
             rewards["stays"] = float("nan")
-        ended = {"early": True} if self.t == 3 else {}
-        return obs, rewards, {**ended, "__all__": False}, {"__all__": self.t >= self.length}, {}
+        terminateds = {"early": True} if self.t == 3 else {}
+        return obs, rewards, {**terminateds, "__all__": False}, {"__all__": self.t >= self.length}, {}
 
 
 class Mixed(MultiAgentEnv):
-    """An image and continuous actions, a dict and several choices, a number and one choice."""
+    """Environment whose agents have different spaces.
+
+    Observations are an image, a dict and a discrete number; actions are continuous, multi-discrete and discrete.
+    """
 
     def __init__(self, config=None):
         super().__init__()
@@ -87,7 +93,7 @@ def team_policy(agent, episode=None, **kwargs):
 
 
 class TinyModule(TorchRLModule, ValueFunctionAPI):
-    """A user's own module."""
+    """User-defined module: one linear layer for logits and value."""
 
     def setup(self):
         self.layer = torch.nn.Linear(self.observation_space.shape[0], int(self.action_space.n) + 1)
@@ -100,7 +106,7 @@ class TinyModule(TorchRLModule, ValueFunctionAPI):
 
 
 class ActionsOnlyModule(TinyModule):
-    """A user's own module that samples its actions and does not report their distribution."""
+    """User-defined module that samples its actions and does not return their distribution."""
 
     def _forward_exploration(self, batch, **kwargs):
         logits = self._forward(batch)[Columns.ACTION_DIST_INPUTS]
@@ -108,7 +114,7 @@ class ActionsOnlyModule(TinyModule):
 
 
 class SamplingModule(TinyModule):
-    """A user's own module that samples its actions, always the first one, and reports a uniform distribution."""
+    """User-defined module that always takes the first action and returns a uniform distribution."""
 
     def _forward_exploration(self, batch, **kwargs):
         logits = torch.zeros_like(self._forward(batch)[Columns.ACTION_DIST_INPUTS])
@@ -120,7 +126,7 @@ def shared_policy(agent, episode=None, **kwargs):
 
 
 class TwoAgents(MultiAgentEnv):
-    """``a`` and ``b`` choose of two for five steps; each is paid for the other's second choice."""
+    """Environment of five steps in which ``a`` and ``b`` each get 1 if the other takes the second of two actions."""
 
     def __init__(self, config=None):
         super().__init__()
@@ -128,14 +134,14 @@ class TwoAgents(MultiAgentEnv):
         self.observation_spaces = {agent: gym.spaces.Box(0, 5, (1,), np.float32) for agent in self.agents}
         self.action_spaces = {agent: gym.spaces.Discrete(2) for agent in self.agents}
 
-    def _seen(self):
+    def _observations(self):
         return {agent: np.full(1, self.t, np.float32) for agent in self.agents}
 
     def reset(self, *, seed=None, options=None):
         self.t = 0
-        return self._seen(), {}
+        return self._observations(), {}
 
     def step(self, actions):
         self.t += 1
         rewards = {"a": float(actions["b"]), "b": float(actions["a"])}
-        return self._seen(), rewards, {"__all__": False}, {"__all__": self.t == 5}, {}
+        return self._observations(), rewards, {"__all__": False}, {"__all__": self.t == 5}, {}

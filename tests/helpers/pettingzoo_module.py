@@ -1,4 +1,4 @@
-"""A user's own module with PettingZoo's interface."""
+"""User-defined module with PettingZoo's interface."""
 
 from social_dilemmas import ipd_v0
 

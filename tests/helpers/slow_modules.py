@@ -1,4 +1,4 @@
-"""Modules that are slow to load weights, for tests of the order in which remote env runners do things."""
+"""Modules that load weights slowly, for tests of the order of calls to remote env runners."""
 
 import time
 
@@ -10,7 +10,10 @@ from tests.helpers.multi_agent_envs import TinyModule
 
 
 class SlowToLoad(TorchRLModule):
-    """Takes a second to load weights in an env runner: those of its first synchronization are then in flight."""
+    """Module that takes a second to load weights in a remote env runner.
+
+    The weights of the env runner's first synchronization are then still in flight.
+    """
 
     def set_state(self, *args, **kwargs):
         if ray.get_runtime_context().get_actor_id() is not None:
@@ -19,7 +22,7 @@ class SlowToLoad(TorchRLModule):
 
 
 class SlowBatchedModule(SlowToLoad, TinyModule):
-    """For the batched engine."""
+    """Slow module for the batched engine."""
 
     def setup(self):
         super().setup()
@@ -27,4 +30,4 @@ class SlowBatchedModule(SlowToLoad, TinyModule):
 
 
 class SlowTinyModule(SlowToLoad, TinyModule):
-    """For RLlib's env runners."""
+    """Slow module for RLlib's env runners."""

@@ -1,4 +1,4 @@
-"""A PettingZoo environment whose agents take turns, die and appear."""
+"""PettingZoo environment whose agents take turns, terminate early and enter late."""
 
 import gymnasium
 import numpy as np
@@ -6,9 +6,9 @@ from pettingzoo import AECEnv
 
 
 class Turns(AECEnv):
-    """Agents move one after another; ``short`` dies in round ``dies``, ``last`` has its first turn in round ``enters``.
+    """Environment in which ``short`` terminates in round ``dies`` and ``last`` has its first turn in round ``enters``.
 
-    A move of 1 pays 1 to each of the others that is alive. The observation is the agent's number and the round.
+    Action 1 pays 1 to every other agent that is alive. The observation is the index of the agent and the round.
     """
 
     def __init__(self, rounds=4, dies=2, enters=1):
@@ -35,10 +35,10 @@ class Turns(AECEnv):
         self.terminations = dict.fromkeys(self.agents, False)
         self.truncations = dict.fromkeys(self.agents, False)
         self.infos = {agent: {} for agent in self.agents}
-        self._order = self._of_round()
+        self._order = self._turn_order()
         self.agent_selection = self._order.pop(0)
 
-    def _of_round(self):
+    def _turn_order(self):
         living = [agent for agent in self.agents if not self.terminations[agent]]
         return [agent for agent in living if agent != "last" or self.round >= self.enters]
 
@@ -56,7 +56,7 @@ class Turns(AECEnv):
                 self.terminations["short"] = True
             if self.round == self.rounds:
                 self.truncations = {name: not self.terminations[name] for name in self.agents}
-            self._order = self._of_round()
+            self._order = self._turn_order()
         self.agent_selection = self._order.pop(0) if self._order else self.agents[0]
         self._accumulate_rewards()
         self._deads_step_first()

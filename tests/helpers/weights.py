@@ -1,10 +1,10 @@
-"""The learners' weights, for tests that compare them."""
+"""Access to and comparison of learner weights."""
 
 import numpy as np
 
 
 def weights(algo):
-    """Arrays by module and parameter."""
+    """Returns the weights as arrays, by ``module/parameter``."""
     return {
         f"{module_id}/{name}": value
         for module_id, module in algo.learner_group.get_weights().items()

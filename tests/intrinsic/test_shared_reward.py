@@ -1,4 +1,4 @@
-"""A reward that is shared."""
+"""Tests of the shared reward."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from rllib_reciprocator.intrinsic.shared_reward import SharedRewardSettings, rew
 from tests.helpers.batches import prepared
 
 
-def test_it_is_what_the_others_got():
+def test_shared_reward_is_the_sum_of_the_others_rewards():
     extrinsic = torch.tensor([[[1.0, -2.0, 4.0], [0.0, 0.0, 3.0]]])
-    found = rewards({"rewards": extrinsic}, SharedRewardSettings())
-    assert found.tolist() == [[[2.0, 5.0, -1.0], [3.0, 3.0, 0.0]]]
+    shared_rewards = rewards({"rewards": extrinsic}, SharedRewardSettings())
+    assert shared_rewards.tolist() == [[[2.0, 5.0, -1.0], [3.0, 3.0, 0.0]]]
 
 
-def test_those_who_share_learn_from_the_same_sum(build):
-    """With weight 1 all get the sum; with less the others' rewards count less."""
+def test_value_targets_include_the_shared_reward(build):
+    """Checks that weight 1 gives the sum of all rewards and that a smaller weight scales the others' rewards."""
     players = {
         "player_0": {"player": "ppo", "intrinsic": {"shared_reward": {}}},
         "player_1": {"player": "ppo", "intrinsic": {"shared_reward": {"weight": 0.25}}},
@@ -25,12 +25,12 @@ def test_those_who_share_learn_from_the_same_sum(build):
     algo = build(config)
     (sample,) = algo.env_runner.sample()
     batches = prepared(algo, sample)
-    own, other = sample.rewards[:, 0].unbind(-1)
-    assert own.abs().sum() > 0
-    torch.testing.assert_close(batches["player_0"]["value_targets"], own + other)
-    torch.testing.assert_close(batches["player_1"]["value_targets"], other + 0.25 * own)
+    first, second = sample.rewards[:, 0].unbind(-1)
+    assert first.abs().sum() > 0
+    torch.testing.assert_close(batches["player_0"]["value_targets"], first + second)
+    torch.testing.assert_close(batches["player_1"]["value_targets"], second + 0.25 * first)
 
 
-def test_more_than_the_whole_is_refused():
+def test_weights_above_1_are_refused():
     with pytest.raises(ValueError, match="less than or equal to 1"):
         SharedRewardSettings(weight=1.5)

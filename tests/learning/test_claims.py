@@ -1,6 +1,6 @@
-"""Every tuned method learns what it is for, and the same file with the method switched off does not.
+"""Tests that tuned examples reach what they claim, and that they do not with the method switched off.
 
-Files are shrunk (fewer environments and iterations), so that bounds are lower than what the files claim.
+Examples have fewer environments and iterations than in their files, so that bounds are lower than the files' claims.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ class Claim:
         bound: Lower bound of the measure with the method.
         without: Settings that switch the method off.
         bound_without: Upper bound of the measure without the method.
-        changes: Settings that differ from the file's, with and without the method.
-        is_greedy: If True, agents take their likeliest actions in the episodes that are measured.
+        changes: Settings that replace the file's, with and without the method.
+        is_greedy: If True, agents act greedily in the episodes that are measured.
     """
 
     example: str
@@ -58,7 +58,7 @@ def first_cooperation(results):
 
 
 def own_coins(results):
-    """Returns the share of own coins of the agent that takes more of the other's."""
+    """Returns the lowest own-coin share of the agents."""
     return min(outcomes(results, "own_coin_share"))
 
 
@@ -79,20 +79,20 @@ def social_value_orientation(angle):
 
 
 def guilt(beta):
-    """Returns a dictator that is averse to having more than the other agent, whose actions change nothing."""
+    """Returns a dictator that is averse to advantageous inequity, and an agent whose actions have no effect."""
     intrinsic = {"inequity_aversion": {"alpha": 5.0, "beta": beta, "decay": 0.0}}
     return {"players": {"player_0": {"player": "ppo", "intrinsic": intrinsic}, "player_1": "scripted/random"}}
 
 
-# Gradient steps of PPO on as many environments as Shaper's would take a minute.
+# With as many environments as Shaper uses, the gradient steps of PPO would take a minute.
 BY_PPO = {"players": {"player_0": "ppo", "player_1": "learner/pg"}, "num_envs_per_env_runner": 256}
 # Sharing gives 1.5 to both agents; keeping gives 2 to the first one and nothing to the other.
 DICTATOR = [[[1.5, 1.5], [1.5, 1.5]], [[2.0, 0.0], [2.0, 0.0]]]
 
-# Measures, with the method and without it, by the number of seeds:
+# Measures with the method and without it, with the number of seeds in parentheses:
 #   reciprocator_ipd            0.98 to 0.99 (4); 0.02 (2)
 #   reciprocator_coins          0.78 (1); 0.50 (1)
-#   lio_escape_room             9.0 (4), and one of 20 seeds never gets there; -2.0 (1)
+#   lio_escape_room             9.0 (4), and one of 20 seeds never reaches it; -2.0 (1)
 #   advantage_alignment_ipd     0.74 to 1.00 between iterations 35 and 50 (2); 0.00 (1)
 #   coala_ipd_shaping           0.8 (1), and 0.5 with twice as many environments (1); PPO and M-FOS 0.17 (1)
 #   shaper_ipd_shaping          0.94 to 0.95 (2); 0.16 (1)
@@ -132,12 +132,12 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_it_learns_what_it_is_for(ray_cluster, name):
+def test_example_reaches_its_claim(ray_cluster, name):
     claim = CLAIMS[name]
     assert claim.run() >= claim.bound
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_it_does_not_without_the_method(ray_cluster, name):
+def test_example_does_not_reach_its_claim_without_the_method(ray_cluster, name):
     claim = CLAIMS[name]
     assert claim.run(with_method=False) <= claim.bound_without

@@ -1,4 +1,4 @@
-"""Trains tuned examples with small changes, for tests of what they claim."""
+"""Trains tuned examples with changed settings, for tests of their claims."""
 
 from pathlib import Path
 
@@ -10,27 +10,27 @@ GREEDY_EPISODES = 64
 
 
 def change_settings(settings, changes):
-    """Returns settings with changes in their place, mapping by mapping."""
-    changed = {**settings, **changes}
+    """Returns settings with recursively merged changes."""
+    result = {**settings, **changes}
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(settings.get(name), dict):
-            changed[name] = change_settings(settings[name], value)
-    return changed
+            result[name] = change_settings(settings[name], value)
+    return result
 
 
 def train_example(example, iterations, *, seed=1, is_greedy=False, players=None, **changes):
     """Trains a tuned example.
 
     Args:
-        example: Its name.
+        example: Name of the example.
         iterations: Number of training iterations.
         seed: Seed of the run.
-        is_greedy: If True, returns the results of an evaluation with the likeliest actions after the last iteration.
-        players: The players instead of the example's, by agent or pattern.
+        is_greedy: If True, returns the results of a greedy evaluation after the last iteration.
+        players: Players by agent or pattern, instead of the example's.
         **changes: Settings that differ from the example's; mappings are merged with the example's.
 
     Returns:
-        The environment runners' results of the last iteration.
+        The env runners' results of the last iteration.
     """
     (experiment,) = read_file(TUNED_EXAMPLES / f"{example}.yaml")
     settings = change_settings(experiment.config, {**changes, "seed": seed})

@@ -1,4 +1,4 @@
-"""Encoders of maps of classes."""
+"""Tests of encoders of class maps."""
 
 import gymnasium
 import numpy as np
@@ -12,13 +12,13 @@ from rllib_reciprocator.models.class_encoder import ClassEncoder, Embedding, One
 MAPS = torch.randint(0, 5, (7, 3, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_integers_are_classes_and_other_numbers_are_not():
+def test_only_integer_boxes_have_classes():
     assert num_classes(gymnasium.spaces.Box(0, 11, (3, 3), np.uint8)) == 12
     assert num_classes(gymnasium.spaces.Box(0.0, 11.0, (3, 3), np.float32)) is None
     assert num_classes(gymnasium.spaces.Discrete(4)) is None
 
 
-def test_a_layer_on_classes_is_one_on_their_one_hot_codes():
+def test_one_hot_linear_matches_a_layer_on_one_hot_codes():
     layer = OneHotLinear(12, 5, 6)
     expected = functional.one_hot(MAPS.long(), 5).float().flatten(1) @ layer.weight + layer.bias
     torch.testing.assert_close(layer(MAPS), expected)
@@ -26,15 +26,17 @@ def test_a_layer_on_classes_is_one_on_their_one_hot_codes():
         torch.testing.assert_close(layer(MAPS), expected)
 
 
-def test_an_embedding_and_its_gradient_are_torchs():
-    built = Embedding(5, 3)
-    expected = functional.embedding(MAPS.int(), built.weight)
-    torch.testing.assert_close(built(MAPS), expected)
+def test_embedding_and_its_gradient_match_pytorch():
+    embedding = Embedding(5, 3)
+    expected = functional.embedding(MAPS.int(), embedding.weight)
+    torch.testing.assert_close(embedding(MAPS), expected)
     with torch.no_grad():
-        torch.testing.assert_close(built(MAPS), expected)
-    sent = torch.randn_like(expected)
-    ours, torchs = (torch.autograd.grad(out, built.weight, sent)[0] for out in (built(MAPS), expected))
-    torch.testing.assert_close(ours, torchs)
+        torch.testing.assert_close(embedding(MAPS), expected)
+    output_gradient = torch.randn_like(expected)
+    gradient, expected_gradient = (
+        torch.autograd.grad(out, embedding.weight, output_gradient)[0] for out in (embedding(MAPS), expected)
+    )
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 def encoder(conv_filters=(), extra=0, hiddens=(8, 6)):
@@ -44,22 +46,22 @@ def encoder(conv_filters=(), extra=0, hiddens=(8, 6)):
 
 @pytest.mark.parametrize("conv_filters", [(), (4,), ((4, 2), 5)])
 @pytest.mark.parametrize("extra", [0, 2])
-def test_every_cell_and_every_number_beside_it_counts(conv_filters, extra):
-    built = encoder(conv_filters, extra)
-    beside = torch.randn(7, extra) if extra else None
-    out = built(MAPS, beside)
-    assert out.shape == (7, built.width) == (7, 6)
+def test_outputs_depend_on_every_cell_and_extra_input(conv_filters, extra):
+    module = encoder(conv_filters, extra)
+    extra_inputs = torch.randn(7, extra) if extra else None
+    out = module(MAPS, extra_inputs)
+    assert out.shape == (7, module.width) == (7, 6)
     for cell in range(12):
-        changed = MAPS.clone()
-        changed.view(7, -1)[:, cell] = (changed.view(7, -1)[:, cell] + 1) % 5
-        assert (built(changed, beside) != out).any(1).all()
+        changed_maps = MAPS.clone()
+        changed_maps.view(7, -1)[:, cell] = (changed_maps.view(7, -1)[:, cell] + 1) % 5
+        assert (module(changed_maps, extra_inputs) != out).any(1).all()
     if extra:
-        assert (built(MAPS, beside + 1.0) != out).any(1).all()
+        assert (module(MAPS, extra_inputs + 1.0) != out).any(1).all()
     out.square().sum().backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in built.parameters())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
 
 
-def test_convolutions_look_around_and_strides_thin_out():
+def test_width_of_convolutions_with_strides():
     assert encoder([4], hiddens=[]).width == 4 * 12
     assert encoder([[4, 2]], hiddens=[]).width == 4 * 2 * 2
     with pytest.raises(ValueError, match="fcnet_hiddens: maps of classes need a layer, or conv_filters"):
@@ -76,6 +78,6 @@ def test_convolutions_look_around_and_strides_thin_out():
         ("cleanup_v0", {"conv_filters": [0]}, "give output planes"),
     ],
 )
-def test_settings_that_do_not_fit_are_said(env, model, complaint):
+def test_invalid_settings_raise(env, model, complaint):
     with pytest.raises(ValueError, match=complaint):
         ReciprocatorConfig().environment(env).rl_module(model_config=model).validate()

@@ -7,7 +7,7 @@ from rllib_reciprocator.models.distributions import Bernoulli, Categorical, dist
 
 
 def pair(kind, seed=0, rows=64, actions=5):
-    """Our distribution and PyTorch's own with the same probabilities."""
+    """Returns a distribution of this package and PyTorch's with the same probabilities."""
     logits = 3 * torch.randn(rows, 1 if kind is Bernoulli else actions, generator=torch.Generator().manual_seed(seed))
     reference = torch.cat([torch.zeros_like(logits), logits], -1) if kind is Bernoulli else logits
     return kind.from_logits(logits), torch.distributions.Categorical(logits=reference)
@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("kind", [Bernoulli, Categorical])
 
 
 @BOTH
-def test_equals_pytorchs_categorical(kind):
+def test_matches_categorical_of_pytorch(kind):
     ours, reference = pair(kind)
     other, other_reference = pair(kind, seed=1)
     for action in range(reference.logits.shape[-1]):
@@ -30,15 +30,15 @@ def test_equals_pytorchs_categorical(kind):
 
 
 @BOTH
-def test_samples_have_the_right_frequencies_and_follow_the_generator(kind):
+def test_samples_have_the_right_frequencies_and_use_the_generator(kind):
     ours, reference = pair(kind, rows=1)
-    many = kind.from_logits(ours.logits.expand(100_000, -1))
+    repeated = kind.from_logits(ours.logits.expand(100_000, -1))
     before = torch.get_rng_state()
-    drawn = [many.sample(generator=torch.Generator().manual_seed(7)) for _ in range(2)]
-    assert torch.equal(*drawn)
+    samples = [repeated.sample(generator=torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert torch.equal(*samples)
     assert torch.equal(before, torch.get_rng_state())
-    assert drawn[0].dtype == torch.int64
-    frequencies = torch.bincount(drawn[0], minlength=reference.probs.shape[-1]) / 100_000
+    assert samples[0].dtype == torch.int64
+    frequencies = torch.bincount(samples[0], minlength=reference.probs.shape[-1]) / 100_000
     torch.testing.assert_close(frequencies, reference.probs[0], atol=0.006, rtol=0)
 
 
@@ -53,15 +53,15 @@ def test_extreme_logits_stay_finite(kind):
 
 
 @BOTH
-def test_gradients_equal_pytorchs(kind):
+def test_gradients_match_pytorch(kind):
     logits = torch.randn(16, 1 if kind is Bernoulli else 4, requires_grad=True)
     actions = torch.randint(2, (16,))
     ours = kind.from_logits(logits)
-    (mine,) = torch.autograd.grad((ours.logp(actions) + ours.entropy()).sum(), logits)
-    full = torch.cat([torch.zeros_like(logits), logits], -1) if kind is Bernoulli else logits
-    reference = torch.distributions.Categorical(logits=full)
-    (theirs,) = torch.autograd.grad((reference.log_prob(actions) + reference.entropy()).sum(), logits)
-    torch.testing.assert_close(mine, theirs)
+    (gradient,) = torch.autograd.grad((ours.logp(actions) + ours.entropy()).sum(), logits)
+    reference_logits = torch.cat([torch.zeros_like(logits), logits], -1) if kind is Bernoulli else logits
+    reference = torch.distributions.Categorical(logits=reference_logits)
+    (reference_gradient,) = torch.autograd.grad((reference.log_prob(actions) + reference.entropy()).sum(), logits)
+    torch.testing.assert_close(gradient, reference_gradient)
 
 
 def test_two_actions_need_one_logit():
@@ -71,7 +71,7 @@ def test_two_actions_need_one_logit():
 
 
 class ReversedDistribution:
-    """A user's own distribution, known by its log-probabilities alone; action k has the logit of the k-th last."""
+    """User-defined distribution that has log-probabilities only; action k has the k-th last logit."""
 
     def __init__(self, logits):
         self.log_probs = logits.log_softmax(-1).flip(-1)
@@ -81,7 +81,7 @@ class ReversedDistribution:
 
 
 @BOTH
-def test_probabilities_are_those_of_any_distribution(kind):
+def test_probabilities_of_this_packages_distributions(kind):
     distribution, reference = pair(kind)
     inputs, count = distribution.logits, reference.logits.shape[-1]
     torch.testing.assert_close(probabilities(distribution, inputs, count), reference.probs)
@@ -89,10 +89,10 @@ def test_probabilities_are_those_of_any_distribution(kind):
     assert torch.equal(greedy, torch.nn.functional.one_hot(reference.probs.argmax(-1), count).float())
 
 
-def test_probabilities_of_distributions_of_rllibs_and_of_the_users_own():
+def test_probabilities_of_rllib_and_user_distributions():
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(probabilities(TorchCategorical.from_logits(logits), logits, 4), logits.softmax(-1))
-    certain = TorchCategorical.from_logits(logits).to_deterministic()
-    assert torch.equal(probabilities(certain, logits, 4).argmax(-1), logits.argmax(-1))
-    assert torch.equal(probabilities(certain, logits, 4).sum(-1), torch.ones(6))
+    deterministic = TorchCategorical.from_logits(logits).to_deterministic()
+    assert torch.equal(probabilities(deterministic, logits, 4).argmax(-1), logits.argmax(-1))
+    assert torch.equal(probabilities(deterministic, logits, 4).sum(-1), torch.ones(6))
     torch.testing.assert_close(probabilities(ReversedDistribution(logits), logits, 4), logits.softmax(-1).flip(-1))

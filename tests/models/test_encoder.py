@@ -7,11 +7,11 @@ from rllib_reciprocator.models.encoder import MIN_ROWS_TO_COMPARE, CircularConvo
 
 
 @pytest.mark.parametrize("grid", [(3, 3), (4, 5), (2, 3), (1, 4)])
-def test_equals_convolving_padded_planes(grid):
+def test_matches_convolutions_of_padded_planes(grid):
     height, width = grid
     layer = CircularConvolution(3, 2, grid)
     planes = torch.randn(7, 3, height, width)
-    # Planes narrower than the kernel are laid out by hand: PyTorch pads by at most one whole turn.
+    # Planes narrower than the kernel are padded by indexing: circular padding of PyTorch wraps around at most once.
     rows = torch.arange(-1, height + 1) % height
     columns = torch.arange(-1, width + 1) % width
     padded = planes[:, :, rows][:, :, :, columns]
@@ -29,8 +29,8 @@ def test_gradients_reach_kernel_and_bias():
 def test_shifting_the_torus_shifts_the_outputs():
     layer = CircularConvolution(2, 3, (3, 4))
     planes = torch.randn(5, 2, 3, 4)
-    moved = layer(planes.roll((1, 2), (2, 3)).flatten(1)).view(5, 3, 3, 4)
-    torch.testing.assert_close(moved, layer(planes.flatten(1)).view(5, 3, 3, 4).roll((1, 2), (2, 3)))
+    shifted_outputs = layer(planes.roll((1, 2), (2, 3)).flatten(1)).view(5, 3, 3, 4)
+    torch.testing.assert_close(shifted_outputs, layer(planes.flatten(1)).view(5, 3, 3, 4).roll((1, 2), (2, 3)))
 
 
 def test_widths():
@@ -41,40 +41,40 @@ def test_widths():
     assert Encoder((2,), 0, [], [], "relu").width == 2
 
 
-def counted(layers):
-    """The layers, and how many rows each of their passes took."""
+def count_rows(layers):
+    """Returns the wrapped layers, and the number of rows of each of their forward passes."""
     rows = []
     layers.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     return DistinctRows(layers, 6), rows
 
 
 @pytest.mark.parametrize("distinct", [1, 50])
-def test_repeated_rows_go_through_once_and_come_out_alike(distinct):
+def test_repeated_rows_are_computed_once(distinct):
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(6, 5), nn.Tanh())
-    once, passed = counted(layers)
+    distinct_rows, row_counts = count_rows(layers)
     rows = torch.randn(distinct, 6)[torch.randint(distinct, (MIN_ROWS_TO_COMPARE,))]
     weights = torch.randn(MIN_ROWS_TO_COMPARE, 5)
     gradients = []
-    for run in (once, layers):
-        out = run(rows)
+    for module in (distinct_rows, layers):
+        out = module(rows)
         gradients.append(torch.autograd.grad((out * weights).sum(), list(layers.parameters())))
         torch.testing.assert_close(out, layers(rows), atol=1e-6, rtol=1e-5)
-    assert passed[0] == distinct
-    for of_once, of_all in zip(*gradients, strict=True):
-        torch.testing.assert_close(of_once, of_all, atol=1e-3, rtol=1e-4)
+    assert row_counts[0] == distinct
+    for gradient, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["few", "all differ", "not a number", "same mark"])
-def test_rows_that_do_not_repeat_all_go_through(case):
-    once, passed = counted(nn.Linear(6, 5))
+def test_all_rows_are_computed_without_repetition(case):
+    distinct_rows, row_counts = count_rows(nn.Linear(6, 5))
     rows = torch.randn(MIN_ROWS_TO_COMPARE, 6)
     if case == "few":
         rows = rows[:100] * 0.0
     if case == "not a number":
         rows = torch.full_like(rows, float("nan"))
     if case == "same mark":
-        once._mark.zero_()
-    out = once(rows)
-    assert passed == [len(rows)]
-    torch.testing.assert_close(out, once.layers(rows), equal_nan=True)
+        distinct_rows._mark.zero_()
+    out = distinct_rows(rows)
+    assert row_counts == [len(rows)]
+    torch.testing.assert_close(out, distinct_rows.layers(rows), equal_nan=True)

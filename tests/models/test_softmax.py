@@ -5,7 +5,7 @@ from rllib_reciprocator.utils.softmax import log_softmax
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 2), (3, 4, 9)])
-def test_equals_pytorchs_with_its_gradient(shape):
+def test_outputs_and_gradients_match_pytorch(shape):
     torch.manual_seed(0)
     logits = (10 * torch.randn(shape)).requires_grad_()
     weights = torch.randn(shape)

@@ -10,11 +10,11 @@ def kinds(mapping, actions=MATRIX):
     return [player.written for player in assign(mapping, AGENTS, actions)]
 
 
-def test_an_agents_own_name_goes_before_patterns():
+def test_agent_name_overrides_patterns():
     assert kinds({"player_1": "ppo", "player_*": "reciprocator"}) == ["reciprocator", "ppo", "reciprocator"]
 
 
-def test_a_later_pattern_goes_before_an_earlier_one():
+def test_later_pattern_overrides_earlier_one():
     assert kinds({"player_*": "ppo", "player_[12]": "scripted/random"}) == ["ppo", "scripted/random", "scripted/random"]
 
 
@@ -34,12 +34,12 @@ def test_a_later_pattern_goes_before_an_earlier_one():
         ({"player_*": 3}, MATRIX, "there is no player 3"),
     ],
 )
-def test_errors_name_key_and_nearest(mapping, actions, complaint):
+def test_errors_name_the_key_and_the_nearest_value(mapping, actions, complaint):
     with pytest.raises(ValueError, match=complaint):
         assign(mapping, AGENTS, actions)
 
 
-def test_random_plays_anything():
+def test_random_strategy_supports_all_actions():
     assert kinds({"*": "scripted/random"}, ("left", "right")) == ["scripted/random"] * 3
 
 
@@ -49,18 +49,18 @@ def test_mappings_with_settings_and_teams():
         "player_1": "team/red",
         "player_2": {"team": "red"},
     }
-    zero, one, two = assign(players, AGENTS, MATRIX)
-    assert (zero.kind, zero.module_id) == ("learner", "player_0")
-    assert zero.overrides == {"lr": 0.1, "lambda_": 0.5}
-    assert zero.settings["model_config"] == {"fcnet_hiddens": [4]}
-    assert one.module_id == two.module_id == "red"
-    assert one.kind == two.kind == "learner"
-    assert one.reciprocates
-    assert two.reciprocates
-    assert not zero.reciprocates
+    first, second, third = assign(players, AGENTS, MATRIX)
+    assert (first.kind, first.module_id) == ("learner", "player_0")
+    assert first.overrides == {"lr": 0.1, "lambda_": 0.5}
+    assert first.settings["model_config"] == {"fcnet_hiddens": [4]}
+    assert second.module_id == third.module_id == "red"
+    assert second.kind == third.kind == "learner"
+    assert second.reciprocates
+    assert third.reciprocates
+    assert not first.reciprocates
 
 
-def test_who_only_learns_is_named_after_the_algorithm():
+def test_trainable_player_is_named_after_the_algorithm():
     assert assign({"*": "impala"}, AGENTS, MATRIX, ("impala",))[0].kind == "learner"
     with pytest.raises(ValueError, match="there is no player 'ppo'"):
         assign({"*": "ppo"}, AGENTS, MATRIX, ("impala",))
@@ -72,10 +72,10 @@ def test_intrinsic_rewards_of_single_players():
         "player_1": {"player": "reciprocator", "intrinsic": {"reciprocity": {"weight": 1.0}}},
         "player_2": {"player": "reciprocator", "intrinsic": {"social_value_orientation": None}},
     }
-    zero, one, two = assign(players, AGENTS, MATRIX)
-    assert zero.intrinsic == {"inequity_aversion": {"alpha": 2.0}}
-    assert one.intrinsic == {"reciprocity": {"weight": 1.0}}
-    assert two.intrinsic == {"reciprocity": {}, "social_value_orientation": {}}
+    first, second, third = assign(players, AGENTS, MATRIX)
+    assert first.intrinsic == {"inequity_aversion": {"alpha": 2.0}}
+    assert second.intrinsic == {"reciprocity": {"weight": 1.0}}
+    assert third.intrinsic == {"reciprocity": {}, "social_value_orientation": {}}
 
 
 def test_a_pool_has_members_with_shares():

@@ -9,21 +9,21 @@ C, D = 0, 1
 
 
 def play(strategy, opponent_moves, num_agents=2):
-    """What a strategy answers to given moves of the others, in one game."""
+    """Returns the actions of a strategy against given moves of the other players, in one environment."""
     game_id = "ipd_v0" if num_agents == 2 else "public_goods_v0"
     game = social_dilemmas.make(game_id, 1, **({} if num_agents == 2 else {"num_agents": num_agents}))
     module = ScriptedModule(
         observation_space=game.observation_space, action_space=game.action_space, model_config={"strategy": strategy}
     )
-    obs, state, own = game.reset(), module.get_initial_state(), []
+    obs, state, actions = game.reset(), module.get_initial_state(), []
     state = {name: value.expand(1) for name, value in state.items()}
     for moves in opponent_moves:
         out = module.forward_exploration({Columns.OBS: obs[:, 0], Columns.STATE_IN: state})
         state = out.get(Columns.STATE_OUT, state)
-        own.append(int(out[Columns.ACTIONS]))
-        others = [moves] if num_agents == 2 else list(moves)
-        obs = game.step(torch.tensor([[own[-1], *others]])).obs
-    return own
+        actions.append(int(out[Columns.ACTIONS]))
+        other_moves = [moves] if num_agents == 2 else list(moves)
+        obs = game.step(torch.tensor([[actions[-1], *other_moves]])).obs
+    return actions
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,19 @@ def test_strategies_by_hand(strategy, opponent, answers):
     assert play(strategy, opponent) == answers
 
 
-def test_tit_for_tat_answers_what_most_did():
+def test_tit_for_tat_repeats_the_majority():
     assert play("tit_for_tat", [(D, C, C), (D, D, C), (C, C, C)], num_agents=4) == [C, C, D]
 
 
-def test_grim_trigger_is_provoked_by_anyone():
+def test_grim_trigger_reacts_to_a_single_defection():
     assert play("grim_trigger", [(C, C, C), (C, D, C), (C, C, C), (C, C, C)], num_agents=4) == [C, C, D, D]
 
 
-def test_win_stay_lose_shift_cooperates_after_all_did_the_same():
+def test_win_stay_lose_shift_cooperates_after_equal_moves():
     assert play("win_stay_lose_shift", [(C, C, D), (D, D, D), (C, C, C)], num_agents=4) == [C, D, C]
 
 
-def test_random_tosses_a_coin():
+def test_random_strategy_is_uniform():
     game = social_dilemmas.make("ipd_v0", 1)
     module = ScriptedModule(
         observation_space=game.observation_space, action_space=game.action_space, model_config={"strategy": "random"}

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m tests.regression.record [NAME ..]
 
-The hash seed matters to RLlib's own env runners and learners, which iterate over sets of agents and modules.
-Run it only when numbers are meant to change, and say in the commit which changed and why.
+The hash seed is fixed because RLlib's env runners and learners iterate over sets of agents and modules.
+Run this only if numbers are meant to change, and state in the commit which changed and why.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tests.regression.runs import FROZEN, RUNS
 DATA = Path(__file__).parents[1] / "data" / "regression"
 NUMBERS = DATA / "numbers.json"
 ITERATIONS, SAVED_AFTER = 3, 1
-# The run whose results folder of Tune is kept too.
+# Run whose Tune results folder is stored too.
 TUNED = "reciprocator_tabular"
 RLLIB = str(Path(sys.executable).with_name("rllib"))
-# Metrics that depend on the time or on the machine.
+# Parts of the names of metrics that depend on the time or on the machine.
 VOLATILE = (
     "since_restore", "duration", "time", "timer", "throughput", "date", "pid", "hostname", "node_ip", "trial_id",
     "perf", "config", "healthy",
@@ -41,7 +41,7 @@ VOLATILE = (
 
 
 def machine() -> dict[str, str]:
-    """Returns what the last bits of floating-point results depend on."""
+    """Returns properties of the machine that change the last bits of floating-point results."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -67,7 +67,7 @@ def numbers(algo: Algorithm, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def scalars(result: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields path and value of all numbers in a result, without those of :data:`VOLATILE`."""
+    """Yields the paths and values of all numbers in a result, except for those of :data:`VOLATILE`."""
     if isinstance(result, dict):
         for key, value in result.items():
             if str(key) != "sample" and not any(word in str(key) for word in VOLATILE):
@@ -77,18 +77,18 @@ def scalars(result: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def unpack_frozen() -> str:
-    """Unpacks the checkpoint of the frozen player, always to the same path, which checkpoints name."""
+    """Unpacks the checkpoint of the frozen player to a fixed path, since checkpoints contain this path."""
     path = Path(tempfile.gettempdir()) / "rllib_reciprocator_regression" / "frozen"
     if not path.exists():
-        unpacked = Path(tempfile.mkdtemp())
-        shutil.unpack_archive(FROZEN, unpacked)
+        folder = Path(tempfile.mkdtemp())
+        shutil.unpack_archive(FROZEN, folder)
         path.parent.mkdir(exist_ok=True)
-        unpacked.rename(path)
+        folder.rename(path)
     return str(path)
 
 
 def record(name: str, folder: Path) -> list[dict[str, Any]]:
-    """Returns the numbers of each iteration of a run, and packs its checkpoint after the first."""
+    """Trains a run, stores its checkpoint after the first iteration, and returns the numbers of each iteration."""
     algo = RUNS[name].config(unpack_frozen()).build_algo()
     rows = []
     for iteration in range(1, ITERATIONS + 1):
@@ -101,9 +101,9 @@ def record(name: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def restored(checkpoint: Path) -> list[dict[str, Any]]:
-    """Returns the numbers of the iterations after a checkpoint was restored.
+    """Restores a checkpoint and returns the numbers of the remaining iterations.
 
-    RLlib's env runners begin new episodes then, so that these are not the numbers of the uninterrupted run.
+    RLlib's env runners start new episodes after a restore, so these are not the numbers of the uninterrupted run.
     """
     algo = Algorithm.from_checkpoint(str(checkpoint))
     rows = [numbers(algo, algo.train()) for _ in range(SAVED_AFTER, ITERATIONS)]
@@ -118,7 +118,7 @@ def evaluation(checkpoint: Path) -> dict[str, str]:
 
 
 def with_frozen_player(name: str, checkpoint: Path) -> dict[str, Any]:
-    """Returns the numbers of one iteration of PPO with a frozen player of a checkpoint."""
+    """Trains PPO with a frozen player of a checkpoint for one iteration and returns the numbers."""
     run = RUNS[name]
     if run.algorithm == "PPO":
         algorithm, settings = "PPO", {key: value for key, value in run.settings.items() if key != "reciprocity"}
@@ -127,11 +127,11 @@ def with_frozen_player(name: str, checkpoint: Path) -> dict[str, Any]:
         settings = {key: run.settings[key] for key in ("env_config", "meta") if key in run.settings}
         settings |= {"num_envs_per_env_runner": 16, "num_epochs": 1}
     settings["players"] = {"player_*": "ppo", run.frozen_player: f"checkpoint/{checkpoint}{run.frozen_source}"}
-    algo = build_config(algorithm_class(algorithm), run.env, {**settings, "seed": 3})
-    built = algo.build_algo()
-    row = numbers(built, built.train())
-    built.stop()
-    # Paths of checkpoints are parts of metric names.
+    config = build_config(algorithm_class(algorithm), run.env, {**settings, "seed": 3})
+    algo = config.build_algo()
+    row = numbers(algo, algo.train())
+    algo.stop()
+    # Metric names contain the path of the checkpoint.
     row["metrics"] = {path.replace(str(checkpoint), "CHECKPOINT"): value for path, value in row["metrics"].items()}
     return row
 
@@ -150,7 +150,7 @@ def train_with_tune(folder: Path, iterations: int, *options: str) -> dict[str, s
 
 
 def main() -> None:
-    """Records all runs, or those that are named."""
+    """Records all runs, or those given on the command line."""
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)

@@ -1,4 +1,4 @@
-"""Small seeded runs of everything the engine has, whose numbers must not change by accident."""
+"""Small seeded runs of all algorithms and features, whose numbers must not change unintentionally."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SMALL = {"fcnet_hiddens": [8]}
 
 @dataclass(frozen=True)
 class Run:
-    """One seeded run.
+    """Seeded run.
 
     Attributes:
-        algorithm: Name of its algorithm.
-        env: Id of its game.
+        algorithm: Name of the algorithm.
+        env: Id of the environment.
         settings: Settings as in YAML files.
-        frozen_player: The agent that a policy of its checkpoint plays, with PPO as co-players.
-        frozen_source: ``#`` and the name of that policy, if it is not the agent's own.
+        frozen_player: Agent that is played by a frozen policy of the run's checkpoint, with PPO co-players.
+        frozen_source: ``#`` and the name of that policy; empty if it is the agent's own.
     """
 
     algorithm: str
@@ -37,7 +37,7 @@ class Run:
         """Returns the validated configuration.
 
         Args:
-            frozen: Path of the checkpoint that ``checkpoint/FROZEN`` in ``players`` stands for.
+            frozen: Path of the checkpoint that replaces ``FROZEN`` in ``checkpoint/FROZEN``.
         """
         settings = _replace(self.settings, "checkpoint/FROZEN", f"checkpoint/{frozen}")
         return build_config(algorithm_class(self.algorithm), self.env, {"seed": 7, **settings})
@@ -253,7 +253,7 @@ RUNS = {
             "num_epochs": 2,
             "model_config": SMALL,
         },
-        # The other one sees a balance, which RLlib's episodes have for Reciprocators alone.
+        # The policy of player_0 observes a balance, which RLlib's episodes contain for Reciprocators only.
         frozen_player="player_1",
     ),
 }

@@ -1,7 +1,7 @@
-"""Seeded runs and stored checkpoints keep their numbers to the bit.
+"""Tests that seeded runs and stored checkpoints reproduce recorded numbers exactly.
 
-The numbers in ``tests/data/regression`` were recorded by :mod:`tests.regression.record` and hold for the versions and
-the CPU that they name; elsewhere the tests are skipped.
+The numbers in ``tests/data/regression`` were recorded by :mod:`tests.regression.record` and are valid for the versions
+and the CPU that are stored with them; with others the tests are skipped.
 """
 
 import json
@@ -46,7 +46,7 @@ NAMES = [
 
 
 def assert_equal_numbers(actual, expected):
-    """Compares weights and metrics; a metric that is new or gone is a difference too."""
+    """Compares weights and metrics; a metric that is missing on one side is a difference."""
     for kind in ("weights", "metrics"):
         differences = {
             key: (actual[kind].get(key), expected[kind].get(key))
@@ -62,7 +62,7 @@ def test_every_run_is_recorded():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_keeps_its_numbers(build, tmp_path, name):
+def test_runs_match_the_recorded_numbers(build, tmp_path, name):
     algo = build(RUNS[name].config(unpack_frozen()))
     for expected in RECORDED["runs"][name]:
         assert_equal_numbers(numbers(algo, algo.train()), expected)
@@ -70,7 +70,7 @@ def test_a_run_keeps_its_numbers(build, tmp_path, name):
 
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stored_checkpoint_goes_on_with_the_numbers_of_its_run(build, tmp_path, name, way):
+def test_stored_checkpoints_continue_with_the_recorded_numbers(build, tmp_path, name, way):
     checkpoint = tmp_path / "checkpoint"
     shutil.unpack_archive(DATA / f"{name}.zip", checkpoint)
     if way == "from_checkpoint":
@@ -87,12 +87,12 @@ def test_a_stored_checkpoint_goes_on_with_the_numbers_of_its_run(build, tmp_path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_players_of_a_stored_checkpoint_are_evaluated_and_play_frozen(ray_cluster, tmp_path, name):
+def test_players_of_stored_checkpoints_match_the_recorded_numbers(ray_cluster, tmp_path, name):
     shutil.unpack_archive(DATA / f"{name}.zip", tmp_path)
     assert evaluation(tmp_path) == RECORDED["evaluations"][name]
     assert_equal_numbers(with_frozen_player(name, tmp_path), RECORDED["frozen"][name])
 
 
-def test_a_stored_results_folder_is_resumed(tmp_path):
+def test_stored_results_folders_are_resumed(tmp_path):
     shutil.unpack_archive(DATA / "tune_folder.zip", tmp_path)
     assert train_with_tune(tmp_path, ITERATIONS, "--resume") == RECORDED["tune"]

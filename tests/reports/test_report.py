@@ -16,7 +16,7 @@ from rllib_reciprocator.reports.runs import read_groups
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def result(iteration, rate, **more):
+def result(iteration, rate, **extra):
     agents = {"player_0": rate, "player_1": rate / 2}
     return {
         "training_iteration": iteration,
@@ -29,22 +29,22 @@ def result(iteration, rate, **more):
             "influence": {"player_0_on_player_1": rate, "player_1_on_player_0": -rate},
         },
         "learners": {"player_0": {"policy_loss": 0.1, "entropy": 0.6}},
-        **more,
+        **extra,
     }
 
 
 def trial(folder, number, rate, iterations=5, checkpoint=None, **settings):
-    own = folder / f"Reciprocator_{number}"
-    own.mkdir(parents=True)
-    (own / "params.json").write_text(json.dumps({"env": "ipd_v0", "seed": number, **settings}))
+    trial_folder = folder / f"Reciprocator_{number}"
+    trial_folder.mkdir(parents=True)
+    (trial_folder / "params.json").write_text(json.dumps({"env": "ipd_v0", "seed": number, **settings}))
     lines = [json.dumps(result(k, rate * k / iterations)) for k in range(1, iterations + 1)]
-    (own / "result.json").write_text("\n".join(lines) + "\n")
+    (trial_folder / "result.json").write_text("\n".join(lines) + "\n")
     if checkpoint:
-        shutil.copytree(checkpoint, own / "checkpoint_000000")
-    return own
+        shutil.copytree(checkpoint, trial_folder / "checkpoint_000000")
+    return trial_folder
 
 
-def test_trials_of_one_setting_are_a_group(tmp_path):
+def test_trials_with_equal_settings_are_a_group(tmp_path):
     run = tmp_path / "run"
     for seed in (1, 2):
         trial(run, seed, 0.5 + 0.1 * seed, lr=0.1)
@@ -52,28 +52,28 @@ def test_trials_of_one_setting_are_a_group(tmp_path):
     first, second = read_groups([run])
     assert (first.name, second.name) == ("lr 0.1", "lr 0.01")
     assert (len(first.trials), len(second.trials)) == (2, 1)
-    (alone,) = read_groups([run / "Reciprocator_3"])
-    assert alone.name == "run"
+    (single_group,) = read_groups([run / "Reciprocator_3"])
+    assert single_group.name == "run"
     names = [group.name for group in read_groups([run, trial(tmp_path / "other", 1, 0.1).parent])]
     assert names == ["run: lr 0.1", "run: lr 0.01", "other"]
 
 
-def test_bands_by_hand(tmp_path):
-    """Final rates 0.6 and 0.7: mean 0.65, and 12.706 times 0.05 on either side (Student, 1 degree)."""
+def test_confidence_bands_by_hand(tmp_path):
+    """Final rates are 0.6 and 0.7: mean 0.65, half-width 12.706 * 0.05 (Student's t, 1 degree of freedom)."""
     for seed in (1, 2):
         trial(tmp_path / "run", seed, 0.5 + 0.1 * seed)
     (group,) = read_groups([tmp_path / "run"])
     figures = group.figures
-    own = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
-    curve = mean_curve(own, "steps")
+    rates = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
+    curve = mean_curve(rates, "steps")
     assert list(curve["steps"]) == [100, 200, 300, 400, 500]
     last = curve.iloc[-1]
     assert last["mean"] == pytest.approx(0.65)
     assert last["high"] - last["mean"] == pytest.approx(12.7062 * 0.05, abs=1e-3)
 
 
-def stopped_early(tmp_path, stop=None):
-    """Three trials of one setting; a scheduler stopped two of them at iterations 2 and 4 of 5."""
+def write_stopped_trials(tmp_path, stop=None):
+    """Writes three trials with equal settings; a scheduler stopped two of them at iterations 2 and 4 of 5."""
     run = tmp_path / "run"
     trial(run, 1, 1.0)
     for seed, iterations in ((2, 4), (3, 2)):
@@ -84,8 +84,8 @@ def stopped_early(tmp_path, stop=None):
     return run
 
 
-def test_curves_say_how_many_trials_they_average_and_where_trials_end(tmp_path):
-    (group,) = read_groups([stopped_early(tmp_path)])
+def test_curves_show_the_number_of_trials_and_where_trials_end(tmp_path):
+    (group,) = read_groups([write_stopped_trials(tmp_path)])
     figures = group.figures
     rates = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
     curve = mean_curve(rates, "iteration")
@@ -93,106 +93,106 @@ def test_curves_say_how_many_trials_they_average_and_where_trials_end(tmp_path):
     assert list(curve["high"].notna()) == [True, True, True, True, False]
     assert list(curve["low"].notna()) == [True, True, True, True, False]
     assert early_ends(figures) == [2, 4]
-    drawing = draw_curves([group], ["cooperation_rate"])
-    bands = [trace for trace in drawing.data if trace.fill == "toself"]
+    figure = draw_curves([group], ["cooperation_rate"])
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
     assert [max(trace.x) for trace in bands] == [4, 4]
-    crosses = [trace for trace in drawing.data if trace.marker.symbol == "x"]
+    crosses = [trace for trace in figure.data if trace.marker.symbol == "x"]
     assert [list(trace.x) for trace in crosses] == [[2, 4], [2, 4]]
-    means = [trace for trace in drawing.data if trace.mode == "lines" and not trace.fill]
+    means = [trace for trace in figure.data if trace.mode == "lines" and not trace.fill]
     assert [list(trace.customdata) for trace in means] == [[3, 3, 2, 2, 1]] * 2
 
 
 @pytest.mark.parametrize("stop", [None, {"training_iteration": 5}])
-def test_the_summary_leaves_out_trials_that_were_stopped(tmp_path, stop):
-    write_report([stopped_early(tmp_path, stop)], tmp_path / "r.html")
+def test_summary_leaves_out_trials_that_were_stopped_early(tmp_path, stop):
+    write_report([write_stopped_trials(tmp_path, stop)], tmp_path / "r.html")
     text = Text((tmp_path / "r.html").read_text()).text
-    at = text.index("collective return") + 1
-    # Trials, n, iterations, seconds, and the means of the trial that went to the end: 1 and 0.5, and -45.
-    assert text[at : at + 7] == ["run", "3", "1", "5", "6", "0.750", "-45.000"]
+    start = text.index("collective return") + 1
+    # Trials, n, iterations, seconds, and the means of the complete trial: rates of 1 and 0.5, collective return of -45.
+    assert text[start : start + 7] == ["run", "3", "1", "5", "6", "0.750", "-45.000"]
 
 
-def test_the_summary_averages_trials_that_met_a_metric_early(tmp_path):
+def test_summary_averages_trials_that_reached_their_stop_metric(tmp_path):
     stop = {"env_runners/outcomes/player_0/cooperation_rate": 0.0}
-    write_report([stopped_early(tmp_path, stop)], tmp_path / "r.html")
+    write_report([write_stopped_trials(tmp_path, stop)], tmp_path / "r.html")
     text = Text((tmp_path / "r.html").read_text()).text
-    at = text.index("collective return") + 1
-    assert text[at : at + 4] == ["run", "3", "3", "2 to 5"]
+    start = text.index("collective return") + 1
+    assert text[start : start + 4] == ["run", "3", "3", "2 to 5"]
 
 
-def test_a_run_whose_last_iteration_ended_no_episode(tmp_path):
+def test_report_of_a_run_whose_last_iteration_completed_no_episode(tmp_path):
     folder = trial(tmp_path / "run", 1, 0.5)
     last = result(6, 0.5)
-    nothing = {"agent_episode_returns_mean": {"player_0": math.nan}, "episode_return_mean": math.nan}
-    last["env_runners"] |= {**nothing, "reward_per_step": {"player_0": 0.25, "player_1": 0.75}}
+    no_returns = {"agent_episode_returns_mean": {"player_0": math.nan}, "episode_return_mean": math.nan}
+    last["env_runners"] |= {**no_returns, "reward_per_step": {"player_0": 0.25, "player_1": 0.75}}
     with (folder / "result.json").open("a") as file:
         file.write(json.dumps(last) + "\n")
     write_report([folder], tmp_path / "r.html")
     text = Text((tmp_path / "r.html").read_text()).text
     assert text[text.index("reward per step") + 1 :][6] == "0.500"
     assert "nan" not in text
-    drawing = draw_curves(read_groups([folder]), ["return", "collective_return", "reward_per_step"])
-    assert [title.text for title in drawing.layout.annotations] == ["return", "collective return", "reward per step"]
-    assert not any(math.isnan(value) for trace in drawing.data for value in trace.y)
+    figure = draw_curves(read_groups([folder]), ["return", "collective_return", "reward_per_step"])
+    assert [title.text for title in figure.layout.annotations] == ["return", "collective return", "reward per step"]
+    assert not any(math.isnan(value) for trace in figure.data for value in trace.y)
 
 
-def test_half_written_results(tmp_path):
-    own = trial(tmp_path / "run", 1, 0.5)
-    file = own / "result.json"
+def test_incomplete_results_are_left_out(tmp_path):
+    trial_folder = trial(tmp_path / "run", 1, 0.5)
+    file = trial_folder / "result.json"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:3], lines[3][:40] + lines[3], lines[4][:50]]))
-    (group,) = read_groups([own])
-    assert [each["training_iteration"] for each in group.trials[0].results] == [1, 2, 3]
+    (group,) = read_groups([trial_folder])
+    assert [row["training_iteration"] for row in group.trials[0].results] == [1, 2, 3]
     assert group.trials[0].problems == [
         f"{file}: line {number} is not a complete result and was left out" for number in (4, 5)
     ]
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("damage", "complaint"),
     [
-        (lambda own: shutil.rmtree(own.parent), "no such folder"),
-        (lambda own: shutil.rmtree(own), r"contains no run \(there is no result.json"),
-        (lambda own: (own / "result.json").write_text(""), "result.json: is empty; no iteration has ended yet"),
-        (lambda own: (own / "result.json").write_text('{"a'), "result.json: contains no complete result"),
-        (lambda own: (own / "result.json").write_bytes(b"\xff\xfe"), "result.json: cannot be read"),
-        (lambda own: (own / "params.json").unlink(), "params.json: cannot be read"),
-        (lambda own: (own / "params.json").write_text("{"), "params.json: is not valid JSON"),
+        (lambda folder: shutil.rmtree(folder.parent), "no such folder"),
+        (lambda folder: shutil.rmtree(folder), r"contains no run \(there is no result.json"),
+        (lambda folder: (folder / "result.json").write_text(""), "result.json: is empty; no iteration has ended yet"),
+        (lambda folder: (folder / "result.json").write_text('{"a'), "result.json: contains no complete result"),
+        (lambda folder: (folder / "result.json").write_bytes(b"\xff\xfe"), "result.json: cannot be read"),
+        (lambda folder: (folder / "params.json").unlink(), "params.json: cannot be read"),
+        (lambda folder: (folder / "params.json").write_text("{"), "params.json: is not valid JSON"),
     ],
 )
-def test_runs_that_are_broken(tmp_path, spoil, complaint):
-    own = trial(tmp_path / "run", 1, 0.5)
-    spoil(own)
-    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html")])
-    assert done.exit_code == 2
+def test_broken_runs_are_refused(tmp_path, damage, complaint):
+    trial_folder = trial(tmp_path / "run", 1, 0.5)
+    damage(trial_folder)
+    command_result = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html")])
+    assert command_result.exit_code == 2
     with pytest.raises(UserError, match=complaint):
         read_groups([tmp_path / "run"])
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_trial_that_failed_before_its_first_result_is_left_out_of_a_sweep(tmp_path):
-    own = trial(tmp_path / "run", 1, 0.5)
-    failed = trial(tmp_path / "run", 2, 0.5)
-    (failed / "result.json").write_text("")
-    (failed / "error.txt").write_text("Traceback\na.b.DivergedError: player_0 diverged in iteration 1\n")
+def test_trial_that_failed_before_its_first_result_is_left_out(tmp_path):
+    complete_trial = trial(tmp_path / "run", 1, 0.5)
+    failed_trial = trial(tmp_path / "run", 2, 0.5)
+    (failed_trial / "result.json").write_text("")
+    (failed_trial / "error.txt").write_text("Traceback\na.b.DivergedError: player_0 diverged in iteration 1\n")
     (group,) = read_groups([tmp_path / "run"])
-    assert [each.folder for each in group.trials] == [own]
+    assert [member.folder for member in group.trials] == [complete_trial]
     (problem,) = group.trials[0].problems
-    said = "is empty; the trial failed (player_0 diverged in iteration 1); the trial was left out"
-    assert problem == f"{failed / 'result.json'}: {said}"
-    shutil.rmtree(own)
+    reason = "is empty; the trial failed (player_0 diverged in iteration 1); the trial was left out"
+    assert problem == f"{failed_trial / 'result.json'}: {reason}"
+    shutil.rmtree(complete_trial)
     with pytest.raises(UserError, match=r"the trial failed \(player_0 diverged"):
         read_groups([tmp_path / "run"])
 
 
-def test_a_run_that_reports_nothing_to_draw(tmp_path):
-    own = trial(tmp_path / "run", 1, 0.5)
-    (own / "result.json").write_text('{"training_iteration": 1}\n')
+def test_report_of_a_run_without_metrics(tmp_path):
+    trial_folder = trial(tmp_path / "run", 1, 0.5)
+    (trial_folder / "result.json").write_text('{"training_iteration": 1}\n')
     write_report([tmp_path / "run"], tmp_path / "r.html")
     assert "Settings" in Text((tmp_path / "r.html").read_text()).text
 
 
 class Text(HTMLParser):
-    """Text outside scripts and styles, and what the page would load from elsewhere."""
+    """Text of a page outside scripts and styles, and the external resources that the page would load."""
 
     def __init__(self, page):
         super().__init__()
@@ -221,31 +221,31 @@ def page(tmp_path, ipd):
     return tmp_path / "deep" / "report.html"
 
 
-def test_the_page_says_everything_and_loads_nothing(page):
-    read = Text(page.read_text())
-    assert read.loads == []
+def test_page_is_complete_and_self_contained(page):
+    parsed = Text(page.read_text())
+    assert parsed.loads == []
     for heading in ("Cooperation", "Episodes", "Returns", "Reciprocity", "Learning", "Policies", "Settings"):
-        assert heading in read.text
-    assert "with <b>" in read.text
-    assert "0.487 ± 0.476" in read.text  # final mean over players: 0.45 and 0.525
-    assert {"lr", "0.1", "0.2"} <= set(read.text)
+        assert heading in parsed.text
+    assert "with <b>" in parsed.text
+    assert "0.487 ± 0.476" in parsed.text  # over the final means over players, 0.45 and 0.525
+    assert {"lr", "0.1", "0.2"} <= set(parsed.text)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_page_in_a_browser(page, tmp_path):
-    """What Chromium shows once its scripts have run, without a network."""
+def test_page_in_a_browser(page, tmp_path):
+    """Checks the page that Chromium shows after its scripts have run, without a network."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
     offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
+    process = subprocess.run(
         [CHROMIUM, *options, *offline, "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    shown = Text(done.stdout).text
-    assert {"cooperation rate", "return", "collective return", "influence", "policy loss", "entropy"} <= set(shown)
-    assert {"start", "CC", "CD", "DC", "DD", "P(cooperate)"} <= set(shown)
-    assert "other" in shown
-    assert done.stdout.count('class="main-svg"') >= 5
-    assert done.stdout.count("data:image/gif;base64,") == 1
+    text = Text(process.stdout).text
+    assert {"cooperation rate", "return", "collective return", "influence", "policy loss", "entropy"} <= set(text)
+    assert {"start", "CC", "CD", "DC", "DD", "P(cooperate)"} <= set(text)
+    assert "other" in text
+    assert process.stdout.count('class="main-svg"') >= 5
+    assert process.stdout.count("data:image/gif;base64,") == 1

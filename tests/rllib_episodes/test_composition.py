@@ -1,4 +1,4 @@
-"""Settings that a user makes before or after ``reciprocate()`` are kept, and so is reciprocity."""
+"""Tests that settings made before or after ``reciprocate()`` are kept, together with reciprocity."""
 
 import numpy as np
 import pytest
@@ -17,32 +17,32 @@ from tests.helpers.weights import assert_same_weights
 
 
 class Counting(RLlibCallback):
-    """Counts the steps of samples."""
+    """Callback that counts sampled steps."""
 
     def on_sample_end(self, *, metrics_logger, samples, **kwargs):
         metrics_logger.log_value("counted", sum(map(len, samples)), reduce="sum")
 
 
 class Untouched(ConnectorV2):
-    """Leaves the batch as it is."""
+    """Connector that leaves the batch unchanged."""
 
     def __call__(self, *, batch, **kwargs):
         return batch
 
 
 class UsersLearner(PPOTorchLearner):
-    """A learner class of the user's own."""
+    """User-defined learner class."""
 
 
 class UsersPPOConfig(PPOConfig):
-    """A configuration class of the user's own."""
+    """User-defined config class."""
 
     def __init__(self, algo_class=None):
         super().__init__(algo_class=algo_class or UsersPPO)
 
 
 class UsersPPO(PPO):
-    """An algorithm class of the user's own."""
+    """User-defined algorithm class."""
 
 
 def untouched(*args, **kwargs):
@@ -82,7 +82,7 @@ SETTERS = {
 MIXED = {"a": "reciprocator", "b": "ppo"}
 
 
-def trained(build, config):
+def train(build, config):
     algo = build(config)
     return algo, algo.train()
 
@@ -91,22 +91,22 @@ def trained(build, config):
 @pytest.mark.parametrize("players", [None, MIXED], ids=["policies", "players"])
 def test_the_order_of_calls_does_not_matter(build, setter, players):
     settings = {"weight": 0.5, "observe_balance": True, "estimator_minibatch_size": 10}
-    before, result = trained(build, reciprocate(SETTERS[setter](plain()), players, **settings))
-    after, same = trained(build, SETTERS[setter](reciprocate(plain(), players, **settings)))
+    before, result = train(build, reciprocate(SETTERS[setter](plain()), players, **settings))
+    after, after_result = train(build, SETTERS[setter](reciprocate(plain(), players, **settings)))
     assert_same_weights(before, after)
-    assert {"reciprocal_reward", "influence", "balance"} <= set(same["env_runners"])
-    assert same["env_runners"]["reciprocal_reward"] == result["env_runners"]["reciprocal_reward"]
-    assert float(same["learners"]["influence"]["loss"]) == float(result["learners"]["influence"]["loss"])
-    for algo, of in ((before, result), (after, same)):
-        pieces = [type(piece).__name__ for piece in algo.env_runner._env_to_module.connectors]
-        assert pieces.count("ObserveBalance") == 1
-        assert ("Untouched" in pieces) == (setter == "env_to_module_connector")
+    assert {"reciprocal_reward", "influence", "balance"} <= set(after_result["env_runners"])
+    assert after_result["env_runners"]["reciprocal_reward"] == result["env_runners"]["reciprocal_reward"]
+    assert float(after_result["learners"]["influence"]["loss"]) == float(result["learners"]["influence"]["loss"])
+    for algo, metrics in ((before, result), (after, after_result)):
+        env_connectors = [type(piece).__name__ for piece in algo.env_runner._env_to_module.connectors]
+        assert env_connectors.count("ObserveBalance") == 1
+        assert ("Untouched" in env_connectors) == (setter == "env_to_module_connector")
         learner = algo.learner_group._learner
-        of_learner = [type(piece).__name__ for piece in learner._learner_connector.connectors]
-        assert of_learner.count("AddReciprocalRewards") == 1
-        assert ("Untouched" in of_learner) == (setter == "learner_connector")
+        learner_connectors = [type(piece).__name__ for piece in learner._learner_connector.connectors]
+        assert learner_connectors.count("AddReciprocalRewards") == 1
+        assert ("Untouched" in learner_connectors) == (setter == "learner_connector")
         assert isinstance(learner, UsersLearner) == (setter == "learner_class")
-        assert ("counted" in of["env_runners"]) == (setter == "callbacks")
+        assert ("counted" in metrics["env_runners"]) == (setter == "callbacks")
         widths = {"rl_module_spec": (3, 4), "rl_module_spec of all": (5, 5)}.get(setter, (4, 4))
         weights = algo.get_weights()
         for agent, width in zip("ab", widths, strict=True):
@@ -114,8 +114,8 @@ def test_the_order_of_calls_does_not_matter(build, setter, players):
             assert not any(value.shape[0] == 9 - width for value in weights[agent].values() if width in (4, 5))
 
 
-def test_what_players_set_goes_before_the_specs(build):
-    """A player's own networks, else those of the specs, else those of the configuration."""
+def test_player_settings_override_the_specs(build):
+    """Checks that networks are those of the player, else those of the specs, else those of the config."""
     config = plain().rl_module(model_config={"fcnet_hiddens": [4], "fcnet_activation": "relu"})
     players = {"a": {"player": "reciprocator", "model_config": {"fcnet_hiddens": [6]}}, "b": "ppo"}
     config = reciprocate(config, players, weight=0.5)
@@ -134,53 +134,53 @@ def test_a_module_class_in_the_specs(build):
     assert modules["b"] == "TinyModule" != modules["a"]
 
 
-def test_the_environment_may_change(build):
+def test_environment_can_be_changed_afterwards(build):
     config = reciprocate(plain().environment("ipd_v0", env_config={"num_steps": 10}), {"*": "reciprocator"})
     config.environment(env_config={"num_steps": 5})
     assert build(config).config.episode_reciprocity.horizon == 5
 
 
-def test_the_same_settings_three_times_are_there_once(build):
+def test_repeated_settings_are_applied_once(build):
     config = reciprocate(plain(), observe_balance=True, weight=0.5)
     for _ in range(2):
         config.validate()
         config = reciprocate(config, observe_balance=True, weight=0.5)
-    algo, result = trained(build, config)
+    algo, result = train(build, config)
     assert len(set(config.callbacks_class)) == len(config.callbacks_class)
     assert [type(piece).__name__ for piece in algo.env_runner._env_to_module.connectors].count("ObserveBalance") == 1
     assert set(result["env_runners"]["reciprocal_reward"]) == {"a", "b"}
 
 
-def test_algorithms_of_the_users_own(build, tmp_path):
-    """The algorithm stays the user's, and its checkpoints restore."""
-    algo, _ = trained(build, reciprocate(plain(UsersPPOConfig), weight=0.5))
+def test_user_defined_algorithms(build, tmp_path):
+    """Checks that the algorithm keeps the user's class and can be restored from its checkpoint."""
+    algo, _ = train(build, reciprocate(plain(UsersPPOConfig), weight=0.5))
     assert isinstance(algo, UsersPPO)
     assert isinstance(algo.config, UsersPPOConfig)
     path = algo.save_to_path(tmp_path)
-    restored = type(algo).from_checkpoint(path)
-    assert_same_weights(algo, restored)
-    restored.stop()
+    restored_algo = type(algo).from_checkpoint(path)
+    assert_same_weights(algo, restored_algo)
+    restored_algo.stop()
 
 
-def test_policies_that_learn_may_be_chosen_afterwards(build):
+def test_policies_to_train_can_be_set_afterwards(build):
     config = reciprocate(plain(), weight=0.5).multi_agent(policies_to_train=["a"])
-    _, result = trained(build, config)
+    _, result = train(build, config)
     assert set(result["env_runners"]["reciprocal_reward"]) == {"a"}
 
 
 def test_reward_per_step_and_outcomes_are_reported(build):
-    """In runs that Python sets up, as in those from files."""
+    """Checks runs that are configured in Python."""
     config = plain().environment("ipd_v0", env_config={"num_steps": 5})
-    _, result = trained(build, reciprocate(config, {"*": "reciprocator"}, weight=0.5))
+    _, result = train(build, reciprocate(config, {"*": "reciprocator"}, weight=0.5))
     assert set(result["env_runners"]["reward_per_step"]) == {"player_0", "player_1"}
     assert "cooperation_rate" in result["env_runners"]["outcomes"]["player_0"]
-    _, result = trained(build, reciprocate(plain(), weight=0.5))
+    _, result = train(build, reciprocate(plain(), weight=0.5))
     assert np.isfinite(result["env_runners"]["reward_per_step"]["a"])
     assert "outcomes" not in result["env_runners"]
     config = algorithm_class("PPO").get_default_config().environment("ipd_v0", env_config={"num_steps": 5})
     config.multi_agent(policies=["a"], policy_mapping_fn=lambda *args, **kwargs: "a").env_runners(num_env_runners=0)
     config.training(train_batch_size_per_learner=20, minibatch_size=10, num_epochs=1)
-    _, result = trained(build, config.env_runners(rollout_fragment_length=5))
+    _, result = train(build, config.env_runners(rollout_fragment_length=5))
     assert "cooperation_rate" in result["env_runners"]["outcomes"]["player_0"]
 
 
@@ -216,14 +216,14 @@ def with_players(players=MIXED):
         (lambda: with_players().environment("CartPole-v1"), "is not a registered multi-agent environment"),
     ],
 )
-def test_what_cannot_be_composed_is_refused(config, complaint):
+def test_conflicting_settings_are_refused(config, complaint):
     a_config = config()
     with pytest.raises(ValueError, match=complaint):
         a_config.validate()
 
 
-def test_rllibs_own_class_with_what_was_replaced_is_refused(ray_cluster):
-    """As Tune makes it of ``Tuner("PPO", param_space=config)``: nothing is composed there, but with our class it is."""
+def test_rllib_class_with_overwritten_settings_is_refused(ray_cluster):
+    """Builds from a dict as ``Tuner("PPO", param_space=config)`` does, where only our class composes settings."""
     config = reciprocate(plain(), weight=0.5)
     algo = PPO(config.to_dict())
     assert "reciprocal_reward" in algo.train()["env_runners"]
@@ -236,12 +236,12 @@ def test_rllibs_own_class_with_what_was_replaced_is_refused(ray_cluster):
         PPO(config.to_dict())
 
 
-def test_without_players_it_learns_what_rllibs_own_learns(build):
-    """Nothing is composed but metrics."""
+def test_training_without_players_equals_rllib(build):
+    """Checks that only metrics are added."""
     weights = []
     for kind in (algorithm_class("PPO").get_default_config, PPOConfig):
-        algo, _ = trained(build, plain(kind))
+        algo, _ = train(build, plain(kind))
         weights.append(algo.get_weights())
-    for agent, of_agent in weights[0].items():
-        for name, value in of_agent.items():
+    for agent, params in weights[0].items():
+        for name, value in params.items():
             np.testing.assert_array_equal(value, weights[1][agent][name])

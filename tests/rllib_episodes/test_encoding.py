@@ -51,20 +51,20 @@ def test_images_are_averaged_over_tiles():
     assert encode(SPACES["image"], np.full((2, 84, 50, 3), 255, np.uint8)).min() == 1
 
 
-def test_what_cannot_be_encoded_is_refused():
+def test_unsupported_spaces_are_refused():
     with pytest.raises(ValueError, match="a Text space is not supported"):
         encoded_size(gym.spaces.Text(5))
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_balance_can_be_taken_out_again(name):
+def test_balance_can_be_removed_again(name):
     space = SPACES[name]
     wide = space_with_balance(space, 2)
     rows = batch(space, 3)
-    one = {
+    get_row = {
         "dict": lambda k: {name: values[k] for name, values in rows.items()},
         "tuple": lambda k: tuple(values[k] for values in rows),
     }.get(name, lambda k: rows[k])
-    seen = np.stack([with_balance(space, one(k), np.array([0.5, -1.0], np.float32)) for k in range(3)])
-    assert all(wide.contains(row) for row in seen)
-    np.testing.assert_allclose(encode_without_balance(space, seen, 2), encode(space, rows), atol=1e-6)
+    observations = np.stack([with_balance(space, get_row(k), np.array([0.5, -1.0], np.float32)) for k in range(3)])
+    assert all(wide.contains(row) for row in observations)
+    np.testing.assert_allclose(encode_without_balance(space, observations, 2), encode(space, rows), atol=1e-6)

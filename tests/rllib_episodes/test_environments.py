@@ -6,7 +6,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from rllib_reciprocator.rllib_episodes import environments
 
 
-def made(name, **config):
+def make_env(name, **config):
     environments.register(name)
     return _global_registry.get(ENV_CREATOR, name)(config)
 
@@ -20,14 +20,14 @@ def made(name, **config):
         ("pettingzoo/classic/rps_v2", {}),
     ],
 )
-def test_episodes_keep_to_the_interface(name, config):
-    env = made(name, **config)
+def test_episodes_follow_the_interface(name, config):
+    env = make_env(name, **config)
     assert isinstance(env, MultiAgentEnv)
     for _ in range(2):
         obs, _ = env.reset(seed=1)
         for _ in range(300):
             assert set(obs) <= set(env.possible_agents)
-            assert all(env.get_observation_space(agent).contains(seen) for agent, seen in obs.items())
+            assert all(env.get_observation_space(agent).contains(value) for agent, value in obs.items())
             actions = {agent: env.get_action_space(agent).sample() for agent in env.env.agents}
             obs, rewards, terminated, truncated, _ = env.step(actions)
             assert all(np.isfinite(reward) for reward in rewards.values())
@@ -43,9 +43,9 @@ def test_melting_pot_trains():
     pytest.importorskip("meltingpot")
     from rllib_reciprocator.algorithms.registry import algorithm_class
 
-    env = made("meltingpot/clean_up", num_agents=3, max_steps=6)
+    env = make_env("meltingpot/clean_up", num_agents=3, max_steps=6)
     obs, _ = env.reset()
-    assert all(env.get_observation_space(agent).contains(seen) for agent, seen in obs.items())
+    assert all(env.get_observation_space(agent).contains(value) for agent, value in obs.items())
     for t in range(6):
         _, _, terminated, truncated, _ = env.step(dict.fromkeys(env.possible_agents, t))
     assert truncated["__all__"]
@@ -65,27 +65,27 @@ def test_melting_pot_trains():
     algo.stop()
 
 
-def test_melting_pot_that_is_not_installed_says_how(monkeypatch):
+def test_missing_melting_pot_is_reported_with_the_install_command(monkeypatch):
     monkeypatch.setattr(environments, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install rllib_reciprocator\[meltingpot\]"):
         environments.register("meltingpot/clean_up")
 
 
 def test_agents_keep_their_order():
-    assert made("coins_v0", num_agents=4).possible_agents == ["player_0", "player_1", "player_2", "player_3"]
+    assert make_env("coins_v0", num_agents=4).possible_agents == ["player_0", "player_1", "player_2", "player_3"]
 
 
 def test_wrappers_by_name():
-    plain = made("pettingzoo/butterfly/knights_archers_zombies_v11")
+    plain_env = make_env("pettingzoo/butterfly/knights_archers_zombies_v11")
     wrappers = ["flatten_v0", {"dtype_v0": {"dtype": "float32"}}]
-    wrapped = made("pettingzoo/butterfly/knights_archers_zombies_v11", wrappers=wrappers)
-    one, other = (env.get_observation_space("archer_0") for env in (plain, wrapped))
-    assert other.shape == (int(np.prod(one.shape)),)
-    assert other.dtype == np.float32
+    wrapped_env = make_env("pettingzoo/butterfly/knights_archers_zombies_v11", wrappers=wrappers)
+    plain_space, wrapped_space = (env.get_observation_space("archer_0") for env in (plain_env, wrapped_env))
+    assert wrapped_space.shape == (int(np.prod(plain_space.shape)),)
+    assert wrapped_space.dtype == np.float32
 
 
-def test_modules_of_anybodys():
-    assert made("pettingzoo/tests.helpers.pettingzoo_module").possible_agents == ["player_0", "player_1"]
+def test_user_defined_modules():
+    assert make_env("pettingzoo/tests.helpers.pettingzoo_module").possible_agents == ["player_0", "player_1"]
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_modules_of_anybodys():
         ("pettingzoo/no_such_package.env", "there is no module"),
     ],
 )
-def test_what_is_not_there(name, complaint):
+def test_missing_environments_are_refused(name, complaint):
     with pytest.raises(ValueError, match=complaint):
         environments.register(name)
     assert environments.is_known(name)
 
 
-def test_a_module_without_an_environment():
+def test_module_without_an_environment_is_refused():
     with pytest.raises(ValueError, match="has neither parallel_env"):
-        made("pettingzoo/json")
+        make_env("pettingzoo/json")

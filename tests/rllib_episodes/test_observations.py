@@ -1,4 +1,4 @@
-"""Observations of every kind, and action masks: RLlib's algorithms learn from them, and checkpoints of them play."""
+"""Tests of training and evaluation with all kinds of observations and with action masks."""
 
 import gymnasium
 import numpy as np
@@ -19,8 +19,8 @@ MIXED = spaces.Dict(
 )
 
 
-class Seeing(MultiAgentEnv):
-    """Two agents that see anything of a space, for ten steps."""
+class RandomObservations(MultiAgentEnv):
+    """Environment of ten steps in which two agents observe samples of a space."""
 
     def __init__(self, config):
         super().__init__()
@@ -29,23 +29,23 @@ class Seeing(MultiAgentEnv):
         self.observation_spaces = dict.fromkeys(self.agents, self.space)
         self.action_spaces = dict.fromkeys(self.agents, spaces.Discrete(3))
 
-    def _seen(self):
+    def _observations(self):
         return {agent: self.space.sample() for agent in self.agents}
 
     def reset(self, *, seed=None, options=None):
         self.t = 0
-        return self._seen(), {}
+        return self._observations(), {}
 
     def step(self, actions):
         self.t += 1
         rewards = {agent: float(action) for agent, action in actions.items()}
-        return self._seen(), rewards, {"__all__": self.t >= 10}, {"__all__": False}, {}
+        return self._observations(), rewards, {"__all__": self.t >= 10}, {"__all__": False}, {}
 
 
-register_env("seeing", Seeing)
+register_env("seeing", RandomObservations)
 
 
-def built(algorithm, env, players, env_config=None, **reciprocity):
+def build_algorithm(algorithm, env, players, env_config=None, **reciprocity):
     config = algorithm_class(algorithm).get_default_config().environment(env, env_config=env_config or {})
     config.env_runners(num_env_runners=0, rollout_fragment_length=20, num_envs_per_env_runner=1)
     config.training(train_batch_size_per_learner=60).debugging(seed=1)
@@ -56,10 +56,10 @@ def built(algorithm, env, players, env_config=None, **reciprocity):
     return config.update_from_dict({"players": players, "reciprocity": reciprocity}).build_algo()
 
 
-def trained(algo, iterations=3):
+def train_iterations(algo, iterations=3):
     for _ in range(iterations):
         result = algo.train()
-    losses = {key: of["total_loss"] for key, of in result["learners"].items() if "total_loss" in of}
+    losses = {key: stats["total_loss"] for key, stats in result["learners"].items() if "total_loss" in stats}
     assert losses
     assert all(np.isfinite(float(loss)) for loss in losses.values())
     return result
@@ -81,34 +81,34 @@ def trained(algo, iterations=3):
     ids=["rps", "tictactoe", "connect_four", "mixed", "atari", "image", "matrix", "classes"],
 )
 def test_three_iterations(ray_cluster, env, space, observe_balance):
-    algo = built(
+    algo = build_algorithm(
         "PPO", env, {"*": "reciprocator"}, {"space": space} if space else None, observe_balance=observe_balance
     )
-    result = trained(algo)
+    result = train_iterations(algo)
     assert np.isfinite(float(result["learners"]["influence"]["loss"]))
     algo.stop()
 
 
 @pytest.mark.parametrize("algorithm", ["APPO", "IMPALA"])
 def test_masks_with_other_algorithms(ray_cluster, algorithm):
-    algo = built(algorithm, "pettingzoo/classic/tictactoe_v3", {"*": algorithm.lower()})
-    trained(algo)
+    algo = build_algorithm(algorithm, "pettingzoo/classic/tictactoe_v3", {"*": algorithm.lower()})
+    train_iterations(algo)
     algo.stop()
 
 
-def test_nobody_makes_an_illegal_move_in_training_or_evaluation(ray_cluster, tmp_path):
-    algo = built("PPO", "pettingzoo/classic/tictactoe_v3", {"player_1": "ppo", "player_2": "scripted/random"})
+def test_no_illegal_moves_in_training_or_evaluation(ray_cluster, tmp_path):
+    algo = build_algorithm("PPO", "pettingzoo/classic/tictactoe_v3", {"player_1": "ppo", "player_2": "scripted/random"})
     for episode in algo.env_runner.sample(num_episodes=20):
         board = np.zeros(9, bool)
         for step in range(len(episode)):
             (action,) = episode.get_actions(step, env_steps=True).values()
-            assert not board[action], "a cell that was taken"
+            assert not board[action], "the cell is already occupied"
             board[action] = True
-        assert {agent: own.get_return() for agent, own in episode.agent_episodes.items()} in (
+        assert {agent: part.get_return() for agent, part in episode.agent_episodes.items()} in (
             {"player_1": 1.0, "player_2": -1.0}, {"player_1": -1.0, "player_2": 1.0},
             {"player_1": 0.0, "player_2": 0.0},
         )  # fmt: skip
-    trained(algo, 1)
+    train_iterations(algo, 1)
     checkpoint = algo.save_to_path(tmp_path / "checkpoint")
     algo.stop()
     report = open_evaluator(checkpoint, seed=1).evaluate(20)
@@ -122,22 +122,22 @@ def test_masked_logits_by_hand():
     obs = torch.tensor([[9.0, 1.0, 0.0, 1.0], [9.0, 0.0, 0.0, 0.0]])
     out = masked(logits, obs, 1, 3)
     assert out[0].softmax(0).tolist() == pytest.approx([0.119203, 0.0, 0.880797], abs=1e-6)
-    # Where nothing is allowed, as in the rows that pad a sequence, all is as it was.
+    # Logits without legal actions, as in rows that pad a sequence, stay unchanged.
     assert out[1].tolist() == [1.0, 2.0, 3.0]
 
 
-def test_where_a_mask_begins():
-    seen = {
+def test_mask_position_by_hand():
+    subspaces = {
         "a_first": spaces.Box(0, 1, (2, 2)),
         "action_mask": spaces.Box(0, 1, (3,)),
         "observation": spaces.Discrete(2),
     }
-    assert mask_start(spaces.Dict(seen), spaces.Discrete(3)) == 4
-    assert mask_start(spaces.Dict(seen), spaces.Discrete(4)) is None
+    assert mask_start(spaces.Dict(subspaces), spaces.Discrete(3)) == 4
+    assert mask_start(spaces.Dict(subspaces), spaces.Discrete(4)) is None
     assert mask_start(spaces.Box(0, 1, (3,)), spaces.Discrete(3)) is None
 
 
-def test_what_is_flattened_is_what_the_estimator_is_given():
+def test_flattened_observations_equal_inputs_of_the_estimator():
     from ray.rllib.connectors.common.flatten_observations import flatten_inputs_to_1d_tensor
     from ray.rllib.utils.spaces.space_utils import batch, get_base_struct_from_space
 
@@ -150,33 +150,34 @@ def test_what_is_flattened_is_what_the_estimator_is_given():
     assert flat.shape[1:] == flat_space(MIXED).shape == (encoded_size(MIXED),)
 
 
-def test_one_agent_that_sees_a_number(ray_cluster):
+def test_single_agent_with_discrete_observations(ray_cluster):
     config = algorithm_class("PPO").get_default_config()
     config.update_from_dict(
         {"env": "FrozenLake-v1", "num_env_runners": 0, "train_batch_size_per_learner": 64, "minibatch_size": 32}
     )
     algo = config.build_algo()
     assert algo.get_module().observation_space.shape == (16,)
-    trained(algo, 1)
+    train_iterations(algo, 1)
     algo.stop()
 
 
-def test_spaces_that_cannot_be_had_name_the_way_out():
+def test_unsupported_spaces_are_refused_with_a_fix():
     with pytest.raises(ValueError, match="a Sequence space is not supported; convert it in an environment wrapper"):
-        built("PPO", "seeing", {"*": "ppo"}, {"space": spaces.Sequence(spaces.Discrete(2))})
+        build_algorithm("PPO", "seeing", {"*": "ppo"}, {"space": spaces.Sequence(spaces.Discrete(2))})
 
 
-def test_columns_that_the_networks_do_not_see(ray_cluster):
-    """The mask changes which actions are drawn, not what the networks put out for those that are legal."""
-    algo = built("PPO", "pettingzoo/classic/tictactoe_v3", {"*": "ppo"})
+def test_networks_do_not_see_the_mask(ray_cluster):
+    """Checks that the mask affects the sampled actions, but not the logits of legal actions."""
+    algo = build_algorithm("PPO", "pettingzoo/classic/tictactoe_v3", {"*": "ppo"})
     module = algo.get_module("player_1")
     obs = torch.rand(4, module.observation_space.shape[0])
-    one, other = obs.clone(), obs.clone()
-    one[:, :9], other[:, :9] = 1.0, torch.tensor([1.0, 0.0] * 4 + [1.0])
-    all_legal, some = (
-        module.forward_exploration({Columns.OBS: each})[Columns.ACTION_DIST_INPUTS] for each in (one, other)
+    all_legal_obs, some_legal_obs = obs.clone(), obs.clone()
+    all_legal_obs[:, :9], some_legal_obs[:, :9] = 1.0, torch.tensor([1.0, 0.0] * 4 + [1.0])
+    all_legal_logits, some_legal_logits = (
+        module.forward_exploration({Columns.OBS: rows})[Columns.ACTION_DIST_INPUTS]
+        for rows in (all_legal_obs, some_legal_obs)
     )
-    np.testing.assert_array_equal(all_legal[:, ::2].detach(), some[:, ::2].detach())
-    assert (some[:, 1::2] < -1e30).all()
+    np.testing.assert_array_equal(all_legal_logits[:, ::2].detach(), some_legal_logits[:, ::2].detach())
+    assert (some_legal_logits[:, 1::2] < -1e30).all()
     assert isinstance(module.observation_space, gymnasium.spaces.Box)
     algo.stop()

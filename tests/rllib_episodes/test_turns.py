@@ -1,4 +1,4 @@
-"""Agents that take turns, die and appear, with and without memory, in episodes that are whole or cut."""
+"""Tests of agents that take turns, terminate and enter, with and without memory, in whole and truncated episodes."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ TURNS = "pettingzoo/tests.helpers.turn_taking"
 
 
 class Unannounced(environments.TurnsMultiAgentEnv):
-    """Agents take turns, and the environment does not say so."""
+    """Environment whose agents take turns, but which does not declare it."""
 
     takes_turns = False
 
@@ -52,7 +52,7 @@ def config(env, *, memory=False, cut=False, env_config=None, players=None):
         ("pettingzoo/classic/tictactoe_v3", True, False),
     ],
 )
-def test_learns(build, env, memory, cut):
+def test_trains_all_modules(build, env, memory, cut):
     algo = build(config(env, memory=memory, cut=cut))
     for _ in range(2):
         result = algo.train()
@@ -65,11 +65,11 @@ def test_learns(build, env, memory, cut):
     if env == "come_and_go":
         assert all(value > 0.0 for value in influence)
     else:
-        # No agent acts in a step of another.
+        # Only one agent acts per step.
         assert all(value == 0.0 for value in influence)
 
 
-def sampled(a_config, episodes):
+def sample_episodes(a_config, episodes):
     a_config.validate()
     runner = MultiAgentEnvRunner(config=a_config, worker_index=0)
     if a_config.batch_mode == "complete_episodes":
@@ -81,43 +81,46 @@ def sampled(a_config, episodes):
     return [parts for parts in chunks.values() if parts[-1].is_done]
 
 
-def of_agent(parts, agent, get):
-    """Joins what the chunks of an episode have of an agent."""
+def concatenate_chunks(parts, agent, get):
+    """Concatenates the values of an agent over the chunks of an episode."""
     chunks = [part.agent_episodes[agent] for part in parts if agent in part.agent_episodes]
     return [value for chunk in chunks for value in np.asarray(get(chunk)).tolist()]
 
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("enters", [0, 1])
-def test_each_agent_is_paid_for_what_follows_its_turn(cut, enters):
-    """By hand: the environment, played with the same actions, pays the same between an agent's turns."""
-    for parts in sampled(config(TURNS, cut=cut, env_config={"enters": enters}), 4):
-        left = {agent: of_agent(parts, agent, lambda own: own.get_actions()) for agent in Turns().possible_agents}
+def test_rewards_between_turns_are_summed(cut, enters):
+    """Replays the actions in the environment and sums the rewards between the turns of an agent."""
+    for parts in sample_episodes(config(TURNS, cut=cut, env_config={"enters": enters}), 4):
+        actions_left = {
+            agent: concatenate_chunks(parts, agent, lambda chunk: chunk.get_actions())
+            for agent in Turns().possible_agents
+        }
         env = Turns(enters=enters)
         env.reset()
-        paid = {agent: [] for agent in left}
-        lengths = {agent: len(actions) for agent, actions in left.items()}
+        expected = {agent: [] for agent in actions_left}
+        lengths = {agent: len(actions) for agent, actions in actions_left.items()}
         while env.agents:
             mover = env.agent_selection
             if env.terminations[mover] or env.truncations[mover]:
                 env.step(None)
                 continue
-            paid[mover].append(0.0)
-            env.step(left[mover].pop(0))
+            expected[mover].append(0.0)
+            env.step(actions_left[mover].pop(0))
             for agent in env.agents:
-                # Before an agent's first turn there is no step of its own that a reward could belong to.
-                if paid[agent]:
-                    paid[agent][-1] += env.rewards[agent]
+                # Rewards before an agent's first turn belong to none of its steps.
+                if expected[agent]:
+                    expected[agent][-1] += env.rewards[agent]
         assert lengths == {"first": 4, "short": 2, "last": 4 - enters}
-        for agent, rewards in paid.items():
-            assert of_agent(parts, agent, lambda own: own.get_rewards()) == rewards, agent
-            written = of_agent(
-                parts, agent, lambda own: own.get_extra_model_outputs(INTRINSIC_REWARD, slice(0, len(own)))
+        for agent, rewards in expected.items():
+            assert concatenate_chunks(parts, agent, lambda chunk: chunk.get_rewards()) == rewards, agent
+            intrinsic_rewards = concatenate_chunks(
+                parts, agent, lambda chunk: chunk.get_extra_model_outputs(INTRINSIC_REWARD, slice(0, len(chunk)))
             )
-            assert written == [0.0] * len(rewards)
+            assert intrinsic_rewards == [0.0] * len(rewards)
 
 
-def test_an_agent_whose_turn_never_comes_has_no_steps(build):
+def test_agent_without_turns_has_no_steps(build):
     algo = build(config(TURNS, env_config={"enters": 9}))
     result = algo.train()
     assert "total_loss" not in result["learners"].get("last", {})
@@ -125,16 +128,16 @@ def test_an_agent_whose_turn_never_comes_has_no_steps(build):
         assert np.isfinite(float(result["learners"][name]["total_loss"]))
 
 
-def test_memories_that_take_turns_in_cut_episodes_are_refused():
+def test_stateful_modules_with_turns_in_truncated_episodes_are_refused():
     complaint = "agents of .*turn_taking take turns and first is stateful; set batch_mode to complete_episodes"
     with pytest.raises(ValueError, match=complaint):
         config(TURNS, memory=True, cut=True).validate()
-    # Of those that take turns only the ones with a memory, and of the memories only these.
+    # Whole episodes, and stateful modules of agents that act in every step, are supported.
     config(TURNS, memory=True).validate()
     config("come_and_go", memory=True, cut=True).validate()
 
 
-def test_where_the_environment_does_not_say_it_training_ends_with_the_agent(build):
+def test_undeclared_turns_end_training_and_name_the_agent(build):
     algo = build(config("unannounced", memory=True, cut=True))
     with pytest.raises(ValueError, match=r"batch_mode: \w+ is stateful and does not act in every step"):
         algo.train()

@@ -1,4 +1,4 @@
-"""Checkpoints are looked through before anything of them runs."""
+"""Tests that checkpoints are checked before any of their code runs."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def checkpoint(ray_cluster, tmp_path_factory):
     return folder
 
 
-def poisoned(checkpoint, folder, place):
+def copy_with_malicious_pickle(checkpoint, folder, place):
     shutil.copytree(checkpoint, folder / "bad")
     (folder / "bad" / place).write_bytes(pickle.dumps({"x": Touch(folder / "executed")}))
     return folder / "bad"
@@ -66,14 +66,14 @@ def test_no_code_of_a_checkpoint_runs(checkpoint, tmp_path, place, command):
     from tests.cli.test_cli import invoke, one_line
 
     if command == "player" and "player_0" not in str(place):
-        pytest.skip("a frozen player's own folder is all that is read")
-    bad = poisoned(checkpoint, tmp_path, place)
-    refused = invoke(*reading(command, bad, tmp_path / "out"))
-    one_line(refused, "posix.system" if "state" in str(place) else "args.pkl: ")
+        pytest.skip("only the folder of a frozen policy is read")
+    bad = copy_with_malicious_pickle(checkpoint, tmp_path, place)
+    result = invoke(*read_command(command, bad, tmp_path / "out"))
+    one_line(result, "posix.system" if "state" in str(place) else "args.pkl: ")
     assert not (tmp_path / "executed").exists()
 
 
-# Opcodes that did something in a genuine checkpoint when all classes of RLlib were allowed.
+# Opcodes that had an effect in a genuine checkpoint when all classes of RLlib were allowed.
 STATE_BUFFER = ("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector")
 FORGERIES = {
     "unpickles bytes": (*STATE_BUFFER, "REDUCE of a context and bytes"),
@@ -89,12 +89,12 @@ FORGERIES = {
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize("command", ["evaluate", "tournament", "train", "player"])
 def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path, command, forgery):
-    """Forges what leaves nothing behind: the rest of each file is genuine."""
+    """Uses forgeries that leave no object behind; the rest of each file is genuine."""
     from tests.cli.test_cli import invoke, one_line
 
-    module, name, does = FORGERIES[forgery]
-    opcodes = forgeries(module, name, tmp_path / "executed")[does]
-    # Of the four only `train --restore` never reads the constructor of the whole, and only it the learner's state.
+    module, name, effect = FORGERIES[forgery]
+    opcodes = forgeries(module, name, tmp_path / "executed")[effect]
+    # Only `train --restore` reads the learner's state, and it alone does not read the algorithm's constructor.
     place = {
         "evaluate": "class_and_ctor_args.pkl",
         "tournament": MODULE_PATH / "module_state.pkl",
@@ -105,14 +105,14 @@ def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path
     shutil.copytree(checkpoint, bad)
     (bad / place).write_bytes(forged_into((bad / place).read_bytes(), opcodes))
     with canary(tmp_path / "executed", imports=False):
-        refused = invoke(*reading(command, bad, tmp_path / "out"))
-    one_line(refused, f"{bad / place}: cannot be read (it ")
-    assert f"{module}.{name}, which is not on the list" in refused.stderr
-    assert "--trust reads it" in refused.stderr
+        result = invoke(*read_command(command, bad, tmp_path / "out"))
+    one_line(result, f"{bad / place}: cannot be read (it ")
+    assert f"{module}.{name}, which is not on the list" in result.stderr
+    assert "--trust reads it" in result.stderr
 
 
-def reading(command, folder, out):
-    """A command that reads a checkpoint."""
+def read_command(command, folder, out):
+    """Returns the arguments of a command that reads a checkpoint."""
     train = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{training_iteration: 1}")
     players = {"player_0": f"checkpoint/{folder}", "player_1": "ppo"}
     return {
@@ -123,8 +123,8 @@ def reading(command, folder, out):
     }[command]
 
 
-def rewritten(checkpoint, folder, **settings):
-    """A copy of a checkpoint with other settings."""
+def copy_with_settings(checkpoint, folder, **settings):
+    """Copies a checkpoint and changes its settings."""
     shutil.copytree(checkpoint, folder)
     file = folder / "class_and_ctor_args.pkl"
     content = pickle.loads(file.read_bytes())
@@ -157,49 +157,49 @@ def rewritten(checkpoint, folder, **settings):
     ],
 )
 def test_settings_that_would_run_code_are_refused(checkpoint, tmp_path, monkeypatch, settings, complaint):
-    """Settings of plain data may name what is imported, or take the place of methods."""
+    """Checks plain values that name modules to import, or that replace methods."""
     from tests.cli.test_cli import invoke, one_line
 
     (tmp_path / "untrusted_games.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    one_line(invoke("evaluate", str(rewritten(checkpoint, tmp_path / "bad", **settings))), complaint)
+    one_line(invoke("evaluate", str(copy_with_settings(checkpoint, tmp_path / "bad", **settings))), complaint)
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_module_that_is_imported_already_may_be_named(checkpoint, tmp_path, monkeypatch):
-    """Names the game of a script, or of a command: nothing new runs."""
-    named_game = rewritten(checkpoint, tmp_path / "named", env="my_own_games:ipd_v0")
+def test_imported_modules_may_be_named(checkpoint, tmp_path, monkeypatch):
+    """Names the game of a script or command, whose code has been executed before."""
+    named_game = copy_with_settings(checkpoint, tmp_path / "named", env="my_own_games:ipd_v0")
     with pytest.raises(ValueError, match="it imports my_own_games"):
         read_config(named_game)
     monkeypatch.setitem(sys.modules, "my_own_games", types.ModuleType("my_own_games"))
     assert open_evaluator(named_game).evaluate(2)["env"] == "my_own_games:ipd_v0"
 
 
-def test_the_game_that_a_tournament_is_given_may_be_named(checkpoint, tmp_path, monkeypatch):
+def test_game_option_of_a_tournament_may_be_named(checkpoint, tmp_path, monkeypatch):
     from tests.cli.test_cli import invoke
 
     (tmp_path / "given_games.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    named_game = rewritten(checkpoint, tmp_path / "named", env="given_games:ipd_v0")
+    named_game = copy_with_settings(checkpoint, tmp_path / "named", env="given_games:ipd_v0")
     options = ("--env", "given_games:ipd_v0", "--games", "2", "--out", str(tmp_path / "out"))
-    done = invoke("tournament", f"mine={named_game}#player_0", "scripted/tit_for_tat", *options)
-    assert done.exit_code == 0, done.output
+    result = invoke("tournament", f"mine={named_game}#player_0", "scripted/tit_for_tat", *options)
+    assert result.exit_code == 0, result.output
 
 
-def test_a_class_of_the_users_own_needs_trust(checkpoint, tmp_path, monkeypatch):
+def test_user_defined_class_needs_trust(checkpoint, tmp_path, monkeypatch):
     from tests.cli.test_cli import invoke, one_line
 
-    bad = rewritten(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
-    refused = invoke("evaluate", str(bad), "--episodes", "2")
-    one_line(refused, "refers to test_checkpoints.OwnLearner, which is not on the list")
-    assert "; --trust reads it, and runs its code)" in refused.stderr
-    monkeypatch.setenv(TRUST, "0")  # and as it was afterwards
-    trusted = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
-    assert trusted.exit_code == 0, trusted.output
+    bad = copy_with_settings(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
+    result = invoke("evaluate", str(bad), "--episodes", "2")
+    one_line(result, "refers to test_checkpoints.OwnLearner, which is not on the list")
+    assert "; --trust reads it, and runs its code)" in result.stderr
+    monkeypatch.setenv(TRUST, "0")  # so that it is reset afterwards
+    trusted_result = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
+    assert trusted_result.exit_code == 0, trusted_result.output
 
 
 class OwnLearner:
-    """A class that is not this package's."""
+    """Class that is not part of this package."""
 
 
 @pytest.mark.parametrize(
@@ -226,27 +226,27 @@ def test_a_checkpoint_of_a_later_version_gives_a_warning(checkpoint, tmp_path):
     later = tmp_path / "later"
     shutil.copytree(checkpoint, later)
     file = later / "rllib_checkpoint.json"
-    written = json.loads(file.read_text())
-    assert written["rllib_reciprocator_version"] == version("rllib_reciprocator")
+    metadata = json.loads(file.read_text())
+    assert metadata["rllib_reciprocator_version"] == version("rllib_reciprocator")
     evaluate = ("evaluate", str(later), "--episodes", "2")
     assert "later" not in invoke(*evaluate).stderr.replace(str(later), "")
-    file.write_text(json.dumps({**written, "rllib_reciprocator_version": "99.1"}))
+    file.write_text(json.dumps({**metadata, "rllib_reciprocator_version": "99.1"}))
     warn_of_later_version.cache_clear()
-    done = invoke(*evaluate)
-    assert done.exit_code == 0, done.output
+    result = invoke(*evaluate)
+    assert result.exit_code == 0, result.output
     complaint = (
         "was written by rllib_reciprocator 99.1, which is later than the installed version"
         f" {version('rllib_reciprocator')}"
     )
-    assert done.stderr.count(complaint) == 1
+    assert result.stderr.count(complaint) == 1
 
 
 def assert_is_read(folder):
-    """Every reader takes a checkpoint as it is."""
+    """Checks that every reader accepts a checkpoint."""
     check_pickles(folder)
     config = read_config(folder)
-    described = describe(folder)
-    assert (described.algorithm, described.env) == (config.algo_class.__name__, config.env)
+    description = describe(folder)
+    assert (description.algorithm, description.env) == (config.algo_class.__name__, config.env)
     for module in (folder / MODULE_PATH).iterdir():
         if module.is_dir():
             read_constructor(module)
@@ -259,9 +259,9 @@ WITH_TWO_LEARNERS = [pytest.param(name, 2, marks=pytest.mark.slow) for name in B
     ("name", "learners"), [*((name, 0) for name in BATCHED), ("Reciprocator", 2), *WITH_TWO_LEARNERS]
 )
 def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learners):
-    """After an iteration, with a pool of an online learner, a trained and a scripted player.
+    """Trains one iteration with a pool of an online learner, a trained and a scripted player.
 
-    Two learners wrap their modules for PyTorch's distributed training, which their checkpoints name.
+    Two learners wrap their modules for PyTorch's distributed training; their checkpoints name the wrapper.
     """
     default = algorithm_class(name).get_default_config()
     pool = {"pool": {"learner/pg": 0.5, "ppo": 0.3, "scripted/random": 0.2}}
@@ -291,8 +291,8 @@ def test_genuine_checkpoints_of_rllibs_algorithms_are_read(build, tmp_path, name
     assert_is_read(tmp_path)
 
 
-def test_a_module_without_a_state_is_looked_through_too(checkpoint, tmp_path):
-    """RLlib builds modules that it finds in a folder and does not have, from their constructors."""
+def test_modules_without_a_state_are_checked(checkpoint, tmp_path):
+    """Checks folders of additional modules, since RLlib builds modules from all constructors in a checkpoint."""
     bad = tmp_path / "bad"
     shutil.copytree(checkpoint, bad)
     (bad / MODULE_PATH / "extra").mkdir()
@@ -303,11 +303,11 @@ def test_a_module_without_a_state_is_looked_through_too(checkpoint, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_with_trust_it_does(checkpoint, tmp_path):
-    """So the test above would see it."""
-    bad = poisoned(checkpoint, tmp_path, PLACES[0])
-    done = subprocess.run([RLLIB, "evaluate", str(bad), "--trust"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+def test_code_of_a_trusted_checkpoint_runs(checkpoint, tmp_path):
+    """Shows that the tests above would detect code that runs."""
+    bad = copy_with_malicious_pickle(checkpoint, tmp_path, PLACES[0])
+    result = subprocess.run([RLLIB, "evaluate", str(bad), "--trust"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
     assert (tmp_path / "executed").exists()
 
 
@@ -323,37 +323,39 @@ def test_a_folder_that_rllib_did_not_write_is_refused_without_reading_its_pickle
     assert not (tmp_path / "executed").exists()
 
 
-def test_classes_that_ray_changed_are_imported_by_their_names(tmp_path):
-    """In a trial Ray puts a class of its own below the algorithm's, whose code RLlib's checkpoints then hold."""
+def test_classes_that_ray_subclassed_are_imported_by_name(tmp_path):
+    """Covers Tune trials, in which Ray subclasses the algorithm and checkpoints contain the code of the subclass."""
     from rllib_reciprocator import Reciprocator
 
-    changed = type("Reciprocator", (Reciprocator,), {"__module__": Reciprocator.__module__, "new": lambda self: 1})
+    subclass = type("Reciprocator", (Reciprocator,), {"__module__": Reciprocator.__module__, "new": lambda self: 1})
     file = tmp_path / "class_and_ctor_args.pkl"
-    file.write_bytes(cloudpickle.dumps({"class": changed, "ctor_args_and_kwargs": (({"lr": 1},), {})}))
+    file.write_bytes(cloudpickle.dumps({"class": subclass, "ctor_args_and_kwargs": (({"lr": 1},), {})}))
     assert read_constructor(tmp_path) == (Reciprocator, ({"lr": 1},), {})
-    own = type("Own", (Reciprocator,), {"__module__": "somebody.elses"})
-    file.write_bytes(cloudpickle.dumps({"class": own, "ctor_args_and_kwargs": ((), {})}))
+    user_class = type("Own", (Reciprocator,), {"__module__": "somebody.elses"})
+    file.write_bytes(cloudpickle.dumps({"class": user_class, "ctor_args_and_kwargs": ((), {})}))
     with pytest.raises(ValueError, match=r"refers to somebody\.elses\.Own"):
         read_constructor(tmp_path)
     file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"f": lambda: 1},), {})}))
     with pytest.raises(ValueError, match="contains the code of a function, which is not on the list; --trust"):
         read_constructor(tmp_path)
-    own = type("Own", (), {"__module__": "__main__"})
-    file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"callbacks": own},), {})}))
+    user_class = type("Own", (), {"__module__": "__main__"})
+    file.write_bytes(
+        cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"callbacks": user_class},), {})})
+    )
     with pytest.raises(
         ValueError, match=r"contains the code of __main__\.Own, which is not on the list; --trust reads it"
     ):
         read_constructor(tmp_path)
 
 
-def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
-    """A class by value may name what this version no longer has; only its own name counts."""
-    gone = PROTO + named("rllib_reciprocator.utils.gone", "Gone") + STOP
+def test_settings_do_not_need_classes_of_other_versions(tmp_path):
+    """Reads a class that does not exist in this version: only its name is used."""
+    content = PROTO + named("rllib_reciprocator.utils.gone", "Gone") + STOP
     file = tmp_path / "x.pkl"
-    file.write_bytes(gone)
+    file.write_bytes(content)
     with pytest.raises(ValueError, match=r"refers to rllib_reciprocator\.utils\.gone\.Gone"):
         unpickle(file)
-    assert ConstructorUnpickler(io.BytesIO(gone)).load().name == "Gone"
+    assert ConstructorUnpickler(io.BytesIO(content)).load().name == "Gone"
 
 
 @pytest.mark.parametrize(
@@ -370,14 +372,14 @@ def test_code_of_another_version_is_not_needed_for_settings(tmp_path):
         b"", b"half", b"\x80\x05",
     ],
 )  # fmt: skip
-def test_pickles_that_ask_for_more(tmp_path, content):
+def test_forbidden_and_broken_pickles_are_refused(tmp_path, content):
     file = tmp_path / "x.pkl"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.pkl: cannot be read"):
         unpickle(file)
 
 
-def test_what_weights_and_settings_are_made_of_is_read(tmp_path):
+def test_types_of_weights_and_settings_are_read(tmp_path):
     from collections import OrderedDict, defaultdict, deque
     from functools import partial
 
@@ -398,24 +400,24 @@ def test_what_weights_and_settings_are_made_of_is_read(tmp_path):
     }  # fmt: skip
     file = tmp_path / "class_and_ctor_args.pkl"
     file.write_bytes(pickle.dumps(weights))
-    read = unpickle(file)
-    assert all(np.array_equal(read[name].detach(), weights[name].detach()) for name in ("tensor", "int", "parameter"))
-    assert all(np.array_equal(read[name], weights[name]) for name in ("array", "scalar", "order", "empty", "strided"))
-    assert read["ordered"] == weights["ordered"]
+    result = unpickle(file)
+    assert all(np.array_equal(result[name].detach(), weights[name].detach()) for name in ("tensor", "int", "parameter"))
+    assert all(np.array_equal(result[name], weights[name]) for name in ("array", "scalar", "order", "empty", "strided"))
+    assert result["ordered"] == weights["ordered"]
     file.write_bytes(pickle.dumps({"class": dict, "ctor_args_and_kwargs": ((), settings)}))
-    _, _, read = read_constructor(tmp_path)
-    assert all(read[name] == settings[name] for name in ("space", "dict", "sets", "path", "default", "slice"))
-    assert read["rng"].random() == settings["rng"].random()
-    assert read["partial"]("a") == "x"
+    _, _, result = read_constructor(tmp_path)
+    assert all(result[name] == settings[name] for name in ("space", "dict", "sets", "path", "default", "slice"))
+    assert result["rng"].random() == settings["rng"].random()
+    assert result["partial"]("a") == "x"
 
 
-def test_msgpack_may_hold_pickles(tmp_path):
+def test_msgpack_files_are_refused(tmp_path):
     (tmp_path / "state.msgpack").write_bytes(b"")
     with pytest.raises(ValueError, match="may contain pickles"):
         check_pickles(tmp_path)
 
 
-def test_trust_is_a_switch_of_the_process(tmp_path, monkeypatch):
+def test_trust_applies_to_the_process(tmp_path, monkeypatch):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
     monkeypatch.setenv(TRUST, "1")
     check_pickles(tmp_path)
@@ -423,31 +425,31 @@ def test_trust_is_a_switch_of_the_process(tmp_path, monkeypatch):
     assert (tmp_path / "executed").exists()
 
 
-def state_of(folder, when, trials):
-    described = [[json.dumps({"relative_logdir": trial}), "{}"] for trial in trials]
-    (folder / f"experiment_state-{when}.json").write_text(json.dumps({"trial_data": described}))
+def write_experiment_state(folder, when, trials):
+    trial_data = [[json.dumps({"relative_logdir": trial}), "{}"] for trial in trials]
+    (folder / f"experiment_state-{when}.json").write_text(json.dumps({"trial_data": trial_data}))
 
 
-def test_of_several_runs_of_one_name_the_newest_is_taken(checkpoint, tmp_path, caplog):
+def test_newest_of_several_runs_is_used(checkpoint, tmp_path, caplog):
     for trial in ("PPO_a_00000", "PPO_b_00000"):
         shutil.copytree(checkpoint, tmp_path / trial / "checkpoint_000000")
         (tmp_path / trial / "params.json").write_text("{}")
-    state_of(tmp_path, "2026-01-01_10-00-00", ["PPO_a_00000"])
+    write_experiment_state(tmp_path, "2026-01-01_10-00-00", ["PPO_a_00000"])
     with pytest.raises(ValueError, match="has the checkpoints of 2 trials; give one of PPO_a_00000, PPO_b_00000"):
         find_checkpoint(tmp_path)
-    state_of(tmp_path, "2026-01-01_11-00-00", ["PPO_b_00000"])
+    write_experiment_state(tmp_path, "2026-01-01_11-00-00", ["PPO_b_00000"])
     assert find_checkpoint(tmp_path) == tmp_path / "PPO_b_00000" / "checkpoint_000000"
     assert caplog.messages == [f"{tmp_path}: was run 2 times; the newest run, of 2026-01-01 11-00-00, is used"]
     caplog.clear()
-    # A run that was resumed has two files, too, but all of its trials are in the newer one.
-    state_of(tmp_path, "2026-01-01_12-00-00", ["PPO_a_00000", "PPO_b_00000"])
+    # A resumed run has two files as well, but the newer one lists all of its trials.
+    write_experiment_state(tmp_path, "2026-01-01_12-00-00", ["PPO_a_00000", "PPO_b_00000"])
     assert len(newest_trials(tmp_path)) == 2
     assert not caplog.messages
 
 
 @pytest.mark.parametrize(("game", "returns"), [("ipd", (-14.34, -11.52)), ("coins", (0.3, -0.2))])
 def test_checkpoints_of_version_0_1_0_play_as_they_did(tmp_path, game, returns):
-    """Saved and evaluated with that version (50 episodes, seed 1): who sees its balance is shown the same."""
+    """Compares with returns that were evaluated in version 0.1.0 (50 episodes, seed 1), with observed balances."""
     shutil.unpack_archive(Path(__file__).parents[1] / "data" / f"reciprocator_0_1_0_{game}.zip", tmp_path)
     report = open_evaluator(tmp_path, seed=1).evaluate(50)["players"]
     assert tuple(row["return"]["mean"] for row in report.values()) == pytest.approx(returns, abs=1e-4)
@@ -458,6 +460,6 @@ def test_checkpoints_of_version_0_1_0_play_as_they_did(tmp_path, game, returns):
 def test_help_says_that_a_run_folder_is_code(command):
     from tests.cli.test_cli import invoke
 
-    shown = " ".join(invoke(*command, "--help").stdout.split())
-    assert "Resume only run folders that you trust" in shown
-    assert ("MODULE:NAME, are imported" in shown) == (command == ("train", "file"))
+    help_text = " ".join(invoke(*command, "--help").stdout.split())
+    assert "Resume only run folders that you trust" in help_text
+    assert ("MODULE:NAME, are imported" in help_text) == (command == ("train", "file"))

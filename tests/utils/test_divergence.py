@@ -1,4 +1,4 @@
-"""What is no number any more ends a run, with the player's name, and is never taken for cooperation."""
+"""Tests that NaN and infinite values end training, name the player and never count as cooperation."""
 
 import json
 import math
@@ -30,28 +30,28 @@ STOCK = {
 }
 
 
-def built(run, env="ipd_v0", **settings):
+def build_algo(run, env="ipd_v0", **settings):
     return build_config(algorithm_class(run), env, settings).build_algo()
 
 
 @pytest.mark.parametrize("epochs", [1, 10])
 @pytest.mark.parametrize("learners", [0, 1])
-def test_weights_that_run_away(ray_cluster, learners, epochs):
-    algo = built("Reciprocator", **SMALL, lr=1e30, num_epochs=epochs, num_learners=learners)
+def test_diverging_weights_end_training(ray_cluster, learners, epochs):
+    algo = build_algo("Reciprocator", **SMALL, lr=1e30, num_epochs=epochs, num_learners=learners)
     with pytest.raises(DivergedError, match=r"^player_\d diverged in iteration 1: "):
         algo.train()
     algo.stop()
 
 
-def test_the_player_that_diverged_is_named(ray_cluster):
-    algo = built("Reciprocator", **SMALL, players={"player_0": "ppo", "player_1": {"player": "ppo", "lr": 1e30}})
+def test_diverged_player_is_named(ray_cluster):
+    algo = build_algo("Reciprocator", **SMALL, players={"player_0": "ppo", "player_1": {"player": "ppo", "lr": 1e30}})
     with pytest.raises(DivergedError, match="player_1 diverged in iteration 1: "):
         algo.train()
     algo.stop()
 
 
-def test_the_iteration_is_named_and_the_estimator_counts_too(ray_cluster):
-    algo = built("Reciprocator", "coins_v0", **SMALL)
+def test_diverged_estimator_and_iteration_are_named(ray_cluster):
+    algo = build_algo("Reciprocator", "coins_v0", **SMALL)
     algo.train()
     estimator = algo.learner_group._learner.module["influence"]
     with torch.no_grad():
@@ -62,16 +62,16 @@ def test_the_iteration_is_named_and_the_estimator_counts_too(ray_cluster):
 
 
 @pytest.mark.parametrize("players", [{"*": "ppo"}, {"*": "reciprocator"}, None])
-def test_on_rllibs_episodes(ray_cluster, players):
-    own = {"players": players} if players else {}
-    algo = built("PPO", "ipd_v0" if players else "CartPole-v1", **STOCK, **own, lr=1e30)
+def test_divergence_in_rllibs_env_runners(ray_cluster, players):
+    overrides = {"players": players} if players else {}
+    algo = build_algo("PPO", "ipd_v0" if players else "CartPole-v1", **STOCK, **overrides, lr=1e30)
     with pytest.raises(DivergedError, match=r"(player_0|player_1|default_policy) diverged in iteration 1: "):
         algo.train()
     algo.stop()
 
 
-def test_large_weights_that_are_still_numbers(ray_cluster):
-    algo = built("Reciprocator", **SMALL)
+def test_large_finite_weights_end_training(ray_cluster):
+    algo = build_algo("Reciprocator", **SMALL)
     module = algo.learner_group._learner.module["player_0"]
     with torch.no_grad():
         next(module.parameters()).fill_(2 * LARGEST_WEIGHT)
@@ -81,7 +81,7 @@ def test_large_weights_that_are_still_numbers(ray_cluster):
 
 
 @pytest.mark.parametrize(("kind", "width"), [(Bernoulli, 1), (Categorical, 3)])
-def test_distributions_do_not_draw_from_what_is_no_number(kind, width):
+def test_distributions_refuse_nan_logits(kind, width):
     logits = torch.zeros(4, width)
     kind(logits).sample()
     kind(logits).to_deterministic()
@@ -92,10 +92,10 @@ def test_distributions_do_not_draw_from_what_is_no_number(kind, width):
         kind(logits).to_deterministic()
 
 
-def test_checkpoints_whose_weights_are_no_numbers_are_refused(ray_cluster, tmp_path):
+def test_checkpoints_with_nan_weights_are_refused(ray_cluster, tmp_path):
     import pickle
 
-    algo = built("Reciprocator", **SMALL)
+    algo = build_algo("Reciprocator", **SMALL)
     good = tmp_path / "good"
     algo.save_to_path(good)
     algo.stop()
@@ -124,7 +124,7 @@ def test_checkpoints_whose_weights_are_no_numbers_are_refused(ray_cluster, tmp_p
         tournament(enter([str(broken), "scripted/tit_for_tat"]))
 
 
-def test_a_diverged_trial_is_a_row_and_the_others_go_on(ray_cluster, tmp_path):
+def test_diverged_trial_is_reported_and_other_trials_continue(ray_cluster, tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(
         """
@@ -144,14 +144,14 @@ next:
   config: {num_envs_per_env_runner: 16}
 """
     )
-    done = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
-    assert done.exit_code == 1, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "sweep: 2 trials of 2 settings" in done.stdout
-    assert "1 (1 failed)" in done.stdout
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    result = invoke("train", "file", str(file), "--storage-path", str(tmp_path / "out"))
+    assert result.exit_code == 1, result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "sweep: 2 trials of 2 settings" in result.stdout
+    assert "1 (1 failed)" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("failed")]
     assert "diverged in iteration 2: its total_loss is nan" in line
-    assert "next: Reciprocator on ipd_v0, 1 iterations" in done.stdout
+    assert "next: Reciprocator on ipd_v0, 1 iterations" in result.stdout
     by_rate = {}
     for trial in (tmp_path / "out" / "sweep").glob("Reciprocator_*"):
         rate = json.loads((trial / "params.json").read_text())["lr"]
@@ -161,29 +161,29 @@ next:
     assert (tmp_path / "out" / "sweep" / "learning_curves.png").is_file()
 
 
-def result_of(steps, **influence):
-    of_module = {"total_loss": math.nan, "num_module_steps_trained": steps}
-    return {"learners": {"player_0": of_module, "influence": {"loss": math.nan, **influence}}}
+def build_result(steps, **influence):
+    module_result = {"total_loss": math.nan, "num_module_steps_trained": steps}
+    return {"learners": {"player_0": module_result, "influence": {"loss": math.nan, **influence}}}
 
 
 @pytest.mark.parametrize("steps", [0, math.nan])
 @pytest.mark.parametrize("not_finite", [0.0, math.nan])
-def test_a_loss_of_an_iteration_without_updates_is_no_number_and_no_problem(steps, not_finite):
+def test_nan_loss_without_updates_is_accepted(steps, not_finite):
     algorithm = SimpleNamespace(iteration=5, learner_group=None, config=None)
-    check_finite(algorithm, result_of(steps, not_finite=not_finite))
+    check_finite(algorithm, build_result(steps, not_finite=not_finite))
 
 
-def test_a_loss_of_an_iteration_with_updates_is_one():
+def test_nan_loss_with_updates_ends_training():
     algorithm = SimpleNamespace(iteration=5, learner_group=None, config=None)
     with pytest.raises(DivergedError, match="player_0 diverged in iteration 6: its total_loss is nan"):
-        check_finite(algorithm, result_of(64))
+        check_finite(algorithm, build_result(64))
     with pytest.raises(DivergedError, match="influence diverged in iteration 6: its loss is not a number"):
-        check_finite(algorithm, result_of(0, not_finite=1.0))
+        check_finite(algorithm, build_result(0, not_finite=1.0))
 
 
-def test_where_learners_run_in_a_thread_a_loss_may_be_missing_once():
+def test_one_missing_loss_of_learner_threads_is_accepted():
     algorithm = SimpleNamespace(iteration=5, learner_group=None, config=IMPALAConfig())
     for steps in (64, 0, 64):
-        check_finite(algorithm, result_of(steps))
+        check_finite(algorithm, build_result(steps))
     with pytest.raises(DivergedError, match="player_0 diverged"):
-        check_finite(algorithm, result_of(64))
+        check_finite(algorithm, build_result(64))

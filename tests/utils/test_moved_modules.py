@@ -1,4 +1,4 @@
-"""Old names of modules go on working."""
+"""Tests that old names of modules still work."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ import pytest
 
 from rllib_reciprocator.utils.moved_modules import MOVED, new_name
 
-# Packages of version 0.1.0 that one module alone is left of.
+# Names without those in packages of version 0.1.0 that have become single modules.
 IMPORTABLE = [name for name in MOVED if not name.startswith(("callbacks", "connectors", "rewards", "rollout"))]
 
 
-def test_rows_name_modules_that_exist_and_none_that_moved_again():
+def test_new_names_exist_and_have_not_moved_again():
     for new in MOVED.values():
         name = f"rllib_reciprocator.{new}"
         assert find_spec(name) is not None
@@ -21,12 +21,12 @@ def test_rows_name_modules_that_exist_and_none_that_moved_again():
 
 
 @pytest.mark.parametrize("name", IMPORTABLE)
-def test_a_module_has_the_classes_of_its_new_name(name):
+def test_old_name_imports_the_new_module(name):
     old = import_module(f"rllib_reciprocator.{name}")
     assert old is import_module(f"rllib_reciprocator.{MOVED[name]}")
 
 
-def test_modules_of_a_package_that_moved_are_found():
+def test_modules_of_moved_packages_are_found():
     assert new_name("rllib_reciprocator.batched.config") == "rllib_reciprocator.engine.config"
     assert new_name("rllib_reciprocator.influence.tabular") == (
         "rllib_reciprocator.intrinsic.reciprocity.estimators.tabular"
@@ -36,7 +36,7 @@ def test_modules_of_a_package_that_moved_are_found():
     assert new_name("ray.batched") is None
 
 
-def test_a_new_process_imports_by_an_old_name_first():
+def test_new_process_can_import_by_an_old_name_first():
     code = (
         "from rllib_reciprocator.batched.config import BatchedConfig as old\n"
         "from rllib_reciprocator.engine.config import BatchedConfig as new\n"

@@ -1,4 +1,4 @@
-"""Tests the readers of checkpoints with pickles that do what genuine ones do not."""
+"""Tests of the readers of checkpoints with forged pickles."""
 
 import io
 import pickle
@@ -41,7 +41,7 @@ from tests.helpers.forged_pickles import (
 )
 
 OLD = Path(__file__).parents[1] / "data" / "reciprocator_0_1_0_ipd.zip"
-# With constructors that unpickle bytes, start processes and write files, and some of which genuine checkpoints have.
+# Classes whose constructors unpickle bytes, start processes or write files, and classes in genuine checkpoints.
 SAMPLE = (
     ("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector"),
     ("ray.rllib.examples.envs.classes.env_with_subprocess", "EnvWithSubprocess"),
@@ -63,43 +63,43 @@ def checkpoint(tmp_path):
 
 @pytest.fixture(scope="module")
 def listed():
-    """Imports all that is listed, so that whatever is imported later was imported by a forgery."""
+    """Imports all listed names, so that any later import is that of a forgery."""
     values = {name: _look_up(*name) for name in sorted(CALLED | BUILT | NAMED)}
     missing = {module for (module, _), value in values.items() if value is None}
-    assert missing <= {"pathlib._local"}, "a name on the lists is not one of this version of its library"
+    assert missing <= {"pathlib._local"}, "a listed name does not exist in the installed version of its library"
     return values
 
 
-def may_be_made(module, name):
-    """Returns True for the few classes of RLlib of which settings are made; making them does nothing."""
+def may_be_built(module, name):
+    """Returns True for the few RLlib classes in settings, whose construction has no side effects."""
     return (module, name) in BUILT | CALLED
 
 
-def test_few_classes_of_rllib_may_be_made():
+def test_few_rllib_classes_may_be_built():
     assert {name for module, name in BUILT | CALLED if module.startswith("ray.")} == {
         "DefaultModelConfig", "MultiRLModuleSpec", "RLModuleSpec", "TorchCompileWhatToCompile",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.slow)])
-def test_whatever_is_done_to_any_class_of_rllib_is_refused(listed, tmp_path, every):
+def test_forgeries_with_rllib_classes_are_refused(listed, tmp_path, every):
     executed = tmp_path / "executed"
     classes = rllib_classes()
     assert len(classes) > 700
     assert set(SAMPLE) <= set(classes)
     with canary(executed):
         for module, name in (*SAMPLE, *classes[::every]):
-            for does, opcodes in forgeries(module, name, executed).items():
+            for effect, opcodes in forgeries(module, name, executed).items():
                 content = PROTO + opcodes + STOP
                 with pytest.raises(pickle.UnpicklingError):
                     WeightsUnpickler(io.BytesIO(content)).load()
                 reader = ConstructorUnpickler(io.BytesIO(content))
                 try:
                     reader.load()
-                    refused = bool(reader.stand_ins)
+                    is_refused = bool(reader.stand_ins)
                 except (pickle.UnpicklingError, TypeError, ValueError):
-                    refused = True
-                assert refused or ("the class" not in does and may_be_made(module, name)), (module, name, does)
+                    is_refused = True
+                assert is_refused or ("the class" not in effect and may_be_built(module, name)), (module, name, effect)
 
 
 PLACES = (
@@ -112,41 +112,41 @@ PLACES = (
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("classes", [SAMPLE, pytest.param(None, marks=pytest.mark.slow)], ids=["sample", "all"])
-def test_a_genuine_pickle_that_does_something_first_is_refused(listed, tmp_path, checkpoint, place, classes):
-    """Nothing of the forgery is left in what is read: the file has to be refused for what it does."""
+def test_genuine_pickles_with_forged_opcodes_are_refused(listed, tmp_path, checkpoint, place, classes):
+    """Uses forgeries that leave no object behind, so that only their opcodes can be the reason for a refusal."""
     executed, file = tmp_path / "executed", checkpoint / place
     genuine = file.read_bytes()
-    read = read_constructor if file.name == "class_and_ctor_args.pkl" else check_pickles
-    read(file.parent)
+    reader = read_constructor if file.name == "class_and_ctor_args.pkl" else check_pickles
+    reader(file.parent)
     with canary(executed):
         for module, name in classes or rllib_classes():
-            for does, opcodes in forgeries(module, name, executed).items():
+            for effect, opcodes in forgeries(module, name, executed).items():
                 file.write_bytes(forged_into(genuine, opcodes))
                 try:
-                    read(file.parent)
+                    reader(file.parent)
                 except ValueError as error:
                     assert f"{file}: cannot be read (" in str(error)  # noqa: PT017 -- not all are refused
                 else:
-                    assert read is read_constructor, (module, name, does)
-                    assert "the class" not in does, (module, name, does)
-                    assert may_be_made(module, name), (module, name, does)
+                    assert reader is read_constructor, (module, name, effect)
+                    assert "the class" not in effect, (module, name, effect)
+                    assert may_be_built(module, name), (module, name, effect)
     file.write_bytes(genuine)
-    read(file.parent)
+    reader(file.parent)
 
 
-def test_the_canary_notices(tmp_path):
-    """Unpickles without looking, and sees that the canary fails."""
+def test_canary_fails_for_executed_forgeries(tmp_path):
+    """Unpickles without checks, and expects the canary to fail."""
     executed = tmp_path / "executed"
-    forged = forgeries("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector", executed)
+    opcodes = forgeries("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector", executed)
     with pytest.raises(AssertionError), canary(executed):
-        pickle.loads(PROTO + forged["REDUCE of a context and bytes"] + STOP)
+        pickle.loads(PROTO + opcodes["REDUCE of a context and bytes"] + STOP)
     assert executed.exists()
-    forged = forgeries("ray.rllib.examples.envs.classes.env_with_subprocess", "EnvWithSubprocess", tmp_path / "none")
+    opcodes = forgeries("ray.rllib.examples.envs.classes.env_with_subprocess", "EnvWithSubprocess", tmp_path / "none")
     from ray.rllib.examples.envs.classes.env_with_subprocess import EnvWithSubprocess
 
     command = EnvWithSubprocess.UNIQUE_CMD
     with pytest.raises(AssertionError), canary(tmp_path / "none"):
-        pickle.loads(PROTO + forged["BUILD of slots on the class"] + STOP)
+        pickle.loads(PROTO + opcodes["BUILD of slots on the class"] + STOP)
     EnvWithSubprocess.UNIQUE_CMD = command
     del EnvWithSubprocess.path
 
@@ -176,7 +176,7 @@ FALSE, TRUE = b"\x89", b"\x88"
     "content",
     [
         call(DTYPE, text("O"), FALSE, TRUE),
-        call(DTYPE, text("f4"), FALSE, FALSE),  # NumPy's own, which all arrays share
+        call(DTYPE, text("f4"), FALSE, FALSE),  # NumPy's dtype object that all arrays share
         call(DTYPE, pickled([("x", "O")]), FALSE, TRUE),
         call(DTYPE, text("f4"), FALSE, TRUE) + pickled((3, "<", None, ("x",), {}, 8, 8, 0)) + BUILD,
         call(DTYPE, text("f4"), FALSE, TRUE) + pickled((3, "<", None, None, None, -1, -1, 63)) + BUILD,
@@ -197,10 +197,10 @@ FALSE, TRUE = b"\x89", b"\x88"
         call(named("functools", "partial"), named("numpy", "dtype")),
         call(named("copyreg", "_reconstructor"), named("numpy", "ndarray"), named("numpy", "ndarray"), NONE),
         text("a") + NONE + b"q\x00" + b"\x93",
-        NONE + NONE + b"a", pickled("x") + b"(NNu", pickled(1) + pickled(2) + b"a",  # items of what has none
+        NONE + NONE + b"a", pickled("x") + b"(NNu", pickled(1) + pickled(2) + b"a",  # items of objects without items
     ],
 )  # fmt: skip
-def test_weights_are_read_by_what_numpy_and_torch_reconstruct_theirs_with(tmp_path, monkeypatch, content):
+def test_weights_are_read_only_with_functions_of_numpy_and_torch(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     with canary(tmp_path / "executed"), pytest.raises((pickle.UnpicklingError, TypeError)):
         weights(content)
@@ -216,18 +216,18 @@ def test_weights_are_read_by_what_numpy_and_torch_reconstruct_theirs_with(tmp_pa
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("reader", [WeightsUnpickler, ConstructorUnpickler])
-def test_opcodes_that_checkpoints_do_not_have(tmp_path, content, reader):
-    """Covers older protocols, persistent ids, copyreg's codes, buffers from elsewhere, and what is not whole."""
+def test_opcodes_not_used_by_checkpoints_are_refused(tmp_path, content, reader):
+    """Covers older protocols, persistent ids, copyreg's codes, out-of-band buffers and truncated pickles."""
     with canary(tmp_path / "executed"), pytest.raises(Exception) as raised:  # noqa: PT011 -- as broken pickles do
         reader(io.BytesIO(content)).load()
     assert not isinstance(raised.value, AssertionError)
 
 
-def test_what_settings_are_made_with_takes_only_what_it_is_given_by_genuine_ones():
+def test_constructors_in_settings_accept_only_genuine_arguments():
     pcg, seeds = named("numpy.random._pcg64", "PCG64"), named("numpy.random.bit_generator", "SeedSequence")
     generator, bits = (named("numpy.random._pickle", f"__{name}_ctor") for name in ("generator", "bit_generator"))
-    made, stand_ins = settings(call(generator, call(bits, pcg)))
-    assert isinstance(made, np.random.Generator)
+    rng, stand_ins = settings(call(generator, call(bits, pcg)))
+    assert isinstance(rng, np.random.Generator)
     assert not stand_ins
     spec = named("ray.rllib.core.rl_module.rl_module", "RLModuleSpec")
     callbacks = named("ray.rllib.callbacks.callbacks", "RLlibCallback")
@@ -236,13 +236,13 @@ def test_what_settings_are_made_with_takes_only_what_it_is_given_by_genuine_ones
     player = named("rllib_reciprocator.players.players", "Player") + EMPTY_TUPLE + NEWOBJ
     model = named("rllib_reciprocator.intrinsic.reciprocity.settings", "ReciprocitySettings") + EMPTY_TUPLE + NEWOBJ
     partial_of = named("functools", "partial")
-    ours = named("rllib_reciprocator.rllib_episodes.modules", "_module_of")
+    module_of = named("rllib_reciprocator.rllib_episodes.modules", "_module_of")
     for content in (
         call(bits, callbacks), call(generator, text("PCG64"), callbacks), call(unpickle_seeds, pcg, pickled(1), NONE),
-        call(partial_of, callbacks), call(partial_of, ours, NONE), call(partial_of, named("os", "system")),
+        call(partial_of, callbacks), call(partial_of, module_of, NONE), call(partial_of, named("os", "system")),
         seeds + DICT + BUILD,
-        call(partial_of, ours) + MARK + callbacks + EMPTY_TUPLE + DICT + NONE + TUPLE + BUILD,
-        call(ours, pickled({})), call(spec, callbacks), spec + MARK + NONE + TUPLE + NEWOBJ,
+        call(partial_of, module_of) + MARK + callbacks + EMPTY_TUPLE + DICT + NONE + TUPLE + BUILD,
+        call(module_of, pickled({})), call(spec, callbacks), spec + MARK + NONE + TUPLE + NEWOBJ,
         call(named("collections", "defaultdict"), callbacks), call(named("builtins", "getattr"), spec, text("build")),
         call(named("builtins", "str"), NONE), call(named("ray.rllib.algorithms.ppo.ppo", "PPO"), DICT),
         space + DICT + text("contains") + callbacks + SETITEM + BUILD,
@@ -263,7 +263,7 @@ def test_what_settings_are_made_with_takes_only_what_it_is_given_by_genuine_ones
             continue
 
 
-def test_a_tensors_storage_is_read_by_pytorchs_own_list(tmp_path):
+def test_tensor_storage_is_read_with_pytorchs_allow_list(tmp_path):
     tensor = torch.arange(3.0)
     assert torch.equal(weights(pickled(tensor)), tensor)
     file = io.BytesIO()
@@ -272,8 +272,8 @@ def test_a_tensors_storage_is_read_by_pytorchs_own_list(tmp_path):
         weights(call(named("torch.storage", "_load_from_bytes"), data(file.getvalue())))
 
 
-def test_folders_behind_links_are_looked_through(checkpoint, tmp_path):
-    """RLlib follows links; a loop of them ends."""
+def test_folders_behind_links_are_checked(checkpoint, tmp_path):
+    """Checks that links are followed, as RLlib does, and that loops of links end."""
     hidden = tmp_path / "hidden"
     (checkpoint / MODULE_PATH / "player_0").rename(hidden)
     (checkpoint / MODULE_PATH / "player_0").symlink_to(hidden)

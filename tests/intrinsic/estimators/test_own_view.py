@@ -8,83 +8,87 @@ SEES = {"sees": "own", "counterfactual": "modelled"}
 
 
 def reward_of(model, agent, obs, time_left, actions):
-    """What the agent's own reward model says where it sees ``obs`` and its own action comes first."""
+    """Returns the prediction of the agent's reward model for ``obs`` and actions that start with its own."""
     rows = len(obs)
     inputs = torch.cat([obs.flatten(1), time_left[:, None]], 1)
-    everybody = inputs.expand(model.num_agents, rows, -1)
-    return model.acting["reward"](everybody, actions.expand(model.num_agents, rows, -1))[agent, :, 0]
+    model_inputs = inputs.expand(model.num_agents, rows, -1)
+    return model.acting["reward"](model_inputs, actions.expand(model.num_agents, rows, -1))[agent, :, 0]
 
 
 @pytest.mark.parametrize("num_agents", [2, 3])
 @pytest.mark.parametrize("counterfactual", ["modelled", "uniform"])
-def test_influence_is_the_sum_over_alternatives_one_by_one(num_agents, counterfactual):
+def test_influence_equals_a_sum_over_single_alternatives(num_agents, counterfactual):
     data = played(5, num_agents=num_agents, num_steps=3, sees="own")
-    seen = data.steps.flattened()
+    steps = data.steps.flattened()
     model = estimator(OwnViewInfluence, num_agents=num_agents, sees="own", counterfactual=counterfactual)
-    received, given = model.influence(seen)
+    received, given = model.influence(steps)
     n = num_agents
-    modelled = model.behavior_model(model.inputs(seen.state[:, :, 0], seen.time_left))
+    probs = model.behavior_model(model.inputs(steps.state[:, :, 0], steps.time_left))
     with torch.no_grad():
         for i in range(n):
             for k in range(1, n):
                 j = (i + k) % n
-                # What i takes j to have done to it: on what i sees, j's action replaced.
-                own_order = seen.actions[:, [(i + r) % n for r in range(n)]]
-                expected = reward_of(model, i, seen.state[:, i, 0], seen.time_left, own_order)
+                # Influence of j on i as estimated by i: i's model on i's observation, with j's action replaced.
+                actions_from_i = steps.actions[:, [(i + r) % n for r in range(n)]]
+                expected = reward_of(model, i, steps.state[:, i, 0], steps.time_left, actions_from_i)
                 for action in range(5):
-                    changed = own_order.clone()
-                    changed[:, k] = action
-                    prob = modelled[i, :, k, action]
-                    expected = expected - prob * reward_of(model, i, seen.state[:, i, 0], seen.time_left, changed)
+                    joint_actions = actions_from_i.clone()
+                    joint_actions[:, k] = action
+                    prob = probs[i, :, k, action]
+                    expected = expected - prob * reward_of(
+                        model, i, steps.state[:, i, 0], steps.time_left, joint_actions
+                    )
                 torch.testing.assert_close(received[:, j, i], expected, atol=1e-5, rtol=1e-4)
-                # What i takes itself to have done to j: i's model on what j sees, i's action replaced.
-                their_order = seen.actions[:, [(j + r) % n for r in range(n)]]
-                expected = reward_of(model, i, seen.state[:, i, k], seen.time_left, their_order)
+                # Influence of i on j as estimated by i: i's model on j's observation, with i's action replaced.
+                actions_from_j = steps.actions[:, [(j + r) % n for r in range(n)]]
+                expected = reward_of(model, i, steps.state[:, i, k], steps.time_left, actions_from_j)
                 for action in range(5):
-                    changed = their_order.clone()
-                    changed[:, n - k] = action
-                    prob = modelled[i, :, 0, action]
-                    expected = expected - prob * reward_of(model, i, seen.state[:, i, k], seen.time_left, changed)
+                    joint_actions = actions_from_j.clone()
+                    joint_actions[:, n - k] = action
+                    prob = probs[i, :, 0, action]
+                    expected = expected - prob * reward_of(
+                        model, i, steps.state[:, i, k], steps.time_left, joint_actions
+                    )
                 torch.testing.assert_close(given[:, i, j], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_nothing_of_the_others_is_used():
-    """With other rewards and other observations of theirs agent 0 learns and believes the same."""
+def test_rewards_and_observations_of_other_agents_are_not_used():
+    """Checks that agent 0 estimates the same influence for other rewards and observations of agent 1."""
     data = played(64, sees="own")
     generator = torch.Generator().manual_seed(0)
     steps = data.steps
     state, rewards = steps.state.clone(), steps.rewards.clone()
     state[:, :, 1] = torch.rand(state[:, :, 1].shape, generator=generator)
     rewards[..., 1] = torch.rand(rewards[..., 1].shape, generator=generator)
-    changed = data._replace(steps=steps._replace(state=state, rewards=rewards))
-    beliefs = []
-    for each in (data, changed):
+    changed_data = data._replace(steps=steps._replace(state=state, rewards=rewards))
+    estimates = []
+    for dataset in (data, changed_data):
         model = estimator(OwnViewInfluence, **SEES)
-        fit(model, each, updates=2)
-        received, given = model.influence(each.steps)
-        beliefs.append((received[..., 0], given[..., 0, :]))
-        other = received[..., 1]
-    for a, b in zip(*beliefs, strict=True):
+        fit(model, dataset, updates=2)
+        received, given = model.influence(dataset.steps)
+        estimates.append((received[..., 0], given[..., 0, :]))
+        received_by_other = received[..., 1]
+    for a, b in zip(*estimates, strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(other, received[..., 0])
+    assert not torch.equal(received_by_other, received[..., 0])
 
 
 def test_learns_the_exact_influence_of_coins():
-    fresh, model = played(64, seed=1, sees="own"), estimator(OwnViewInfluence, **SEES)
+    test_data, model = played(64, seed=1, sees="own"), estimator(OwnViewInfluence, **SEES)
     fit(model, played(768, sees="own"))
-    received, given = model.influence(fresh.steps)
-    assert correlation(received, fresh.exact) > 0.75
-    assert correlation(given, fresh.exact) > 0.75
+    received, given = model.influence(test_data.steps)
+    assert correlation(received, test_data.exact) > 0.75
+    assert correlation(given, test_data.exact) > 0.75
 
 
-def test_the_replay_keeps_what_each_agent_sees_itself():
+def test_replay_buffer_keeps_own_observations_of_agents():
     data = played(4, num_steps=3, num_agents=3, sees="own")
     rows = estimator(OwnViewInfluence, num_agents=3, **SEES).replay_rows(data.steps, data.ended)
     assert rows["state"].shape == (12, 3, 6, 3, 3)
     assert torch.equal(rows["state"], data.steps.state.flatten(0, 1)[:, :, 0])
 
 
-def test_the_future_counts_with_its_weight():
+def test_future_returns_are_fitted():
     data = played(4, sees="own")
     model = estimator(OwnViewInfluence, future_weight=0.5, **SEES)
     rows = model.replay_rows(data.steps, data.ended)

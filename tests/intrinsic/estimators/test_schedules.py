@@ -1,4 +1,4 @@
-"""Which iterations estimators learn from and when, and which rewards, seen in results, weights and checkpoints."""
+"""Tests of the iterations and rewards that estimators are fitted to, by results, weights and checkpoints."""
 
 import gymnasium
 import numpy as np
@@ -13,7 +13,7 @@ from tests.helpers.games import LENGTHS
 from tests.helpers.multi_agent_envs import own_policy
 
 COOPERATE, DEFECT = 0, 1
-# The first agent gets 1 if the second one cooperates; nothing else pays.
+# The first agent gets 1 if the second one cooperates; all other rewards are 0.
 PAYOFFS = [[[1.0, 0.0], [0.0, 0.0]]] * 2
 ENVIRONMENTS = 16
 
@@ -32,7 +32,7 @@ def config(num_steps=1, payoffs=PAYOFFS, **reciprocity):
 
 
 def always_play(algo, action):
-    """Sets the weights of the second agent's policy so that it always takes an action."""
+    """Sets the weights of the second agent's policy so that it always takes the given action."""
     state = algo.get_module("player_1").get_state()
     actor = {name: np.zeros_like(value) for name, value in state.items() if name.startswith("actor")}
     (bias,) = (name for name, value in actor.items() if value.shape == (1,))
@@ -42,8 +42,8 @@ def always_play(algo, action):
 
 
 @pytest.mark.parametrize(("buffer", "period"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3), (2, 2)])
-def test_the_table_counts_the_last_iterations_and_is_renewed_in_every_period(build, buffer, period):
-    """Influence on the first agent is what it gets minus the frequency with which the second one cooperated."""
+def test_table_counts_the_last_iterations_and_is_updated_once_per_period(build, buffer, period):
+    """Checks influence on the first agent: its reward minus the frequency with which the second one cooperated."""
     prior = 2.0
     settings = {"influence": "tabular", "buffer_iterations": buffer, "update_period_iters": period, "prior": prior}
     algo = build(config(exploration=0.0, **settings))
@@ -57,14 +57,14 @@ def test_the_table_counts_the_last_iterations_and_is_renewed_in_every_period(bui
         influence = float(results["influence"]["player_1_on_player_0"])
         assert influence == pytest.approx(cooperates - frequency, abs=1e-5)
         if iteration % period == 0:
-            counted = actions[max(0, iteration + 1 - buffer) : iteration + 1]
-            cooperated = prior + ENVIRONMENTS * counted.count(COOPERATE)
-            frequency = cooperated / (2.0 * prior + ENVIRONMENTS * len(counted))
+            window = actions[max(0, iteration + 1 - buffer) : iteration + 1]
+            num_cooperations = prior + ENVIRONMENTS * window.count(COOPERATE)
+            frequency = num_cooperations / (2.0 * prior + ENVIRONMENTS * len(window))
 
 
 @pytest.mark.parametrize(("buffer", "period"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3)])
-def test_a_learned_estimator_is_fitted_in_every_period_to_the_last_iterations(build, buffer, period):
-    """Counts iterations in the replay buffer, and gradient steps, of which there is one per iteration in the buffer."""
+def test_learned_estimator_is_fitted_once_per_period_to_the_last_iterations(build, buffer, period):
+    """Counts iterations in the replay buffer and gradient steps: one per iteration in the buffer."""
     settings = {"estimator_minibatch_size": 4 * ENVIRONMENTS, "estimator_epochs": 1, "estimator_hiddens": [4]}
     schedule = {"buffer_iterations": buffer, "update_period_iters": period}
     algo = build(config(num_steps=4, influence="reward", **settings, **schedule))
@@ -88,8 +88,8 @@ def test_a_learned_estimator_is_fitted_in_every_period_to_the_last_iterations(bu
         before = after
 
 
-def test_balances_start_at_the_initial_one_in_every_environment_that_is_reset_alone(build):
-    """Without influence, a balance decays from there until the environment's episode ends."""
+def test_balances_restart_at_the_initial_one_when_an_environment_is_reset(build):
+    """Checks that balances decay from the initial one until the end of the episode, since influence is zero."""
     social_dilemmas.register(LENGTHS)
     initial, decay, length, environments = 2.0, 0.5, 12, 6
     a_config = (
@@ -102,7 +102,7 @@ def test_balances_start_at_the_initial_one_in_every_environment_that_is_reset_al
         .debugging(seed=1)
     )
     algo = build(a_config)
-    # Environment b has episodes of 2, 3 or 4 steps, of which there are whole numbers in a fragment.
+    # Environment b has episodes of 2, 3 or 4 steps, which divide the fragment length.
     balances = [initial * decay**step for steps in (2, 3, 4) for step in range(steps) for _ in range(length // steps)]
     for _ in range(2):
         balance = algo.train()["env_runners"]["balance"]
@@ -111,7 +111,7 @@ def test_balances_start_at_the_initial_one_in_every_environment_that_is_reset_al
 
 
 class Visitor(MultiAgentEnv):
-    """``visitor`` takes part in the first of eight steps; each agent gets 100 in every step it takes part in."""
+    """Environment of eight steps, of which ``visitor`` plays only the first. Agents get 100 per step that they play."""
 
     def __init__(self, config=None):
         super().__init__()
@@ -132,7 +132,7 @@ class Visitor(MultiAgentEnv):
 
 
 def test_rewards_of_absent_agents_are_not_fitted(build):
-    """The estimator's first predictions are small, so that the squared errors of its loss are those of 100."""
+    """Compares the loss with the squared error of predicting 0 for 100, since the first predictions are small."""
     register_env("visitor", Visitor)
     a_config = (
         PPOConfig()

@@ -23,7 +23,7 @@ def estimator(game, **settings):
 
 
 def brute_force(game, behavior, state, actions):
-    """Influence by summing over the influencer's alternatives, one at a time."""
+    """Computes influence by summing over the influencer's alternative actions one at a time."""
     n = game.num_agents
     result = torch.zeros(n, n)
     for j, i in product(range(n), repeat=2):
@@ -37,9 +37,9 @@ def brute_force(game, behavior, state, actions):
 
 
 def steps(state, actions):
-    """Steps of which a table wants to know no more."""
-    nothing = torch.zeros(actions.shape)
-    return Transition(state, actions, nothing, torch.ones(state.shape), nothing)
+    """Builds steps in which columns that tables do not use are constant."""
+    zeros = torch.zeros(actions.shape)
+    return Transition(state, actions, zeros, torch.ones(state.shape), zeros)
 
 
 def transitions(game, rows, seed=0):
@@ -56,23 +56,23 @@ def test_equals_brute_force(game_id, settings):
     game = social_dilemmas.make(game_id, **settings)
     table = estimator(game, exploration=0.1)
     table.observe(transitions(game, 200), iteration=0)
-    seen = transitions(game, 50, seed=1)
-    found = table.influence(seen).received
+    batch = transitions(game, 50, seed=1)
+    influence = table.influence(batch).received
     for row in range(50):
-        expected = brute_force(game, table.behavior(), int(seen.state[row]), seen.actions[row].tolist())
-        torch.testing.assert_close(found[row], expected)
+        expected = brute_force(game, table.behavior(), int(batch.state[row]), batch.actions[row].tolist())
+        torch.testing.assert_close(influence[row], expected)
 
 
 def test_prisoners_dilemma_by_hand():
-    """Against a coin toss, cooperating is worth 1 to the other and costs oneself half of what defecting gains."""
+    """Checks influence under uniform behavior: cooperation gives the other player 1 and costs the player itself 0.5."""
     game = social_dilemmas.make("ipd_v0")
-    both = steps(torch.tensor([0]), torch.tensor([[0, 0]]))
-    assert estimator(game).influence(both).received[0].tolist() == [[-0.5, 1.0], [1.0, -0.5]]
-    defects = both._replace(actions=torch.tensor([[1, 0]]))
-    assert estimator(game).influence(defects).received[0].tolist() == [[0.5, -1.0], [1.0, -0.5]]
+    cooperation = steps(torch.tensor([0]), torch.tensor([[0, 0]]))
+    assert estimator(game).influence(cooperation).received[0].tolist() == [[-0.5, 1.0], [1.0, -0.5]]
+    defection = cooperation._replace(actions=torch.tensor([[1, 0]]))
+    assert estimator(game).influence(defection).received[0].tolist() == [[0.5, -1.0], [1.0, -0.5]]
 
 
-def test_behaviour_is_counted_by_state_and_player():
+def test_behavior_is_counted_by_state_and_player():
     game = social_dilemmas.make("ipd_v0")
     table = estimator(game, prior=1.0)
     state = torch.tensor([0, 0, 0, 3])
@@ -83,17 +83,17 @@ def test_behaviour_is_counted_by_state_and_player():
     torch.testing.assert_close(behavior[3], torch.tensor([[1 / 3, 2 / 3], [2 / 3, 1 / 3]]))
 
 
-def test_a_state_that_no_game_visited_gives_no_nan():
-    """In the paper's code its frequency is 0/0, which reaches the policy and ends the run."""
+def test_unvisited_states_give_no_nan():
+    """Differs from the paper's code, where their frequency is 0/0, and the NaN reaches the policy and ends training."""
     game = social_dilemmas.make("ipd_v0")
     table = estimator(game)
-    always = steps(torch.tensor([1] * 8), torch.zeros(8, 2, dtype=torch.int64))
-    table.observe(always, iteration=0)
+    batch = steps(torch.tensor([1] * 8), torch.zeros(8, 2, dtype=torch.int64))
+    table.observe(batch, iteration=0)
     assert table.table.isfinite().all()
     torch.testing.assert_close(table.behavior()[4], torch.full((2, 2), 0.5))
 
 
-def test_always_the_same_has_no_influence_unless_exploration_is_mixed_in():
+def test_deterministic_behavior_has_influence_only_with_exploration():
     game = social_dilemmas.make("ipd_v0")
     defect = Transition(
         torch.full((10_000,), 4),
@@ -102,11 +102,13 @@ def test_always_the_same_has_no_influence_unless_exploration_is_mixed_in():
         torch.ones(10_000),
         torch.zeros(10_000, 2),
     )
-    plain, mixed = estimator(game, prior=1e-6), estimator(game, prior=1e-6, exploration=0.2)
-    for table in (plain, mixed):
+    without_exploration, with_exploration = estimator(game, prior=1e-6), estimator(game, prior=1e-6, exploration=0.2)
+    for table in (without_exploration, with_exploration):
         table.observe(defect, iteration=0)
-    assert plain.influence(defect).received.abs().max() < 1e-6
-    torch.testing.assert_close(mixed.influence(defect).received[0, 0, 1], torch.tensor(-0.2), atol=1e-5, rtol=0)
+    assert without_exploration.influence(defect).received.abs().max() < 1e-6
+    torch.testing.assert_close(
+        with_exploration.influence(defect).received[0, 0, 1], torch.tensor(-0.2), atol=1e-5, rtol=0
+    )
 
 
 def test_buffer_and_period():
@@ -124,30 +126,30 @@ def test_buffer_and_period():
 
 def test_state_round_trip():
     game = social_dilemmas.make("ipd_v0")
-    table, other = estimator(game), estimator(game)
+    table, table_copy = estimator(game), estimator(game)
     table.observe(transitions(game, 100), iteration=0)
-    other.set_state(table.get_state())
-    seen = transitions(game, 10, seed=5)
-    assert torch.equal(table.influence(seen).received, other.influence(seen).received)
+    table_copy.set_state(table.get_state())
+    batch = transitions(game, 10, seed=5)
+    assert torch.equal(table.influence(batch).received, table_copy.influence(batch).received)
 
 
-def test_many_steps_at_once_equal_one_at_a_time():
+def test_batched_steps_equal_flat_ones():
     game = social_dilemmas.make("public_goods_v0", num_agents=3)
     table = estimator(game)
-    seen = transitions(game, 12)
-    together = table.influence(
+    batch = transitions(game, 12)
+    result = table.influence(
         Transition(
-            seen.state.view(3, 4),
-            seen.actions.view(3, 4, 3),
-            seen.rewards.view(3, 4, 3),
-            seen.time_left.view(3, 4),
-            seen.future_returns.view(3, 4, 3),
+            batch.state.view(3, 4),
+            batch.actions.view(3, 4, 3),
+            batch.rewards.view(3, 4, 3),
+            batch.time_left.view(3, 4),
+            batch.future_returns.view(3, 4, 3),
         )
     )
-    assert torch.equal(together.received.flatten(0, 1), table.influence(seen).received)
+    assert torch.equal(result.received.flatten(0, 1), table.influence(batch).received)
 
 
-def test_a_table_that_would_not_fit_is_refused():
+def test_too_large_tables_are_refused():
     game = social_dilemmas.make("public_goods_v0", num_agents=8)
     assert estimator(game).table.shape == (257 * 256, 8, 8)
     with pytest.raises(ValueError, match="at most"):

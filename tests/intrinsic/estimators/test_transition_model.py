@@ -32,7 +32,7 @@ def estimator(future_weight=1.0, seed=0, **settings):
 
 
 def episodes(games=64, seed=0):
-    """Whole episodes of random play, ``[B, T, ..]``, with their ends and the next states of the game."""
+    """Samples episodes of random actions; returns steps ``[B, T, ..]``, their ends and the next cells of objects."""
     game = social_dilemmas.make("coins_v0", games, num_steps=12)
     generator = torch.Generator().manual_seed(seed)
     game.reset(seed=seed)
@@ -50,7 +50,7 @@ def episodes(games=64, seed=0):
     return Transition(**stacked, future_returns=returns_after(stacked["rewards"], ended, 0.9)), ended, cells
 
 
-def test_the_chain_of_contractions_is_the_sum_over_all_states():
+def test_chain_of_contractions_equals_the_sum_over_all_states():
     model = estimator()
     probs = torch.randn(3, 4, 9).softmax(-1)
     expected = torch.zeros(3, 2)
@@ -70,7 +70,7 @@ def test_the_table_holds_the_value_of_each_state():
     )
 
 
-def test_the_replay_knows_where_objects_went():
+def test_replay_buffer_holds_the_next_cells_of_objects():
     steps, ended, cells = episodes()
     rows = estimator().replay_rows(steps, ended)
     known = rows["next_known"].view(64, 12)
@@ -81,7 +81,7 @@ def test_the_replay_knows_where_objects_went():
     torch.testing.assert_close(rows["returns"].view(64, 12, 2), expected)
 
 
-def test_without_weight_on_the_future_it_is_the_reward_model():
+def test_zero_future_weight_equals_the_reward_model():
     model = estimator(future_weight=0.0)
     steps, _, _ = episodes(games=4)
     flat = steps.flattened()
@@ -90,7 +90,7 @@ def test_without_weight_on_the_future_it_is_the_reward_model():
     torch.testing.assert_close(model.alternatives_worth(flat), plain)
 
 
-def test_influence_averages_to_zero_over_the_influencers_own_choices():
+def test_influence_averages_to_zero_over_the_influencers_actions():
     model = estimator()
     steps, _, _ = episodes(games=4)
     flat = steps.flattened()
@@ -103,12 +103,12 @@ def test_influence_averages_to_zero_over_the_influencers_own_choices():
     torch.testing.assert_close(mean[:, 0], torch.zeros(48, 2), atol=1e-5, rtol=0)
 
 
-def test_nothing_comes_after_the_last_step():
-    model, without = estimator(), estimator(future_weight=0.0)
-    without.load_state_dict(model.state_dict())
+def test_last_step_has_no_future_value():
+    model, reward_model = estimator(), estimator(future_weight=0.0)
+    reward_model.load_state_dict(model.state_dict())
     steps, _, _ = episodes(games=4)
     behavior = torch.rand(4, 12, 2, 5).softmax(-1)
-    with_future, rewards_only = (each.influence(steps, behavior).received for each in (model, without))
+    with_future, rewards_only = (network.influence(steps, behavior).received for network in (model, reward_model))
     assert torch.equal(with_future[:, -1], rewards_only[:, -1])
     assert (with_future[:, :-1] != rewards_only[:, :-1]).any((2, 3)).all()
 
@@ -122,13 +122,13 @@ def test_learns_how_agents_move():
     steps, ended, _ = episodes(games=1024)
     model = estimator()
     fit(model, Played(steps, None, None, ended), updates=15)
-    fresh, fresh_ended, _ = episodes(games=64, seed=5)
-    rows = model.replay_rows(fresh, fresh_ended)
-    predicted = model.forward_train(rows)["next_cells"]
+    test_steps, test_ended, _ = episodes(games=64, seed=5)
+    rows = model.replay_rows(test_steps, test_ended)
+    logits = model.forward_train(rows)["next_cells"]
     known = rows["next_known"]
-    right = (predicted.argmax(-1) == rows["next_cells"])[known].float().mean(0)
-    assert (right[:2] > 0.9).all()  # agents go where their action takes them
-    assert (right[2:] > 0.6).all()  # coins stay, unless they are taken
+    accuracy = (logits.argmax(-1) == rows["next_cells"])[known].float().mean(0)
+    assert (accuracy[:2] > 0.9).all()  # agents go where their action takes them
+    assert (accuracy[2:] > 0.6).all()  # coins stay unless they are collected
     torch.testing.assert_close(model.state_values, _values_of_all_states(model))
 
 
@@ -139,13 +139,13 @@ def test_learns_how_agents_move():
         (gymnasium.spaces.Box(0, 1, (6, 3, 3), np.float32), "531,441 are more than 60,000"),
     ],
 )
-def test_states_it_cannot_sum_over_are_refused(space, complaint):
+def test_states_that_cannot_be_enumerated_are_refused(space, complaint):
     with pytest.raises(ValueError, match=complaint):
         TransitionInfluence.check_space(space)
 
 
 def test_uses_functional_one_hot_order():
-    """Object 0 is the highest digit of a state's number, as in the chain of contractions."""
+    """Checks that object 0 is the highest digit of a state's index, as in the chain of contractions."""
     model = estimator()
     probs = functional.one_hot(torch.tensor([[1, 2, 3, 4]]), 9).float()
     torch.testing.assert_close(model.expected_value(probs)[0], model.state_values[1 * 729 + 2 * 81 + 3 * 9 + 4])

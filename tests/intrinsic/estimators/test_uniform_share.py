@@ -1,4 +1,4 @@
-"""Influence of players whose policies are deterministic: their true action distributions, and the uniform share."""
+"""Tests of the influence of deterministic policies: their true action distributions and the uniform share."""
 
 import copy
 import pickle
@@ -52,41 +52,43 @@ def on_episodes(players, **reciprocity):
     return config.update_from_dict({"players": players, "reciprocity": reciprocity})
 
 
-def sampled_by_batches(config, *, explore=True):
-    """``[B, T, N, N]``, the influence in one batched sample."""
+def sample_rollout(config, *, explore=True):
+    """Returns the influence in one batched rollout, ``[B, T, N, N]``."""
     config.validate()
     return BatchedEnvRunner(config=config, worker_index=0).sample(explore=explore)[0].joint["influence"]
 
 
-def sampled_in_episodes(config, *, explore=True):
-    """``[rows, N, N]``, the influence in some of RLlib's episodes."""
+def sample_episodes(config, *, explore=True):
+    """Returns the influence in episodes of RLlib's env runner, ``[rows, N, N]``."""
     config.env_runners(explore=explore).validate()
     runner = MultiAgentEnvRunner(config=config, worker_index=0)
     chunks = runner.sample(num_episodes=4)
-    known = config.episode_reciprocity
-    steps = [known.joint_steps(chunk) for chunk in chunks]
-    return influence_of(runner.module, known, chunks, steps, explore=explore)
+    reciprocity = config.episode_reciprocity
+    steps = [reciprocity.joint_steps(chunk) for chunk in chunks]
+    return influence_of(runner.module, reciprocity, chunks, steps, explore=explore)
 
 
 ENGINES = pytest.mark.parametrize(
-    ("make", "sample"), [(batched, sampled_by_batches), (on_episodes, sampled_in_episodes)], ids=["batched", "episodes"]
+    ("make", "sample"), [(batched, sample_rollout), (on_episodes, sample_episodes)], ids=["batched", "episodes"]
 )
 
 
 @ENGINES
 @pytest.mark.parametrize("strategy", DETERMINISTIC)
-def test_a_scripted_player_has_influence_by_the_uniform_share_alone(make, sample, strategy):
+def test_scripted_players_have_influence_only_by_the_uniform_share(make, sample, strategy):
     players = {"player_0": "reciprocator", "player_1": f"scripted/{strategy}"}
-    none, third, all_uniform, default = (
-        sample(make(players, **given))
-        for given in ({"uniform_share": 0.0}, {"uniform_share": 0.3}, {"counterfactual": "uniform"}, {})
+    without_share, with_share, uniform, default = (
+        sample(make(players, **overrides))
+        for overrides in ({"uniform_share": 0.0}, {"uniform_share": 0.3}, {"counterfactual": "uniform"}, {})
     )
-    of_scripted, of_learner = (..., 1, 0), (..., 0, 1)
-    assert none[of_learner].abs().mean() > 1e-3
-    torch.testing.assert_close(none[of_scripted], torch.zeros_like(none[of_scripted]), atol=1e-5, rtol=0)
-    assert all_uniform[of_scripted].abs().mean() > 1e-3
-    torch.testing.assert_close(third[of_scripted], 0.3 * all_uniform[of_scripted], atol=1e-5, rtol=1e-4)
-    assert torch.equal(default, third)
+    scripted_index, learner_index = (..., 1, 0), (..., 0, 1)
+    assert without_share[learner_index].abs().mean() > 1e-3
+    torch.testing.assert_close(
+        without_share[scripted_index], torch.zeros_like(without_share[scripted_index]), atol=1e-5, rtol=0
+    )
+    assert uniform[scripted_index].abs().mean() > 1e-3
+    torch.testing.assert_close(with_share[scripted_index], 0.3 * uniform[scripted_index], atol=1e-5, rtol=1e-4)
+    assert torch.equal(default, with_share)
 
 
 @ENGINES
@@ -102,7 +104,7 @@ def share_of(config):
 
 
 @pytest.mark.parametrize(
-    ("given", "share"),
+    ("overrides", "share"),
     [
         ({}, 0.3),
         ({"uniform_share": None}, 0.3),
@@ -120,8 +122,8 @@ def share_of(config):
         ({"estimator_sees": "own", "uniform_share": 0.2}, 0.2),
     ],
 )
-def test_the_default_share_follows_from_the_estimator(given, share):
-    assert share_of(batched(env="coins_v0", **given)) == share
+def test_the_default_share_follows_from_the_estimator(overrides, share):
+    assert share_of(batched(env="coins_v0", **overrides)) == share
 
 
 @pytest.mark.parametrize(
@@ -140,13 +142,13 @@ def test_the_default_share_follows_from_the_estimator(given, share):
         ),
     ],
 )
-def test_what_cannot_be_is_refused(config, complaint):
+def test_unsupported_settings_are_refused(config, complaint):
     with pytest.raises(ValueError, match=complaint):
         config.validate()
 
 
 @pytest.mark.parametrize(
-    ("player", "given"),
+    ("player", "overrides"),
     [
         ("axelrod/Random", {"counterfactual": "modelled"}),
         ("axelrod/Random", {"counterfactual": "uniform"}),
@@ -154,28 +156,30 @@ def test_what_cannot_be_is_refused(config, complaint):
         ("axelrod/TitForTat", {}),
     ],
 )
-def test_players_of_the_axelrod_library_that_are_not_refused(player, given):
-    batched({"player_0": "reciprocator", "player_1": player}, **given).validate()
+def test_supported_axelrod_players_are_accepted(player, overrides):
+    batched({"player_0": "reciprocator", "player_1": player}, **overrides).validate()
 
 
-@pytest.mark.parametrize("given", [{"counterfactual": "modelled"}, {"counterfactual": "uniform", "uniform_share": 0.3}])
-def test_on_episodes_counterfactuals_are_of_the_policy_or_uniform(given):
+@pytest.mark.parametrize(
+    "overrides", [{"counterfactual": "modelled"}, {"counterfactual": "uniform", "uniform_share": 0.3}]
+)
+def test_unsupported_counterfactuals_on_episodes_are_refused(overrides):
     with pytest.raises(ValueError, match="reciprocity"):
-        on_episodes({"*": "reciprocator"}, **given)
+        on_episodes({"*": "reciprocator"}, **overrides)
 
 
-def test_from_a_file_a_module_without_a_distribution_is_refused_before_anything_starts():
+def test_reading_settings_refuses_a_module_without_a_distribution():
     settings = {
         "players": {"player_0": "reciprocator", "player_1": "module/tests.helpers.multi_agent_envs:ActionsOnlyModule"},
         "num_env_runners": 0,
     }
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         build_config(algorithm_class("PPO"), "ipd_v0", settings)
-    assert str(refused.value) == f"config.players.player_1: {NO_DISTRIBUTION}"
+    assert str(error.value) == f"config.players.player_1: {NO_DISTRIBUTION}"
     build_config(algorithm_class("PPO"), "ipd_v0", {**settings, "reciprocity": {"counterfactual": "uniform"}})
 
 
-def beside_actions_only(**reciprocity):
+def config_with_actions_only(**reciprocity):
     register_env("come_and_go", ComeAndGo)
     config = PPOConfig().environment("come_and_go").env_runners(num_env_runners=0, rollout_fragment_length=7)
     agents = ["stays", "early", "late"]
@@ -186,26 +190,26 @@ def beside_actions_only(**reciprocity):
     return reciprocate(config, **reciprocity)
 
 
-def test_in_python_a_module_without_a_distribution_is_refused_when_the_algorithm_is_built(build):
+def test_building_refuses_a_module_without_a_distribution(build):
     with pytest.raises(ValueError, match=f"players.early: {NO_DISTRIBUTION}"):
-        build(beside_actions_only())
-    result = build(beside_actions_only(counterfactual="uniform")).train()
+        build(config_with_actions_only())
+    result = build(config_with_actions_only(counterfactual="uniform")).train()
     assert result["env_runners"]["influence"]["early_on_stays"] != 0.0
 
 
 def test_sampling_refuses_a_module_without_a_distribution():
     """Samples without an algorithm, as an evaluation does."""
-    config = beside_actions_only()
+    config = config_with_actions_only()
     config.validate()
     with pytest.raises(ValueError, match=f"players.early: {NO_DISTRIBUTION}"):
         MultiAgentEnvRunner(config=config, worker_index=0).sample(num_episodes=1)
 
 
-def test_a_uniform_choice_is_one_among_the_legal_actions():
-    """Two agents with masks, one of them among other observations; a mask that allows nothing is of who waits."""
-    masked = spaces.Dict({"action_mask": spaces.Box(0, 1, (3,)), "observation": spaces.Box(0, 255, (2,), "uint8")})
-    later = spaces.Dict({"action_mask": spaces.MultiBinary(2), "a_class_map": spaces.Box(0, 4, (1, 2), "uint8")})
-    observations = {"plain": spaces.Discrete(2), "masked": masked, "later": later}
+def test_uniform_counterfactual_covers_legal_actions_only():
+    """Checks masks at different positions of observations; a mask that allows nothing, as while waiting, is ignored."""
+    mask_first = spaces.Dict({"action_mask": spaces.Box(0, 1, (3,)), "observation": spaces.Box(0, 255, (2,), "uint8")})
+    mask_second = spaces.Dict({"action_mask": spaces.MultiBinary(2), "a_class_map": spaces.Box(0, 4, (1, 2), "uint8")})
+    observations = {"plain": spaces.Discrete(2), "masked": mask_first, "later": mask_second}
     actions = {"plain": spaces.Discrete(3), "masked": spaces.Discrete(3), "later": spaces.Discrete(2)}
     joint = JointSpaces(observations, actions)
     parts = [[1, 0, 1], [1, 0, 1, 0, 0, 1], [*[0, 1, 0, 0, 0] * 2, 0, 1, 1], [0.5]]
@@ -216,8 +220,8 @@ def test_a_uniform_choice_is_one_among_the_legal_actions():
     assert joint.legal_actions("masked", torch.zeros_like(state)).all()
 
 
-def test_a_share_of_alternatives_to_actions_that_cannot_be_counted_is_of_the_space():
-    """Influence is linear in the counterfactual: it lies between that of the policy and that of the space."""
+def test_uniform_share_of_non_discrete_actions_samples_the_space():
+    """Checks that influence is linear in the counterfactual, between that of the policy and that of the space."""
     register_env("mixed", Mixed)
     agents = ["camera", "clerk", "clock"]
     config = PPOConfig().environment("mixed").multi_agent(policies=agents, policy_mapping_fn=own_policy)
@@ -227,28 +231,28 @@ def test_a_share_of_alternatives_to_actions_that_cannot_be_counted_is_of_the_spa
     config = reciprocate(config, observe_balance=False)
     config.validate()
     runner = MultiAgentEnvRunner(config=config, worker_index=0)
-    chunks, known = runner.sample(num_episodes=2), config.episode_reciprocity
+    chunks, reciprocity = runner.sample(num_episodes=2), config.episode_reciprocity
     steps, settings = (
-        [known.joint_steps(chunk) for chunk in chunks],
+        [reciprocity.joint_steps(chunk) for chunk in chunks],
         runner.module["influence"].unwrapped().model_config,
     )
 
-    def influence(**given):
-        settings.update(given)
+    def influence(**overrides):
+        settings.update(overrides)
         torch.manual_seed(0)
-        return influence_of(runner.module, known, chunks, steps)
+        return influence_of(runner.module, reciprocity, chunks, steps)
 
-    of_policy = influence(uniform_share=0.0)
+    policy_influence = influence(uniform_share=0.0)
     by_share = {share: influence(uniform_share=share) for share in (0.25, 1.0)}
-    of_space = influence(counterfactual="uniform")
+    space_influence = influence(counterfactual="uniform")
     for j, i in ((0, 1), (1, 0), (2, 0)):
-        assert (of_space[:, j, i] - of_policy[:, j, i]).abs().max() > 1e-5
-    torch.testing.assert_close(by_share[1.0], of_space, atol=1e-5, rtol=1e-3)
-    torch.testing.assert_close(by_share[0.25], 0.25 * of_space + 0.75 * of_policy, atol=1e-5, rtol=1e-3)
+        assert (space_influence[:, j, i] - policy_influence[:, j, i]).abs().max() > 1e-5
+    torch.testing.assert_close(by_share[1.0], space_influence, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(by_share[0.25], 0.25 * space_influence + 0.75 * policy_influence, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("sees", ["state", "own"])
-def test_other_estimators_mix_a_given_share_too(sees):
+def test_uniform_share_is_mixed_in_by_other_estimators(sees):
     kind = {"state": TransitionInfluence, "own": OwnViewInfluence}[sees]
     settings = {
         "sees": sees,
@@ -266,7 +270,7 @@ def test_other_estimators_mix_a_given_share_too(sees):
     assert (by_share[1.0] - by_share[0.0]).abs().max() > 1e-3
 
 
-def test_tuned_examples_with_the_papers_settings_mix_nothing():
+def test_tuned_examples_of_the_paper_have_no_uniform_share():
     examples = Path(__file__).parents[3] / "tuned_examples"
     for name in ("reciprocator_coins_paper", "reciprocator_coins", "reciprocator_coins_vs_ppo"):
         (entry,) = yaml.safe_load((examples / f"{name}.yaml").read_text()).values()
@@ -283,8 +287,8 @@ def checkpoint(ray_cluster, tmp_path_factory):
     return Path(path)
 
 
-def of_former_version(checkpoint, folder, stored):
-    """The checkpoint as versions wrote it whose ``uniform_share`` was 0 unless it was given."""
+def copy_in_former_version(checkpoint, folder, stored):
+    """Copies a checkpoint into the format of versions in which ``uniform_share`` was 0 by default."""
     shutil.copytree(checkpoint, folder)
     file = folder / "class_and_ctor_args.pkl"
     content = pickle.loads(file.read_bytes())
@@ -310,14 +314,14 @@ def of_former_version(checkpoint, folder, stored):
 
 @pytest.mark.parametrize("stored", ["0.0", "nothing", "no settings"])
 def test_checkpoints_of_former_versions_keep_a_share_of_0(checkpoint, tmp_path, stored):
-    former = of_former_version(checkpoint, tmp_path / "former", stored)
+    former = copy_in_former_version(checkpoint, tmp_path / "former", stored)
     config = read_config(former)
     assert share_of(config) == 0.0
-    # Also where other settings are made from theirs, and when they are saved again.
+    # The share is kept when other settings are derived from the config, and when it is saved again.
     assert share_of(config.copy(copy_frozen=False).reciprocity(weight=0.1)) == 0.0
     state = pickle.loads(pickle.dumps(config.get_state()))
     assert share_of(ReciprocatorConfig.from_state(state).reciprocity(weight=0.1)) == 0.0
-    # A player of theirs brings its own estimator.
+    # A player from such a checkpoint comes with its own estimator.
     config = batched({"player_0": "reciprocator", "player_1": f"checkpoint/{former}"}, env="coins_v0")
     assert share_of(config) == 0.3
     spec = config.rl_module_spec.rl_module_specs["influence+player_1"]
@@ -332,8 +336,8 @@ def test_new_checkpoints_keep_their_share(checkpoint):
 
 
 @pytest.mark.parametrize("former", [False, True])
-def test_a_restored_algorithm_measures_as_its_checkpoint_did(ray_cluster, checkpoint, tmp_path, former):
-    path = of_former_version(checkpoint, tmp_path / "former", "nothing") if former else checkpoint
+def test_restored_algorithm_keeps_the_share_of_its_checkpoint(ray_cluster, checkpoint, tmp_path, former):
+    path = copy_in_former_version(checkpoint, tmp_path / "former", "nothing") if former else checkpoint
     algo = Reciprocator.from_checkpoint(str(path))
     try:
         assert algo.env_runner.module["influence"].unwrapped().uniform_share == (0.0 if former else 0.3)
@@ -348,7 +352,7 @@ def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_t
     sample = algo.sample()
     algo.stop()
     assert not sample.joint["actions"][..., 1].any()
-    # Its first action is one of two that it might have taken.
+    # The module always takes the first of two actions, but reports a uniform distribution.
     assert float(sample.modules["player_1"]["action_logp"].exp().mean()) == pytest.approx(0.5)
     assert float(sample.joint["influence"][..., 1, 0].abs().max()) > 1e-4
 

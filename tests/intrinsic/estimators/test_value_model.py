@@ -1,4 +1,4 @@
-"""Influence on later rewards."""
+"""Tests of influence on later rewards."""
 
 import gymnasium
 import numpy as np
@@ -10,21 +10,21 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.influence_estimator imp
 from rllib_reciprocator.intrinsic.reciprocity.estimators.value_model import ValueInfluence, lambda_returns
 
 
-def test_lambda_returns_worked_out_by_hand():
+def test_lambda_returns_by_hand():
     rewards = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])
     values = torch.tensor([[[10.0], [20.0], [30.0], [40.0]]])
-    ended = torch.tensor([[False, True, False, False]])
-    found = lambda_returns(rewards, values, ended, 0.5, 0.75)[0, :, 0]
-    # Step 3 goes on unseen: its value. Step 2: 4 + 0.5 (0.25 * 40 + 0.75 * 40). Step 1 ends: 2.
+    terminated = torch.tensor([[False, True, False, False]])
+    returns = lambda_returns(rewards, values, terminated, 0.5, 0.75)[0, :, 0]
+    # Step 3 is truncated: its bootstrap value. Step 2: 4 + 0.5 (0.25 * 40 + 0.75 * 40). Step 1 ends: 2.
     # Step 0: 1 + 0.5 (0.25 * 20 + 0.75 * 2).
-    assert found.tolist() == [4.25, 2.0, 24.0, 40.0]
-    ended[0, 3] = True
-    assert lambda_returns(rewards, values, ended, 0.5, 1.0)[0, :, 0].tolist() == [2.0, 2.0, 8.0, 8.0]
-    assert lambda_returns(rewards, values, ended, 0.5, 0.0)[0, :, 0].tolist() == [11.0, 2.0, 24.0, 8.0]
+    assert returns.tolist() == [4.25, 2.0, 24.0, 40.0]
+    terminated[0, 3] = True
+    assert lambda_returns(rewards, values, terminated, 0.5, 1.0)[0, :, 0].tolist() == [2.0, 2.0, 8.0, 8.0]
+    assert lambda_returns(rewards, values, terminated, 0.5, 0.0)[0, :, 0].tolist() == [11.0, 2.0, 24.0, 8.0]
 
 
-def test_finds_what_an_action_brings_another_later():
-    """Agent 1's action is worth its number to agent 0, two steps later; agent 0's does nothing."""
+def test_learns_influence_on_later_rewards():
+    """Pays agent 0 the index of agent 1's action two steps later; agent 0's own action has no effect."""
     torch.manual_seed(0)
     games, steps, gamma = 400, 6, 0.9
     space = gymnasium.spaces.Box(-1.0, 2.0, (2,), np.float32)
@@ -36,30 +36,30 @@ def test_finds_what_an_action_brings_another_later():
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(1)
 
-    def played():
+    def sample_steps():
         actions = torch.randint(0, 3, (games, steps, 2), generator=generator)
-        later = torch.cat([torch.zeros(games, 2), actions[:, :, 1].float()], 1)
-        rewards = torch.stack([later[:, :steps], torch.zeros(games, steps)], -1)
-        state = torch.stack([later[:, :steps], later[:, 1 : steps + 1]], -1)
+        delayed_rewards = torch.cat([torch.zeros(games, 2), actions[:, :, 1].float()], 1)
+        rewards = torch.stack([delayed_rewards[:, :steps], torch.zeros(games, steps)], -1)
+        state = torch.stack([delayed_rewards[:, :steps], delayed_rewards[:, 1 : steps + 1]], -1)
         time_left = (1.0 - torch.arange(steps) / steps).expand(games, steps)
         return Transition(state, actions, rewards, time_left, torch.zeros_like(rewards))
 
-    ended = torch.zeros(games, steps, dtype=torch.bool)
-    ended[:, -1] = True
+    terminated = torch.zeros(games, steps, dtype=torch.bool)
+    terminated[:, -1] = True
     for _ in range(120):
-        rows = model.replay_rows(played(), ended)
+        rows = model.replay_rows(sample_steps(), terminated)
         for batch in model.minibatches(rows, generator):
             optimizer.zero_grad()
             sum(model.losses(batch, model._forward_train(batch)).values()).backward()
             optimizer.step()
-    taken = played()
-    found = model.influence(taken, torch.full((games, steps, 2, 3), 1 / 3)).received
-    expected = gamma**2 * (taken.actions[:, :4, 1].float() - 1.0)
-    assert (found[:, :4, 1, 0] - expected).abs().mean() < 0.1
-    assert found[:, 4:, 1, 0].abs().mean() < 0.15, "what comes after the end is worth nothing"
-    assert found[:, :, 0, 1].abs().mean() < 0.05
-    # The reward of the step alone would say nothing: the two do not depend on each other.
-    assert np.corrcoef(taken.rewards[:, :4, 0].flatten(), taken.actions[:, :4, 1].flatten())[0, 1] < 0.1
+    transition = sample_steps()
+    influence = model.influence(transition, torch.full((games, steps, 2, 3), 1 / 3)).received
+    expected = gamma**2 * (transition.actions[:, :4, 1].float() - 1.0)
+    assert (influence[:, :4, 1, 0] - expected).abs().mean() < 0.1
+    assert influence[:, 4:, 1, 0].abs().mean() < 0.15, "rewards after the end of the episode have no influence"
+    assert influence[:, :, 0, 1].abs().mean() < 0.05
+    # The reward of the same step carries no information: it does not depend on the action.
+    assert np.corrcoef(transition.rewards[:, :4, 0].flatten(), transition.actions[:, :4, 1].flatten())[0, 1] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ def test_finds_what_an_action_brings_another_later():
         ({"influence": "value", "estimator_sees": "own"}, "own needs influence reward"),
     ],
 )
-def test_settings_that_do_nothing_are_refused(settings, complaint):
+def test_settings_without_effect_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         ReciprocatorConfig().environment("coins_v0").reciprocity(**settings).validate()
