@@ -57,8 +57,8 @@ def test_patterns_select_several_agents(ipd):
     ).evaluate(4)
     players = {agent: row["player"] for agent, row in report["players"].items()}
     assert players == {"player_0": "scripted/always_cooperate", "player_1": "scripted/always_defect"}
-    with pytest.raises(UserError, match=r"--players\.nobody\*: the environment has no such agent"):
-        open_evaluator(ipd, {"nobody*": "scripted/random"})
+    with pytest.raises(UserError, match=r"--players\.missing\*: the environment has no such agent"):
+        open_evaluator(ipd, {"missing*": "scripted/random"})
 
 
 def test_invalid_checkpoints_are_refused(ipd, tmp_path):

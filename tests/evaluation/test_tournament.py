@@ -279,6 +279,6 @@ def test_tournament_command(tmp_path):
     assert cell(frame, "learner/pg", "tit_for_tat", "samples") == 24 / 6
     ranked = pd.read_csv(tmp_path / "out" / "ranking.csv")
     assert ranked.set_index("entrant").loc["tit_for_tat", "return"] == -21.0  # with always_defect alone
-    invalid = run("--pool", "tit_for_tat,nobody")
+    invalid = run("--pool", "tit_for_tat,missing")
     assert (invalid.exit_code, invalid.stderr.count("\n")) == (2, 1)
-    assert invalid.stderr.startswith("rllib: --pool nobody: no entrant has this name")
+    assert invalid.stderr.startswith("rllib: --pool missing: no entrant has this name")

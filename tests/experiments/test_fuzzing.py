@@ -49,7 +49,7 @@ VALUES = st.one_of(
 )  # fmt: skip
 SNIPPETS = (
     "&a [*a]", "!!python/object/apply:os.system ['touch executed']", "!!float abc", "!!timestamp x", "2024-13-45",
-    "!!set {a}", "!!binary x", "[" * 3000, "{a: " * 300, "9" * 5000, "\t", "---\n", "? [a]\n", "*nobody", "\x07",
+    "!!set {a}", "!!binary x", "[" * 3000, "{a: " * 300, "9" * 5000, "\t", "---\n", "? [a]\n", "*missing", "\x07",
     "\ufeff", "'", '"', "}", "%TAG", "!!int ''", "<<: {lr: 1}", "lr: 1\n    lr: 2", "!!omap [a: 1]", "@", "`", "|", ">",
     ": :", "- - -", "0x", "1e999", ".nan",
 )  # fmt: skip

@@ -26,7 +26,7 @@ from rllib_reciprocator.experiments.yaml_text import parse
         ("a: 9223372036854775808", "a: a number of 19 digits is too large"),
         ("a: {null: 1}", "a: None is not a valid key"),
         ("? [a]\n: 1", "unhashable key"),
-        ("a: *nobody", "undefined alias"),
+        ("a: *missing", "undefined alias"),
         ("a: 'b\x07'", "special characters are not allowed"),
         ("--- {}\n--- {}", "found another document"),
         ("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"

@@ -331,9 +331,9 @@ def test_classes_that_ray_subclassed_are_imported_by_name(tmp_path):
     file = tmp_path / "class_and_ctor_args.pkl"
     file.write_bytes(cloudpickle.dumps({"class": subclass, "ctor_args_and_kwargs": (({"lr": 1},), {})}))
     assert read_constructor(tmp_path) == (Reciprocator, ({"lr": 1},), {})
-    user_class = type("Own", (Reciprocator,), {"__module__": "somebody.elses"})
+    user_class = type("Own", (Reciprocator,), {"__module__": "users.package"})
     file.write_bytes(cloudpickle.dumps({"class": user_class, "ctor_args_and_kwargs": ((), {})}))
-    with pytest.raises(ValueError, match=r"refers to somebody\.elses\.Own"):
+    with pytest.raises(ValueError, match=r"refers to users\.package\.Own"):
         read_constructor(tmp_path)
     file.write_bytes(cloudpickle.dumps({"class": Reciprocator, "ctor_args_and_kwargs": (({"f": lambda: 1},), {})}))
     with pytest.raises(ValueError, match="contains the code of a function, which is not on the list; --trust"):
