@@ -1,5 +1,6 @@
 """Tests that CONTRIBUTING.md describes the repository as it is."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -37,3 +38,41 @@ def test_layers_are_those_of_the_import_contract():
 def test_every_folder_of_the_package_has_a_row():
     folders = {path.parent.name for path in (ROOT / "rllib_reciprocator").glob("*/__init__.py")}
     assert folders == set(re.findall(r"^\| `rllib_reciprocator/(\w+)/`", TEXT, re.MULTILINE))
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+# A file and a name in it: `a/b.py` `Class.method`.
+PARTS = re.findall(
+    r"`((?:rllib_reciprocator|envs)/[\w/]+\.py)`((?:(?!`(?:rllib_reciprocator|envs)/).)*)", ARCHITECTURE, re.DOTALL
+)
+NAMED = sorted({(path, name) for path, text in PARTS for name in re.findall(r"^\s`([\w.]+)`", text)})
+METHODS = sorted(
+    set(re.findall(r"`((?:BatchedA|BatchedE|BatchedL|Influence|Policy|COALA|LIO|Advantage)\w+\.\w+)`", ARCHITECTURE))
+)
+
+
+def definitions(path):
+    """Returns the names of all classes, functions and methods of a file."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            members = [member.name for member in node.body if isinstance(member, ast.FunctionDef)]
+            names |= {node.name, *(f"{node.name}.{member}" for member in members)}
+        elif isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+    return names
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_names_in_the_architecture_page_are_defined_in_their_files(path, name):
+    assert name in definitions(ROOT / path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_in_the_architecture_page_exist(name):
+    assert any(name in definitions(path) for path in (ROOT / "rllib_reciprocator").rglob("*.py"))
+
+
+def test_folders_in_the_architecture_page_are_those_of_the_contributing_page():
+    rows = r"^\| `((?:rllib_reciprocator|envs)/\w+/)`"
+    assert re.findall(rows, ARCHITECTURE, re.MULTILINE) == re.findall(rows, TEXT, re.MULTILINE)

@@ -149,7 +149,7 @@ def test_rollouts_that_exceed_the_memory_are_refused():
         ({"run": "DQN", "players": {"*": "ppo"}}, "config.players: not for DQN, which is off-policy"),
         ({"run": "SAC", "env": "Pendulum-v1", "reciprocity": {}}, "config.reciprocity: not for SAC"),
         ({**ZOO, "env": "pettingzoo/../x"}, "'pettingzoo/../x' is not pettingzoo/MODULE"),
-        ({**ZOO, "env": "pettingzoo/mpe/simple_v3"}, "pip install mpe2, .*mpe2.simple_v3"),
+        ({**ZOO, "env": "pettingzoo/mpe/simple_v3"}, "pip install mpe2 and use .*mpe2.simple_v3"),
         ({**ZOO, "env": "pettingzoo/nosuch/x_v1"}, "there is no module pettingzoo.nosuch"),
         ({**ZOO, "env_config": {"wrappers": ["flaten_v0"]}}, "no wrapper 'flaten_v0'; did you mean 'flatten_v0'"),
         ({**ZOO, "env_config": {"wrappers": [{"dtype_v0": 3}]}}, "wrappers.dtype_v0: 3 is not a mapping"),

@@ -70,7 +70,7 @@ def test_tuned_examples_are_valid_and_described(file):
             "x.config.learning_players.pg.model_config.fcnet_hidden: not known; did you mean 'fcnet_hiddens'",
         ),
         ({"minibatch_size": 10**9}, "x.config.minibatch_size: 1000000000 is not between"),
-        ({"train_batch_size_per_learner": 5}, "x.config.train_batch_size_per_learner: 5 cannot be"),
+        ({"train_batch_size_per_learner": 5}, "x.config.train_batch_size_per_learner: 5 does not match"),
         ({"num_envs_per_env_runner": 3, "num_learners": 2}, "x.config.num_learners: .* cannot be split evenly"),
         ({"lr": {"grid_search": [0.1, "slow"]}}, "x.config.lr: 'slow'"),
         ({"run": "PPO", "env": "CartPole-v1", "lrr": 1}, "did you mean 'lr'"),

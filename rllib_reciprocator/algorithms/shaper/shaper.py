@@ -97,7 +97,7 @@ class ShaperConfig(COALAConfig):
         points = self.sigma if isinstance(self.sigma, list | tuple) else [(None, self.sigma)]
         for step, value in points:
             if not 0.0 < value <= MAX_SIGMA:
-                suffix = "" if step is None else f" suffix step {step}"
+                suffix = "" if step is None else f" at step {step}"
                 raise ValueError(
                     f"sigma: {value:g}{suffix} is out of range for the standard deviation of perturbations; it must"
                     f" be above 0 and at most {MAX_SIGMA:g}"

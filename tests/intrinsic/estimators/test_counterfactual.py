@@ -13,10 +13,10 @@ from rllib_reciprocator.models.stacked import StackedLinear
 def test_stacked_networks_equal_single_ones(num_agents):
     steps = played(6, num_agents=num_agents, num_steps=2).steps.flattened()
     model = estimator(CounterfactualInfluence, num_agents=num_agents)
-    stacked_outputs = model.predict(model.acting, steps)
+    stacked_outputs = model.predict(model.target_networks, steps)
     for network in range(num_agents + 1):
         layers = []
-        for stacked_layer in model.acting["reward"]:
+        for stacked_layer in model.target_networks["reward"]:
             if isinstance(stacked_layer, StackedLinear):
                 layer = nn.Linear(*stacked_layer.weight.shape[1:])
                 layer.weight.data, layer.bias.data = (
@@ -37,7 +37,7 @@ def test_counterfactual_network_ignores_the_marginalized_action():
     actions = steps.actions.clone()
     actions[:, 1] = (actions[:, 1] + 1) % 5
     predictions, changed_predictions = (
-        model.predict(model.acting, batch) for batch in (steps, steps._replace(actions=actions))
+        model.predict(model.target_networks, batch) for batch in (steps, steps._replace(actions=actions))
     )
     torch.testing.assert_close(predictions[2], changed_predictions[2])
     assert not torch.allclose(predictions[0], changed_predictions[0])

@@ -12,7 +12,7 @@ def reward_of(model, agent, obs, time_left, actions):
     rows = len(obs)
     inputs = torch.cat([obs.flatten(1), time_left[:, None]], 1)
     model_inputs = inputs.expand(model.num_agents, rows, -1)
-    return model.acting["reward"](model_inputs, actions.expand(model.num_agents, rows, -1))[agent, :, 0]
+    return model.target_networks["reward"](model_inputs, actions.expand(model.num_agents, rows, -1))[agent, :, 0]
 
 
 @pytest.mark.parametrize("num_agents", [2, 3])

@@ -11,7 +11,7 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.view import OBSERVATION
 
 def reward_of(model, transition):
     inputs = model.inputs(transition.state, transition.time_left)
-    return model.acting["reward"](inputs, transition.actions[None])[0]
+    return model.target_networks["reward"](inputs, transition.actions[None])[0]
 
 
 def behavior_of(model, steps, behavior):
@@ -194,7 +194,7 @@ def test_alternatives_of_a_shared_network_equal_other_joint_actions(future_weigh
         for action in range(5):
             joint = steps.actions.clone()
             joint[:, agent] = action
-            expected = model.worth(model.outputs(model.acting, steps._replace(actions=joint)))
+            expected = model.worth(model.outputs(model.target_networks, steps._replace(actions=joint)))
             torch.testing.assert_close(values[:, agent, action], expected)
 
 

@@ -66,7 +66,7 @@ def test_the_table_holds_the_value_of_each_state():
     game.reset(seed=1)
     index = (game._cells * 9 ** torch.arange(3, -1, -1)[:, None]).sum(0)
     torch.testing.assert_close(
-        model.state_values[index], model.acting["value"](game.state().flatten(1)[None])[0].detach()
+        model.state_values[index], model.target_networks["value"](game.state().flatten(1)[None])[0].detach()
     )
 
 
@@ -115,7 +115,7 @@ def test_last_step_has_no_future_value():
 
 def _values_of_all_states(model):
     cells = torch.tensor(list(product(range(9), repeat=4)))
-    return model.acting["value"](functional.one_hot(cells, 9).float().flatten(1)[None])[0].detach()
+    return model.target_networks["value"](functional.one_hot(cells, 9).float().flatten(1)[None])[0].detach()
 
 
 def test_learns_how_agents_move():
