@@ -42,13 +42,9 @@ def test_every_folder_of_the_package_has_a_row():
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 # A file and a name in it: `a/b.py` `Class.method`.
-PARTS = re.findall(
-    r"`((?:rllib_reciprocator|envs)/[\w/]+\.py)`((?:(?!`(?:rllib_reciprocator|envs)/).)*)", ARCHITECTURE, re.DOTALL
-)
-NAMED = sorted({(path, name) for path, text in PARTS for name in re.findall(r"^\s`([\w.]+)`", text)})
-METHODS = sorted(
-    set(re.findall(r"`((?:BatchedA|BatchedE|BatchedL|Influence|Policy|COALA|LIO|Advantage)\w+\.\w+)`", ARCHITECTURE))
-)
+NAMED = sorted(set(re.findall(r"`((?:rllib_reciprocator|envs)/[\w/]+\.py)`\s`([\w.]+)`", ARCHITECTURE)))
+CLASSES = "BatchedAlgorithm|BatchedEnvRunner|BatchedLearner|InfluenceTracker|InfluenceLearner"
+METHODS = sorted(set(re.findall(rf"`((?:{CLASSES})\.\w+)`", ARCHITECTURE)))
 
 
 def definitions(path):

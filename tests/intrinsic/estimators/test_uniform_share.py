@@ -135,7 +135,10 @@ def test_the_default_share_follows_from_the_estimator(overrides, share):
             batched(counterfactual="uniform", uniform_share=0.3),
             "uniform_share: not used with counterfactual uniform",
         ),
-        (batched({"player_0": "reciprocator", "player_1": "axelrod/Random"}), "players.player_1: axelrod/Random draws"),
+        (
+            batched({"player_0": "reciprocator", "player_1": "axelrod/Random"}),
+            "players.player_1: axelrod/Random samples",
+        ),
         (
             batched({"player_0": "reciprocator", "player_1": {"pool": {"axelrod/Random": 0.5, "ppo": 0.5}}}),
             "set reciprocity.counterfactual to modelled or uniform",
@@ -359,5 +362,5 @@ def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_t
 
 def test_batched_games_refuse_modules_that_report_no_distribution():
     players = {"player_0": "reciprocator", "player_1": "module/tests.helpers.multi_agent_envs:ActionsOnlyModule"}
-    with pytest.raises(ValueError, match=r"players.player_1: its module returns no action_dist_inputs, which learning"):
+    with pytest.raises(ValueError, match=r"players.player_1: its module returns no action_dist_inputs, which training"):
         batched(players).validate()
