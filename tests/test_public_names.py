@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import rllib_reciprocator
+import social_dilemmas
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 
 
@@ -32,3 +33,18 @@ def test_importing_the_package_imports_neither_ray_nor_torch():
     code = "import sys, rllib_reciprocator; dir(rllib_reciprocator); print({'ray', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_objects_show_what_they_are():
+    config = rllib_reciprocator.COALAConfig().environment("ipd_v0", env_config={"num_steps": 4})
+    assert repr(config.players({"player_0": "coala", "player_1": "learner/pg"})) == (
+        "COALAConfig(env='ipd_v0', env_config={'num_steps': 4},"
+        " players={'player_0': 'coala', 'player_1': 'learner/pg'}, num_envs_per_env_runner=1024)"
+    )
+    assert repr(social_dilemmas.make("coins_v0", 8, num_steps=5)) == (
+        "Coins(num_games=8, num_agents=2, num_steps=5, device='cpu')"
+    )
+
+
+def test_an_evaluator_shows_its_checkpoint(ipd):
+    assert repr(rllib_reciprocator.open_evaluator(ipd, seed=3)) == f"BatchedEvaluator({str(ipd)!r}, seed=3)"

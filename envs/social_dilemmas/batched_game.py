@@ -105,6 +105,13 @@ class BatchedGame(ABC):
         self.generator.seed()
         self._steps = torch.zeros(num_games, dtype=torch.int32, device=self.device)
 
+    def __repr__(self) -> str:
+        """Returns the class and the sizes."""
+        return (
+            f"{type(self).__name__}(num_games={self.num_games}, num_agents={self.num_agents},"
+            f" num_steps={self.horizon}, device='{self.device}')"
+        )
+
     @property
     def num_agents(self) -> int:
         """Number of agents, N."""

@@ -136,6 +136,13 @@ class BatchedConfig(PPOConfig):
             config.intrinsic(RECIPROCITY, uniform_share=0.0)
         return config
 
+    def __repr__(self) -> str:
+        """Returns the class, the environment with its settings, the players and the number of environments."""
+        return (
+            f"{type(self).__name__}(env={self.env!r}, env_config={dict(self.env_config)!r},"
+            f" players={self.player_mapping!r}, num_envs_per_env_runner={self.num_envs_per_env_runner})"
+        )
+
     def players(self, players: Mapping[str, Any]) -> BatchedConfig:
         """Sets the player of each agent.
 

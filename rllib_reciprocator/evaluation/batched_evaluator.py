@@ -70,6 +70,10 @@ class BatchedEvaluator:
         except UserError as error:
             raise UserError(f"--{error}" if str(error).startswith("players") else str(error)) from None
 
+    def __repr__(self) -> str:
+        """Returns the class, the checkpoint and the seed."""
+        return f"{type(self).__name__}({str(self.checkpoint)!r}, seed={self.seed})"
+
     def evaluate(self, episodes: int) -> dict[str, Any]:
         """Plays episodes; see :meth:`Evaluator.evaluate`.
 

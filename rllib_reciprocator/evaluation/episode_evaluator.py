@@ -138,6 +138,10 @@ class EpisodeEvaluator:
                 getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(folder)
         return runner
 
+    def __repr__(self) -> str:
+        """Returns the class, the checkpoint and the seed."""
+        return f"{type(self).__name__}({str(self.checkpoint)!r}, seed={self.seed})"
+
     def evaluate(self, episodes: int) -> dict[str, Any]:
         """Plays episodes; see :meth:`Evaluator.evaluate`."""
         runner, sampled_episodes = self._episodes(episodes)
