@@ -147,7 +147,7 @@ def copy_with_settings(checkpoint, folder, **settings):
         ({"intrinsic_settings": {"untrusted_games:REWARD": {}}}, "it imports untrusted_games"),
         (
             {"validate": list},
-            "reciprocator.config.ReciprocatorConfig.validate",
+            "reciprocator.reciprocator.ReciprocatorConfig.validate",
         ),
         ({"__deepcopy__": list}, "ReciprocatorConfig.__deepcopy__"),
         ({"env": dict}, "which is not the name of an environment"),
