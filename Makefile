@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-learning test-regression test-slow lint docs bench clean
+.PHONY: train test test-processes test-learning test-regression test-slow lint docs bench clean
 
 train: .venv/installed
 	$(BIN)/rllib train file tuned_examples/reciprocator_ipd.yaml --storage-path results
 
 test: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-processes: .venv/installed
+	$(BIN)/pytest -m processes -n 2 --dist worksteal
 
 test-learning: .venv/installed
 	$(BIN)/pytest -m learning -n 2 --dist worksteal

@@ -99,6 +99,7 @@ def shorten(line):
     return re.sub(r"--episodes 10000", "--episodes 4", line)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("page", pages_with_blocks("bash"))
 def test_commands(page, folder, checkpoint):
     for number, text in enumerate(blocks(page, "yaml")):

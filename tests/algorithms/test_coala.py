@@ -288,6 +288,7 @@ def test_minibatches_leave_out_streams_of_other_members(build):
         assert all(bool(columns[Columns.LOSS_MASK].all()) for columns in rows)
 
 
+@pytest.mark.processes
 def test_two_learners_match_one(build):
     """Uses all kinds of players, and a pool whose members play different shares of each learner's environments."""
     players = {

@@ -147,6 +147,7 @@ def test_batch_sizes_include_all_env_runners_and_learners(name, tmp_path, enviro
         from_file(tmp_path, name, environments, 1).validate()
 
 
+@pytest.mark.processes
 def test_two_runners_and_two_learners_train_from_a_file(name, tmp_path, build):
     algo = build(from_file(tmp_path, name, 7))
     before = weights(algo)

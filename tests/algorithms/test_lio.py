@@ -539,6 +539,7 @@ def test_influence_includes_received_incentives(build):
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_two_learners_match_one(build):
     local, remote = (build(config(agents=3, learners=learners, entropy_coeff=0.1)) for learners in (0, 2))
     state = local.learner_group.get_weights()
@@ -704,6 +705,7 @@ def _observations_of_agent_0(algo):
     return torch.stack(step_obs, 1)
 
 
+@pytest.mark.processes
 def test_samples_of_several_runners_are_concatenated(build):
     algo = build(config(games=8, reuse_samples=True).env_runners(num_env_runners=2))
     result = algo.train()

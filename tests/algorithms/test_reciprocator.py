@@ -58,6 +58,7 @@ def test_seeded_runs_are_identical(build):
     assert any(not np.array_equal(value, weights(other_seed)[name]) for name, value in weights(first).items())
 
 
+@pytest.mark.processes
 def test_initial_weights_do_not_depend_on_the_hash_seed():
     code = (
         "from rllib_reciprocator import ReciprocatorConfig; from rllib_reciprocator.engine import BatchedEnvRunner;"
@@ -80,6 +81,7 @@ def test_initial_weights_do_not_depend_on_the_hash_seed():
     assert printed_weights[0] == printed_weights[1]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])
 @pytest.mark.parametrize("learners", [1, 2])
 def test_remote_learners_match_local_ones(build, learners, env):
@@ -91,6 +93,7 @@ def test_remote_learners_match_local_ones(build, learners, env):
     assert_same_weights(local, remote, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.processes
 def test_frozen_and_scripted_players_with_two_learners(build, tmp_path):
     """Trains distributed learners with modules that have no gradients, and with tables."""
     first = build(config())
@@ -110,6 +113,7 @@ def test_frozen_and_scripted_players_with_two_learners(build, tmp_path):
     assert any(not np.array_equal(after[name], before[name]) for name in before if name.startswith("player_0/"))
 
 
+@pytest.mark.processes
 def test_remote_runners_sample_like_local_ones(build):
     algo = build(config(games=16).env_runners(num_env_runners=2))
     result = algo.train()
@@ -130,6 +134,7 @@ def test_remote_runners_sample_like_local_ones(build):
         assert torch.equal(local.sample()[0].joint["actions"], actions)
 
 
+@pytest.mark.processes
 def test_killed_runners_are_restarted(build):
     import ray
 
@@ -279,6 +284,7 @@ def test_policies_are_not_trained_while_the_estimator_warms_up(build):
         assert changed == ({"influence"} if iteration < 2 else {"influence", "player_0", "player_1"})
 
 
+@pytest.mark.processes
 def test_two_learners_train_one_estimator(build):
     """Splits the replay buffer between learners and averages gradients, so that the estimators stay equal."""
     algo = build(config(env="coins_v0", **COINS).learners(num_learners=2))
@@ -546,6 +552,7 @@ def test_learns_like_an_independent_loop_from_the_same_weights(build):
     assert abs(rates[-1] - rates[0]) > 0.1
 
 
+@pytest.mark.processes
 def test_learners_share_the_remaining_samples_if_a_runner_is_lost(build):
     """Uses three env runners and two learners: a surplus environment is dropped, so that shards have equal length."""
     import ray
@@ -579,6 +586,7 @@ class Breaks(Countdown):
         return rewards, torch.zeros_like(ended), outcomes
 
 
+@pytest.mark.processes
 def test_iterations_without_samples_raise_with_the_cause(build, monkeypatch, tmp_path):
     """Uses env runners that raise the same error after every restart."""
     from rllib_reciprocator.engine import algorithm
@@ -597,5 +605,6 @@ BREAKS = GameSpec("breaks_v0", "tests.algorithms.test_reciprocator:Breaks", "Rai
 social_dilemmas.register(BREAKS)
 
 
+@pytest.mark.processes
 def test_restored_runs_of_two_learners_continue_identically(build, tmp_path):
     assert_restored_run_continues_identically(build, tmp_path, "Reciprocator", learners=2, fragment="auto")

@@ -211,6 +211,7 @@ def test_populations_that_play_in_no_group_are_unchanged(build):
     assert torch.equal(before, flat(algo.learner_group._learner.module["player_0"].unwrapped()))
 
 
+@pytest.mark.processes
 def test_two_learners_match_one(build):
     local, remote = (build(three_agent_config(learners=learners)) for learners in (0, 2))
     for algo in (local, remote):

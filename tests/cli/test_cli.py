@@ -203,6 +203,7 @@ def test_one_episode_is_evaluated_without_an_interval(ipd, tmp_path):
     assert isinstance(statistics["mean"], float)
 
 
+@pytest.mark.processes
 def test_train_from_options_then_evaluate(tmp_path):
     training = run(*train_arguments(tmp_path, SMALL, iterations=3))
     assert training.returncode == 0, training.stderr
@@ -227,6 +228,7 @@ def test_train_from_options_then_evaluate(tmp_path):
     assert json.loads(out.read_text())["players"]["player_1"]["cooperation_rate"]["mean"] == 0.0
 
 
+@pytest.mark.processes
 def test_restored_run_saves_checkpoints(ray_cluster, tmp_path):
     first = invoke(*train_arguments(tmp_path, SMALL, iterations=2))
     assert first.exit_code == 0, first.stderr
@@ -240,6 +242,7 @@ def test_restored_run_saves_checkpoints(ray_cluster, tmp_path):
     assert evaluation.exit_code == 0, evaluation.output
 
 
+@pytest.mark.processes
 def test_grid_search_and_rllib_algorithm(ray_cluster, tmp_path):
     file = tmp_path / "two.yaml"
     file.write_text(
@@ -272,6 +275,7 @@ cartpole:
     assert "CartPole-v1: 3 episodes" in evaluation.stdout
 
 
+@pytest.mark.processes
 def test_sweep_and_rllib_algorithm_with_players(ray_cluster, tmp_path):
     """Runs every sampled setting with every seed and prints a summary; trains a Reciprocator with RLlib's PPO."""
     file = tmp_path / "sweep.yaml"

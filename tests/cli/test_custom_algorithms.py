@@ -54,6 +54,7 @@ def test_settings_are_validated_as_those_of_built_in_algorithms(tmp_path):
     assert check(experiment, "custom.yaml") is HalvedRewards
 
 
+@pytest.mark.processes
 def test_a_run_is_trained_and_its_checkpoint_is_evaluated_with_trust(tmp_path):
     done = invoke("train", "file", write_file(tmp_path, PATH), "--storage-path", str(tmp_path / "results"))
     assert done.exit_code == 0, done.output

@@ -75,6 +75,7 @@ def interrupt_run(file, storage, number):
     return process.returncode, output
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_resumes_to_the_same_results(tmp_path, uninterrupted_results, number, code):
     file = write_experiment(tmp_path)
@@ -94,6 +95,7 @@ def test_interrupted_run_resumes_to_the_same_results(tmp_path, uninterrupted_res
     assert results(tmp_path / "run") == uninterrupted_results
 
 
+@pytest.mark.processes
 def test_resume_with_a_longer_or_shorter_stop(tmp_path, uninterrupted_results):
     storage = ("--storage-path", str(tmp_path))
     file = write_experiment(tmp_path, 4)
@@ -181,6 +183,7 @@ def test_missing_metric_ends_the_run_with_one_line(ray_cluster, tmp_path):
     assert "learners/player_0/policy_loss" in line
 
 
+@pytest.mark.processes
 def test_newest_of_two_runs_with_the_same_name_is_used(ray_cluster, tmp_path):
     file = write_experiment(tmp_path, 1, checkpoint_freq=0)
     for _ in range(2):

@@ -1,9 +1,12 @@
 """Tests of env runners that exceed ``sample_timeout_s``."""
 
+import pytest
+
 from rllib_reciprocator import ReciprocatorConfig
 from tests.helpers.env_runners import SlowSecondRunner
 
 
+@pytest.mark.processes
 def test_late_env_runners_are_counted_and_reported_once(build, caplog):
     config = (
         ReciprocatorConfig()

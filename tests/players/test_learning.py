@@ -184,6 +184,7 @@ def test_restored_run_is_bit_exact_in_the_middle_of_a_meta_episode(build, tmp_pa
     assert_same_weights(original, restored_algo)
 
 
+@pytest.mark.processes
 def test_env_runners_have_separate_online_learners(build):
     config = config_with_reciprocator().env_runners(num_env_runners=2)
     result = build(config).train()["env_runners"]

@@ -184,6 +184,7 @@ def test_estimator_learns_the_exact_influence(build):
     np.testing.assert_allclose(influence[2:, 2, 0].numpy(), exact, atol=0.35)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("learners", [1, 2])
 def test_remote_runners_and_learners(build, learners):
     a_config = config(observe_balance=True).learners(num_learners=learners)
@@ -327,6 +328,7 @@ def train_until_fitted(algo, rounds=40):
     raise AssertionError("the estimator has not been fitted, or not been sent")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", [IMPALAConfig, pytest.param(APPOConfig, marks=pytest.mark.slow)])
 def test_asynchronous_algorithms(build, kind):
     players = {"*": "reciprocator", "early": kind.__name__.removesuffix("Config").lower()}
@@ -337,6 +339,7 @@ def test_asynchronous_algorithms(build, kind):
     assert np.isfinite(float(result["env_runners"]["influence"]["stays_on_late"]))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("kind", "runners"), [(PPOConfig, 2), (IMPALAConfig, 0), pytest.param(APPOConfig, 0, marks=pytest.mark.slow)]
 )
@@ -379,6 +382,7 @@ def test_failed_environment_is_restarted_if_configured(build, tmp_path):
     assert algo.train()["env_runners"]["episode_len_mean"] == 7
 
 
+@pytest.mark.processes
 def test_restarted_env_runner_gets_the_estimator(build):
     import ray
 

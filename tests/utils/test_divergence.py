@@ -34,6 +34,7 @@ def build_algo(run, env="ipd_v0", **settings):
     return build_config(algorithm_class(run), env, settings).build_algo()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("epochs", [1, 10])
 @pytest.mark.parametrize("learners", [0, 1])
 def test_diverging_weights_end_training(ray_cluster, learners, epochs):
@@ -124,6 +125,7 @@ def test_checkpoints_with_nan_weights_are_refused(ray_cluster, tmp_path):
         tournament(enter([str(broken), "scripted/tit_for_tat"]))
 
 
+@pytest.mark.processes
 def test_diverged_trial_is_reported_and_other_trials_continue(ray_cluster, tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(

@@ -104,6 +104,7 @@ def weights_of_runners(algo):
     )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("make", "module"), [(batched, "SlowBatchedModule"), (stock, "SlowTinyModule")])
 @pytest.mark.parametrize("way", ["from_checkpoint", "restore_from_path", "component"])
 def test_remote_env_runners_use_restored_weights_at_once(build, tmp_path, make, module, way):
