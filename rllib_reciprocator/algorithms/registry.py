@@ -25,7 +25,7 @@ OURS = {
 
 
 def algorithm_names() -> list[str]:
-    """Returns all valid values of the ``run`` key, sorted."""
+    """Returns the names of this package's and RLlib's algorithms, sorted."""
     return sorted({*OURS, *ALGORITHMS})
 
 

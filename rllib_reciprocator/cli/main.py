@@ -163,7 +163,8 @@ def _with_train_options(command: Callable[..., None]) -> Callable[..., None]:
 def train(
     context: typer.Context,
     algo: Annotated[
-        str | None, typer.Option("--algo", "--run", help="Name of an algorithm of this package or RLlib.")
+        str | None,
+        typer.Option("--algo", "--run", help="Algorithm of this package or RLlib, or MODULE:CLASS."),
     ] = None,
     env: Annotated[str | None, typer.Option(help="Id of the environment.")] = None,
     config: Annotated[str, typer.Option(help="Algorithm settings, e.g. '{\"lr\": 0.01}'.")] = "{}",

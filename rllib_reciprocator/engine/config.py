@@ -64,8 +64,7 @@ class BatchedConfig(PPOConfig):
     numbers of environments, steps and env runners. Both are derived when the configuration is validated.
 
     Attributes:
-        algorithms: Names of the trainable players without an intrinsic reward, mapped to their losses
-            (:mod:`rllib_reciprocator.engine.losses`).
+        algorithms: Names of the trainable players, mapped to their losses (:mod:`rllib_reciprocator.engine.losses`).
         default_player: Player that is used if ``players`` is not set, or if an entry names a team or a module only.
     """
 

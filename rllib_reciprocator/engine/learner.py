@@ -718,7 +718,7 @@ class BatchedLearner(InfluenceLearner, PolicyGradientLearner, PPOTorchLearner):
     ) -> Iterator[dict[str, Any]]:
         """Yields, for every minibatch, a function per module that selects the minibatch from the module's columns.
 
-        An epoch covers all rows once, in minibatches whose sizes differ by at most one row. Recurrent modules are
+        An epoch covers all rows that count, in minibatches whose sizes differ by at most one row. Recurrent modules are
         trained on whole sequences.
 
         Args:

@@ -35,7 +35,7 @@ class Experiment(BaseModel):
 
     Attributes:
         name: Name of the experiment's folder under the storage path.
-        run: Name of the algorithm.
+        run: Name of the algorithm, a name registered with ``ray.tune``, or ``MODULE:CLASS``.
         env: Id of the environment.
         stop: Stopping criteria, metric -> value to reach. A trial ends when it reaches the first of them.
         config: Settings of the algorithm; a value may be ``{grid_search: [..]}``.

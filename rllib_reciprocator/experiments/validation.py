@@ -128,8 +128,8 @@ def build_config(algorithm: type[Algorithm], env: str | None, settings: dict[str
             continue
         if not isinstance(config, SUPPORTED):
             raise UserError(
-                f"config.{key}: not for {algorithm.__name__}, which is off-policy: the influence in its replay buffer"
-                f" would be outdated; run one of {', '.join(BATCHED)}, PPO, APPO and IMPALA"
+                f"config.{key}: not for {algorithm.__name__}; run one of {', '.join(BATCHED)}, PPO, APPO, IMPALA or a"
+                " subclass (influence in the replay buffer of an off-policy algorithm would be outdated)"
             )
         if not is_batched and key not in ("players", RECIPROCITY):
             raise UserError(f"config.{key}: not for {algorithm.__name__}; run one of {', '.join(BATCHED)}")

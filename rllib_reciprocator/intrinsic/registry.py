@@ -9,8 +9,9 @@ from typing import Any
 
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
-# Optional column of the batch passed to reward functions, [B, T, N] bool: True in the steps before the end of the
-# episode in which the agent has these settings. Statistics over the batch use these steps only; all steps without it.
+# Optional column of the batch passed to reward functions, [B, T, N] bool: True in the steps that count in which the
+# pool member that plays the agent has these settings. Statistics over the batch use these steps only; without it they
+# use all.
 LOSS_MASK = "loss_mask"
 
 

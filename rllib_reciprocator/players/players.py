@@ -115,7 +115,7 @@ def assign(
     - ``team/NAME``: a player that shares its parameters with all members of that team;
     - ``module/PACKAGE.MODULE:CLASS``: a player with a custom RLModule class;
     - ``scripted/STRATEGY``: a scripted strategy; ``axelrod/STRATEGY``: a strategy of the Axelrod library, in
-      environments with two agents;
+      matrix games with two agents;
     - ``learner/NAME``: an online learner, trained inside the environment between the inner episodes of a meta-episode:
       ``pg``, ``a2c`` or one of ``learning_players``;
     - ``checkpoint/PATH``: the player of the same agent in an earlier run; ``checkpoint/PATH#AGENT``: the player of

@@ -1,4 +1,8 @@
-"""Aliases of modules that have moved, so that their old names still work in imports and checkpoints."""
+"""Aliases of modules that have moved, so that their old names still work in imports and checkpoints.
+
+Rows in packages of version 0.1.0 that no longer exist (``rewards``, ``rollout``, ``connectors``, ``callbacks``) work in
+checkpoints only, where no package is imported first.
+"""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_rollouts_that_exceed_the_memory_are_refused():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"run": "DQN", "players": {"*": "ppo"}}, "config.players: not for DQN, which is off-policy"),
+        ({"run": "DQN", "players": {"*": "ppo"}}, "config.players: not for DQN; run one of"),
         ({"run": "SAC", "env": "Pendulum-v1", "reciprocity": {}}, "config.reciprocity: not for SAC"),
         ({**ZOO, "env": "pettingzoo/../x"}, "'pettingzoo/../x' is not pettingzoo/MODULE"),
         ({**ZOO, "env": "pettingzoo/mpe/simple_v3"}, "pip install mpe2 and use .*mpe2.simple_v3"),

@@ -37,7 +37,7 @@ def assign_credit(
 
     | credit | later inner episodes | |
     |---|---|---|
-    | ``coala`` | sum over the environments of the group | the paper's estimator, times the number of environments |
+    | ``coala`` | sum over the environments of the group | the paper's estimator, times the size of the group |
     | ``mfos`` | mean over the environments of the group | as in the code of M-FOS (Lu et al., 2022) |
     | ``unaware`` | same environment only | recurrent PPO that treats environments as independent |
     | ``myopic`` | none | |

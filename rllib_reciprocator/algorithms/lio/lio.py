@@ -103,9 +103,10 @@ class LIOConfig(BatchedConfig):
             cost_coeff: Weight of the discounted incentives given, as fractions of ``max_incentive``, in the loss of
                 incentive functions: a number, or a schedule over environment steps.
             cost_lr: Learning rate, or schedule, of a separate Adam optimizer for this cost, as in the paper's code for
-                Escape Room. ``cost_coeff`` has no effect then, unless it is 0. With a constant rate incentives keep
-                decreasing wherever no other gradient changes them, until cooperation ends; a schedule that ends at 0
-                preserves the learned incentives. None uses one optimizer for both.
+                Escape Room. A constant ``cost_coeff`` other than 0 has no effect then, as Adam normalizes gradients.
+                With a constant rate incentives keep decreasing wherever no other gradient changes them, until
+                cooperation ends; a schedule that ends at 0 preserves the learned incentives. None uses one optimizer
+                for both.
             critic_lr: Learning rate of the givers' critics of extrinsic rewards (Adam), which exist if policies have
                 critics.
             critic_epochs: Number of gradient steps of these critics per update.
@@ -138,8 +139,8 @@ class LIOConfig(BatchedConfig):
 
         Args:
             reuse_samples: If True, policies are trained next on the rollout that incentive functions were trained on,
-                which halves the number of sampled steps; both were sampled with the same policies. The paper samples
-                twice.
+                which halves the number of sampled steps; that rollout was sampled with the current policies. The paper
+                samples twice.
             updates_per_iteration: Number of updates of policies and incentive functions per training iteration.
             **kwargs: Other settings.
 

@@ -84,8 +84,8 @@ class ReciprocatorConfig(BatchedConfig):
             balance_decay: Factor from 0 to 1 by which the influence balance is multiplied in every step (the paper's
                 decay d). None selects the paper's: 0 if the game has a payoff table, gamma otherwise.
             initial_balance: Influence balance towards every co-player at the start of an episode (the paper's: 0). A
-                positive value makes a Reciprocator cooperate first, until it has given more than this value without
-                receiving anything in return.
+                positive value makes a Reciprocator cooperate first, with a reward that debits given influence until it
+                has given more than this value without receiving anything in return.
             normalize: If True, standardizes reciprocal rewards over the batch before they are weighted.
             observe_balance: If True, the policy observes its balance towards every co-player. None selects True, unless
                 the game has a payoff table (the last actions, which are observed, determine the reciprocal response in
@@ -111,15 +111,17 @@ class ReciprocatorConfig(BatchedConfig):
                 ``influence: reward``.
             estimator_shared: If True, one network of ``reward`` or ``value`` estimates the values of joint actions for
                 every agent, from that agent's position, so that the same function measures all agents. Needs
-                ``estimator_sees: observations``. If False, each agent has separate outputs.
-            counterfactual: Distribution that replaces the influencer's action in the counterfactual of ``reward`` and
-                ``transition``: ``policy``, the influencer's action probabilities; ``modelled``, a learned model of its
-                behavior given the estimator's input; or ``uniform``. None selects ``policy``, or ``modelled`` with
-                ``estimator_sees: own``.
+                ``estimator_sees: observations`` and ``counterfactual`` policy or uniform. If False, each agent has
+                separate outputs.
+            counterfactual: Distribution that replaces the influencer's action in the counterfactual of ``reward``,
+                ``value`` and ``transition``: ``policy``, the influencer's action probabilities; ``modelled``, a learned
+                model of its behavior given the estimator's input; or ``uniform``. None selects ``policy``, or
+                ``modelled`` with ``estimator_sees: own``.
             uniform_share: Weight of the uniform distribution that is mixed into these probabilities, from 0 to 1. With
                 0 a deterministic policy has no influence, so that Reciprocators do not respond to a trained defector.
                 None selects 0.3 with ``reward`` and ``value`` if ``estimator_sees`` is ``state`` or ``observations``,
-                and 0 (the paper's) with ``transition`` and with ``own``. ``counterfactual`` supports 0 only.
+                and 0 (the paper's) with ``transition`` and with ``own``. ``counterfactual`` supports 0 only;
+                ``counterfactual: uniform`` and ``tabular``, which has ``exploration``, do not use it.
             estimator_hiddens: Widths of the hidden layers of a learned estimator.
             estimator_lr: Learning rate of the estimator.
             estimator_epochs: Number of passes over the replay buffer per update of the estimator.

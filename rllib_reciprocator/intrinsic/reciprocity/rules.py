@@ -52,7 +52,7 @@ class Estimates(NamedTuple):
         value: ``[.., N]``, value of the joint action for agent i: the expected reward, plus the discounted expected
             future return if the estimator has one.
         counterfactual_value: ``[.., N, N]`` by ``[j, i]``: value for agent i with agent j's action marginalized out
-            under j's policy.
+            under the counterfactual distribution of j's actions.
     """
 
     value: Tensor

@@ -37,7 +37,7 @@ class RewardModelInfluence(RegressionInfluence):
     - ``uniform_share``: share of the uniform distribution that is mixed into the other sources. Under its own policy, a
       deterministic player has no influence; with the mixture, it has.
     - ``shared``: if True, one network predicts the values of any agent from its perspective: its own observation and
-      action first, followed by those of the agents after it. The estimates for all agents then have the same error.
+      action first, followed by those of the agents after it. The same function then measures all agents.
       With one output per agent errors differ, and the balance between two agents is biased by the difference.
     """
 
