@@ -14,7 +14,8 @@ class MetaSettings(Settings):
 
     Attributes:
         inner_episodes: Number of inner episodes in a meta-episode. Online learners are updated after each of them.
-        copies: Number of environments in a group, which share one online learner that is trained on all of them.
+        copies: Number of environments in a group, which share their online learners, trained on all of them, or (COALA,
+            Shaper) a credit or fitness estimate.
     """
 
     inner_episodes: Annotated[int, Field(ge=1, le=100_000)] = 10

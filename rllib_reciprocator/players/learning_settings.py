@@ -25,7 +25,7 @@ class LearningSettings(Settings):
         optimizer: Optimizer, which takes one step after every inner episode.
         lr: Learning rate.
         gamma: Discount factor.
-        lambda_: ``lambda`` of the GAE advantages of ``a2c``.
+        lambda_: ``lambda`` of the GAE advantages; with ``pg``, 1 gives discounted returns.
         use_baseline: If True, ``pg`` subtracts from each return the mean over the environments of the group at the same
             step.
         normalize_advantages: If True, advantages are standardized over the steps and environments of an inner episode.
