@@ -1,7 +1,8 @@
-"""Tests that CONTRIBUTING.md describes the repository as it is."""
+"""Tests that CONTRIBUTING.md and docs/architecture.md describe the repository as it is."""
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 CODE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
 PATHS = [code for code in CODE if "/" in code and " " not in code and not code.startswith("-")]
+
+
+def layer_folders(page):
+    """Returns the folders in the table of layers of a page, from top to bottom."""
+    return re.findall(r"^\| `((?:rllib_reciprocator|envs)/\w+)/`", page, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", sorted(set(PATHS)))
@@ -31,14 +37,13 @@ def test_layers_are_those_of_the_import_contract():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     expected = [name.strip().rpartition(".")[2] for layer in layers for name in layer.split("|")]
-    rows = re.findall(r"^\| `(?:rllib_reciprocator|envs)/(\w+)/`", TEXT, re.MULTILINE)
-    assert rows == expected
+    assert [folder.rpartition("/")[2] for folder in layer_folders(TEXT)] == expected
 
 
 def test_every_folder_of_the_package_has_a_row():
     packages = [path.parent for path in (ROOT / "rllib_reciprocator").glob("*/__init__.py")]
-    folders = {package.name for package in packages if not package.is_symlink()}
-    assert folders == set(re.findall(r"^\| `rllib_reciprocator/(\w+)/`", TEXT, re.MULTILINE))
+    folders = {f"rllib_reciprocator/{package.name}" for package in packages if not package.is_symlink()}
+    assert folders | {"envs/social_dilemmas"} == set(layer_folders(TEXT))
 
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -48,6 +53,7 @@ CLASSES = "BatchedAlgorithm|BatchedEnvRunner|BatchedLearner|InfluenceTracker|Inf
 METHODS = sorted(set(re.findall(rf"`((?:{CLASSES})\.\w+)`", ARCHITECTURE)))
 
 
+@cache
 def definitions(path):
     """Returns the names of all classes, functions and methods of a file."""
     names = set()
@@ -71,5 +77,4 @@ def test_methods_in_the_architecture_page_exist(name):
 
 
 def test_folders_in_the_architecture_page_are_those_of_the_contributing_page():
-    rows = r"^\| `((?:rllib_reciprocator|envs)/\w+/)`"
-    assert re.findall(rows, ARCHITECTURE, re.MULTILINE) == re.findall(rows, TEXT, re.MULTILINE)
+    assert layer_folders(ARCHITECTURE) == layer_folders(TEXT)

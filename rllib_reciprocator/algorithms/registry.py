@@ -10,6 +10,8 @@ from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.error import TuneError
 from ray.tune.registry import get_trainable_cls
 
+from rllib_reciprocator.utils.import_paths import import_attribute
+
 # BATCHED are the algorithms on the batched engine. OURS also has RLlib's algorithms with support for ``players``.
 BATCHED = {
     "AdvantageAlignment": "rllib_reciprocator.algorithms.advantage_alignment",
@@ -53,10 +55,9 @@ def algorithm_class(name: str) -> type[Algorithm]:
 
 def _imported_class(path: str) -> type[Algorithm]:
     """Returns the algorithm class at ``MODULE:CLASS``."""
-    module, _, attribute = path.partition(":")
     try:
-        algorithm = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        algorithm = import_attribute(path)
+    except (ImportError, AttributeError) as error:
         raise ValueError(f"{path!r} cannot be imported ({error})") from None
     return _checked_class(path, algorithm)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
+from rllib_reciprocator.utils.import_paths import import_attribute
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 # Optional column of the batch passed to reward functions, [B, T, N] bool: True in the steps that count in which the
@@ -51,10 +51,7 @@ class IntrinsicReward:
     def part(self, name: str) -> Callable[..., Any] | None:
         """Imports a part; returns None if the intrinsic reward does not have it."""
         path = getattr(self, name)
-        if not path:
-            return None
-        module, _, attribute = path.partition(":")
-        return getattr(import_module(module), attribute)
+        return import_attribute(path) if path else None
 
     def settings_class(self) -> type[IntrinsicSettings]:
         """Returns the class of its settings."""
@@ -114,9 +111,8 @@ def intrinsic_reward(name: str) -> IntrinsicReward:
     """
     if name in _REWARDS:
         return _REWARDS[name]
-    module, colon, attribute = name.partition(":")
     try:
-        reward = getattr(import_module(module), attribute) if colon else None
+        reward = import_attribute(name) if ":" in name else None
     except (ImportError, AttributeError) as error:
         raise ValueError(f"there is no intrinsic reward {name!r}: it cannot be imported ({error})") from None
     if not isinstance(reward, IntrinsicReward):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 from rllib_reciprocator.players.axelrod_strategies import check_strategy
 from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
 from rllib_reciprocator.utils.checkpoints import find_checkpoint, module_in
+from rllib_reciprocator.utils.import_paths import import_attribute
 from social_dilemmas.registry import did_you_mean
 
 RECIPROCATOR, RECIPROCITY = "reciprocator", "reciprocity"
@@ -180,12 +180,11 @@ def module_class(player: Player) -> type[RLModule]:
     Raises:
         ValueError: If it cannot be imported, or is not a subclass of RLModule.
     """
-    module, colon, name = player.module.partition(":")
     setting = f"players.{player.agent}: module/{player.module}"
-    if not colon:
+    if ":" not in player.module:
         raise ValueError(f"{setting}: give PACKAGE.MODULE:CLASS")
     try:
-        attribute = getattr(import_module(module), name)
+        attribute = import_attribute(player.module)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{setting}: cannot be imported ({error})") from None
     if not (isinstance(attribute, type) and issubclass(attribute, RLModule)):

@@ -25,7 +25,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.experiments.validation import build_config
-from tests.regression.runs import FROZEN, RUNS
+from tests.regression.runs import FROZEN, RUNS, SEED
 
 DATA = Path(__file__).parents[1] / "data" / "regression"
 NUMBERS = DATA / "numbers.json"
@@ -142,7 +142,7 @@ def train_with_tune(folder: Path, iterations: int, *options: str) -> dict[str, s
     stop = {"training_iteration": iterations}
     entry = {"run": run.algorithm, "env": run.env, "stop": stop, "checkpoint_freq": 1}
     file = folder / "run.yaml"
-    file.write_text(json.dumps({"run": {**entry, "config": {"seed": 7, **run.settings}}}))
+    file.write_text(json.dumps({"run": {**entry, "config": {"seed": SEED, **run.settings}}}))
     storage = ["--storage-path", str(folder / "results")]
     subprocess.run([RLLIB, "train", "file", str(file), *storage, *options], check=True, capture_output=True)
     (results,) = (folder / "results" / "run").glob("*/result.json")

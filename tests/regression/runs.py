@@ -13,6 +13,7 @@ from rllib_reciprocator.experiments.validation import build_config
 
 FROZEN = Path(__file__).parents[1] / "data" / "reciprocator_0_1_0_ipd.zip"
 SMALL = {"fcnet_hiddens": [8]}
+SEED = 7
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Run:
             frozen: Path of the checkpoint that replaces ``FROZEN`` in ``checkpoint/FROZEN``.
         """
         settings = _replace(self.settings, "checkpoint/FROZEN", f"checkpoint/{frozen}")
-        return build_config(algorithm_class(self.algorithm), self.env, {"seed": 7, **settings})
+        return build_config(algorithm_class(self.algorithm), self.env, {"seed": SEED, **settings})
 
 
 def _replace(value: Any, old: str, new: str) -> Any:
