@@ -11,7 +11,7 @@ from mkdocs.structure.files import File
 from PIL import Image
 
 import social_dilemmas
-from rllib_reciprocator.cli import examples
+from rllib_reciprocator.cli import tuned_examples
 from rllib_reciprocator.experiments.settings_page import settings_page
 
 # Pictures of games that have several maps: name and settings of each.
@@ -98,10 +98,10 @@ def on_page_markdown(markdown, page, config, files):
 def examples_table():
     """Name, first line and expectation of every tuned example, from the headers of their files."""
     rows = ["| example | | what to expect |", "|---|---|---|"]
-    for name in examples.names():
-        header = examples.text(name).partition("\n#\n")
+    for name in tuned_examples.names():
+        header = tuned_examples.text(name).partition("\n#\n")
         expect = re.search(r"# Expect:  (.*?)\n# Minutes", header[2], re.DOTALL)[1]
-        rows.append(f"| `{name}` | {examples.summary(name)} | {' '.join(expect.replace('#', '').split())} |")
+        rows.append(f"| `{name}` | {tuned_examples.summary(name)} | {' '.join(expect.replace('#', '').split())} |")
     return "\n".join(rows)
 
 

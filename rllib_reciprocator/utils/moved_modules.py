@@ -35,6 +35,7 @@ MOVED = {
     "batched": "engine",
     "batched.rows": "engine.minibatches",
     "checkpoints": "utils.checkpoints",
+    "cli.examples": "cli.tuned_examples",
     "distributed": "utils.distributed",
     "divergence": "utils.divergence",
     "environments": "rllib_episodes.environments",

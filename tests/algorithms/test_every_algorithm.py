@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
-from rllib_reciprocator.cli import examples
+from rllib_reciprocator.cli import tuned_examples
 from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig, BatchedLearner
 from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.schema import read_file
@@ -179,7 +179,7 @@ def test_co_players_may_be_online_learners(build, name):
 
 def test_has_a_tuned_example_and_one_of_naive_learners(name):
     """Expects an example of the algorithm and one of naive learners in the same environment."""
-    specs = [read_file(str(examples.path(example)))[0] for example in examples.names()]
+    specs = [read_file(str(tuned_examples.path(example)))[0] for example in tuned_examples.names()]
     naive = ("ppo", "pg", "ac")
     is_naive = [all(player in naive for player in spec.config.get("players", {"": ""}).values()) for spec in specs]
     envs = {spec.env for spec, naive in zip(specs, is_naive, strict=True) if spec.run == name and not naive}
