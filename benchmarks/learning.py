@@ -46,9 +46,9 @@ def main() -> None:
     import ray
     import torch
 
-    from rllib_reciprocator.experiments.figures import figures
     from rllib_reciprocator.experiments.schema import read_file
     from rllib_reciprocator.experiments.validation import build_config, check
+    from rllib_reciprocator.results.metrics import figures
 
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)

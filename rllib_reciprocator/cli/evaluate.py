@@ -36,11 +36,11 @@ def evaluate(
     Checkpoints contain pickles. A checkpoint is read only if it refers to no names outside the package's list of
     allowed names; --trust also reads any other checkpoint, and executes the code in it.
     """
-    from rllib_reciprocator.evaluation import film, open_evaluator, printing
+    from rllib_reciprocator.evaluation import open_evaluator, printing, video
     from rllib_reciprocator.evaluation.trace import write_trace
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import UserError, output_path
-    from rllib_reciprocator.experiments.printing import print_table
+    from rllib_reciprocator.results.printing import print_table
+    from rllib_reciprocator.utils.errors import UserError, output_path
 
     running.set_verbosity(0)
     trust_pickles(trust)
@@ -54,7 +54,7 @@ def evaluate(
         output_path(path, option) for path, option in ((render, "--render"), (trace, "--trace"), (out, "--out"))
     )
     if video_file:
-        film.check_format(video_file)
+        video.check_format(video_file)
     evaluator = open_evaluator(checkpoint, replacements, seed=seed, explore=explore)
     report = evaluator.evaluate(episodes)
     for table in printing.tables(report):
@@ -66,5 +66,5 @@ def evaluate(
         write_trace(evaluator.trace(episodes), trace_file)
         typer.echo(f"written to {trace}")
     if video_file:
-        film.write_films(evaluator.films(render_episodes), video_file)
+        video.write_films(evaluator.films(render_episodes), video_file)
         typer.echo(f"written to {render}")

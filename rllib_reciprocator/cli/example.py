@@ -48,7 +48,7 @@ def _example(name: str) -> Path:
     Raises:
         UserError: If there is no such example.
     """
-    from rllib_reciprocator.experiments.errors import UserError, unknown
+    from rllib_reciprocator.utils.errors import UserError, unknown
 
     if name not in tuned_examples.names():
         raise UserError(f"example {name!r} is {unknown(name, tuned_examples.names())}")

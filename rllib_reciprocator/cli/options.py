@@ -62,8 +62,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        from rllib_reciprocator.experiments.errors import UserError
         from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
+        from rllib_reciprocator.utils.errors import UserError
 
         _show_notes()
         try:

@@ -18,9 +18,9 @@ def report(
 ) -> None:
     """Write the results of runs to a self-contained HTML file."""
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import UserError, output_path, unknown
     from rllib_reciprocator.reports.curves import AXES
     from rllib_reciprocator.reports.report import write_report
+    from rllib_reciprocator.utils.errors import UserError, output_path, unknown
 
     running.set_verbosity(0)
     trust_pickles(trust)

@@ -54,9 +54,9 @@ def tournament(
     import social_dilemmas
     from rllib_reciprocator.evaluation import tournament as tournaments
     from rllib_reciprocator.experiments import running
-    from rllib_reciprocator.experiments.errors import user_path
-    from rllib_reciprocator.experiments.printing import print_table
     from rllib_reciprocator.experiments.yaml_text import parse
+    from rllib_reciprocator.results.printing import print_table
+    from rllib_reciprocator.utils.errors import user_path
 
     running.set_verbosity(0)
     trust_pickles(trust)

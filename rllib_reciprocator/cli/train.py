@@ -34,9 +34,9 @@ def train(
     if context.invoked_subcommand is not None:
         _refuse_early_options(context)
         return
-    from rllib_reciprocator.experiments.errors import UserError
     from rllib_reciprocator.experiments.schema import typed
     from rllib_reciprocator.experiments.yaml_text import parse
+    from rllib_reciprocator.utils.errors import UserError
 
     if algo is None:
         raise UserError("train: give --algo NAME and --env ID, or `rllib train file F.yaml`")
@@ -47,7 +47,7 @@ def train(
 
 def _refuse_early_options(context: typer.Context) -> None:
     """Raises UserError if options precede the subcommand of `rllib train`, which would not receive them."""
-    from rllib_reciprocator.experiments.errors import UserError
+    from rllib_reciprocator.utils.errors import UserError
 
     early_options = [
         parameter.opts[0]
@@ -84,9 +84,9 @@ def train_file(
 def run_experiments(experiments: list[Experiment], where: str, options: dict[str, Any]) -> None:
     """Applies the options, validates all experiments, then starts Ray and runs the experiments one by one."""
     from rllib_reciprocator.experiments import outcome, resuming, running, validation
-    from rllib_reciprocator.experiments.errors import UserError
     from rllib_reciprocator.experiments.schema import Experiment, typed
     from rllib_reciprocator.experiments.yaml_text import parse
+    from rllib_reciprocator.utils.errors import UserError
 
     running.set_verbosity(options["verbose"])
     trust_pickles(options["trust"])

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner, Sample
-from rllib_reciprocator.evaluation.film import Film
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions, cooperation_in_context
 from rllib_reciprocator.evaluation.trace import step_rows
-from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.intervals import mean_with_interval
+from rllib_reciprocator.evaluation.video import Film
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings, reciprocal_reward
 from rllib_reciprocator.players import (
@@ -29,6 +27,8 @@ from rllib_reciprocator.players import (
     LearningModule,
     keys_by_agent,
 )
+from rllib_reciprocator.results.intervals import mean_with_interval
+from rllib_reciprocator.utils.errors import UserError
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES
 from social_dilemmas.batched_game import BatchedGame
 

@@ -8,7 +8,6 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.utils import checkpoints
 from rllib_reciprocator.utils.checkpoints import (
     MODULE_PATH,
@@ -17,6 +16,7 @@ from rllib_reciprocator.utils.checkpoints import (
     find_checkpoint,
     warn_of_later_version,
 )
+from rllib_reciprocator.utils.errors import UserError, user_path
 
 
 def find(written: str | Path) -> Path:

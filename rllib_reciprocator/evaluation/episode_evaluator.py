@@ -17,14 +17,13 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 import social_dilemmas
 from rllib_reciprocator.evaluation.checkpoints import load, load_weights
-from rllib_reciprocator.evaluation.film import Film
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.evaluation.trace import step_rows
+from rllib_reciprocator.evaluation.video import Film
 from rllib_reciprocator.evaluation.whole_episodes import WholeEpisodes
-from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.intervals import mean_with_interval
 from rllib_reciprocator.intrinsic.reciprocity import balance, reciprocal_reward
 from rllib_reciprocator.players import assign, keys_by_agent
+from rllib_reciprocator.results.intervals import mean_with_interval
 from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.algorithms import ConfigWithPlayers
 from rllib_reciprocator.rllib_episodes.env_spec import env_spec
@@ -33,6 +32,7 @@ from rllib_reciprocator.rllib_episodes.modules import module_spec
 from rllib_reciprocator.rllib_episodes.outcomes_callback import summed_outcomes
 from rllib_reciprocator.rllib_episodes.reciprocate import module_spaces
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
+from rllib_reciprocator.utils.errors import UserError
 
 MAX_ENVS = 16
 

@@ -13,7 +13,7 @@ from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.evaluation.batched_evaluator import BatchedEvaluator
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.episode_evaluator import EpisodeEvaluator
-from rllib_reciprocator.evaluation.film import Film
+from rllib_reciprocator.evaluation.video import Film
 
 
 class Evaluator(Protocol):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner
 from rllib_reciprocator.evaluation.checkpoints import load_weights
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.players import RECIPROCITY
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
+from rllib_reciprocator.utils.errors import UserError
 
 MAX_GAMES = 4096
 

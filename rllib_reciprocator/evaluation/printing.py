@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from rllib_reciprocator.experiments.errors import writing
-from rllib_reciprocator.experiments.json_text import to_json
+from rllib_reciprocator.results.json_text import to_json
+from rllib_reciprocator.utils.errors import writing
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES
 
 

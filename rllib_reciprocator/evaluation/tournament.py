@@ -19,12 +19,12 @@ from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.evaluation.batched_evaluator import RETURN, episode_figures
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
-from rllib_reciprocator.experiments.csv_text import write_csv
-from rllib_reciprocator.experiments.errors import UserError, writing
-from rllib_reciprocator.experiments.intervals import stratified_mean_and_half_width
 from rllib_reciprocator.players import AXELROD, CHECKPOINT, LEARNER, LEARNING, SCRIPTED
 from rllib_reciprocator.players.frozen import remembered_inner_episodes
+from rllib_reciprocator.results.csv_text import write_csv
+from rllib_reciprocator.results.intervals import stratified_mean_and_half_width
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
+from rllib_reciprocator.utils.errors import UserError, writing
 from social_dilemmas.registry import did_you_mean
 
 # Maximum number of partners whose returns are columns of the printed table. The files contain all of them.

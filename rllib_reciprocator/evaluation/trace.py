@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.experiments.csv_text import write_csv
-from rllib_reciprocator.experiments.errors import writing
+from rllib_reciprocator.results.csv_text import write_csv
+from rllib_reciprocator.utils.errors import writing
 
 
 def step_rows(

@@ -16,21 +16,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig
-from rllib_reciprocator.experiments.figures import (
+from rllib_reciprocator.experiments.schema import Experiment
+from rllib_reciprocator.experiments.stopping import StopAt
+from rllib_reciprocator.experiments.validation import build_config
+from rllib_reciprocator.players import assign
+from rllib_reciprocator.results.completion import comparable_trials
+from rllib_reciprocator.results.intervals import mean_and_half_width
+from rllib_reciprocator.results.json_text import settings_from_json
+from rllib_reciprocator.results.metrics import (
     PALETTE,
     collective_return,
     outcome_rates,
     returns,
     rewards_per_step,
 )
-from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.experiments.json_text import settings_from_json
-from rllib_reciprocator.experiments.printing import print_table
-from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
-from rllib_reciprocator.experiments.schema import Experiment
-from rllib_reciprocator.experiments.stopping import StopAt, comparable_trials
-from rllib_reciprocator.experiments.validation import build_config
-from rllib_reciprocator.players import assign
+from rllib_reciprocator.results.parsing import differing, parse_results, reason, short
+from rllib_reciprocator.results.printing import print_table
 from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 CURVES = "learning_curves.png"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from rllib_reciprocator.experiments.figures import collective_return, outcome_rates, returns, rewards_per_step
+from rllib_reciprocator.results.metrics import collective_return, outcome_rates, returns, rewards_per_step
 
 LINES_WITHOUT_TERMINAL = 20
 LONGEST_TAG = 60

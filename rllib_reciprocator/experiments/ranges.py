@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.utils.errors import UserError
 from social_dilemmas.batched_game import MAX_GAMES
 
 

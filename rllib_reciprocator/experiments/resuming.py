@@ -12,15 +12,14 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray import cloudpickle, tune
 
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.stopping import StopAt
+from rllib_reciprocator.results.trial_folders import DESCRIPTION
+from rllib_reciprocator.utils.errors import UserError
 from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 logger = logging.getLogger(__name__)
 
-# File in an experiment's folder with the settings of the run.
-DESCRIPTION = "experiment.json"
 TUNER = "tuner.pkl"
 # Settings that may change when a run is resumed: its location and its stopping criteria.
 _MAY_CHANGE = ("name", "storage_path", "stop")

@@ -23,16 +23,15 @@ from ray.tune.result_grid import ResultGrid
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.experiments import resuming
-from rllib_reciprocator.experiments.errors import UserError, user_path
 from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
-from rllib_reciprocator.experiments.json_text import StandardJsonLogger
-from rllib_reciprocator.experiments.metrics import ITERATIONS
 from rllib_reciprocator.experiments.progress import ProgressCallback
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.experiments.search import scheduler, searcher, with_distributions
 from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
 from rllib_reciprocator.experiments.validation import algorithm_settings, build_config
+from rllib_reciprocator.results.json_text import StandardJsonLogger
+from rllib_reciprocator.results.metric_checks import ITERATIONS
 from rllib_reciprocator.rllib_episodes.rewards_callback import RewardPerStepCallback
 from rllib_reciprocator.utils.checkpoints import (
     TRUST,
@@ -44,6 +43,7 @@ from rllib_reciprocator.utils.checkpoints import (
     warn_of_later_version,
 )
 from rllib_reciprocator.utils.divergence import DivergenceCallback, DivergenceGuard
+from rllib_reciprocator.utils.errors import UserError, user_path
 from rllib_reciprocator.utils.ray_internals import running_cluster, speaks_grpc
 
 _SECONDS_TO_ANSWER = 5.0

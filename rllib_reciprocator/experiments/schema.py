@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rllib_reciprocator.experiments.errors import UserError, explain, unknown, user_path
-from rllib_reciprocator.experiments.metrics import check_stop, resolve_metric_alias
 from rllib_reciprocator.experiments.search import (
     distribution,
     ends,
@@ -22,6 +20,8 @@ from rllib_reciprocator.experiments.search import (
     with_distributions,
 )
 from rllib_reciprocator.experiments.yaml_text import parse
+from rllib_reciprocator.results.metric_checks import check_stop, resolve_metric_alias
+from rllib_reciprocator.utils.errors import UserError, explain, unknown, user_path
 
 # Valid names of an experiment's folder: a single folder, on any file system and object store.
 _NAME = re.compile(r"\w[\w .,=+@-]*")

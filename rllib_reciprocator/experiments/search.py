@@ -11,7 +11,7 @@ from ray.tune.schedulers import SCHEDULER_IMPORT
 from ray.tune.search import SEARCH_ALG_IMPORT, BasicVariantGenerator
 from ray.tune.search.sample import Categorical, Domain, Float, Integer
 
-from rllib_reciprocator.experiments.errors import UserError, unknown
+from rllib_reciprocator.utils.errors import UserError, unknown
 
 # Functions of Tune that ``{tune: NAME, args: [..]}`` may name.
 DISTRIBUTIONS = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.stopper import Stopper
 
-from rllib_reciprocator.experiments.metrics import missing
-from rllib_reciprocator.utils.ray_internals import flatten_dict
+from rllib_reciprocator.results.completion import has_reached
+from rllib_reciprocator.results.metric_checks import missing
 
 
 class StopAt(Stopper):
@@ -39,31 +39,8 @@ class StopAt(Stopper):
 
     def reached(self, result: Mapping[str, Any]) -> bool:
         """Returns True if any metric of a result has reached its value."""
-        metrics = flatten_dict(dict(result))
-        return any(metrics.get(metric, float("nan")) >= value for metric, value in self.stop.items())
+        return has_reached(result, self.stop)
 
     def stop_all(self) -> bool:
         """Returns True if all trials end, because a metric is missing from the results."""
         return self.problem is not None
-
-
-def comparable_trials(results: Sequence[Sequence[Mapping[str, Any]]], stop: Mapping[str, float]) -> list[int]:
-    """Selects the trials of one setting whose last results may be averaged.
-
-    These are the trials that met the stopping criterion. A trial that a scheduler stopped earlier, or that failed, is
-    left out. If no trial met the criterion, the trials with the most iterations are selected.
-
-    Args:
-        results: The results of each trial, one per iteration; a trial without results is never selected.
-        stop: Metric -> value to reach.
-
-    Returns:
-        Indices of the selected trials.
-    """
-    criterion = StopAt(stop)
-    last_results = {index: trial_results[-1] for index, trial_results in enumerate(results) if trial_results}
-    finished_trials = [index for index, result in last_results.items() if criterion.reached(result)]
-    if finished_trials or not last_results:
-        return finished_trials
-    max_iterations = max(result["training_iteration"] for result in last_results.values())
-    return [index for index, result in last_results.items() if result["training_iteration"] == max_iterations]

@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.result import TIMESTEPS_TOTAL, TRAINING_ITERATION
 
-from rllib_reciprocator.experiments.figures import (
+from rllib_reciprocator.results.metrics import (
     BY_PAIR,
     COLLECTIVE_RETURN,
     LOSSES,

@@ -18,16 +18,16 @@ import social_dilemmas
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class, algorithm_names
 from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig
 from rllib_reciprocator.engine.config import BATCH_MODES
-from rllib_reciprocator.experiments.errors import UserError, explain, unknown
-from rllib_reciprocator.experiments.metrics import ITERATIONS, check_metric
 from rllib_reciprocator.experiments.ranges import SCHEDULED, check_range
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models.settings import ModelSettings, model_settings_class
 from rllib_reciprocator.players import RECIPROCITY, LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
+from rllib_reciprocator.results.metric_checks import ITERATIONS, check_metric
 from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.reciprocate import SUPPORTED, check_modules
+from rllib_reciprocator.utils.errors import UserError, explain, unknown
 from rllib_reciprocator.utils.ray_internals import DEPRECATED_VALUE, env_creator
 from social_dilemmas.registry import did_you_mean
 

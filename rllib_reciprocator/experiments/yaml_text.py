@@ -9,7 +9,7 @@ import yaml
 from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node
 
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.utils.errors import UserError
 
 MAX_VALUES = 100_000
 MAX_LEVELS = 40

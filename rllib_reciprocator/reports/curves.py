@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from rllib_reciprocator.experiments.figures import PALETTE
-from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.reports.runs import Group
+from rllib_reciprocator.results.intervals import mean_and_half_width
+from rllib_reciprocator.results.metrics import PALETTE
+from rllib_reciprocator.results.trial_folders import Group
 
 ALL = "#444444"
 AXES = {"iteration": "iteration", "steps": "environment steps", "seconds": "seconds of training"}

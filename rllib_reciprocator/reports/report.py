@@ -21,10 +21,11 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from rllib_reciprocator.evaluation.evaluator import Evaluator, open_evaluator
-from rllib_reciprocator.evaluation.film import gif
 from rllib_reciprocator.evaluation.memory_one import LAST_ACTIONS
-from rllib_reciprocator.experiments.errors import UserError, writing
-from rllib_reciprocator.experiments.figures import (
+from rllib_reciprocator.evaluation.video import gif
+from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
+from rllib_reciprocator.results.intervals import mean_and_half_width
+from rllib_reciprocator.results.metrics import (
     BY_PAIR,
     COLLECTIVE_RETURN,
     LOSSES,
@@ -36,10 +37,9 @@ from rllib_reciprocator.experiments.figures import (
     SOCIAL,
     collective_return,
 )
-from rllib_reciprocator.experiments.intervals import mean_and_half_width
-from rllib_reciprocator.experiments.results import differing
-from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
-from rllib_reciprocator.reports.runs import Group, read_groups
+from rllib_reciprocator.results.parsing import differing
+from rllib_reciprocator.results.trial_folders import Group, read_groups
+from rllib_reciprocator.utils.errors import UserError, writing
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES, REWARD_PER_STEP
 
 # Maximum number of groups with a video, to keep the file small.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rllib_reciprocator.experiments.errors import UserError, writing
+from rllib_reciprocator.utils.errors import UserError, writing
 from social_dilemmas.rendering import COLOURS
 
 FORMATS = (".gif", ".mp4", ".png")

@@ -11,16 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from rllib_reciprocator.experiments.errors import UserError, user_path
-from rllib_reciprocator.experiments.figures import figures
-from rllib_reciprocator.experiments.json_text import settings_from_json
-from rllib_reciprocator.experiments.results import differing, parse_results, reason, short
-from rllib_reciprocator.experiments.resuming import DESCRIPTION
-from rllib_reciprocator.experiments.stopping import comparable_trials
+from rllib_reciprocator.utils.errors import UserError, user_path
+from rllib_reciprocator.results.metrics import figures
+from rllib_reciprocator.results.json_text import settings_from_json
+from rllib_reciprocator.results.parsing import differing, parse_results, reason, short
+from rllib_reciprocator.results.completion import comparable_trials
 from rllib_reciprocator.utils.checkpoints import find_checkpoint, newest_trials
 from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 RESULTS, SETTINGS = "result.json", "params.json"
+# File in the folder of an experiment with the settings of the run.
+DESCRIPTION = "experiment.json"
 
 
 @dataclass
