@@ -38,11 +38,11 @@ def evaluate(
     """
     from rllib_reciprocator.evaluation import open_evaluator, printing, video
     from rllib_reciprocator.evaluation.trace import write_trace
-    from rllib_reciprocator.experiments import running
+    from rllib_reciprocator.experiments import ray_cluster
     from rllib_reciprocator.results.printing import print_table
     from rllib_reciprocator.utils.errors import UserError, output_path
 
-    running.set_verbosity(0)
+    ray_cluster.set_verbosity(0)
     trust_pickles(trust)
     replacements = {}
     for assignment in players or []:

@@ -17,12 +17,12 @@ def report(
     trust: Trust = False,
 ) -> None:
     """Write the results of runs to a self-contained HTML file."""
-    from rllib_reciprocator.experiments import running
+    from rllib_reciprocator.experiments import ray_cluster
     from rllib_reciprocator.reports.curves import AXES
     from rllib_reciprocator.reports.report import write_report
     from rllib_reciprocator.utils.errors import UserError, output_path, unknown
 
-    running.set_verbosity(0)
+    ray_cluster.set_verbosity(0)
     trust_pickles(trust)
     if axis not in AXES:
         raise UserError(f"--axis {axis}: {unknown(axis, AXES)}")

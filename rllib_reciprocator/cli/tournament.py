@@ -53,12 +53,12 @@ def tournament(
     """Hold a round-robin tournament, and report returns and outcomes of every entrant with every other entrant."""
     import social_dilemmas
     from rllib_reciprocator.evaluation import tournament as tournaments
-    from rllib_reciprocator.experiments import running
+    from rllib_reciprocator.experiments import ray_cluster
     from rllib_reciprocator.experiments.yaml_text import parse
     from rllib_reciprocator.results.printing import print_table
     from rllib_reciprocator.utils.errors import user_path
 
-    running.set_verbosity(0)
+    ray_cluster.set_verbosity(0)
     trust_pickles(trust)
     folder = user_path(out, "--out")
     settings = parse(env_config, "--env-config") if env_config else None
@@ -77,8 +77,8 @@ def tournament(
         allow_other_env_config=allow_other_env_config,
     )
     if num_workers or ray_address:
-        ray_options = running.RayOptions(address=ray_address, num_cpus=num_workers or None)
-        with running.ray_running(ray_options, []) as ray_line:
+        ray_options = ray_cluster.RayOptions(address=ray_address, num_cpus=num_workers or None)
+        with ray_cluster.ray_running(ray_options, []) as ray_line:
             Console().print(ray_line, highlight=False, soft_wrap=True)
             results = tournaments.hold(tournament_settings, num_workers or 1)
     else:

@@ -83,12 +83,21 @@ def train_file(
 
 def run_experiments(experiments: list[Experiment], where: str, options: dict[str, Any]) -> None:
     """Applies the options, validates all experiments, then starts Ray and runs the experiments one by one."""
-    from rllib_reciprocator.experiments import outcome, resuming, running, validation
+    from rllib_reciprocator.experiments import (
+        loggers,
+        outcome,
+        ray_cluster,
+        restoring,
+        resuming,
+        running,
+        storage,
+        validation,
+    )
     from rllib_reciprocator.experiments.schema import Experiment, typed
     from rllib_reciprocator.experiments.yaml_text import parse
     from rllib_reciprocator.utils.errors import UserError
 
-    running.set_verbosity(options["verbose"])
+    ray_cluster.set_verbosity(options["verbose"])
     trust_pickles(options["trust"])
     overrides = {key: value for key, value in options.items() if key in Experiment.model_fields and value is not None}
     overrides = {key: value for key, value in overrides.items() if key not in ("name", "env", "config")}
@@ -104,22 +113,22 @@ def run_experiments(experiments: list[Experiment], where: str, options: dict[str
             entry["config"] = {**entry["config"], "seed": seed}
         experiment = typed(name or experiment.name, entry, where)
         runs.append((experiment, validation.check(experiment, where)))
-        running.check_restore(experiment)
-        if resume and resuming.check_resumable(experiment, running.storage_of(experiment)):
+        restoring.check_restore(experiment)
+        if resume and resuming.check_resumable(experiment, storage.storage_of(experiment)):
             names_to_resume.append(experiment.name)
     for experiment, _ in runs:
-        running.check_storage(experiment)
+        storage.check_storage(experiment)
     ray_keys = {key: options[f"ray_{key}"] for key in ("address", "num_cpus", "num_gpus")}
-    ray_options = running.RayOptions(**ray_keys, verbosity=options["verbose"])
+    ray_options = ray_cluster.RayOptions(**ray_keys, verbosity=options["verbose"])
     if ray_options.cluster is None:
         for experiment, algorithm in runs:
             validation.check_memory(experiment, algorithm, where)
     for experiment, _ in runs:
-        running.check_loggers(experiment)
+        loggers.check_loggers(experiment)
 
     console = Console()
     failed = False
-    with running.ray_running(ray_options, runs) as ray_line:
+    with ray_cluster.ray_running(ray_options, runs) as ray_line:
         console.print(ray_line, highlight=False, soft_wrap=True)
         for experiment, algorithm in runs:
             trials = outcome.trials_of(

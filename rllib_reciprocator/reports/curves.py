@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from rllib_reciprocator.results.colors import PALETTE
 from rllib_reciprocator.results.intervals import mean_and_half_width
-from rllib_reciprocator.results.metrics import PALETTE
 from rllib_reciprocator.results.trial_folders import Group
 
 ALL = "#444444"

@@ -24,6 +24,7 @@ from rllib_reciprocator.evaluation.evaluator import Evaluator, open_evaluator
 from rllib_reciprocator.evaluation.memory_one import LAST_ACTIONS
 from rllib_reciprocator.evaluation.video import gif
 from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
+from rllib_reciprocator.results.colors import PALETTE
 from rllib_reciprocator.results.intervals import mean_and_half_width
 from rllib_reciprocator.results.metrics import (
     BY_PAIR,
@@ -31,7 +32,6 @@ from rllib_reciprocator.results.metrics import (
     LOSSES,
     NOT_OUTCOMES,
     OF_INCENTIVES,
-    PALETTE,
     RECIPROCAL_REWARD,
     RETURN,
     SOCIAL,

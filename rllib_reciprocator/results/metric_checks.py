@@ -13,9 +13,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 import social_dilemmas
 from rllib_reciprocator.engine import BatchedConfig
-from rllib_reciprocator.utils.errors import UserError
-from rllib_reciprocator.results.metrics import BY_PAIR, LOSSES, RECIPROCAL_REWARD, RECIPROCAL_WEIGHT, SOCIAL
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
+from rllib_reciprocator.results.metrics import BY_PAIR, LOSSES, RECIPROCAL_REWARD, RECIPROCAL_WEIGHT, SOCIAL
+from rllib_reciprocator.utils.errors import UserError
 from rllib_reciprocator.utils.metric_names import (
     INCENTIVES,
     INCENTIVES_BY_ACTION,

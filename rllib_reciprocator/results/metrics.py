@@ -9,10 +9,6 @@ from typing import Any
 from rllib_reciprocator.utils.metric_names import INCENTIVES, INCENTIVES_BY_ACTION, REWARD_PER_STEP
 from rllib_reciprocator.utils.quantiles import QUANTILES
 
-# Colors of lines and bars, in the order of use.
-PALETTE = (
-    "#d64541", "#3468c0", "#2e8b57", "#e69f00", "#7b4fa6", "#00a0aa", "#785a3c", "#5a5a5a", "#c2478f", "#8aa400",
-)  # fmt: skip
 # Metrics that learners log per module.
 LOSSES = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "loss")
 RECIPROCAL_REWARD, RECIPROCAL_WEIGHT = "reciprocal_reward", "reciprocal_weight"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from rllib_reciprocator.utils.errors import UserError, user_path
-from rllib_reciprocator.results.metrics import figures
-from rllib_reciprocator.results.json_text import settings_from_json
-from rllib_reciprocator.results.parsing import differing, parse_results, reason, short
 from rllib_reciprocator.results.completion import comparable_trials
+from rllib_reciprocator.results.json_text import settings_from_json
+from rllib_reciprocator.results.metrics import figures
+from rllib_reciprocator.results.parsing import differing, parse_results, reason, short
 from rllib_reciprocator.utils.checkpoints import find_checkpoint, newest_trials
+from rllib_reciprocator.utils.errors import UserError, user_path
 from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 RESULTS, SETTINGS = "result.json", "params.json"
@@ -56,11 +56,11 @@ class TrialFolder:
             return None
 
     @cached_property
-    def figures(self) -> pd.DataFrame:
+    def metrics(self) -> pd.DataFrame:
         """Returns the metrics of the trial, one row per iteration and value.
 
-        The columns are ``iteration``, ``steps``, ``seconds``, ``figure`` (the metric), ``of`` and ``value``. The column
-        ``of`` is an agent or an ordered pair, and empty for metrics of all agents together.
+        The columns are ``iteration``, ``steps``, ``seconds``, ``metric``, ``subject`` and ``value``. The column
+        ``subject`` is an agent or an ordered pair, and empty for metrics of all agents together.
         """
         return pd.DataFrame(
             [
@@ -75,7 +75,7 @@ class TrialFolder:
                 for result in self.results
                 for name, agent_or_pair, value in figures(result)
             ],
-            columns=["iteration", "steps", "seconds", "figure", "of", "value"],
+            columns=["iteration", "steps", "seconds", "metric", "subject", "value"],
         )
 
 
@@ -94,9 +94,9 @@ class Group:
     trials: list[TrialFolder]
 
     @cached_property
-    def figures(self) -> pd.DataFrame:
+    def metrics(self) -> pd.DataFrame:
         """Returns the metrics of all trials, with the index of the trial in the column ``trial``."""
-        parts = [trial.figures.assign(trial=number) for number, trial in enumerate(self.trials)]
+        parts = [trial.metrics.assign(trial=number) for number, trial in enumerate(self.trials)]
         return pd.concat(parts, ignore_index=True)
 
     @property

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rllib_reciprocator.cli.main import app
-from rllib_reciprocator.experiments import running
+from rllib_reciprocator.experiments import ray_cluster, storage
 
 CASES = int(os.environ.get("FUZZING_CASES", "500"))
 LONGEST_LINE = 400
@@ -128,9 +128,9 @@ def folder(tmp_path_factory):
     def start(*args, **kwargs):
         raise StartedError
 
-    patch.setattr(running, "ray_running", start)
+    patch.setattr(ray_cluster, "ray_running", start)
     patch.setattr(
-        running, "check_storage", lambda experiment: running.FileSystem.from_uri(running.storage_root(experiment))
+        storage, "check_storage", lambda experiment: storage.FileSystem.from_uri(storage.storage_root(experiment))
     )
     yield working_directory
     patch.undo()

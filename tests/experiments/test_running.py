@@ -1,7 +1,7 @@
 import pytest
 
-from rllib_reciprocator.experiments.running import storage_of
 from rllib_reciprocator.experiments.schema import Experiment
+from rllib_reciprocator.experiments.storage import storage_of
 
 
 @pytest.mark.parametrize(
