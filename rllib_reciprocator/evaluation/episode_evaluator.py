@@ -28,9 +28,9 @@ from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.algorithms import ConfigWithPlayers
 from rllib_reciprocator.rllib_episodes.env_spec import env_spec
 from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity, influence_of
+from rllib_reciprocator.rllib_episodes.module_checks import module_spaces
 from rllib_reciprocator.rllib_episodes.modules import module_spec
 from rllib_reciprocator.rllib_episodes.outcomes_callback import summed_outcomes
-from rllib_reciprocator.rllib_episodes.reciprocate import module_spaces
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.errors import UserError
 

@@ -16,7 +16,7 @@ from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_rew
 from rllib_reciprocator.models.settings import ModelSettings, model_settings_class
 from rllib_reciprocator.players import RECIPROCITY, LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
-from rllib_reciprocator.rllib_episodes.reciprocate import SUPPORTED
+from rllib_reciprocator.rllib_episodes.episode_settings import SUPPORTED
 from rllib_reciprocator.utils.errors import UserError, explain, unknown
 from rllib_reciprocator.utils.ray_internals import DEPRECATED_VALUE
 

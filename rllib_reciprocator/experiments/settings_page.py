@@ -20,7 +20,7 @@ from rllib_reciprocator.models.settings import ModelSettings
 from rllib_reciprocator.players import LearningSettings
 from rllib_reciprocator.players.players import OWN_SETTINGS, assign
 from rllib_reciprocator.players.scripted import STRATEGIES
-from rllib_reciprocator.rllib_episodes.reciprocate import SETTINGS
+from rllib_reciprocator.rllib_episodes.episode_settings import SETTINGS
 
 _PPO_OF_OURS = (
     "lr", "gamma", "lambda_", "clip_param", "entropy_coeff", "num_epochs", "minibatch_size", "vf_loss_coeff",

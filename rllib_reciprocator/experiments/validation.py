@@ -18,7 +18,8 @@ from rllib_reciprocator.experiments.setting_checks import check_nested_settings,
 from rllib_reciprocator.intrinsic.registry import intrinsic_names
 from rllib_reciprocator.players import RECIPROCITY
 from rllib_reciprocator.results.metric_checks import ITERATIONS, check_metric
-from rllib_reciprocator.rllib_episodes.reciprocate import SUPPORTED, check_modules
+from rllib_reciprocator.rllib_episodes.episode_settings import SUPPORTED
+from rllib_reciprocator.rllib_episodes.module_checks import check_modules
 from rllib_reciprocator.utils.errors import UserError, explain, unknown
 
 logger = logging.getLogger(__name__)

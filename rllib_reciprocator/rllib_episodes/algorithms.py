@@ -16,9 +16,10 @@ from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.intrinsic.reciprocity.learner import KeepsReplays
 from rllib_reciprocator.rllib_episodes import environments
-from rllib_reciprocator.rllib_episodes.composition import Composition, EpisodeSetup, check_memory_of_turns, compose
+from rllib_reciprocator.rllib_episodes.composition import Composition, EpisodeSetup, compose
 from rllib_reciprocator.rllib_episodes.influence_callback import send_iteration
 from rllib_reciprocator.rllib_episodes.learners import RestoringLearner, learner_with
+from rllib_reciprocator.rllib_episodes.module_checks import check_memory_of_turns
 from rllib_reciprocator.rllib_episodes.observations import prepare_observations_of_one
 from rllib_reciprocator.utils.checkpoints import VersionedCheckpoints
 from rllib_reciprocator.utils.divergence import DivergenceGuard

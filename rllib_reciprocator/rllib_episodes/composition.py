@@ -14,11 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.appo import APPOConfig
-from ray.rllib.algorithms.impala import IMPALAConfig
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -28,48 +24,23 @@ from ray.rllib.utils import force_list
 import social_dilemmas
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.intrinsic.reciprocity.estimators import MixedRewardModelInfluence
-from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import MODELLED, POLICY
+from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import POLICY
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID, uniform_share
 from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rllib_episodes.config_utils import given_connector
 from rllib_reciprocator.rllib_episodes.env_spec import EnvSpec, env_spec
+from rllib_reciprocator.rllib_episodes.episode_settings import episode_settings
 from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity
 from rllib_reciprocator.rllib_episodes.influence_callback import EpisodeInfluenceCallback
-from rllib_reciprocator.rllib_episodes.influence_distributions import check_distributions
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
 from rllib_reciprocator.rllib_episodes.learners import PlayersLearner, ReciprocalLearner, learner_with
 from rllib_reciprocator.rllib_episodes.modules import player_modules
-from rllib_reciprocator.rllib_episodes.observations import prepare_observations, seen_space
+from rllib_reciprocator.rllib_episodes.observations import prepare_observations
 from rllib_reciprocator.rllib_episodes.observe_balance import ObserveBalance
-from rllib_reciprocator.rllib_episodes.observed_balance import space_with_balance
 from rllib_reciprocator.rllib_episodes.outcomes_callback import EpisodeOutcomesCallback
 from rllib_reciprocator.rllib_episodes.reciprocal_rewards import AddReciprocalRewards
 from rllib_reciprocator.rllib_episodes.rewards_callback import RewardPerStepCallback
 from rllib_reciprocator.utils.divergence import DivergenceCallback
-from social_dilemmas.registry import did_you_mean
-
-SUPPORTED = (PPOConfig, APPOConfig, IMPALAConfig)
-# Settings of reciprocity() that are supported on RLlib's episodes. The others belong to estimators that need the
-# batched engine.
-SETTINGS = frozenset(
-    {
-        "reward",
-        "weight",
-        "balance_decay",
-        "observe_balance",
-        "balance_scale",
-        "influence",
-        "counterfactual",
-        "uniform_share",
-        "estimator_hiddens",
-        "estimator_lr",
-        "estimator_epochs",
-        "estimator_minibatch_size",
-        "tau",
-        "buffer_iterations",
-        "update_period_iters",
-    }
-)
 
 
 @dataclass
@@ -240,113 +211,6 @@ def _reciprocity(
 def _names(config: AlgorithmConfig, known: EnvSpec, reciprocators: tuple[Any, ...]) -> dict[str, str]:
     learner = config.algo_class.__name__.lower()
     return {str(agent): RECIPROCATOR if agent in reciprocators else learner for agent in known.joint.agents}
-
-
-def check_memory_of_turns(config: AlgorithmConfig, setup: EpisodeSetup) -> None:
-    """Checks that episodes are not truncated where agents take turns and a module is stateful.
-
-    RLlib does not find the recurrent state of an agent that did not act in the last step before a truncation (Ray
-    2.60).
-
-    Args:
-        config: The composed config.
-        setup: The setup that it was composed from.
-
-    Raises:
-        ValueError: If episodes are truncated, agents take turns and a module is stateful.
-    """
-    environment = setup.environment(config)
-    if not environment.takes_turns or config.batch_mode == "complete_episodes" or config.in_evaluation:
-        return
-    spaces = module_spaces(config, environment)
-    specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
-    for module_id, (observation_space, action_space) in spaces.items():
-        specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
-        # The module is built for this check only and must not change the random numbers of the run.
-        with torch.random.fork_rng(devices=[]):
-            module = specs[module_id].build()
-        if module.is_stateful():
-            raise ValueError(
-                f"batch_mode: agents of {config.env} take turns and {module_id} is stateful; set batch_mode to"
-                " complete_episodes"
-            )
-
-
-def module_spaces(config: AlgorithmConfig, known: EnvSpec) -> dict[str, tuple[Any, Any]]:
-    """Returns the observation space and the action space of each module, by module id.
-
-    Observation spaces include the influence balance where the agent observes it.
-    """
-    joint = known.joint
-    reciprocity: EpisodeReciprocity | None = getattr(config, "episode_reciprocity", None)
-    observers = reciprocity.observers if reciprocity else ()
-    spaces = {}
-    for agent in joint.agents:
-        observation_space = seen_space(config, joint, agent)
-        if agent in observers:
-            observation_space = space_with_balance(joint.observations[agent], len(joint.agents) - 1)
-        spaces[config.policy_mapping_fn(agent, MultiAgentEpisode())] = (observation_space, joint.actions[agent])
-    return spaces
-
-
-def check_modules(config: AlgorithmConfig) -> None:
-    """Builds the module of every player once, so that errors show before actors are started.
-
-    Raises:
-        ValueError: If a module cannot be built; the message contains RLlib's error and the module id.
-    """
-    spaces = module_spaces(config, env_spec(config))
-    specs = config.get_multi_rl_module_spec(spaces=spaces).rl_module_specs
-    modules = {}
-    for module_id, (observation_space, action_space) in spaces.items():
-        specs[module_id].observation_space, specs[module_id].action_space = observation_space, action_space
-        try:
-            modules[module_id] = specs[module_id].build()
-        except Exception as error:  # modules of users may raise anything
-            raise ValueError(f"players: the module of {module_id} cannot be built: {error}") from None
-    estimator = specs.get(INFLUENCE_MODULE_ID)
-    if estimator and MixedRewardModelInfluence.needs_behavior(estimator.model_config):
-        check_distributions(modules)
-
-
-def episode_settings(config: AlgorithmConfig, given: dict[str, Any]) -> ReciprocitySettings:
-    """Validates the settings of reciprocity for an RLlib algorithm.
-
-    Args:
-        config: The config of the algorithm.
-        given: The settings, by name.
-
-    Returns:
-        The typed settings.
-
-    Raises:
-        ValueError: If the algorithm or a setting is not supported.
-    """
-    if hasattr(config, "player_mapping"):
-        name = config.algo_class.__name__
-        raise ValueError(f"reciprocate: {name} supports reciprocity itself; set players and reciprocity in its config")
-    if not isinstance(config, SUPPORTED):
-        names = ", ".join(config_class.__name__.removesuffix("Config") for config_class in SUPPORTED)
-        raise ValueError(
-            f"reciprocate: {config.algo_class.__name__} is not supported, since influence in a replay buffer would be"
-            f" outdated; use one of {names}"
-        )
-    if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
-        raise ValueError("reciprocate: requires RLlib's new API stack; enable it with config.api_stack()")
-    if config.num_aggregator_actors_per_learner:
-        raise ValueError("num_aggregator_actors_per_learner: aggregator actors do not support reciprocity; set it to 0")
-    for name in given:
-        if name not in SETTINGS:
-            raise ValueError(
-                f"reciprocity.{name}: not supported by {config.algo_class.__name__}{did_you_mean(name, SETTINGS)}"
-            )
-    settings = ReciprocitySettings.model_validate(given)
-    if settings.influence not in ("auto", "reward"):
-        raise ValueError(f"reciprocity.influence: {settings.influence} requires run: Reciprocator; set it to reward")
-    if settings.counterfactual == MODELLED:
-        raise ValueError("reciprocity.counterfactual: modelled requires run: Reciprocator; set it to policy or uniform")
-    uniform_share(MixedRewardModelInfluence, settings)  # raises ValueError if the estimator does not support it
-    return settings
 
 
 def all_that_learn(config: AlgorithmConfig, known: EnvSpec) -> tuple[Any, ...]:

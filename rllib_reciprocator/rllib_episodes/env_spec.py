@@ -11,7 +11,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
 
-from rllib_reciprocator.rllib_episodes.environments import FlatGame
+from rllib_reciprocator.rllib_episodes.env_wrappers import FlatGame
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
 from rllib_reciprocator.utils.ray_internals import env_creator
 

@@ -8,27 +8,17 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_reciprocator.rllib_episodes.algorithms import with_players
-from rllib_reciprocator.rllib_episodes.composition import (
-    SETTINGS,
-    SUPPORTED,
-    EpisodeSetup,
-    check_modules,
-    episode_settings,
-    module_spaces,
-)
+from rllib_reciprocator.rllib_episodes.composition import EpisodeSetup
 
 # Checkpoints of earlier versions refer to these functions by their names in this module.
 from rllib_reciprocator.rllib_episodes.composition import learner_pieces as _learner_pieces
 from rllib_reciprocator.rllib_episodes.composition import runner_pieces as _runner_pieces
+from rllib_reciprocator.rllib_episodes.episode_settings import episode_settings
 from rllib_reciprocator.utils.ray_internals import drop_warnings
 
 __all__ = [
-    "SETTINGS",
-    "SUPPORTED",
     "_learner_pieces",
     "_runner_pieces",
-    "check_modules",
-    "module_spaces",
     "reciprocate",
 ]
 
