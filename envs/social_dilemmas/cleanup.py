@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from social_dilemmas import maps
+from social_dilemmas.grid_beams import BEAM, GROUND_CLASSES
 from social_dilemmas.grid_map import SAND, Letter, read_map
-from social_dilemmas.grid_world import BEAM, GROUND_CLASSES, ZAP, check_ranges
+from social_dilemmas.grid_world import ZAP, check_ranges
 from social_dilemmas.orchard import APPLE, Fired, Orchard
 
 STREAM, RIVER, WASTE = 3, 4, 5
@@ -193,14 +194,15 @@ class Cleanup(Orchard):
         rays = self._cast(ground, zaps | cleans, WASTE, cleans)
         rewards, beams, outcomes = self._settle_zaps(rays, zaps, rewards)
         # A ray stops at the first dirty cell, so that each ray cleans one cell at most.
-        is_cleaned = rays.lit & ((rays.seen & (GROUND_CLASSES - 1)) == WASTE) & rays.of(cleans)
+        is_cleaned = rays.lit & ((rays.contents & (GROUND_CLASSES - 1)) == WASTE) & rays.select(cleans)
         cleaned_cells = rays.cells.masked_fill(~is_cleaned, 0).amax(1)
         has_cleaned = is_cleaned.any(1)
         ground.view(-1).scatter_(
             0, cleaned_cells.masked_fill_(~has_cleaned, self.map.nowhere * self.num_games).view(-1), RIVER
         )
         count = torch.zeros(cleans.numel(), device=self.device)
-        outcomes["waste_cleaned"] = count.scatter_(0, rays.who, has_cleaned.sum(0, dtype=torch.float32)).view_as(cleans)
+        num_cleaned = has_cleaned.sum(0, dtype=torch.float32)
+        outcomes["waste_cleaned"] = count.scatter_(0, rays.shooters, num_cleaned).view_as(cleans)
         return rewards, [(rays, cleans, BEAM), *beams], outcomes
 
     def _grow(self, ground: Tensor) -> None:

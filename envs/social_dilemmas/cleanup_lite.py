@@ -139,7 +139,7 @@ class CleanupLite(GridWorld):
     def _grow(self, ground: Tensor) -> None:
         """Adds new waste and apples to the ground, ``[P, B]`` uint8, in place."""
         orchard, river = ground[: self._orchard], ground[self._orchard : self._orchard + self._river]
-        is_unoccupied = ~self._somebody_on(self._orchard + self._river)
+        is_unoccupied = ~self._is_occupied(self._orchard + self._river)
         num_dirty = (river == WASTE).sum(0)
         draws = self._uniform(2, copies_last=True)
         grows = draws[0] < 1.0 - (num_dirty / self._waste_threshold).clamp(max=1.0)

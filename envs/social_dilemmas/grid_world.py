@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, log2
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -13,44 +12,13 @@ from torch import Tensor
 
 from social_dilemmas import grid_pictures
 from social_dilemmas.batched_game import BatchedGame
-from social_dilemmas.grid_map import TURNS, WALL, GridMap, tables, view_of
+from social_dilemmas.grid_beams import BEAM, GROUND_CLASSES, LIT, ONESELF, OTHERS, Rays, lit_cells
+from social_dilemmas.grid_map import TURNS, GridMap, tables, view_of
+from social_dilemmas.grid_moves import resolve_moves
 
 STAY, ZAP = "stay", "zap"
-# Classes in observations. Ground classes are below 8; beams and agents have the same classes in all games.
-GROUND_CLASSES = 8
-BEAM, FIRE, ONESELF, OTHERS = 8, 9, 10, 11
-# Bits that are added to the ground class: 8 for any beam on the cell, and 16 for a beam that hits agents.
-LIT = {BEAM: 8, FIRE: 24}
 # Agent numbers use the five bits of a uint8 that the ground class leaves free.
 MAX_AGENTS = 31
-
-
-class Rays(NamedTuple):
-    """Beams of the M agents that fire: ``[3, L, M]`` by ray and cell of the ray, from near to far.
-
-    Attributes:
-        who: ``[M]`` int64, ``agent * B + environment`` of the agents that fire. On a GPU it contains all agents,
-            because counting those that fire would synchronize with the device; rays of agents that do not fire are
-            not lit.
-        copies: ``[M]`` int64, environment indices of these agents.
-        cells: int64, ``cell * B + environment``.
-        seen: uint8, contents of the cells: the ground class, plus 8 times the number of the agent, counted from 1.
-        lit: bool, True where the beam reaches the cell.
-    """
-
-    who: Tensor
-    copies: Tensor
-    cells: Tensor
-    seen: Tensor
-    lit: Tensor
-
-    def of(self, agents: Tensor) -> Tensor:
-        """Gathers the values ``[N, B]`` of the agents that fire, ``[M]``."""
-        return agents.view(-1).take(self.who)
-
-    def struck(self) -> Tensor:
-        """Returns the number of the agent that each ray hits, counted from 1, or 0 for no agent, ``[3, M]`` int64."""
-        return ((self.seen >> 3) * self.lit).amax(1).long()
 
 
 def check_ranges(settings: Mapping[str, float], least: float, most: float) -> None:
@@ -153,7 +121,7 @@ class GridWorld(BatchedGame):
         self._agents = agents
         self._comes_after = (agents[:, None] > agents)[..., None]
         self._marks = ((agents + 1) * GROUND_CLASSES).to(torch.uint8)[:, None]
-        self._everybody = torch.arange(n * self.num_games, device=self.device)
+        self._agent_copies = torch.arange(n * self.num_games, device=self.device)
         # [i * N + j]: class of agent j in the observation of agent i.
         classes = OTHERS - 1 + (agents - agents[:, None]) % n
         self._names = torch.where(classes < OTHERS, ONESELF, classes).to(torch.uint8).view(1, -1)
@@ -214,28 +182,14 @@ class GridWorld(BatchedGame):
 
     def _move(self, actions: Tensor) -> None:
         """Turns and moves all agents by their actions ``[N, B]`` int64; the class docstring defines move conflicts."""
-        n = self.num_agents
         next_poses = self._led_to.take((self._cells * 4 + self._headings) * self._num_actions + actions)
         target = next_poses >> 2
         if self._can_turn:
             self._headings = next_poses & 3
         is_staying = target == self._cells
-        # Random ranks are in [0, 1) and those of staying agents below 0, so that they keep their cells. The lowest
-        # rank gets a cell; of equal ranks, that of the agent that comes first.
-        rank = self._uniform(n, copies_last=True) - is_staying.float()
-        must_yield = (rank[:, None] > rank) | ((rank[:, None] == rank) & self._comes_after)
-        is_blocked = ((target[:, None] == target) & must_yield).any(1) | is_staying
-        moves_onto = (target[:, None] == self._cells[None]) & ~is_staying[:, None]
-        is_blocked = is_blocked | (moves_onto & moves_onto.transpose(0, 1)).any(1)
-        # Agent on the target cell, or N for none. An agent is blocked if any agent ahead of it in the chain is blocked;
-        # pointer doubling propagates this through a chain of N agents in log2(N) rounds.
-        occupant = (moves_onto * (self._agents - n)[None, :, None]).sum(1) + n
-        occupant = torch.cat([occupant, torch.full_like(occupant[:1], n)])
-        is_blocked = torch.cat([is_blocked, torch.zeros_like(is_blocked[:1])])
-        for _ in range(ceil(log2(n))):
-            is_blocked = is_blocked | is_blocked.gather(0, occupant)
-            occupant = occupant.gather(0, occupant)
-        self._cells = torch.where(is_blocked[:n], self._cells, target)
+        # Random ranks are in [0, 1) and those of staying agents below 0, so that they keep their cells.
+        ranks = self._uniform(self.num_agents, copies_last=True) - is_staying.float()
+        self._cells = resolve_moves(self._cells, target, ranks, self._agents)
 
     def _cast(self, ground: Tensor, on: Tensor, target: int | None = None, aimed: Tensor | None = None) -> Rays:
         """Traces the three rays of each agent that fires, up to the first wall or agent.
@@ -249,7 +203,7 @@ class GridWorld(BatchedGame):
             aimed: ``[N, B]`` bool, True for agents whose rays are stopped by ``target``.
         """
         games = self.num_games
-        shooters = self._everybody if on.is_cuda else on.view(-1).nonzero()[:, 0]
+        shooters = self._agent_copies if on.is_cuda else on.view(-1).nonzero()[:, 0]
         env_indices = shooters % games
         scene = ground.scatter(0, self._cells, ground.gather(0, self._cells) + self._marks)
         poses = (self._cells * 4 + self._headings).view(-1).take(shooters)
@@ -258,11 +212,7 @@ class GridWorld(BatchedGame):
         is_obstacle = contents >= GROUND_CLASSES
         if target is not None and aimed is not None:
             is_obstacle |= ((contents & (GROUND_CLASSES - 1)) == target) & aimed.view(-1).take(shooters)
-        is_lit = contents != WALL
-        is_active = on.view(-1).take(shooters)
-        for k in range(self.beam_length):
-            is_lit[:, k] &= is_active
-            is_active = is_lit[:, k] & ~is_obstacle[:, k]
+        is_lit = lit_cells(contents, is_obstacle, on.view(-1).take(shooters))
         return Rays(shooters, env_indices, cells, contents, is_lit)
 
     def _hits(self, rays: Rays, by: Tensor) -> Tensor:
@@ -272,9 +222,9 @@ class GridWorld(BatchedGame):
             rays: The beams.
             by: ``[N, B]`` bool, True for agents whose beams hit other agents.
         """
-        targets = rays.struck() * rays.of(by)
+        targets = rays.hit_agents() * rays.select(by)
         hits = torch.zeros((self.num_agents + 1) * self.num_games, device=self.device)
-        index = (targets * self.num_games + rays.copies).view(-1)
+        index = (targets * self.num_games + rays.env_indices).view(-1)
         hits.scatter_add_(0, index, torch.ones_like(index, dtype=torch.float32))
         return hits.view(-1, self.num_games)[1:]
 
@@ -295,11 +245,11 @@ class GridWorld(BatchedGame):
         light = torch.zeros_like(ground)
         hidden_cell = self.map.nowhere * self.num_games
         for rays, agents, beam_class in beams:
-            cells = rays.cells.masked_fill(~(rays.lit & rays.of(agents)), hidden_cell)
+            cells = rays.cells.masked_fill(~(rays.lit & rays.select(agents)), hidden_cell)
             light.view(-1).scatter_(0, cells.view(-1), LIT[beam_class])
         return ground | light
 
-    def _somebody_on(self, cells: int) -> Tensor:
+    def _is_occupied(self, cells: int) -> Tensor:
         """Returns a mask of the first ``cells`` cells that are occupied by an agent, ``[cells, B]`` bool."""
         is_occupied = torch.zeros(self.map.count, self.num_games, dtype=torch.bool, device=self.device)
         return is_occupied.scatter_(0, self._cells, True)[:cells]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from social_dilemmas import maps
+from social_dilemmas.grid_beams import FIRE, Rays
 from social_dilemmas.grid_map import MOVES, SAND, TURNS, Letter, read_map
-from social_dilemmas.grid_world import FIRE, STAY, GridWorld, Rays, check_ranges
+from social_dilemmas.grid_world import STAY, GridWorld, check_ranges
 from social_dilemmas.matrix_game import read_table
 from social_dilemmas.registry import did_you_mean
 
@@ -204,8 +205,8 @@ class MatrixGrid(GridWorld):
         """Returns the partner that each agent interacts with, ``[N, B]`` int64; the agent itself if there is none."""
         n, games = self.num_agents, self.num_games
         is_hit = torch.zeros(n * (n + 1) * games, dtype=torch.bool, device=self.device)
-        shooter = torch.div(rays.who, games, rounding_mode="floor")
-        is_hit[((shooter * (n + 1) + rays.struck()) * games + rays.copies).view(-1)] = True
+        shooter = torch.div(rays.shooters, games, rounding_mode="floor")
+        is_hit[((shooter * (n + 1) + rays.hit_agents()) * games + rays.env_indices).view(-1)] = True
         is_hit = is_hit.view(n, n + 1, games)[:, 1:]
         ready = self._tokens.amax(0) > 0
         can_interact = (is_hit | is_hit.transpose(0, 1)) & ready & ready[:, None]
@@ -243,7 +244,7 @@ class MatrixGrid(GridWorld):
     def _grow(self, ground: Tensor) -> None:
         """Regrows tokens on the ground, ``[P, B]`` uint8, in place."""
         grows = self._uniform(self._places, copies_last=True) < self._regrowth
-        grows &= ~self._somebody_on(self._places)
+        grows &= ~self._is_occupied(self._places)
         grows |= (self._cells == self.map.nowhere).all(0)
         places = ground[: self._places]
         places.copy_(torch.where(grows, self._kinds, places))

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from social_dilemmas.grid_beams import FIRE, Rays
 from social_dilemmas.grid_map import MOVES, SAND, TURNS, GridMap
-from social_dilemmas.grid_world import FIRE, STAY, ZAP, GridWorld, Rays, check_ranges
+from social_dilemmas.grid_world import STAY, ZAP, GridWorld, check_ranges
 
 APPLE = 2
 # Rewards, beams in the format of GridWorld._shine, and outcomes.
@@ -121,7 +122,7 @@ class Orchard(GridWorld):
         """
         orchard = ground[: self._orchard]
         grows = self._uniform(self._orchard, copies_last=True) < chance
-        grows &= ~self._somebody_on(self._orchard)
+        grows &= ~self._is_occupied(self._orchard)
         orchard.masked_fill_(grows, APPLE)
 
     @staticmethod

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import social_dilemmas
-from social_dilemmas.grid_world import BEAM, FIRE, ONESELF, OTHERS
+from social_dilemmas.grid_beams import BEAM, FIRE, ONESELF, OTHERS
 from tests.helpers.grids import DOWN, LEFT, RIGHT, UP, ground, lay, play, situation, where
 
 ROOM = "\n".join(["@" * 9, "@R    B @", *["@       @"] * 5, "@PPPPPPP@", "@" * 9])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import social_dilemmas
-from social_dilemmas.grid_world import FIRE, OTHERS
+from social_dilemmas.grid_beams import FIRE, OTHERS
 from tests.helpers.grids import DOWN, LEFT, RIGHT, UP, ground, play, situation, where
 
 ROOM = "\n".join(["@@@@@@@@", "@ab   P@", "@ab   P@", "@ab   P@", "@     P@", "@@@@@@@@"])
