@@ -48,7 +48,7 @@ def main() -> None:
 
     from rllib_reciprocator.experiments.schema import read_file
     from rllib_reciprocator.experiments.validation import build_config, check
-    from rllib_reciprocator.results.metrics import figures
+    from rllib_reciprocator.results.metrics import iterate_metrics
 
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -69,7 +69,7 @@ def main() -> None:
             start = time.perf_counter()
             result = algo.train()
             seconds += time.perf_counter() - start
-            not_finite += sum(not math.isfinite(value) for _, _, value in figures(result))
+            not_finite += sum(not math.isfinite(value) for _, _, value in iterate_metrics(result))
             stats = result["evaluation" if options.greedy else "env_runners"]
             # Evaluation results contain those of the env runners one level below.
             stats = stats.get("env_runners", stats)

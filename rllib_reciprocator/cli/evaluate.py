@@ -66,5 +66,5 @@ def evaluate(
         write_trace(evaluator.trace(episodes), trace_file)
         typer.echo(f"written to {trace}")
     if video_file:
-        video.write_films(evaluator.films(render_episodes), video_file)
+        video.write_videos(evaluator.videos(render_episodes), video_file)
         typer.echo(f"written to {render}")

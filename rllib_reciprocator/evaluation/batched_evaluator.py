@@ -15,7 +15,7 @@ from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner, Sample
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions, cooperation_in_context
 from rllib_reciprocator.evaluation.trace import step_rows
-from rllib_reciprocator.evaluation.video import Film
+from rllib_reciprocator.evaluation.video import Video
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings, reciprocal_reward
 from rllib_reciprocator.players import (
@@ -83,7 +83,7 @@ class BatchedEvaluator:
         runner = self._runner(episodes)
         num_inner, group_size = runner.config.inner_episodes(), runner.config.group_size()
         samples = [sample.split(num_inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
-        metrics_by_sample = [episode_figures(runner.game, sample) for sample in samples]
+        metrics_by_sample = [episode_metrics(runner.game, sample) for sample in samples]
         metrics = {name: torch.cat([batch[name] for batch in metrics_by_sample]) for name in metrics_by_sample[0]}
         lengths = torch.cat([sample.in_first_episode().sum(1) for sample in samples]).float()
         by_inner_episode = {}
@@ -157,28 +157,28 @@ class BatchedEvaluator:
                 rewards[agent] = reciprocal_reward(joint["balance"], joint["given"], settings.rule)[..., index]
         return rewards
 
-    def films(self, episodes: int = 1) -> list[Film]:
-        """Plays episodes in parallel environments, one per environment; see :meth:`Evaluator.films`."""
-        runner = self._runner(episodes, runner_class=_FilmingRunner)
+    def videos(self, episodes: int = 1) -> list[Video]:
+        """Plays episodes in parallel environments, one per environment; see :meth:`Evaluator.videos`."""
+        runner = self._runner(episodes, runner_class=_RecordingRunner)
         game = runner.game
-        films = [Film([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
-        unfinished, inner = dict(enumerate(films)), runner.config.inner_episodes()
+        videos = [Video([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
+        unfinished, inner = dict(enumerate(videos)), runner.config.inner_episodes()
         for _ in range(game.horizon * inner):
             sample = runner.play(1, self.explore)
-            for env_index, film in list(unfinished.items()):
-                film.pictures += [] if film.pictures else [runner.first_pictures[env_index]]
+            for env_index, video in list(unfinished.items()):
+                video.images += [] if video.images else [runner.first_images[env_index]]
                 # An environment is reset in the step after its end, so that this image shows the final state.
-                film.pictures.append(game.render_rgb(env_index))
-                film.actions.append([game.action_names[k] for k in sample.joint["actions"][env_index, 0].tolist()])
-                film.rewards.append(sample.rewards[env_index, 0].tolist())
+                video.images.append(game.render_rgb(env_index))
+                video.actions.append([game.action_names[k] for k in sample.joint["actions"][env_index, 0].tolist()])
+                video.rewards.append(sample.rewards[env_index, 0].tolist())
                 if INCENTIVES in sample.joint:
-                    film.incentives.append(sample.joint[INCENTIVES][env_index, 0].tolist())
+                    video.incentives.append(sample.joint[INCENTIVES][env_index, 0].tolist())
                 # Videos of meta-episodes show all inner episodes.
                 if inner == 1 and bool(sample.ended[env_index, 0]):
                     del unfinished[env_index]
             if not unfinished:
                 break
-        return films
+        return videos
 
     def policy(self) -> pd.DataFrame | None:
         """Returns P(cooperate | last joint action); see :meth:`Evaluator.policy`.
@@ -209,7 +209,7 @@ class BatchedEvaluator:
         return cooperation_in_context(actions, runner.game.agents)
 
 
-def episode_figures(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
+def episode_metrics(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
     """Computes the metrics of the first episode in every environment.
 
     Environments that end early are reset within the sample. Steps after the first end belong to another episode and are
@@ -245,13 +245,13 @@ def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], po
     return {POOL: probabilities} if pooled else next(iter(probabilities))
 
 
-class _FilmingRunner(BatchedEnvRunner):
+class _RecordingRunner(BatchedEnvRunner):
     """Env runner that stores an image of the initial state of the first episode in every environment."""
 
-    first_pictures: list[np.ndarray]
+    first_images: list[np.ndarray]
 
     def _start_episodes(self) -> Tensor:
         reset_mask = super()._start_episodes()
-        if not hasattr(self, "first_pictures"):
-            self.first_pictures = [self.game.render_rgb(env_index) for env_index in range(self.game.num_games)]
+        if not hasattr(self, "first_images"):
+            self.first_images = [self.game.render_rgb(env_index) for env_index in range(self.game.num_games)]
         return reset_mask

@@ -19,7 +19,7 @@ import social_dilemmas
 from rllib_reciprocator.evaluation.checkpoints import load, load_weights
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.evaluation.trace import step_rows
-from rllib_reciprocator.evaluation.video import Film
+from rllib_reciprocator.evaluation.video import Video
 from rllib_reciprocator.evaluation.whole_episodes import WholeEpisodes
 from rllib_reciprocator.intrinsic.reciprocity import balance, reciprocal_reward
 from rllib_reciprocator.players import assign, keys_by_agent
@@ -222,37 +222,37 @@ class EpisodeEvaluator:
             first_episode=number,
         )
 
-    def films(self, episodes: int = 1) -> list[Film]:
-        """Plays episodes one after the other; see :meth:`Evaluator.films`."""
+    def videos(self, episodes: int = 1) -> list[Video]:
+        """Plays episodes one after the other; see :meth:`Evaluator.videos`."""
         if not self.config.is_multi_agent:
             raise UserError(f"--render: {self.config.env} has one agent; use RLlib's own tools to render it")
         runner = self._runner(1, render_mode="rgb_array")
-        return [self._film(runner) for _ in range(episodes)]
+        return [self._video(runner) for _ in range(episodes)]
 
-    def _film(self, runner: MultiAgentEnvRunner) -> Film:
+    def _video(self, runner: MultiAgentEnvRunner) -> Video:
         """Plays one episode and renders every step."""
         env = runner.env.envs[0].unwrapped
         agents = [str(agent) for agent in env.possible_agents]
-        film = Film([f"{agent} ({self._name(agent)})" for agent in agents])
+        video = Video([f"{agent} ({self._name(agent)})" for agent in agents])
         names = getattr(env, "action_names", ())
         # Samples no steps but resets the environment, to render its initial state.
         runner.sample(num_timesteps=0, explore=self.explore, force_reset=True)
-        film.pictures.append(self._picture(env))
+        video.images.append(self._image(env))
         done = False
         while not done:
             (episode,) = runner.sample(num_timesteps=1, explore=self.explore)
-            film.pictures.append(self._picture(env))
+            video.images.append(self._image(env))
             parts = _by_agent(episode)
             # Only agents that acted in this step have an action.
             step_actions = {agent: _plain(parts[agent].get_actions(-1)) for agent in parts if len(parts[agent])}
-            film.actions.append(
+            video.actions.append(
                 [str(names[step_actions[a]] if names else step_actions[a]) if a in step_actions else "" for a in agents]
             )
-            film.rewards.append([float(parts[a].get_rewards(-1)) if a in step_actions else 0.0 for a in agents])
+            video.rewards.append([float(parts[a].get_rewards(-1)) if a in step_actions else 0.0 for a in agents])
             done = episode.is_done
-        return film
+        return video
 
-    def _picture(self, env: Any) -> np.ndarray:
+    def _image(self, env: Any) -> np.ndarray:
         """Renders the current state of the environment.
 
         Returns:

@@ -13,7 +13,7 @@ from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.evaluation.batched_evaluator import BatchedEvaluator
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
 from rllib_reciprocator.evaluation.episode_evaluator import EpisodeEvaluator
-from rllib_reciprocator.evaluation.video import Film
+from rllib_reciprocator.evaluation.video import Video
 
 
 class Evaluator(Protocol):
@@ -34,7 +34,7 @@ class Evaluator(Protocol):
     def trace(self, episodes: int) -> pd.DataFrame:
         """Plays episodes and returns one row per step (:func:`rllib_reciprocator.evaluation.trace.step_rows`)."""
 
-    def films(self, episodes: int = 1) -> list[Film]:
+    def videos(self, episodes: int = 1) -> list[Video]:
         """Plays episodes and renders every step.
 
         Args:

@@ -24,12 +24,12 @@ _SHEET_COLUMNS, _SHEET_ROWS = 4, 3
 
 
 @dataclass
-class Film:
+class Video:
     """Recording of one episode of T steps.
 
     Attributes:
         players: Name and kind of every player, e.g. ``player_0 (reciprocator)``.
-        pictures: Images of the environment before the first step and after every step, T + 1 of ``[H, W, 3]`` uint8.
+        images: Images of the environment before the first step and after every step, T + 1 of ``[H, W, 3]`` uint8.
         actions: Names of the actions of all players, by step.
         rewards: Rewards of all players, by step.
         incentives: Incentives by step, giver and recipient. Empty if no player gives incentives.
@@ -37,7 +37,7 @@ class Film:
     """
 
     players: Sequence[str]
-    pictures: list[np.ndarray] = field(default_factory=list, repr=False)
+    images: list[np.ndarray] = field(default_factory=list, repr=False)
     actions: list[Sequence[str]] = field(default_factory=list, repr=False)
     rewards: list[Sequence[float]] = field(default_factory=list, repr=False)
     incentives: list[Sequence[Sequence[float]]] = field(default_factory=list, repr=False)
@@ -47,11 +47,11 @@ class Film:
         """Renders all frames, of one size: the images, with the actions and rewards up to that step below them."""
         # All frames share one scale for the bars of rewards.
         largest = max((abs(value) for rewards in self.rewards for value in rewards), default=0.0) or 1.0
-        return [self._frame(step, largest) for step in range(len(self.pictures))]
+        return [self._frame(step, largest) for step in range(len(self.images))]
 
     def _frame(self, step: int, largest: float) -> Image.Image:
         """Renders the frame after the given number of steps."""
-        image = Image.fromarray(self.pictures[step])
+        image = Image.fromarray(self.images[step])
         scale = max(1, (_WIDTH - 2 * _MARGIN) // image.width)
         if image.width > _WIDTH - 2 * _MARGIN:
             image = image.resize((_WIDTH - 2 * _MARGIN, image.height * (_WIDTH - 2 * _MARGIN) // image.width))
@@ -62,7 +62,7 @@ class Film:
         frame.paste(image, ((_WIDTH - image.width) // 2, _MARGIN))
         draw, top = ImageDraw.Draw(frame), image.height + 2 * _MARGIN
         small, large = ImageFont.load_default(12), ImageFont.load_default(14)
-        draw.text((_MARGIN, top), f"step {step} of {len(self.pictures) - 1}", _INK, small)
+        draw.text((_MARGIN, top), f"step {step} of {len(self.images) - 1}", _INK, small)
         for index, name in enumerate(self.players):
             self._player(draw, index, name, step, top + 24 + index * _LINE, large, largest)
         if self.incentives and step:
@@ -106,34 +106,34 @@ class Film:
                 draw.rectangle((left, min(middle, end), right, max(middle, end)), _GAIN if value > 0 else _LOSS)
 
 
-def side_by_side(films: Sequence[Film]) -> list[Image.Image]:
+def side_by_side(videos: Sequence[Video]) -> list[Image.Image]:
     """Arranges the frames of several videos in a grid. Shorter videos show their last frame until the end."""
-    frames_by_film = [film.frames() for film in films]
-    width, height = frames_by_film[0][0].size
-    columns = ceil(sqrt(len(films)))
+    frames_by_video = [video.frames() for video in videos]
+    width, height = frames_by_video[0][0].size
+    columns = ceil(sqrt(len(videos)))
     grid_frames = []
-    for step in range(max(map(len, frames_by_film))):
-        grid_frame = Image.new("RGB", (columns * width, -(-len(films) // columns) * height), _PAPER)
-        for k, frames in enumerate(frames_by_film):
+    for step in range(max(map(len, frames_by_video))):
+        grid_frame = Image.new("RGB", (columns * width, -(-len(videos) // columns) * height), _PAPER)
+        for k, frames in enumerate(frames_by_video):
             grid_frame.paste(frames[min(step, len(frames) - 1)], (k % columns * width, k // columns * height))
         grid_frames.append(grid_frame)
     return grid_frames
 
 
-def gif(films: Sequence[Film]) -> bytes:
+def gif(videos: Sequence[Video]) -> bytes:
     """Encodes videos, arranged in a grid, as an animated GIF."""
-    first, *rest = side_by_side(films)
+    first, *rest = side_by_side(videos)
     stream = BytesIO()
-    duration = round(1000 / films[0].frames_per_second)
+    duration = round(1000 / videos[0].frames_per_second)
     first.save(stream, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
     return stream.getvalue()
 
 
-def sheet(films: Sequence[Film]) -> Image.Image:
+def sheet(videos: Sequence[Video]) -> Image.Image:
     """Builds an image with frames at equal intervals from every video, one video below the other."""
     rows = []
-    for film in films:
-        frames = film.frames()
+    for video in videos:
+        frames = video.frames()
         count = min(len(frames), _SHEET_COLUMNS * _SHEET_ROWS)
         panels = [frames[round(k * (len(frames) - 1) / max(1, count - 1))] for k in range(count)]
         rows += [panels[k : k + _SHEET_COLUMNS] for k in range(0, count, _SHEET_COLUMNS)]
@@ -162,7 +162,7 @@ def check_format(file: Path) -> None:
             ) from None
 
 
-def write_films(films: Sequence[Film], file: Path) -> None:
+def write_videos(videos: Sequence[Video], file: Path) -> None:
     """Writes videos, arranged in a grid, as ``.gif`` or ``.mp4``, or an image with some of their frames as ``.png``.
 
     Raises:
@@ -171,18 +171,18 @@ def write_films(films: Sequence[Film], file: Path) -> None:
     check_format(file)
     with writing("--render", file):
         if file.suffix.lower() == ".gif":
-            file.write_bytes(gif(films))
+            file.write_bytes(gif(videos))
         elif file.suffix.lower() == ".png":
-            sheet(films).save(file)
+            sheet(videos).save(file)
         else:
-            _write_video(films, file)
+            _write_video(videos, file)
 
 
-def _write_video(films: Sequence[Film], file: Path) -> None:
+def _write_video(videos: Sequence[Video], file: Path) -> None:
     import imageio_ffmpeg
 
-    frames = side_by_side(films)
-    fps = films[0].frames_per_second
+    frames = side_by_side(videos)
+    fps = videos[0].frames_per_second
     writer = imageio_ffmpeg.write_frames(str(file), frames[0].size, fps=fps, macro_block_size=2)
     writer.send(None)
     for frame in frames:

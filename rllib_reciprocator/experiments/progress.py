@@ -64,7 +64,7 @@ class ProgressCallback(Callback):
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 # This column takes the rest of the line, so a narrow terminal truncates only the metrics.
-                TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+                TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 console=console,
                 expand=True,
             )
@@ -81,8 +81,8 @@ class ProgressCallback(Callback):
         label = self.name if len(trials) == 1 else f"{self.name} {tag}"
         if self._progress is not None:
             if trial.trial_id not in self._bars:
-                self._bars[trial.trial_id] = self._progress.add_task(label, total=self.iterations, figures="")
-            self._progress.update(self._bars[trial.trial_id], completed=num_iterations, figures=brief(result))
+                self._bars[trial.trial_id] = self._progress.add_task(label, total=self.iterations, metrics="")
+            self._progress.update(self._bars[trial.trial_id], completed=num_iterations, metrics=brief(result))
         elif (
             num_iterations == 1
             or num_iterations == self.iterations

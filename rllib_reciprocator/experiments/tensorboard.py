@@ -19,7 +19,7 @@ from rllib_reciprocator.results.metrics import (
     RETURN,
     SOCIAL,
     distributions,
-    figures,
+    iterate_metrics,
 )
 from rllib_reciprocator.utils.ray_internals import flatten_dict
 
@@ -44,7 +44,7 @@ class TensorBoardLogger(TBXLoggerCallback):
         if trial not in self._trial_writer:
             self.log_trial_start(trial)
         writer, step = self._trial_writer[trial], result.get(TIMESTEPS_TOTAL) or result[TRAINING_ITERATION]
-        metrics = list(figures(result))
+        metrics = list(iterate_metrics(result))
         # RLlib reports NaN for a metric without a new value.
         for name, subject, value in (metric for metric in metrics if np.isfinite(metric[2])):
             writer.add_scalar(f"{name}/{subject or 'all'}", value, global_step=step)

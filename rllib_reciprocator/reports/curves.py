@@ -24,11 +24,11 @@ MAX_LINES = 12
 _COLUMNS = 3
 
 
-def mean_curve(figures: pd.DataFrame, axis: str) -> pd.DataFrame:
+def mean_curve(metrics: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Computes means over trials per iteration, with ``low`` and ``high`` of their 95% confidence intervals.
 
     Args:
-        figures: Finite values of one metric, of one agent, one pair or all agents together (:attr:`Group.figures`), one
+        metrics: Finite values of one metric, of one agent, one pair or all agents together (:attr:`Group.metrics`), one
             row per trial and iteration.
         axis: Column of the x axis. Its values are averaged over trials too.
 
@@ -37,7 +37,7 @@ def mean_curve(figures: pd.DataFrame, axis: str) -> pd.DataFrame:
         and ``high`` are NaN where ``n`` is 1.
     """
     rows = []
-    for iteration, trials in figures.groupby("iteration"):
+    for iteration, trials in metrics.groupby("iteration"):
         mean, half = mean_and_half_width(trials["value"].to_numpy())
         rows.append((iteration, trials[axis].mean(), mean, mean - half, mean + half, len(trials)))
     # The axis is assigned under its own name last, because it may be the iteration.
@@ -45,13 +45,13 @@ def mean_curve(figures: pd.DataFrame, axis: str) -> pd.DataFrame:
     return curve.assign(**{axis: curve["x"]}).drop(columns="x")
 
 
-def early_ends(figures: pd.DataFrame) -> list[int]:
+def early_ends(metrics: pd.DataFrame) -> list[int]:
     """Returns the iterations at which trials ended before the longest trial of the same group.
 
     Args:
-        figures: All metrics of a group (:attr:`Group.figures`).
+        metrics: All metrics of a group (:attr:`Group.metrics`).
     """
-    last = figures.groupby("trial")["iteration"].max()
+    last = metrics.groupby("trial")["iteration"].max()
     return sorted({int(iteration) for iteration in last if iteration < last.max()})
 
 
@@ -69,8 +69,8 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
     Returns:
         The plot, or None if there is nothing to draw.
     """
-    tables = [group.figures[np.isfinite(group.figures["value"].astype(float))] for group in groups]
-    present = [name for name in names if any((table["value"][table["figure"] == name] != 0).any() for table in tables)]
+    tables = [group.metrics[np.isfinite(group.metrics["value"].astype(float))] for group in groups]
+    present = [name for name in names if any((table["value"][table["metric"] == name] != 0).any() for table in tables)]
     if not present:
         return None
     columns = 2 if len(present) in (2, 4) else min(_COLUMNS, len(present))
@@ -82,7 +82,7 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
     for index, name in enumerate(present):
         position = {"row": index // columns + 1, "col": index % columns + 1}
         for line in _lines(groups, tables, name):
-            curve = mean_curve(line.figures, axis)
+            curve = mean_curve(line.metrics, axis)
             legend = {"legendgroup": line.label, "name": line.label}
             for band in _bands(curve):
                 shape = go.Scatter(
@@ -143,7 +143,7 @@ class _Line:
     label: str
     colour: str
     dash: str
-    figures: pd.DataFrame
+    metrics: pd.DataFrame
     ends: list[int]
 
 
@@ -158,8 +158,8 @@ def _lines(groups: Sequence[Group], tables: Sequence[pd.DataFrame], name: str) -
     """Builds the lines of a panel."""
     lines: list[_Line] = []
     for group_index, (group, table) in enumerate(zip(groups, tables, strict=True)):
-        rows, ends = table[table["figure"] == name], early_ends(group.figures)
-        by_agent = list(rows.groupby("of", sort=True))
+        rows, ends = table[table["metric"] == name], early_ends(group.metrics)
+        by_agent = list(rows.groupby("subject", sort=True))
         color = PALETTE[group_index % len(PALETTE)]
         if len(groups) == 1:
             for index, (agent_or_pair, part) in enumerate(by_agent):

@@ -43,7 +43,7 @@ from rllib_reciprocator.utils.errors import UserError, writing
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES, REWARD_PER_STEP
 
 # Maximum number of groups with a video, to keep the file small.
-MAX_FILMS = 3
+MAX_VIDEOS = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
     evaluators = _evaluators(groups, seed, problems)
     curves = _curves(groups, axis)
     policies = [*_inner_episodes(groups), *_policies(evaluators), *_contexts(evaluators)]
-    sections = [*curves[:1], *_films(evaluators, problems), *curves[1:], *policies, *_settings(groups)]
+    sections = [*curves[:1], *_videos(evaluators, problems), *curves[1:], *policies, *_settings(groups)]
     page = Environment(autoescape=select_autoescape(default=True)).from_string(
         (files(__package__) / "report.html").read_text(encoding="utf-8")
     )
@@ -99,7 +99,7 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
 
 
 def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
-    names = dict.fromkeys(name for group in groups for name in group.figures["figure"])
+    names = dict.fromkeys(name for group in groups for name in group.metrics["metric"])
     outcomes = [name for name in names if name not in NOT_OUTCOMES]
     subject = "every player" if len(groups) == 1 else "every group, as means over its players"
     band = (
@@ -171,22 +171,22 @@ def _evaluators(groups: Sequence[Group], seed: int, problems: list[str]) -> list
     return evaluators
 
 
-def _films(evaluators: Sequence[tuple[Group, Evaluator]], problems: list[str]) -> list[Section]:
+def _videos(evaluators: Sequence[tuple[Group, Evaluator]], problems: list[str]) -> list[Section]:
     elements = []
-    for group, evaluator in evaluators[:MAX_FILMS]:
+    for group, evaluator in evaluators[:MAX_VIDEOS]:
         try:
-            films = evaluator.films()
+            videos = evaluator.videos()
         except UserError as error:
             problems.append(f"{group.name}: no episode is shown ({error})")
             continue
-        data = base64.b64encode(gif(films)).decode()
+        data = base64.b64encode(gif(videos)).decode()
         name = html.escape(group.name)
         image = f'<img alt="Episode of {name}" src="data:image/gif;base64,{data}">'
         elements.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
     if not elements:
         return []
     note = "One episode with the players of the last checkpoint. Bars are rewards per step (green if positive)."
-    return [Section("Episodes", note, Markup('<div class="films">' + "".join(elements) + "</div>"))]  # noqa: S704
+    return [Section("Episodes", note, Markup('<div class="videos">' + "".join(elements) + "</div>"))]  # noqa: S704
 
 
 def _policies(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
@@ -287,7 +287,7 @@ def _summary(groups: Sequence[Group]) -> Markup:
         last = pd.concat(
             [
                 frame[frame["iteration"] == frame["iteration"].max()].assign(trial=number)
-                for number, frame in enumerate(trial.figures for trial in trials)
+                for number, frame in enumerate(trial.metrics for trial in trials)
             ]
         )
         last = last[np.isfinite(last["value"].astype(float))]
@@ -298,10 +298,10 @@ def _summary(groups: Sequence[Group]) -> Markup:
             "iterations": f"{min(iterations)}" + (f" to {max(iterations)}" if len(set(iterations)) > 1 else ""),
             "seconds": f"{sum(trial.results[-1].get('time_total_s', 0.0) for trial in group.trials):.0f}",
         }
-        names = [name for name in dict.fromkeys(last["figure"]) if name not in NOT_OUTCOMES]
-        per_step = [] if (last["figure"] == COLLECTIVE_RETURN).any() else [REWARD_PER_STEP]
+        names = [name for name in dict.fromkeys(last["metric"]) if name not in NOT_OUTCOMES]
+        per_step = [] if (last["metric"] == COLLECTIVE_RETURN).any() else [REWARD_PER_STEP]
         for name in [*names, COLLECTIVE_RETURN, *per_step]:
-            values = last[last["figure"] == name].groupby("trial")["value"].mean().to_numpy()
+            values = last[last["metric"] == name].groupby("trial")["value"].mean().to_numpy()
             if len(values):
                 mean, half = mean_and_half_width(values)
                 row[name.replace("_", " ")] = f"{mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else "")

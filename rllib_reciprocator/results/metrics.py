@@ -57,7 +57,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
-def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+def iterate_metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     """Yields name, subject (an agent, an ordered pair, or empty for all agents) and value of every metric."""
     for name, subject, value in _all(result):
         if value is not None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from rllib_reciprocator.results.completion import comparable_trials
 from rllib_reciprocator.results.json_text import settings_from_json
-from rllib_reciprocator.results.metrics import figures
+from rllib_reciprocator.results.metrics import iterate_metrics
 from rllib_reciprocator.results.parsing import differing, parse_results, reason, short
 from rllib_reciprocator.utils.checkpoints import find_checkpoint, newest_trials
 from rllib_reciprocator.utils.errors import UserError, user_path
@@ -73,7 +73,7 @@ class TrialFolder:
                     value,
                 )
                 for result in self.results
-                for name, agent_or_pair, value in figures(result)
+                for name, agent_or_pair, value in iterate_metrics(result)
             ],
             columns=["iteration", "steps", "seconds", "metric", "subject", "value"],
         )

@@ -6,9 +6,9 @@ import pytest
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.cli import tuned_examples
 from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig, BatchedLearner
-from rllib_reciprocator.experiments.figures import figures
 from rllib_reciprocator.experiments.schema import read_file
 from rllib_reciprocator.experiments.validation import build_config, check
+from rllib_reciprocator.results.metrics import iterate_metrics
 from tests.helpers.weights import assert_same_weights, weights
 
 pytestmark = pytest.mark.parametrize("name", BATCHED)
@@ -48,7 +48,7 @@ def test_updates_weights_and_reports_finite_metrics(build, name, env):
     after = weights(algo)
     changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
     assert {"player_0", "player_1"} <= changed
-    metrics = list(figures(result))
+    metrics = list(iterate_metrics(result))
     assert all(np.isfinite(value) for _, _, value in metrics)
     for agent in ("player_0", "player_1"):
         means = [value for metric, subject, value in metrics if (metric, subject) == ("return", agent)]
@@ -155,7 +155,7 @@ def test_two_runners_and_two_learners_train_from_a_file(name, tmp_path, build):
     after = weights(algo)
     changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
     assert {"player_0", "player_1"} <= changed
-    assert all(np.isfinite(value) for _, _, value in figures(result))
+    assert all(np.isfinite(value) for _, _, value in iterate_metrics(result))
 
 
 def test_co_players_may_be_online_learners(build, name):
@@ -171,7 +171,7 @@ def test_co_players_may_be_online_learners(build, name):
     module.learn = lambda *episode: (logits.append(module.learned()["parameters"]["logits"]), learn(*episode))
     for _ in range(4):
         result = algo.train()
-    assert all(np.isfinite(value) for _, _, value in figures(result))
+    assert all(np.isfinite(value) for _, _, value in iterate_metrics(result))
     assert len(logits) >= 4
     is_initial = [not bool(initial_logits.any()) for initial_logits in logits]
     assert is_initial == [index % 3 == 0 for index in range(len(logits))]

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from rllib_reciprocator import Reciprocator
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.resuming import check_resumable, describe, prepare
 from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.stopping import StopAt
+from rllib_reciprocator.utils.errors import UserError
 from tests.cli.test_cli import FIGURES, RLLIB, invoke, no_ray, one_line, results
 
 __all__ = ["no_ray"]

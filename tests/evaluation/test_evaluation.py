@@ -5,8 +5,8 @@ import pytest
 
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.evaluation.printing import table, write
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
+from rllib_reciprocator.utils.errors import UserError
 
 
 def evaluate(checkpoint, episodes, players=None, **options):

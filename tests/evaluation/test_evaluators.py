@@ -10,9 +10,9 @@ from PIL import Image
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.evaluation import open_evaluator
-from rllib_reciprocator.evaluation.film import Film, check_format, side_by_side, write_films
 from rllib_reciprocator.evaluation.trace import write_trace
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.evaluation.video import Video, check_format, side_by_side, write_videos
+from rllib_reciprocator.utils.errors import UserError
 from tests.helpers.games import COUNTDOWN, Countdown
 
 CHECKPOINTS = ["ipd", "coins", "stock"]
@@ -77,68 +77,68 @@ def test_trace_without_an_estimator_has_no_influence(ray_cluster, tmp_path):
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
 def test_video_has_every_step(checkpoint):
-    (film,) = open_evaluator(checkpoint, seed=3).films()
-    steps = len(film.actions)
-    assert len(film.pictures) == steps + 1
-    assert len(film.rewards) == steps
-    frames = film.frames()
+    (video,) = open_evaluator(checkpoint, seed=3).videos()
+    steps = len(video.actions)
+    assert len(video.images) == steps + 1
+    assert len(video.rewards) == steps
+    frames = video.frames()
     assert len({frame.size for frame in frames}) == 1
-    assert film.players[0] == "player_0 (reciprocator)"
+    assert video.players[0] == "player_0 (reciprocator)"
     assert steps == len(open_evaluator(checkpoint).trace(1))
 
 
-def film(steps=5):
+def make_video(steps=5):
     pictures = [np.full((48, 96, 3), 8 * step, np.uint8) for step in range(steps + 1)]
-    return Film(["A", "B"], pictures, [["left", "right"]] * steps, [[1.0, -2.0]] * steps)
+    return Video(["A", "B"], pictures, [["left", "right"]] * steps, [[1.0, -2.0]] * steps)
 
 
 def test_videos_as_files(tmp_path):
-    write_films([film()], tmp_path / "deep" / "a.gif")
+    write_videos([make_video()], tmp_path / "deep" / "a.gif")
     with Image.open(tmp_path / "deep" / "a.gif") as gif:
         assert gif.n_frames == 6
-    write_films([film(30)], tmp_path / "a.png")
+    write_videos([make_video(30)], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as sheet, Image.open(tmp_path / "deep" / "a.gif") as gif:
         assert sheet.size == (4 * gif.size[0], 3 * gif.size[1])
-    write_films([film()], tmp_path / "a.mp4")
+    write_videos([make_video()], tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, indirect=True)
 def test_several_episodes_are_several_videos(checkpoint):
-    films = open_evaluator(checkpoint, seed=3).films(3)
-    assert [len(film.pictures) for film in films] == [1 + len(film.actions) for film in films]
-    assert len({str(film.actions) for film in films}) > 1
+    videos = open_evaluator(checkpoint, seed=3).videos(3)
+    assert [len(video.images) for video in videos] == [1 + len(video.actions) for video in videos]
+    assert len({str(video.actions) for video in videos}) > 1
 
 
 @pytest.mark.parametrize("checkpoint", ["ipd", "stock"], indirect=True)
 def test_videos_begin_before_the_first_step(checkpoint):
     game = social_dilemmas.make("ipd_v0")
     game.reset()
-    for film in open_evaluator(checkpoint, seed=3).films(2):
-        assert np.array_equal(film.pictures[0], game.render_rgb())
-        assert not any(np.array_equal(film.pictures[0], picture) for picture in film.pictures[1:])
+    for video in open_evaluator(checkpoint, seed=3).videos(2):
+        assert np.array_equal(video.images[0], game.render_rgb())
+        assert not any(np.array_equal(video.images[0], picture) for picture in video.images[1:])
 
 
 def test_videos_side_by_side(tmp_path):
     """Shows three videos in two columns; shorter videos stay at their last frame."""
-    films = [film(2), film(5), film(3)]
-    frames = side_by_side(films)
+    videos = [make_video(2), make_video(5), make_video(3)]
+    frames = side_by_side(videos)
     assert len(frames) == 6
-    width, height = films[0].frames()[0].size
+    width, height = videos[0].frames()[0].size
     for step, frame in enumerate(frames):
         assert frame.size == (2 * width, 2 * height)
-        for k, video in enumerate(films):
+        for k, video in enumerate(videos):
             tile = frame.crop((k % 2 * width, k // 2 * height, (k % 2 + 1) * width, (k // 2 + 1) * height))
             video_frames = video.frames()
             assert list(tile.getdata()) == list(video_frames[min(step, len(video_frames) - 1)].getdata())
-    write_films(films, tmp_path / "a.png")
+    write_videos(videos, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.size == (4 * width, 4 * height)
 
 
 def test_frame_contents():
     """A frame has the scaled image and below it a tick per past step: up in green for gains, down in red for losses."""
-    first, *_, last = film().frames()
+    first, *_, last = make_video().frames()
     colors = [set(frame.getdata()) for frame in (first, last)]
     assert (0, 0, 0) in colors[0]
     assert (200, 200, 200) in colors[1]
@@ -150,7 +150,7 @@ def test_unwritable_files_are_refused(tmp_path):
         check_format(tmp_path / "a.avi")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_films([film()], tmp_path / "file" / "a.gif")
+        write_videos([make_video()], tmp_path / "file" / "a.gif")
 
 
 def test_players_can_be_replaced_in_rllib_runs(stock, tmp_path):
@@ -261,7 +261,7 @@ def test_video_ends_with_the_final_state(countdown, monkeypatch):
     """The last image shows the end of the episode, not the start of the next episode."""
     monkeypatch.setattr(Countdown, "render_rgb", lambda self, copy=0: np.full((2, 2, 3), max(0, int(self._left[copy]))))
     for seed in range(3):
-        steps_left = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).films()[0].pictures]
+        steps_left = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).videos()[0].pictures]
         assert steps_left[-1] == 0
         assert all(after < before for before, after in pairwise(steps_left))
 

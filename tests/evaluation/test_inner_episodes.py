@@ -56,8 +56,8 @@ def test_trace_has_the_evaluated_episodes(coala):
 
 
 def test_video_shows_a_whole_meta_episode(coala):
-    (film,) = open_evaluator(coala, seed=1).films()
-    assert len(film.actions) == INNER * STEPS
+    (video,) = open_evaluator(coala, seed=1).videos()
+    assert len(video.actions) == INNER * STEPS
 
 
 @pytest.mark.parametrize("checkpoint", ["ipd", "coins"])

@@ -22,7 +22,7 @@ from rllib_reciprocator.evaluation.tournament import (
     tournament,
     write,
 )
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.utils.errors import UserError
 from tests.helpers.games import COUNTDOWN
 
 SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_for_tat"]

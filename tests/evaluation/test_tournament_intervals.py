@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rllib_reciprocator.evaluation.tournament import enter, hold, ranking, standings, tournament
-from rllib_reciprocator.experiments.intervals import stratified_mean_and_half_width
+from rllib_reciprocator.results.intervals import stratified_mean_and_half_width
 
 # Both players get 1 if their actions are equal: their rewards are the same.
 EQUAL_REWARDS = {"num_steps": 1, "payoffs": [[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]]}

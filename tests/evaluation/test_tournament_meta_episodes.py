@@ -11,7 +11,7 @@ from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.algorithms.shaper import ShaperConfig
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.evaluation.tournament import enter, hold, ranking, standings, tournament
-from rllib_reciprocator.experiments.errors import UserError
+from rllib_reciprocator.utils.errors import UserError
 
 INNER, COPIES, STEPS = 3, 4, 5
 UPDATE_GATE, CANDIDATE, SCALE, BIAS = 2.0, 3.0, 8.0, -3.0

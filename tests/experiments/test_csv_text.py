@@ -3,7 +3,7 @@ import pytest
 
 from rllib_reciprocator.evaluation.tournament import enter, hold, tournament, write
 from rllib_reciprocator.evaluation.trace import write_trace
-from rllib_reciprocator.experiments.csv_text import escape_cell
+from rllib_reciprocator.results.csv_text import escape_cell
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-a", "@SUM(A1)", "\t=1", "-1 =2"])

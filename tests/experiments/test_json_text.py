@@ -3,8 +3,8 @@ import math
 
 import numpy as np
 
-from rllib_reciprocator.experiments.json_text import StandardJsonLogger, settings_from_json
-from rllib_reciprocator.experiments.results import parse_results
+from rllib_reciprocator.results.json_text import StandardJsonLogger, settings_from_json
+from rllib_reciprocator.results.parsing import parse_results
 from tests.experiments.test_tensorboard import Trial
 
 CONFIG = {"vf_clip_param": math.inf, "players": {"player_0": {"lr": -math.inf}}, "lr": 0.1}

@@ -3,11 +3,11 @@ import math
 
 import pytest
 
-from rllib_reciprocator.experiments.errors import UserError
-from rllib_reciprocator.experiments.metrics import missing
 from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.experiments.validation import check
+from rllib_reciprocator.results.metric_checks import missing
+from rllib_reciprocator.utils.errors import UserError
 
 RESULT = {
     "training_iteration": 3,

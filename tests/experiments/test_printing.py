@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rllib_reciprocator.experiments import outcome
-from rllib_reciprocator.experiments.printing import print_table
 from rllib_reciprocator.experiments.progress import brief
 from rllib_reciprocator.experiments.schema import Experiment
-from rllib_reciprocator.reports.runs import Group, TrialFolder
+from rllib_reciprocator.results.printing import print_table
+from rllib_reciprocator.results.trial_folders import Group, TrialFolder
 
 
 def render(table, width):

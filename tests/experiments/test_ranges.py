@@ -5,10 +5,10 @@ import pytest
 from ray.rllib.algorithms.registry import ALGORITHMS
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.ranges import check_range, range_of
 from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.validation import check, check_memory
+from rllib_reciprocator.utils.errors import UserError
 
 ZOO = {"run": "PPO", "env": "pettingzoo/classic/rps_v2", "players": {"*": "ppo"}}
 NUMBERS = {

@@ -1,8 +1,8 @@
 import pytest
 
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import read_file, typed, variants
 from rllib_reciprocator.experiments.yaml_text import parse
+from rllib_reciprocator.utils.errors import UserError
 
 
 def test_variants_show_every_alternative_once():

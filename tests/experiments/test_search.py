@@ -2,9 +2,9 @@ import pytest
 from ray.tune.search.sample import Domain
 
 from rllib_reciprocator.experiments import outcome
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import Experiment, typed, variants
 from rllib_reciprocator.experiments.search import with_distributions
+from rllib_reciprocator.utils.errors import UserError
 
 RETURN = "env_runners/episode_return_mean"
 ASHA = {"type": "async_hyperband", "grace_period": 2, "max_t": 8}

@@ -3,8 +3,8 @@ import json
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rllib_reciprocator.experiments.figures import distributions, figures
 from rllib_reciprocator.experiments.tensorboard import TensorBoardLogger
+from rllib_reciprocator.results.metrics import distributions, iterate_metrics
 
 RESULT = {
     "training_iteration": 1,
@@ -54,12 +54,12 @@ def test_logged_scalars_and_histograms(tmp_path):
 
 def test_metrics_and_distributions_survive_json():
     decoded_result = json.loads(json.dumps(RESULT))
-    assert ("influence", "player_0_on_player_1", 0.5) in list(figures(decoded_result))
+    assert ("influence", "player_0_on_player_1", 0.5) in list(iterate_metrics(decoded_result))
     assert {name: values for name, _, values in distributions(decoded_result)} == {
         "influence": [-1.0, 0.0, 1.0],
         "reciprocal_reward": [0.0, 2.0],
     }
-    assert np.isnan({name: value for name, _, value in figures(decoded_result)}["policy_loss"])
+    assert np.isnan({name: value for name, _, value in iterate_metrics(decoded_result)}["policy_loss"])
 
 
 def test_missing_metrics_are_not_logged(tmp_path, caplog):

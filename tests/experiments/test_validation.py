@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.schema import read_file, typed
 from rllib_reciprocator.experiments.validation import check
+from rllib_reciprocator.utils.errors import UserError
 
 EXAMPLES = sorted(Path("tuned_examples").glob("*.yaml"))
 HEADER = ("Source:", "Command:", "Expect:", "Minutes:")

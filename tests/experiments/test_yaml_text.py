@@ -1,8 +1,8 @@
 import pytest
 
-from rllib_reciprocator.experiments.errors import LONGEST_MESSAGE, UserError, output_path, user_path
 from rllib_reciprocator.experiments.schema import read_file, typed
 from rllib_reciprocator.experiments.yaml_text import parse
+from rllib_reciprocator.utils.errors import LONGEST_MESSAGE, UserError, output_path, user_path
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rllib_reciprocator.cli.main import app
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.reports.curves import draw_curves, early_ends, mean_curve
 from rllib_reciprocator.reports.report import write_report
-from rllib_reciprocator.reports.runs import read_groups
+from rllib_reciprocator.results.trial_folders import read_groups
+from rllib_reciprocator.utils.errors import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -63,8 +63,8 @@ def test_confidence_bands_by_hand(tmp_path):
     for seed in (1, 2):
         trial(tmp_path / "run", seed, 0.5 + 0.1 * seed)
     (group,) = read_groups([tmp_path / "run"])
-    figures = group.figures
-    rates = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
+    metrics = group.metrics
+    rates = metrics[(metrics["metric"] == "cooperation_rate") & (metrics["subject"] == "player_0")]
     curve = mean_curve(rates, "steps")
     assert list(curve["steps"]) == [100, 200, 300, 400, 500]
     last = curve.iloc[-1]
@@ -86,13 +86,13 @@ def write_stopped_trials(tmp_path, stop=None):
 
 def test_curves_show_the_number_of_trials_and_where_trials_end(tmp_path):
     (group,) = read_groups([write_stopped_trials(tmp_path)])
-    figures = group.figures
-    rates = figures[(figures["figure"] == "cooperation_rate") & (figures["of"] == "player_0")]
+    metrics = group.metrics
+    rates = metrics[(metrics["metric"] == "cooperation_rate") & (metrics["subject"] == "player_0")]
     curve = mean_curve(rates, "iteration")
     assert list(curve["n"]) == [3, 3, 2, 2, 1]
     assert list(curve["high"].notna()) == [True, True, True, True, False]
     assert list(curve["low"].notna()) == [True, True, True, True, False]
-    assert early_ends(figures) == [2, 4]
+    assert early_ends(metrics) == [2, 4]
     figure = draw_curves([group], ["cooperation_rate"])
     bands = [trace for trace in figure.data if trace.fill == "toself"]
     assert [max(trace.x) for trace in bands] == [4, 4]

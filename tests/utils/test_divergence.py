@@ -12,11 +12,11 @@ from ray.rllib.algorithms.impala import IMPALAConfig
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.evaluation import open_evaluator
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.models.distributions import Bernoulli, Categorical
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.divergence import LARGEST_WEIGHT, DivergedError, check_finite
+from rllib_reciprocator.utils.errors import UserError
 from tests.cli.test_cli import invoke
 
 SMALL = {"num_envs_per_env_runner": 16, "seed": 1}

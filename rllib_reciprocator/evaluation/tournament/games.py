@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from rllib_reciprocator.engine import BatchedConfig
-from rllib_reciprocator.evaluation.batched_evaluator import RETURN, episode_figures
+from rllib_reciprocator.evaluation.batched_evaluator import RETURN, episode_metrics
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.tournament.entrants import Entrant
 
@@ -81,7 +81,7 @@ class Tournament:
         # Games per independent sample: one meta-episode of all environments that share an online learner.
         size = inner * runner.config.group_size()
         batches = [
-            episode_figures(runner.game, sample.split(inner))
+            episode_metrics(runner.game, sample.split(inner))
             for sample in runner.sample(num_episodes=games, explore=self.explore)
         ]
         metrics = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

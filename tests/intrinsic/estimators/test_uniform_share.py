@@ -21,13 +21,13 @@ from rllib_reciprocator import ReciprocatorConfig, reciprocate
 from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.engine import BatchedEnvRunner
-from rllib_reciprocator.experiments.errors import UserError
 from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.intrinsic.reciprocity.estimators import OwnViewInfluence, TransitionInfluence
 from rllib_reciprocator.rllib_episodes.influence import influence_of
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
 from rllib_reciprocator.utils.checkpoints import read_config
+from rllib_reciprocator.utils.errors import UserError
 from tests.helpers.multi_agent_envs import ActionsOnlyModule, ComeAndGo, Mixed, own_policy
 
 DETERMINISTIC = ("always_defect", "tit_for_tat", "grim_trigger", "win_stay_lose_shift")
