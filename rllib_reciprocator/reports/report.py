@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -13,18 +12,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from jinja2 import Environment, select_autoescape
 from markupsafe import Markup
-from plotly.io import to_html
 from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
 from rllib_reciprocator.evaluation.evaluator import Evaluator, open_evaluator
-from rllib_reciprocator.evaluation.memory_one import LAST_ACTIONS
 from rllib_reciprocator.evaluation.video import gif
-from rllib_reciprocator.reports.curves import LAYOUT, draw_curves
-from rllib_reciprocator.results.colors import PALETTE
+from rllib_reciprocator.reports.curves import draw_curves
+from rllib_reciprocator.reports.policy_sections import inner_episodes, policies_in_context, policies_of
+from rllib_reciprocator.reports.sections import Section, plot_html
 from rllib_reciprocator.results.intervals import mean_and_half_width
 from rllib_reciprocator.results.metrics import (
     BY_PAIR,
@@ -40,25 +36,10 @@ from rllib_reciprocator.results.metrics import (
 from rllib_reciprocator.results.parsing import differing
 from rllib_reciprocator.results.trial_folders import Group, read_groups
 from rllib_reciprocator.utils.errors import UserError, writing
-from rllib_reciprocator.utils.metric_names import INNER_EPISODES, REWARD_PER_STEP
+from rllib_reciprocator.utils.metric_names import REWARD_PER_STEP
 
 # Maximum number of groups with a video, to keep the file small.
 MAX_VIDEOS = 3
-
-
-@dataclass(frozen=True)
-class Section:
-    """Section of the page.
-
-    Attributes:
-        title: Heading.
-        note: Explanation of the content.
-        content: HTML.
-    """
-
-    title: str
-    note: str
-    content: Markup
 
 
 def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iteration", seed: int = 0) -> list[str]:
@@ -80,7 +61,7 @@ def write_report(folders: Sequence[str | Path], file: Path, *, axis: str = "iter
     problems = [problem for group in groups for trial in group.trials for problem in trial.problems]
     evaluators = _evaluators(groups, seed, problems)
     curves = _curves(groups, axis)
-    policies = [*_inner_episodes(groups), *_policies(evaluators), *_contexts(evaluators)]
+    policies = [*inner_episodes(groups), *policies_of(evaluators), *policies_in_context(evaluators)]
     sections = [*curves[:1], *_videos(evaluators, problems), *curves[1:], *policies, *_settings(groups)]
     page = Environment(autoescape=select_autoescape(default=True)).from_string(
         (files(__package__) / "report.html").read_text(encoding="utf-8")
@@ -140,18 +121,13 @@ def _curves(groups: Sequence[Group], axis: str) -> list[Section]:
     for title, metrics, note in panels:
         plot = draw_curves(groups, metrics, axis)
         if plot is not None:
-            sections.append(Section(title, note, _drawn(plot)))
+            sections.append(Section(title, note, plot_html(plot)))
     return sections
 
 
 def _lacks_returns(group: Group) -> bool:
     """Returns True if no episode ended in some iteration, as with rollouts that are shorter than episodes."""
     return any(collective_return(result) is None for trial in group.trials for result in trial.results)
-
-
-def _drawn(drawing: go.Figure) -> Markup:
-    config = {"displaylogo": False, "responsive": True}
-    return Markup(to_html(drawing, include_plotlyjs=False, full_html=False, config=config))  # noqa: S704 -- Plotly's
 
 
 def _evaluators(groups: Sequence[Group], seed: int, problems: list[str]) -> list[tuple[Group, Evaluator]]:
@@ -187,75 +163,6 @@ def _videos(evaluators: Sequence[tuple[Group, Evaluator]], problems: list[str]) 
         return []
     note = "One episode with the players of the last checkpoint. Bars are rewards per step (green if positive)."
     return [Section("Episodes", note, Markup('<div class="videos">' + "".join(elements) + "</div>"))]  # noqa: S704
-
-
-def _policies(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
-    """Builds the section of P(cooperate | last joint action) in matrix games for two players."""
-    plot = go.Figure()
-    for group, evaluator in evaluators:
-        policy = evaluator.policy()
-        if policy is None:
-            continue
-        for agent, row in policy.iterrows():
-            label = str(agent) if len(evaluators) == 1 else f"{group.name}: {agent}"
-            color = PALETTE[len(plot.data) % len(PALETTE)]
-            plot.add_trace(go.Bar(x=list(LAST_ACTIONS), y=list(row), name=label, marker={"color": color}))
-    if not plot.data:
-        return []
-    plot.update_layout(height=360, barmode="group", **LAYOUT)
-    plot.update_yaxes(range=[0, 1.02], title_text="P(cooperate)")
-    plot.update_xaxes(title_text="last joint action (own, co-player's)")
-    note = (
-        "Policies of the last checkpoint, with initial states and balances of zero. CD: the player cooperated and its"
-        " co-player defected."
-    )
-    return [Section("Policies", note, _drawn(plot))]
-
-
-def _inner_episodes(groups: Sequence[Group]) -> list[Section]:
-    """Builds the section of rewards per step by inner episode, in the last iteration."""
-    plot = go.Figure()
-    for group in groups:
-        rewards: dict[str, dict[int, list[float]]] = {}
-        for trial in group.comparable:
-            for agent, metrics in trial.results[-1].get("env_runners", {}).get(INNER_EPISODES, {}).items():
-                for number, value in metrics[REWARD_PER_STEP].items():
-                    rewards.setdefault(agent, {}).setdefault(int(number), []).append(value)
-        for agent, by_inner_episode in rewards.items():
-            numbers = sorted(by_inner_episode)
-            label = agent if len(groups) == 1 else f"{group.name}: {agent}"
-            color = PALETTE[len(plot.data) % len(PALETTE)]
-            means = [mean_and_half_width(np.array(by_inner_episode[number]))[0] for number in numbers]
-            plot.add_trace(go.Scatter(x=numbers, y=means, name=label, line={"color": color}))
-    if not plot.data:
-        return []
-    plot.update_layout(height=360, **LAYOUT)
-    plot.update_yaxes(title_text="reward per step")
-    plot.update_xaxes(title_text="inner episode")
-    note = "Means over trials in the last iteration. Online learners (learner/..) learn after every inner episode."
-    return [Section("Inner episodes", note, _drawn(plot))]
-
-
-def _contexts(evaluators: Sequence[tuple[Group, Evaluator]]) -> list[Section]:
-    """Builds the section of cooperation rates by last joint action and inner episode."""
-    frames = [(group, evaluator.policy_in_context()) for group, evaluator in evaluators]
-    panels = [
-        (agent if len(frames) == 1 else f"{group.name}: {agent}", rows.droplevel("agent"))
-        for group, frame in frames
-        if frame is not None
-        for agent, rows in frame.groupby("agent")
-    ]
-    if not panels:
-        return []
-    plot = make_subplots(1, len(panels), subplot_titles=[name for name, _ in panels])
-    for column, (_, rows) in enumerate(panels, 1):
-        scale = {"zmin": 0, "zmax": 1, "colorscale": "Greens", "showscale": column == len(panels)}
-        plot.add_trace(go.Heatmap(x=list(LAST_ACTIONS), y=list(rows.index), z=rows.to_numpy(), **scale), 1, column)
-        plot.update_yaxes(autorange="reversed", row=1, col=column)
-    plot.update_yaxes(title_text="inner episode", col=1)
-    plot.update_layout(height=360, **LAYOUT)
-    note = "Cooperation rates in play, by inner episode and by the last joint action (own, co-player's)."
-    return [Section("Policies in context", note, _drawn(plot))]
 
 
 def _settings(groups: Sequence[Group]) -> list[Section]:
