@@ -10,16 +10,11 @@ from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.error import TuneError
 from ray.tune.registry import get_trainable_cls
 
+from rllib_reciprocator.registry import BATCHED_ALGORITHMS
 from rllib_reciprocator.utils.import_paths import import_attribute
 
 # BATCHED are the algorithms on the batched engine. OURS also has RLlib's algorithms with support for ``players``.
-BATCHED = {
-    "AdvantageAlignment": "rllib_reciprocator.algorithms.advantage_alignment",
-    "COALA": "rllib_reciprocator.algorithms.coala",
-    "LIO": "rllib_reciprocator.algorithms.lio",
-    "Reciprocator": "rllib_reciprocator.algorithms.reciprocator",
-    "Shaper": "rllib_reciprocator.algorithms.shaper",
-}
+BATCHED = BATCHED_ALGORITHMS
 OURS = {
     **BATCHED,
     **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.rllib_episodes.algorithms"),

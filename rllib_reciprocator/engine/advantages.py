@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.utils.distributed import sum_over_learners
+from rllib_reciprocator.engine.update_rule import AdvantageStep
+from rllib_reciprocator.utils.distributed import deviation, standardized, sum_over_learners
+
+if TYPE_CHECKING:
+    from rllib_reciprocator.engine.learner import BatchedLearner
+    from rllib_reciprocator.engine.rollout_batch import RolloutBatch
 
 
 def generalized_advantages(
@@ -26,7 +33,7 @@ def generalized_advantages(
         values: ``[B, T, ..]``, values of the observations before each step.
         next_values: ``[B, T, ..]``, values of the observations after each step; zero where rewards after the step do
             not count.
-        ends: ``[B, T]`` bool, True if an episode ended with the step.
+        ends: ``[B, T]`` bool, or ``[B, T, N]``, True if an episode ended with the step.
         gamma: Discount factor; a number, or a tensor that broadcasts to ``rewards``.
         lambda_: GAE parameter, from 0 (TD errors) to 1 (returns); a number, or a tensor that broadcasts to
             ``rewards``.
@@ -35,7 +42,7 @@ def generalized_advantages(
         Advantages, ``[B, T, ..]``.
     """
     td_errors = rewards + gamma * next_values - values
-    continues = (~ends).to(td_errors.dtype).view(*ends.shape, *[1] * (td_errors.dim() - 2))
+    continues = (~ends).to(td_errors.dtype).view(*ends.shape, *[1] * (td_errors.dim() - ends.dim()))
     decay = gamma * lambda_ * continues
     advantages = torch.empty_like(td_errors)
     running = torch.zeros_like(td_errors[:, 0])
@@ -80,3 +87,61 @@ def returns_after(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
     for t in reversed(range(rewards.shape[1] - 1)):
         after[:, t] = torch.where(ends[:, t, None], 0.0, rewards[:, t + 1] + gamma * after[:, t + 1])
     return after
+
+
+class GeneralizedAdvantages(AdvantageStep):
+    """Computes GAE advantages and value targets of all agents; lambda is 1 for update rules without a critic."""
+
+    def __call__(self, batch: RolloutBatch) -> None:
+        """Sets advantages and value targets."""
+        batch.advantages = generalized_advantages(
+            batch.shaped_rewards,
+            batch.values,
+            batch.next_values,
+            batch.ends,
+            gamma=self.learner.gamma.lookup(batch.pool_members),
+            lambda_=self.learner.lambda_.lookup(batch.pool_members),
+        )
+        batch.value_targets = batch.advantages + batch.values
+
+
+class MeanBaseline(AdvantageStep):
+    """Subtracts the mean over episodes at each step from the advantages of players trained on returns."""
+
+    def __call__(self, batch: RolloutBatch) -> None:
+        """Changes advantages."""
+        centered = self.learner.over_members(batch, subtract_mean, batch.advantages)
+        batch.advantages = torch.where(self.learner.centered.lookup(batch.pool_members), centered, batch.advantages)
+
+
+class NormalizedReturns(AdvantageStep):
+    """Standardizes value targets per agent, before values are subtracted to get advantages (``normalize_returns``)."""
+
+    def __call__(self, batch: RolloutBatch) -> None:
+        """Changes advantages and value targets."""
+        batch.value_targets = self.learner.over_members(batch, _standardized_by_agent, batch.value_targets)
+        batch.advantages = batch.value_targets - batch.values
+
+
+class JointScale(AdvantageStep):
+    """Divides advantages by their standard deviation over all players that learn from them (``scale_advantages``)."""
+
+    def __init__(self, learner: BatchedLearner, path: str = "") -> None:
+        """Flags the pool members that learn from advantages."""
+        super().__init__(learner, path)
+        self.flags = self.context.member_flags(
+            lambda player: player.learns and self.config.rule_class(player).uses_advantages, learner.device
+        )
+
+    def __call__(self, batch: RolloutBatch) -> None:
+        """Changes advantages."""
+        mask = self.context.mask(batch).where(self.flags, batch.advantages)
+        counted = batch.advantages.transpose(1, 2)[mask.transpose(1, 2)]
+        batch.advantages = batch.advantages / deviation(counted, (0,))
+
+
+def _standardized_by_agent(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Standardizes values ``[B, T, N]`` per agent, over the steps where the mask ``[B, T, N]`` is true."""
+    masks = [None] * values.shape[-1] if mask is None else mask.unbind(-1)
+    columns = zip(values.unbind(-1), masks, strict=True)
+    return torch.stack([standardized(column, agent_mask) for column, agent_mask in columns], -1)

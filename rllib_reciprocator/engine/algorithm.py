@@ -23,8 +23,9 @@ from ray.rllib.utils.metrics import (
 from rllib_reciprocator.engine.config import BatchedConfig
 from rllib_reciprocator.engine.env_runner import BatchedEnvRunner
 from rllib_reciprocator.engine.learner import ITERATION
-from rllib_reciprocator.engine.sample import Sample, concatenate
-from rllib_reciprocator.intrinsic.reciprocity.learner import KeepsReplays
+from rllib_reciprocator.engine.rollout_batch import RolloutBatch, concatenate
+from rllib_reciprocator.engine.rule_states import KeepsRuleStates
+from rllib_reciprocator.engine.update_rule import LEARN
 from rllib_reciprocator.utils.checkpoints import VersionedCheckpoints
 from rllib_reciprocator.utils.divergence import DivergenceGuard
 from rllib_reciprocator.utils.exact_restore import ExactRestore
@@ -36,9 +37,13 @@ logger = logging.getLogger(__name__)
 # Number of attempts to sample if no env runner returns a sample, and the pause in between, in which lost env runners
 # may restart.
 TRIES, SECONDS_BETWEEN = 3, 5.0
+# Key of the algorithm's state.
+PENDING_SAMPLE = "pending_sample"
 
 
-class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints, PPO):
+class BatchedAlgorithm(
+    DivergenceGuard, FailFastOnLostLearner, KeepsRuleStates, ExactRestore, VersionedCheckpoints, PPO
+):
     """Algorithm that trains on rollouts of thousands of parallel environments.
 
     An iteration samples one rollout of every environment of all env runners and updates the learners with it
@@ -46,8 +51,10 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
     """
 
     # Environment steps sampled since the env runners last reported their metrics.
-    _untold_steps: int = 0
+    _unreported_steps: int = 0
     _warned_of_timeouts: bool = False
+    # Rollout that policies are trained on next.
+    _pending: RolloutBatch | None = None
 
     @classmethod
     @override(Algorithm)
@@ -57,11 +64,30 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
 
     @override(Algorithm)
     def training_step(self) -> None:
-        """Samples a rollout, updates the learners and synchronizes the weights of the env runners."""
-        self.learn(self.sample())
-        self.sync()
+        """Runs the updates of an iteration: in each phase samples a rollout, updates the learners and syncs weights.
 
-    def sample(self, *, report: bool = True) -> Sample:
+        With ``reuse_samples``, policies are trained next on the rollout of the last phase: it was sampled with the
+        current policies.
+        """
+        config, phases = self.config, self.config.update_phases()
+        for update in range(config.updates_per_iteration):
+            for phase in phases:
+                is_last = update == config.updates_per_iteration - 1 and phase == phases[-1]
+                batch = self._take_pending() if phase == LEARN else None
+                if batch is None:
+                    batch = self.sample(report=is_last)
+                self.learn(batch, phase=phase, report=is_last)
+                if phase != LEARN and config.reuse_samples:
+                    self._pending = batch
+                if phase == LEARN or is_last or not config.reuse_samples:
+                    self.sync()
+
+    def _take_pending(self) -> RolloutBatch | None:
+        """Returns the rollout that is to be reused, if there is one, and forgets it."""
+        batch, self._pending = self._pending, None
+        return batch
+
+    def sample(self, *, report: bool = True) -> RolloutBatch:
         """Samples one rollout of every env runner.
 
         An env runner that raised starts new episodes with its next rollout. A lost env runner is restarted if the
@@ -90,14 +116,14 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
                     self.restore_env_runners(self.env_runner_group)
             else:
                 raise RuntimeError(f"no env runner returned a sample in {TRIES} attempts: {problem}")
-            sample = concatenate([sample for samples, _ in results for sample in samples])
+            batch = concatenate([batch for batches, _ in results for batch in batches])
             metrics = [runner_metrics for _, runner_metrics in results if runner_metrics is not None]
             if metrics:
                 self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
-            self._untold_steps = 0 if metrics else self._untold_steps + sample.env_steps()
-        return self._for_learners(sample)
+            self._unreported_steps = 0 if metrics else self._unreported_steps + batch.env_steps()
+        return self._for_learners(batch)
 
-    def _collect_samples(self, report: bool) -> tuple[list[tuple[list[Sample], Any]], list[str]]:
+    def _collect_samples(self, report: bool) -> tuple[list[tuple[list[RolloutBatch], Any]], list[str]]:
         """Collects the rollouts of all env runners.
 
         Args:
@@ -131,25 +157,33 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
                 *(num_late, num_env_runners, self.config.sample_timeout_s, ENV_RUNNER_RESULTS, NUM_TIMED_OUT),
             )
 
-    def learn(self, sample: Sample, *, report: bool = True, **settings: Any) -> None:
+    def learn(self, batch: RolloutBatch, *, phase: str = LEARN, report: bool = True) -> None:
         """Updates the learners with a rollout.
 
         Args:
-            sample: The rollout.
+            batch: The rollout.
+            phase: Phase of the update.
             report: If True, also collects the learners' metrics.
-            **settings: Further arguments of :meth:`BatchedLearner.update`.
         """
         config = self.config
+        if config.num_learners:
+            training_data = TrainingData(batches=batch.to("cpu").shard(config.num_learners))
+        else:
+            training_data = TrainingData(batch=batch)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+            reported = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+            lifetime = reported + self._unreported_steps
             results = self.learner_group.update(
-                training_data=TrainingData(batch=(sample.to("cpu") if config.num_learners else sample).to_batch()),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime + self._untold_steps, ITERATION: self.iteration},
+                training_data=training_data,
+                timesteps={
+                    NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime,
+                    ITERATION: self.iteration,
+                },
                 num_epochs=config.num_epochs,
                 minibatch_size=config.minibatch_size,
                 shuffle_batch_per_epoch=config.shuffle_batch_per_epoch,
+                phase=phase,
                 report=report,
-                **settings,
             )
             if report:
                 self.metrics.aggregate(results, key=LEARNER_RESULTS)
@@ -162,7 +196,7 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
             else:
                 self.env_runner.copy_weights(self.learner_group._learner)
 
-    def _for_learners(self, sample: Sample) -> Sample:
+    def _for_learners(self, batch: RolloutBatch) -> RolloutBatch:
         """Drops environments that cannot be split evenly among the learners in whole groups.
 
         The configured numbers are divisible; the number of environments is smaller if an env runner was lost.
@@ -170,22 +204,37 @@ class BatchedAlgorithm(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, Exa
         Raises:
             RuntimeError: If there are too few environments for all learners.
         """
-        environments, learners = len(sample.rewards), max(1, self.config.num_learners)
+        environments, learners = len(batch.rewards), max(1, self.config.num_learners)
         count = environments - environments % (learners * self.config.group_size())
         if not count:
             raise RuntimeError(f"{environments} environments cannot be split among {learners} learners")
         if count == environments:
-            return sample
+            return batch
         logger.warning(
             "%d of %d environments are dropped, so that the rest can be split evenly among %d learners",
             environments - count,
             environments,
             learners,
         )
-        return sample.first_games(count)
+        return batch.first_environments(count)
+
+    @override(Algorithm)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Returns RLlib's state and, if there is one, the rollout that policies are trained on next."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._pending is not None and self._check_component(PENDING_SAMPLE, components, not_components):
+            state[PENDING_SAMPLE] = self._pending.get_state()
+        return state
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that :meth:`get_state` returned."""
+        super().set_state(state)
+        if PENDING_SAMPLE in state:
+            self._pending = RolloutBatch.from_state(state[PENDING_SAMPLE])
 
 
-def _sampled(runner: BatchedEnvRunner) -> tuple[list[Sample], Any] | str:
+def _sampled(runner: BatchedEnvRunner) -> tuple[list[RolloutBatch], Any] | str:
     """Returns an env runner's rollouts and metrics, or the last line of the error message if it raised.
 
     Errors are returned instead of raised, because RLlib would end its process and only log the error.

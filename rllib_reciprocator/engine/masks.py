@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-# Joint columns. VALID: [B, T] bool, steps up to the end of the first episode, if only that episode counts. MEMBERS:
-# [B, T, N] int64, index of the pool member that plays each agent, if there are pools.
-VALID, MEMBERS = "valid", "members"
 
 
 def before_end(ended: Tensor) -> Tensor:
@@ -42,17 +38,6 @@ class RolloutMask:
     valid: Tensor | None
     members: Tensor | None
     pooled: tuple[bool, ...]
-
-    @classmethod
-    def from_columns(cls, joint: Mapping[str, Tensor], pool_members: Sequence[Sequence[object]]) -> RolloutMask:
-        """Builds the mask of a rollout.
-
-        Args:
-            joint: Joint columns of the rollout, ``[B, T, ..]``.
-            pool_members: Pool members of each agent.
-        """
-        pooled = tuple(len(pool) > 1 for pool in pool_members)
-        return cls(joint.get(VALID), joint.get(MEMBERS), pooled)
 
     def of_member(self, agent: int, number: int) -> Tensor | None:
         """Returns the mask of a pool member of an agent.
@@ -124,18 +109,18 @@ class MemberSetting:
             torch.tensor([member_values[0] for member_values in values], device=device) if is_constant else None
         )
 
-    def lookup(self, joint: Mapping[str, Tensor]) -> Tensor:
+    def lookup(self, members: Tensor | None) -> Tensor:
         """Returns the values that apply in each step of a rollout.
 
         Args:
-            joint: Joint columns of the rollout.
+            members: ``[B, T, N]`` int64, index of the pool member that plays each agent; None without pools.
 
         Returns:
             ``[B, T, N]``; ``[N]`` if the pool members of each agent have equal values.
         """
         if self._constant is not None:
             return self._constant
-        members = joint[MEMBERS]
+        assert members is not None
         columns = [
             values[members[..., agent]] if len(values) > 1 else values[0].expand(members.shape[:2])
             for agent, values in enumerate(self._by_agent)

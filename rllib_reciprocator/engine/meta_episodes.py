@@ -14,9 +14,12 @@ class MetaSettings(Settings):
 
     Attributes:
         inner_episodes: Number of inner episodes in a meta-episode. Online learners are updated after each of them.
-        copies: Number of environments in a group, which share their online learners, trained on all of them, or (COALA,
-            Shaper) a credit or fitness estimate.
+        copies: Number of environments in a group, which share their online learners, trained on all of them, or a
+            credit or fitness estimate.
+        population: Number of separately parameterized players that a player stands for. With more than one, no player
+            controls two agents of an environment: each plays with the other players, never with itself.
     """
 
     inner_episodes: Annotated[int, Field(ge=1, le=100_000)] = 10
     copies: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    population: Annotated[int, Field(ge=1, le=64)] = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,14 +23,15 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from rllib_reciprocator.engine.masks import RolloutMask, count
+from rllib_reciprocator.engine.masks import RolloutMask
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES, OUTCOMES, REWARD_PER_STEP
 
 if TYPE_CHECKING:
     from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+    from rllib_reciprocator.engine.context import RunContext
     from rllib_reciprocator.engine.env_runner import BatchedEnvRunner
-    from rllib_reciprocator.engine.sample import Sample
+    from rllib_reciprocator.engine.rollout_batch import RolloutBatch
     from social_dilemmas.batched_game import BatchedGame
 
 SOCIAL, POOL = "social", "pool"
@@ -59,34 +59,34 @@ def social_outcomes(rewards: Tensor, lowest: float) -> dict[str, float]:
     return metrics
 
 
-class SampleLogger:
+class RolloutLogger:
     """Logger of rollout metrics, which keeps the running sums of episodes that continue in the next rollout."""
 
-    def __init__(self, game: BatchedGame, pool_members: Sequence[Sequence[tuple[str, float]]]) -> None:
+    def __init__(self, game: BatchedGame, context: RunContext) -> None:
         """Initializes the running sums to zero.
 
         Args:
             game: The parallel environments.
-            pool_members: Module ids and probabilities of the pool members of each agent.
+            context: Facts about the run.
         """
-        self.game, self.pool_members = game, pool_members
+        self.game, self.context = game, context
         # Running returns, and number of steps, of the current episodes: [B, N + 1].
         self._running = torch.zeros(game.num_games, game.num_agents + 1, device=game.device)
         # Running outcomes, and number of steps, of the current episodes; None before the first rollout.
         self._running_outcomes: Tensor | None = None
 
-    def log(self, runner: BatchedEnvRunner, sample: Sample, *, only_first: bool = False) -> None:
+    def log(self, runner: BatchedEnvRunner, batch: RolloutBatch, *, only_first: bool = False) -> None:
         """Logs steps, episodes, extrinsic returns and outcomes of one rollout, and the metrics of trackers.
 
         Args:
             runner: Env runner whose metrics logger is used.
-            sample: The rollout.
+            batch: The rollout.
             only_first: If True, only the first episode of each environment counts.
         """
         metrics, agents = runner.metrics, self.game.agents
-        rewards, ended, outcomes = sample.rewards, sample.ended, sample.outcomes
-        num_steps = sample.env_steps()
-        mask = RolloutMask.from_columns(sample.joint, self.pool_members)
+        rewards, ended, outcomes = batch.rewards, batch.ended, batch.outcomes
+        num_steps = batch.env_steps()
+        mask = self.context.mask(batch)
         self._log_steps(runner, num_steps, mask)
         steps = float(num_steps)
         counted = mask.valid if self.game.terminates_early else None
@@ -108,26 +108,27 @@ class SampleLogger:
         for name, value in social_outcomes(per_step, self.game.reward_range[0]).items():
             metrics.log_value((SOCIAL, name), value, reduce="mean")
         if mask.members is not None:
-            self._log_members(metrics, sample, mask, steps)
+            self._log_members(metrics, batch, mask, steps)
         self._log_episodes(metrics, rewards, ended if counted is None else ended & counted, fresh=only_first)
-        joint = sample.joint
+        columns, members = {**batch.columns, "actions": batch.actions}, batch.pool_members
         if counted is not None and runner.trackers:
-            joint = {name: column[counted][None] for name, column in joint.items()}
+            columns = {name: column[counted][None] for name, column in columns.items()}
+            members = None if members is None else members[counted][None]
         for tracker in runner.trackers:
-            tracker.log(metrics, agents, joint)
+            tracker.log(metrics, agents, columns, members)
 
-    def log_inner_episodes(self, runner: BatchedEnvRunner, sample: Sample, first: int) -> None:
+    def log_inner_episodes(self, runner: BatchedEnvRunner, batch: RolloutBatch, first: int) -> None:
         """Logs rewards per step and outcomes of each inner episode of a meta-episode, by its index.
 
         Args:
             runner: Env runner whose metrics logger is used.
-            sample: Rollout of whole inner episodes.
+            batch: Rollout of whole inner episodes.
             first: Index of its first inner episode.
         """
         horizon = self.game.horizon
-        rewards = sample.rewards.unflatten(1, (-1, horizon)).mean((0, 2))
-        totals = {name: values.unflatten(1, (-1, horizon)).sum((0, 2)) for name, values in sample.outcomes.items()}
-        rates = self.game.summarize(totals, float(horizon * len(sample.rewards)))
+        rewards = batch.rewards.unflatten(1, (-1, horizon)).mean((0, 2))
+        totals = {name: values.unflatten(1, (-1, horizon)).sum((0, 2)) for name, values in batch.outcomes.items()}
+        rates = self.game.summarize(totals, float(horizon * len(batch.rewards)))
         for name, values in {REWARD_PER_STEP: rewards, **rates}.items():
             for index, agent_values in enumerate(values.tolist(), start=first):
                 for agent, value in zip(self.game.agents, agent_values, strict=True):
@@ -144,22 +145,24 @@ class SampleLogger:
         # Checkpoints of earlier versions have no running outcomes.
         self._running_outcomes = state.get("running_outcomes")
 
-    def drop_episodes(self, where: Tensor) -> None:
+    def drop_episodes(self, where: Tensor | None) -> None:
         """Resets the running sums of environments whose current episode is not played to its end.
 
         Args:
-            where: ``[B]`` bool, the environments.
+            where: ``[B]`` bool, the environments; None for all.
         """
+        if where is None:
+            where = torch.ones(len(self._running), dtype=torch.bool, device=self._running.device)
         self._running = torch.where(where[:, None], 0.0, self._running)
         if self._running_outcomes is not None:
             self._running_outcomes = torch.where(where[:, None], 0.0, self._running_outcomes)
 
-    def follow_episodes(self, sample: Sample) -> None:
+    def follow_episodes(self, batch: RolloutBatch) -> None:
         """Updates the running sums with a rollout that is not logged."""
-        with_length = torch.cat([sample.rewards, torch.ones_like(sample.rewards[..., :1])], -1)
-        _, self._running = episode_sums(with_length, sample.ended, self._running)
+        with_length = torch.cat([batch.rewards, torch.ones_like(batch.rewards[..., :1])], -1)
+        _, self._running = episode_sums(with_length, batch.ended, self._running)
         if self.game.episode_outcomes:
-            self._episode_outcomes(sample.outcomes, sample.ended, reset=False)
+            self._episode_outcomes(batch.outcomes, batch.ended, reset=False)
 
     def _log_steps(self, runner: BatchedEnvRunner, steps: int, mask: RolloutMask) -> None:
         """Logs the numbers of environment, agent and module steps that count.
@@ -171,10 +174,10 @@ class SampleLogger:
         """
         metrics = runner.metrics
         by_module: dict[str, int] = {}
-        for agent, pool in enumerate(self.pool_members):
-            for member_index, (module_id, _) in enumerate(pool):
-                member_steps = count(mask.of_member(agent, member_index)) if len(pool) > 1 else steps
-                by_module[module_id] = by_module.get(module_id, 0) + member_steps
+        for seat in self.context.seats():
+            member_mask = mask.of_member(seat.agent, seat.member) if mask.pooled[seat.agent] else None
+            member_steps = steps if member_mask is None else int(member_mask.sum())
+            by_module[seat.module_id] = by_module.get(seat.module_id, 0) + member_steps
         by_agent = dict.fromkeys(self.game.agents, steps)
         runner.num_env_steps_sampled_lifetime += steps
         metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
@@ -241,28 +244,27 @@ class SampleLogger:
         rates = self.game.summarize(by_name, float(total[-1]))
         return {name: rates[name] for name in sorted(self.game.episode_outcomes)}
 
-    def _log_members(self, metrics: MetricsLogger, sample: Sample, mask: RolloutMask, steps: float) -> None:
+    def _log_members(self, metrics: MetricsLogger, batch: RolloutBatch, mask: RolloutMask, steps: float) -> None:
         """Logs the share of steps in which each pool member plays, and the mean reward of all agents in these steps.
 
         Args:
             metrics: The metrics logger.
-            sample: The rollout.
+            batch: The rollout.
             mask: Mask of the rollout.
             steps: Number of environment steps that count.
         """
-        for index, pool in enumerate(self.pool_members):
-            if len(pool) == 1:
+        for seat in self.context.seats():
+            if not mask.pooled[seat.agent]:
                 continue
-            for member_index, (module_id, _) in enumerate(pool):
-                member_mask = mask.of_member(index, member_index)
-                assert member_mask is not None
-                member_steps = float(member_mask.sum())
-                key = (POOL, self.game.agents[index], module_id)
-                metrics.log_value((*key, "share_of_steps"), member_steps / steps, reduce="mean")
-                if member_steps:
-                    means = (sample.rewards * member_mask[..., None]).sum((0, 1)) / member_steps
-                    for agent, value in zip(self.game.agents, means.tolist(), strict=True):
-                        metrics.log_value((*key, REWARD_PER_STEP, agent), value, reduce="mean")
+            member_mask = mask.of_member(seat.agent, seat.member)
+            assert member_mask is not None
+            member_steps = float(member_mask.sum())
+            key = (POOL, self.game.agents[seat.agent], seat.module_id)
+            metrics.log_value((*key, "share_of_steps"), member_steps / steps, reduce="mean")
+            if member_steps:
+                means = (batch.rewards * member_mask[..., None]).sum((0, 1)) / member_steps
+                for agent, value in zip(self.game.agents, means.tolist(), strict=True):
+                    metrics.log_value((*key, REWARD_PER_STEP, agent), value, reduce="mean")
 
 
 def episode_sums(values: Tensor, ended: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rllib_reciprocator.engine.losses import ACTOR_CRITIC, POLICY_GRADIENT, PPO_LOSS
-from rllib_reciprocator.intrinsic.reciprocity.estimators import InfluenceEstimator
-from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import MODELLED, POLICY, UNIFORM
-from rllib_reciprocator.intrinsic.registry import intrinsic_reward
+from rllib_reciprocator.engine.intrinsic_reward import IntrinsicReward
+from rllib_reciprocator.engine.player_mapping import POOL, Player, module_class
 from rllib_reciprocator.models import (
+    ACTS_WITH,
     EXPLORES,
     OBSERVATIONS,
+    POLICY_INPUTS,
     REMEMBERS,
     WHOLE_EPISODES,
     ActorCriticModule,
     DefaultModelModule,
+    PolicyInput,
 )
 from rllib_reciprocator.models.class_encoder import num_classes
 from rllib_reciprocator.models.reporting import REPORTING, reports_distribution
 from rllib_reciprocator.models.settings import model_settings_class
-from rllib_reciprocator.players import (
-    AXELROD,
-    CHECKPOINT,
-    LEARNING,
-    POOL,
-    SCRIPTED,
-    AxelrodModule,
-    LearningModule,
-    Player,
-    ScriptedModule,
-    module_class,
-)
-from rllib_reciprocator.players.axelrod_strategies import is_stochastic
-from rllib_reciprocator.players.frozen import frozen_dependencies, frozen_module_spec
+from rllib_reciprocator.utils.import_paths import import_attribute
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 if TYPE_CHECKING:
     from rllib_reciprocator.engine.config import BatchedConfig
+    from rllib_reciprocator.engine.context import RunContext, Seat
     from social_dilemmas.batched_game import BatchedGame
 
 
@@ -51,96 +41,127 @@ class ModuleSpecs:
     Attributes:
         of_players: Specs of the players' modules, by module id.
         shared: Specs of all other modules, e.g. influence estimators, by module id.
-        pool_members: For each agent, the module ids and probabilities of its pool members.
         learning: Ids of the trained modules.
         with_memory: If True, at least one trained module is recurrent.
         overrides: Settings of the algorithm that differ per module, by module id.
-        frozen_dependencies: Dependencies of frozen policies, by index of the agent and name of the intrinsic reward:
-            the settings of the reward, the suffix of the ids of its modules in this run, and the index of the agent in
-            its own run.
-        frozen_by_member: Index of the pool member that has the dependency, by index of the agent and name of the
-            intrinsic reward.
     """
 
     of_players: dict[str, RLModuleSpec] = field(default_factory=dict)
     shared: dict[str, RLModuleSpec] = field(default_factory=dict)
-    pool_members: list[list[tuple[str, float]]] = field(default_factory=list)
     learning: list[str] = field(default_factory=list)
     with_memory: bool = False
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
-    frozen_dependencies: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]] = field(default_factory=dict)
-    frozen_by_member: dict[int, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class FrozenDependencies:
+    """Intrinsic rewards of other runs that frozen policies need to act.
+
+    Attributes:
+        by_agent: By index of the agent and name of the intrinsic reward: its settings, the suffix of the ids of its
+            modules in this run, and the index of the agent in the run that trained the policy.
+        members: Index of the pool member that needs it, by index of the agent and name of the intrinsic reward.
+        modules: Specs of the modules, by their id in this run.
+    """
+
+    by_agent: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]] = field(default_factory=dict)
+    members: dict[int, dict[str, int]] = field(default_factory=dict)
+    modules: dict[str, RLModuleSpec] = field(default_factory=dict)
 
 
 def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
     """Builds the specs of all modules that a configuration's players need.
 
     Args:
-        config: The configuration, with assigned players.
+        config: The configuration, with assigned players. The module ids of its pool members, and the dependencies of
+            its frozen policies, are set in place.
         game: One environment of the game.
 
     Raises:
         ValueError: If a player or a setting is invalid; the message names it.
     """
-    specs = ModuleSpecs()
-    first: dict[str, Player] = {}
+    config._alternatives = assign_module_ids(config.assigned_players)
+    config._brought, config._brought_by = {}, {}
+    context, specs, dependencies = config.context(), ModuleSpecs(), FrozenDependencies()
+    # The module of the first player with an id; further players with the same id belong to its team.
+    first: dict[str, Seat] = {}
+    for seat in context.seats():
+        teammate = first.setdefault(seat.module_id, seat)
+        if teammate is not seat:
+            _check_team(seat.player, teammate.player)
+            continue
+        source = seat.player.player_source
+        if source is not None:
+            spec = source.module_spec(config, game, seat.player)
+            _add_dependencies(dependencies, game, seat, spec)
+            specs.of_players[seat.module_id] = spec
+        else:
+            # Reserves the position: the order of modules determines their initial weights.
+            specs.of_players[seat.module_id] = RLModuleSpec()
     for index, player in enumerate(config.assigned_players):
-        specs.pool_members.append([])
-        for member, share in player.pool_members:
-            module_id = _module_id(player, member, specs)
-            specs.pool_members[-1].append((module_id, share))
-            teammate = first.setdefault(module_id, member)
-            if teammate is member:
-                _add(specs, config, game, index, module_id, member)
-            else:
-                _check_team(member, teammate)
-        _check_pool(index, player, specs)
-    _add_shared(specs, config, game)
-    _check_distributions(specs, config)
+        _check_pool(player, dependencies.by_agent.get(index, {}))
+    config._brought, config._brought_by = dependencies.by_agent, dependencies.members
+    rewards = {reward.name: reward for reward in config.build_intrinsic_rewards(context)}
+    for seat in first.values():
+        if seat.player.player_source is None:
+            specs.of_players[seat.module_id] = _policy_spec(specs, config, context, rewards, seat.player)
+            specs.learning.append(seat.module_id)
+            if seat.player.overrides:
+                specs.overrides[seat.module_id] = dict(seat.player.overrides)
+    specs.shared.update(dependencies.modules)
+    for reward in rewards.values():
+        for module_id, spec in reward.module_specs().items():
+            specs.shared[module_id] = spec
+            if "lr" in spec.model_config:
+                specs.overrides[module_id] = {"lr": spec.model_config["lr"]}
+    _check_distributions(specs, context, rewards)
     clash = set(specs.shared) & set(specs.of_players)
     if clash:
         raise ValueError(f"players: a team cannot be named {min(clash)!r}")
     return specs
 
 
-def _module_id(player: Player, member: Player, specs: ModuleSpecs) -> str:
-    """Returns the id of a pool member's module.
+def assign_module_ids(players: tuple[Player, ...]) -> list[list[tuple[str, float]]]:
+    """Returns the module ids and probabilities of the pool members of each agent.
 
     The id is that of the agent or team. Further members of a pool get the agent's id with their own name as a suffix.
 
     Args:
-        player: Player of the agent.
-        member: Pool member of that player, or the player itself.
-        specs: Specs so far, with the previous pool members of the agent.
+        players: The player of each agent.
     """
-    if player.kind != POOL or member.team:
-        return member.module_id
-    module_ids = [module_id for module_id, _ in specs.pool_members[-1]]
-    if member.learns and player.agent not in module_ids:
-        return player.agent
-    short = member.written.partition("/")[2] if member.kind in (SCRIPTED, AXELROD, LEARNING) else member.written
-    return f"{player.agent}+{f'{CHECKPOINT}_{len(module_ids)}' if member.kind == CHECKPOINT else short}"
+    pools = []
+    for player in players:
+        ids: list[str] = []
+        for member, _ in player.pool_members:
+            source = member.player_source
+            if player.kind != POOL or member.team:
+                ids.append(member.module_id)
+            elif member.learns and player.agent not in ids:
+                ids.append(player.agent)
+            else:
+                suffix = member.written if source is None else source.module_suffix(member, len(ids))
+                ids.append(f"{player.agent}+{suffix}")
+        pools.append([(module_id, share) for module_id, (_, share) in zip(ids, player.pool_members, strict=True)])
+    return pools
 
 
-def _add(
-    specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, index: int, module_id: str, player: Player
-) -> None:
-    spaces = {"observation_space": game.observation_space, "action_space": game.action_space}
-    if player.kind == SCRIPTED:
-        spec = RLModuleSpec(ScriptedModule, model_config={"strategy": player.source}, **spaces)
-    elif player.kind == LEARNING:
-        spec = RLModuleSpec(LearningModule, model_config=_learning_settings(config, game, player), **spaces)
-    elif player.kind == AXELROD:
-        spec = _axelrod_spec(config, game, player)
-    elif player.kind == CHECKPOINT:
-        spec = frozen_module_spec(player, **spaces)
-        _add_frozen_dependencies(specs, game, index, player, spec)
-    else:
-        spec = _learner_spec(specs, config, game, player)
-        specs.learning.append(module_id)
-        if player.overrides:
-            specs.overrides[module_id] = dict(player.overrides)
-    specs.of_players[module_id] = spec
+def _add_dependencies(dependencies: FrozenDependencies, game: BatchedGame, seat: Seat, spec: RLModuleSpec) -> None:
+    """Adds the dependencies of a frozen policy, e.g. its influence estimator, with module ids that are unique.
+
+    Raises:
+        ValueError: If another frozen policy in the pool has the same dependency.
+    """
+    player, suffix = seat.player, f"+{seat.player.agent}"
+    source = player.player_source
+    assert source is not None
+    for name, (settings, modules, slot) in source.dependencies(player, spec, game).items():
+        by_name = dependencies.by_agent.setdefault(seat.agent, {})
+        if name in by_name:
+            raise ValueError(f"players.{player.agent}.pool: more than one frozen member uses {name}")
+        by_name[name] = (settings, suffix, slot)
+        dependencies.members.setdefault(seat.agent, {})[name] = seat.member
+        for module_id, module_spec in modules.items():
+            dependencies.modules[module_id + suffix] = module_spec
 
 
 def _check_team(player: Player, teammate: Player) -> None:
@@ -150,106 +171,80 @@ def _check_team(player: Player, teammate: Player) -> None:
         raise ValueError(f"players.{player.agent}: settings differ from those of {teammate.agent}, of the same team")
 
 
-def _check_pool(index: int, player: Player, specs: ModuleSpecs) -> None:
+def _check_pool(player: Player, frozen: Mapping[str, Any]) -> None:
     """Raises ValueError if several pool members of an agent use the same intrinsic reward.
 
     A tracker has one setting per agent, and thus follows one pool member only.
+
+    Args:
+        player: Player of the agent.
+        frozen: Dependencies of its frozen policies, by name of the intrinsic reward.
     """
     names = [name for member, _ in player.pool_members for name in member.intrinsic]
-    for name in (*names, *specs.frozen_dependencies.get(index, {})):
-        if names.count(name) + (name in specs.frozen_dependencies.get(index, {})) > 1:
+    for name in (*names, *frozen):
+        if names.count(name) + (name in frozen) > 1:
             raise ValueError(f"players.{player.agent}.pool: more than one member uses {name}")
 
 
-def _axelrod_spec(config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
-    """Builds the module spec of a strategy of the Axelrod library.
-
-    Raises:
-        ValueError: If the environment is not a matrix game of two agents, or rollouts are not whole episodes.
-    """
-    if game.num_agents != 2 or game.payoffs is None:
-        raise ValueError(f"players.{player.agent}: {player.written} needs a matrix game of two agents")
-    if not config.plays_whole_episodes(game):
-        raise ValueError(f"players.{player.agent}: {player.written} needs rollout_fragment_length auto")
-    # Agents have different seeds, and see the payoff matrix from their side.
-    index = game.agents.index(player.agent)
-    payoffs = game.payoffs if index == 0 else game.payoffs.transpose(0, 1).flip(-1)
-    settings = {
-        "strategy": player.source,
-        "payoffs": payoffs.tolist(),
-        "seed": None if config.seed is None else [config.seed, index],
-    }
-    return RLModuleSpec(
-        AxelrodModule,
-        observation_space=game.observation_space,
-        action_space=game.action_space,
-        model_config=settings,
-    )
-
-
-def _learning_settings(config: BatchedConfig, game: BatchedGame, player: Player) -> dict[str, Any]:
-    """Returns the ``model_config`` of an online learner's module.
-
-    Raises:
-        ValueError: If the online learner's networks do not fit the environment.
-    """
-    settings = config.learning_settings()[player.source]
-    observations = None if game.observations is None else game.observations.tolist()
-    path = f"learning_players.{player.source}.model_config"
-    if settings.networks is None and observations is None:
-        raise ValueError(f"{path}: missing; {config.env} has too many observations for a table")
-    if settings.networks is not None:
-        if settings.networks.use_gru or settings.networks.use_lru or settings.networks.vf_share_layers:
-            raise ValueError(f"{path}: use_gru, use_lru and vf_share_layers are not supported for online learners")
-        _check_networks(config.env, settings.networks.model_dump(), game, path)
-    return {"learning": settings.model_dump(), "copies": config.group_size(), OBSERVATIONS: observations}
-
-
-def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+def _policy_spec(
+    specs: ModuleSpecs,
+    config: BatchedConfig,
+    context: RunContext,
+    rewards: Mapping[str, IntrinsicReward[Any]],
+    player: Player,
+) -> RLModuleSpec:
     """Builds the module spec of a trainable player.
+
+    Args:
+        specs: Specs so far; ``with_memory`` is set in place.
+        config: The configuration.
+        context: Facts about the run.
+        rewards: Intrinsic rewards of the run, by name.
+        player: The player.
 
     Raises:
         ValueError: If the settings of networks, algorithm and environment do not fit together.
     """
+    game, kind, rule = context.game, context.kind_of(player), context.rule_class(player)
     networks = _networks(config, player)
     specs.with_memory |= any(networks.get(name) for name in ("use_gru", "use_lru", "use_lstm"))
-    remembers = player.algorithm in config.remembering
+    inputs: list[PolicyInput] = []
+    acts_with = []
+    for name in player.intrinsic:
+        reward_settings = config.intrinsic_of(player, name, game)
+        inputs += rewards[name].policy_inputs(reward_settings)
+        if rewards[name].acts_with_policy(reward_settings):
+            acts_with.append(name)
     settings: dict[str, Any] = {
-        "num_balances": 0,
-        "balance_use": "observes",
-        "balance_scale": 1.0,
-        WHOLE_EPISODES: config.plays_whole_episodes(game) and remembers == config.samples_meta_episodes,
-        REMEMBERS: remembers,
+        POLICY_INPUTS: [policy_input.as_setting() for policy_input in inputs],
+        ACTS_WITH: acts_with,
+        WHOLE_EPISODES: context.whole_episodes and kind.spans_meta_episodes == context.samples_meta_episodes,
+        REMEMBERS: kind.spans_meta_episodes,
         EXPLORES: player.settings.get("epsilon", config.epsilon) != 0.0,
     }
-    for name in player.intrinsic:
-        build_settings = intrinsic_reward(name).part("model_settings")
-        settings |= build_settings(game, config.intrinsic_of(player, name, game)) if build_settings else {}
-    _check_networks(config.env, networks, game, "model_config")
+    check_networks(config.env, networks, game, "model_config")
     if networks.get("one_hot"):
         assert game.observations is not None
         settings[OBSERVATIONS] = game.observations.tolist()
-    if settings["balance_use"] != "observes" and config.loss_of(player) != PPO_LOSS:
-        raise ValueError(
-            f"reciprocity.predict_balance_coeff: only for players trained by PPO, not for {player.algorithm}"
-        )
+    built_in = import_attribute(kind.module) if kind.module else ActorCriticModule
     uses_built_in = not player.module and networks["model"] != "rllib"
-    if uses_built_in and networks["vf_share_layers"] and config.loss_of(player) in (POLICY_GRADIENT, ACTOR_CRITIC):
+    if uses_built_in and networks["vf_share_layers"] and rule.separate_critic:
         raise ValueError(f"model_config.vf_share_layers: {player.algorithm} needs a separate critic; set it to false")
-    built_in = config.module_class(player)
-    needs_built_in = config.loss_of(player) == ACTOR_CRITIC or built_in is not ActorCriticModule
-    if not uses_built_in and (settings[EXPLORES] or needs_built_in):
+    if not uses_built_in and (settings[EXPLORES] or rule.needs_built_in_networks or kind.module):
         subject = f"{player.algorithm} needs" if not settings[EXPLORES] else "epsilon needs"
         raise ValueError(f"players.{player.agent}: {subject} the networks of model_config.model actor_critic")
     if player.module:
         module = module_class(player)
         settings |= player.settings.get("model_config", {})
     elif networks.pop("model") == "rllib":
-        if settings["balance_use"] != "observes":
-            raise ValueError("reciprocity.predict_balance_coeff: only for model_config.model actor_critic")
+        predicted = [policy_input.name for policy_input in inputs if policy_input.predicted]
+        if predicted:
+            raise ValueError(f"{predicted[0]}: can be predicted with model_config.model actor_critic only")
         module, settings = DefaultModelModule, {**settings, "rllib": networks}
     else:
         module, settings = built_in, {**networks, **settings}
+        if kind.module_settings:
+            settings |= import_attribute(kind.module_settings)(config, context, player)
     spec = RLModuleSpec(
         module, observation_space=game.observation_space, action_space=game.action_space, model_config=settings
     )
@@ -262,7 +257,7 @@ def _learner_spec(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame, 
     return spec
 
 
-def _check_networks(env: Any, networks: dict[str, Any], game: BatchedGame, at: str) -> None:
+def check_networks(env: Any, networks: Mapping[str, Any], game: BatchedGame, at: str) -> None:
     """Raises ValueError if networks do not fit the observation space.
 
     Args:
@@ -292,55 +287,18 @@ def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:
     return model_settings_class(settings).model_validate(settings).model_dump()
 
 
-def _add_frozen_dependencies(
-    specs: ModuleSpecs, game: BatchedGame, index: int, player: Player, spec: RLModuleSpec
-) -> None:
-    """Adds the dependencies of a frozen policy, e.g. its influence estimator, with module ids that are unique.
-
-    Raises:
-        ValueError: If another frozen policy in the pool has the same dependency.
-    """
-    suffix = f"+{player.agent}"
-    for name, dependencies in frozen_dependencies(player, spec, game).items():
-        if name in specs.frozen_dependencies.get(index, {}):
-            raise ValueError(f"players.{player.agent}.pool: more than one frozen member uses {name}")
-        specs.frozen_dependencies.setdefault(index, {})[name] = (dependencies.settings, suffix, dependencies.slot)
-        specs.frozen_by_member.setdefault(index, {})[name] = len(specs.pool_members[index]) - 1
-        for module_id, module_spec in dependencies.modules.items():
-            specs.shared[module_id + suffix] = module_spec
-
-
-def _check_distributions(specs: ModuleSpecs, config: BatchedConfig) -> None:
-    """Raises ValueError if a policy returns no action probabilities, but its training or the influence needs them."""
-    estimators = [spec for spec in specs.shared.values() if issubclass(spec.module_class, InfluenceEstimator)]
-    needs_behavior = any(spec.module_class.needs_behavior(spec.model_config or {}) for spec in estimators)
-    for player, pool in zip(config.assigned_players, specs.pool_members, strict=True):
-        for (member, _), (module_id, _) in zip(player.pool_members, pool, strict=True):
-            spec = specs.of_players[module_id]
-            is_checked = (needs_behavior or member.learns) and not spec.module_class.__module__.startswith(REPORTING)
-            if is_checked and reports_distribution(spec.build(), time_axis=False) is False:
-                raise ValueError(
-                    f"players.{player.agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which"
-                    + (" training needs" if member.learns else f" counterfactual {POLICY} needs; set")
-                    + ("" if member.learns else f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}")
-                )
-            if needs_behavior and member.kind == AXELROD and is_stochastic(member.source):
-                raise ValueError(
-                    f"players.{player.agent}: {member.written} samples its actions and returns no probabilities; set"
-                    f" reciprocity.counterfactual to {MODELLED} or {UNIFORM}"
-                )
-
-
-def _add_shared(specs: ModuleSpecs, config: BatchedConfig, game: BatchedGame) -> None:
-    """Adds the modules that intrinsic rewards need in addition to the policies, e.g. the influence estimator."""
-    players = [member for player in config.assigned_players for member, _ in player.pool_members]
-    names = [name for player in players for name in player.intrinsic]
-    names += [name for name, settings in config.intrinsic_settings.items() if settings.always]
-    for name in dict.fromkeys(names):
-        build_specs = intrinsic_reward(name).part("modules")
-        if build_specs is None:
-            continue
-        for module_id, spec in build_specs(game, config.intrinsic_of_all(name, game), config.gamma).items():
-            specs.shared[module_id] = spec
-            if "lr" in spec.model_config:
-                specs.overrides[module_id] = {"lr": spec.model_config["lr"]}
+def _check_distributions(specs: ModuleSpecs, context: RunContext, rewards: Mapping[str, IntrinsicReward[Any]]) -> None:
+    """Raises ValueError if a policy returns no action probabilities, but training or an intrinsic reward needs them."""
+    reasons = [reward.needs_probabilities(specs.shared) for reward in rewards.values()]
+    reason = next((text for text in reasons if text), "")
+    for seat in context.seats():
+        player, spec = seat.player, specs.of_players[seat.module_id]
+        is_checked = (reason or player.learns) and not spec.module_class.__module__.startswith(REPORTING)
+        if is_checked and reports_distribution(spec.build(), time_axis=False) is False:
+            why = "which training needs" if player.learns else reason
+            raise ValueError(f"players.{player.agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, {why}")
+        source = player.player_source
+        if reason and source is not None and not source.reports_probabilities(player):
+            raise ValueError(
+                f"players.{player.agent}: {player.written} samples its actions and returns no probabilities, {reason}"
+            )

@@ -11,22 +11,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner, Sample
+from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner, RolloutBatch, StepTracker
+from rllib_reciprocator.engine.player_mapping import LEARNER, POOL, keys_by_agent
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions, cooperation_in_context
 from rllib_reciprocator.evaluation.trace import step_rows
 from rllib_reciprocator.evaluation.video import Video
 from rllib_reciprocator.intrinsic.incentives import INCENTIVES
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings, reciprocal_reward
-from rllib_reciprocator.players import (
-    CHECKPOINT,
-    LEARNER,
-    POOL,
-    RECIPROCITY,
-    AxelrodModule,
-    LearningModule,
-    keys_by_agent,
-)
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCITY
+from rllib_reciprocator.players import CHECKPOINT, AxelrodModule, LearningModule
 from rllib_reciprocator.results.intervals import mean_with_interval
 from rllib_reciprocator.utils.errors import UserError
 from rllib_reciprocator.utils.metric_names import INNER_EPISODES
@@ -53,11 +47,13 @@ class BatchedEvaluator:
         } | players
         self.names = {name: player.name for name, player in trained.items()} | players
         # Players whose reciprocal rewards are in traces: those that received them in training and are not replaced.
-        self._shown = {name: player for name, player in trained.items() if player.reciprocates and name not in players}
+        self._shown = {
+            name: player for name, player in trained.items() if RECIPROCITY in player.intrinsic and name not in players
+        }
         self.checkpoint, self.config, self.seed, self.explore = checkpoint, config, seed, explore
         self._runner(episodes=1)
 
-    def _runner(self, episodes: int, *, watched: bool = False, runner_class: Any = BatchedEnvRunner) -> Any:
+    def _runner(self, episodes: int, *, watched: bool = False) -> BatchedEnvRunner:
         try:
             return frozen_runner(
                 self.config,
@@ -65,7 +61,6 @@ class BatchedEvaluator:
                 episodes=episodes,
                 seed=self.seed,
                 watched_by=self.checkpoint if watched else None,
-                runner_class=runner_class,
             )
         except UserError as error:
             raise UserError(f"--{error}" if str(error).startswith("players") else str(error)) from None
@@ -82,7 +77,9 @@ class BatchedEvaluator:
         """
         runner = self._runner(episodes)
         num_inner, group_size = runner.config.inner_episodes(), runner.config.group_size()
-        samples = [sample.split(num_inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
+        samples = [
+            sample.split_episodes(num_inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)
+        ]
         metrics_by_sample = [episode_metrics(runner.game, sample) for sample in samples]
         metrics = {name: torch.cat([batch[name] for batch in metrics_by_sample]) for name in metrics_by_sample[0]}
         lengths = torch.cat([sample.in_first_episode().sum(1) for sample in samples]).float()
@@ -124,26 +121,28 @@ class BatchedEvaluator:
         """
         runner = self._runner(episodes, watched=True)
         inner = runner.config.inner_episodes()
-        samples = [sample.split(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)]
+        samples = [
+            sample.split_episodes(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)
+        ]
         games = runner.num_envs * inner
         frames = [self._rows(runner, sample, index * games) for index, sample in enumerate(samples)]
         frame = pd.concat(frames, ignore_index=True)
         # Rollouts are whole, so there may be more episodes than requested.
         return frame[frame["episode"] < episodes].reset_index(drop=True)
 
-    def _rows(self, runner: BatchedEnvRunner, sample: Sample, first_episode: int) -> pd.DataFrame:
-        game, joint = runner.game, sample.joint
+    def _rows(self, runner: BatchedEnvRunner, batch: RolloutBatch, first_episode: int) -> pd.DataFrame:
+        game, joint = runner.game, batch.columns
         action_names = np.array(game.action_names)
         has_influence = "influence" in joint
         return step_rows(
             game.agents,
-            {agent: action_names[joint["actions"][..., i].flatten().numpy()] for i, agent in enumerate(game.agents)},
-            sample.rewards,
+            {agent: action_names[batch.actions[..., i].flatten().numpy()] for i, agent in enumerate(game.agents)},
+            batch.rewards,
             influence=joint["influence"] if has_influence else None,
             balance=joint["balance"] if has_influence else None,
             reciprocal=self._reciprocal(game, joint) if has_influence else {},
             incentives=joint.get(INCENTIVES),
-            played=sample.in_first_episode(),
+            played=batch.in_first_episode(),
             first_episode=first_episode,
         )
 
@@ -159,20 +158,22 @@ class BatchedEvaluator:
 
     def videos(self, episodes: int = 1) -> list[Video]:
         """Plays episodes in parallel environments, one per environment; see :meth:`Evaluator.videos`."""
-        runner = self._runner(episodes, runner_class=_RecordingRunner)
+        runner = self._runner(episodes)
         game = runner.game
+        initial = _InitialImages(game)
+        runner.trackers.append(initial)
         videos = [Video([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
         unfinished, inner = dict(enumerate(videos)), runner.config.inner_episodes()
         for _ in range(game.horizon * inner):
             sample = runner.play(1, self.explore)
             for env_index, video in list(unfinished.items()):
-                video.images += [] if video.images else [runner.first_images[env_index]]
+                video.images += [] if video.images else [initial.images[env_index]]
                 # An environment is reset in the step after its end, so that this image shows the final state.
                 video.images.append(game.render_rgb(env_index))
-                video.actions.append([game.action_names[k] for k in sample.joint["actions"][env_index, 0].tolist()])
+                video.actions.append([game.action_names[k] for k in sample.actions[env_index, 0].tolist()])
                 video.rewards.append(sample.rewards[env_index, 0].tolist())
-                if INCENTIVES in sample.joint:
-                    video.incentives.append(sample.joint[INCENTIVES][env_index, 0].tolist())
+                if INCENTIVES in sample.columns:
+                    video.incentives.append(sample.columns[INCENTIVES][env_index, 0].tolist())
                 # Videos of meta-episodes show all inner episodes.
                 if inner == 1 and bool(sample.ended[env_index, 0]):
                     del unfinished[env_index]
@@ -205,31 +206,31 @@ class BatchedEvaluator:
         if inner == 1 or runner.game.payoffs is None or runner.game.num_agents != 2:
             return None
         samples = runner.sample(num_episodes=episodes, explore=self.explore)
-        actions = torch.cat([sample.joint["actions"].unflatten(1, (inner, -1)) for sample in samples])
+        actions = torch.cat([sample.actions.unflatten(1, (inner, -1)) for sample in samples])
         return cooperation_in_context(actions, runner.game.agents)
 
 
-def episode_metrics(game: BatchedGame, sample: Sample) -> dict[str, Tensor]:
+def episode_metrics(game: BatchedGame, batch: RolloutBatch) -> dict[str, Tensor]:
     """Computes the metrics of the first episode in every environment.
 
-    Environments that end early are reset within the sample. Steps after the first end belong to another episode and are
-    masked.
+    Environments that end early are reset within the rollout. Steps after the first end belong to another episode and
+    are masked.
 
     Args:
         game: The batched game.
-        sample: Rollout that begins with a reset and is as long as the longest possible episode.
+        batch: Rollout that begins with a reset and is as long as the longest possible episode.
 
     Returns:
         Metrics ``[B, N]`` by name: the return, the sums of incentives ``received`` and ``given`` if there are any, and
         the outcomes of the game.
     """
-    mask = sample.in_first_episode()[..., None]
+    mask = batch.in_first_episode()[..., None]
     payments = {}
-    if INCENTIVES in sample.joint:
-        incentives = sample.joint[INCENTIVES]
+    if INCENTIVES in batch.columns:
+        incentives = batch.columns[INCENTIVES]
         payments = {"received": (incentives.sum(-2) * mask).sum(1), "given": (incentives.sum(-1) * mask).sum(1)}
-    totals = {name: (values * mask).sum(1) for name, values in sample.outcomes.items()}
-    return {RETURN: (sample.rewards * mask).sum(1), **payments, **game.summarize(totals, mask.sum(1))}
+    totals = {name: (values * mask).sum(1) for name, values in batch.outcomes.items()}
+    return {RETURN: (batch.rewards * mask).sum(1), **payments, **game.summarize(totals, mask.sum(1))}
 
 
 def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], pooled: bool) -> Any:
@@ -245,13 +246,14 @@ def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], po
     return {POOL: probabilities} if pooled else next(iter(probabilities))
 
 
-class _RecordingRunner(BatchedEnvRunner):
-    """Env runner that stores an image of the initial state of the first episode in every environment."""
+class _InitialImages(StepTracker):
+    """Step tracker that stores an image of the initial state of the first episode in every environment."""
 
-    first_images: list[np.ndarray]
+    def __init__(self, game: BatchedGame) -> None:
+        self.images: list[np.ndarray] = []
+        self._game = game
 
-    def _start_episodes(self) -> Tensor:
-        reset_mask = super()._start_episodes()
-        if not hasattr(self, "first_images"):
-            self.first_images = [self.game.render_rgb(env_index) for env_index in range(self.game.num_games)]
-        return reset_mask
+    def start(self, where: Tensor | None) -> None:
+        """Renders the environments after their first reset."""
+        if not self.images:
+            self.images = [self._game.render_rgb(env_index) for env_index in range(self._game.num_games)]

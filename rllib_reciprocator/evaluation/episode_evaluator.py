@@ -16,20 +16,22 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 import social_dilemmas
+from rllib_reciprocator.engine import assign
+from rllib_reciprocator.engine.player_mapping import keys_by_agent
 from rllib_reciprocator.evaluation.checkpoints import load, load_weights
 from rllib_reciprocator.evaluation.memory_one import cooperation_by_last_actions
 from rllib_reciprocator.evaluation.trace import step_rows
 from rllib_reciprocator.evaluation.video import Video
 from rllib_reciprocator.evaluation.whole_episodes import WholeEpisodes
 from rllib_reciprocator.intrinsic.reciprocity import balance, reciprocal_reward
-from rllib_reciprocator.players import assign, keys_by_agent
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCATOR
 from rllib_reciprocator.results.intervals import mean_with_interval
 from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.algorithms import ConfigWithPlayers
 from rllib_reciprocator.rllib_episodes.env_spec import env_spec
 from rllib_reciprocator.rllib_episodes.influence import EpisodeReciprocity, influence_of
 from rllib_reciprocator.rllib_episodes.module_checks import module_spaces
-from rllib_reciprocator.rllib_episodes.modules import module_spec
+from rllib_reciprocator.rllib_episodes.modules import episode_player_kinds, module_spec
 from rllib_reciprocator.rllib_episodes.outcomes_callback import summed_outcomes
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.errors import UserError
@@ -69,7 +71,7 @@ class EpisodeEvaluator:
         learner = self.config.algo_class.__name__.lower()
         try:
             players = {agent: players[key] for agent, key in keys_by_agent(players, list(agents)).items()}
-            guests = assign(players, list(players), env_info.action_names, (learner,))
+            guests = assign(players, list(players), env_info.action_names, episode_player_kinds(learner), RECIPROCATOR)
             specs = {
                 f"guest-{guest.agent}": module_spec(self.config, guest, env_info.joint, agents)
                 for guest in guests

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rllib_reciprocator.engine import BatchedConfig, BatchedEnvRunner
 from rllib_reciprocator.evaluation.checkpoints import load_weights
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCITY
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
-from rllib_reciprocator.players import RECIPROCITY
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.errors import UserError
 
@@ -22,7 +22,6 @@ def frozen_runner(
     episodes: int,
     seed: int | None = None,
     watched_by: Path | None = None,
-    runner_class: type[BatchedEnvRunner] = BatchedEnvRunner,
 ) -> BatchedEnvRunner:
     """Builds an env runner in which frozen policies play.
 
@@ -37,7 +36,6 @@ def frozen_runner(
         seed: Seed of environments and players.
         watched_by: Checkpoint whose influence estimator, if it has one, computes the influence for all agents without
             their own estimator.
-        runner_class: Class of the env runner.
 
     Returns:
         The env runner, with weights loaded.
@@ -68,7 +66,7 @@ def frozen_runner(
                 f"players.{player.agent}: policies are not trained here, but {player.written} is trainable;"
                 " give checkpoint/PATH or scripted/.."
             )
-    runner = runner_class(config=play, worker_index=0)
+    runner = BatchedEnvRunner(config=play, worker_index=0)
     specs = runner.config.rl_module_spec.rl_module_specs
     sources = {module_id: Path(spec.load_state_path) for module_id, spec in specs.items() if spec.load_state_path}
     if has_estimator and estimator:

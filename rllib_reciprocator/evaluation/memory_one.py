@@ -10,7 +10,7 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
-from rllib_reciprocator.models import BALANCE, Deterministic, probabilities
+from rllib_reciprocator.models import Deterministic, probabilities
 
 # The first letter is the player's own action, the second its co-player's.
 LAST_ACTIONS = ("start", "CC", "CD", "DC", "DD")
@@ -63,8 +63,8 @@ def _probabilities(module: Any) -> Tensor:
     obs = torch.zeros(len(_OBSERVATIONS), module.observation_space.shape[0])
     obs[:, :2] = torch.tensor(_OBSERVATIONS)
     batch: dict[str, Any] = {Columns.OBS: obs}
-    if balances := getattr(module, "num_balances", 0):
-        batch[BALANCE] = torch.zeros(len(obs), balances)
+    for policy_input in getattr(module, "policy_inputs", ()):
+        batch[policy_input.name] = torch.zeros(len(obs), policy_input.size)
     if state := module.get_initial_state():
         batch[Columns.STATE_IN] = {
             name: torch.as_tensor(value).expand(len(obs), *value.shape) for name, value in state.items()

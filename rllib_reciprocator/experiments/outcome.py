@@ -11,10 +11,10 @@ from ray.tune.result_grid import ResultGrid
 from rich.console import Console
 from rich.markup import escape
 
-from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig
+from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig, assign
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.experiments.validation import build_config
-from rllib_reciprocator.players import assign
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCATOR
 from rllib_reciprocator.results.json_text import settings_from_json
 from rllib_reciprocator.results.learning_curves import draw
 from rllib_reciprocator.results.metrics import (
@@ -25,6 +25,7 @@ from rllib_reciprocator.results.parsing import parse_results, reason
 from rllib_reciprocator.results.printing import print_table
 from rllib_reciprocator.results.tables import summary, trial_table
 from rllib_reciprocator.results.trials import Trial
+from rllib_reciprocator.rllib_episodes.modules import episode_player_kinds
 from rllib_reciprocator.utils.ray_internals import flatten_dict
 
 CURVES = "learning_curves.png"
@@ -69,8 +70,9 @@ def _players(
         agents = list(returns(results[-1]) or rewards_per_step(results[-1])) if results else []
         if "players" not in players or not agents:
             return {}
-        learner = algorithm.__name__.lower()
-        return {player.agent: player.name for player in assign(players["players"], agents, None, (learner,))}
+        kinds = episode_player_kinds(algorithm.__name__.lower())
+        assignment = assign(players["players"], agents, None, kinds, RECIPROCATOR)
+        return {player.agent: player.name for player in assignment}
     config = build_config(algorithm, experiment.env, players)
     assert isinstance(config, BatchedConfig)
     return {player.agent: player.name for player in config.assigned_players}

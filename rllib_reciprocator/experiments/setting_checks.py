@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_reciprocator.engine import BatchedConfig
-from rllib_reciprocator.engine.config import BATCH_MODES
+from rllib_reciprocator.engine.checks import BATCH_MODES
+from rllib_reciprocator.engine.online_learner_settings import LearningSettings
+from rllib_reciprocator.engine.player_mapping import OWN_SETTINGS, player_keys
+from rllib_reciprocator.engine.registries import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.experiments.ranges import SCHEDULED, check_range
-from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCITY
 from rllib_reciprocator.models.settings import ModelSettings, model_settings_class
-from rllib_reciprocator.players import RECIPROCITY, LearningSettings
-from rllib_reciprocator.players.players import OWN_SETTINGS, PLAYER_KEYS
 from rllib_reciprocator.rllib_episodes.episode_settings import SUPPORTED
 from rllib_reciprocator.utils.errors import UserError, explain, unknown
 from rllib_reciprocator.utils.ray_internals import DEPRECATED_VALUE
@@ -63,10 +64,16 @@ def check_nested_settings(settings: dict[str, Any], config: AlgorithmConfig) -> 
         parts |= {f"{key}.{name}": part for name, part in (settings.get(key) or {}).items()}
     for path, part in parts.items():
         if isinstance(part, dict):
-            overrides = {key: value for key, value in part.items() if key not in PLAYER_KEYS}
+            overrides = {key: value for key, value in part.items() if key not in player_keys()}
             if path.startswith("players"):
-                overrides = {key: value for key, value in overrides.items() if key in (*OWN_SETTINGS, "lambda")}
+                overrides = {key: value for key, value in overrides.items() if key in _player_settings(config)}
             check_settings(overrides, config, f"config.{path}")
+
+
+def _player_settings(config: AlgorithmConfig) -> set[str]:
+    """Returns the names of the settings of the algorithm that a player can override."""
+    kinds = config.player_kinds().values() if isinstance(config, BatchedConfig) else ()
+    return {*OWN_SETTINGS, "lambda", *(name for kind in kinds for name in kind.settings)}
 
 
 def check_package_settings(settings: dict[str, Any], config: AlgorithmConfig) -> None:
@@ -74,7 +81,7 @@ def check_package_settings(settings: dict[str, Any], config: AlgorithmConfig) ->
     is_batched = isinstance(config, BatchedConfig)
     networks: dict[str, Any] = settings.get("model_config", {})
     models: dict[str, type[BaseModel]] = {
-        **{name: intrinsic_reward(name).settings_class() for name in intrinsic_names()},
+        **{name: intrinsic_reward(name).settings_class for name in intrinsic_names()},
         "model_config": model_settings_class(networks if is_batched else {"model": "rllib"}),
     }
     if not is_batched and any("module" in str(player) for player in settings.get("players", {}).values()):

@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import social_dilemmas
-from rllib_reciprocator.algorithms.coala.coala import COALASettings
+from rllib_reciprocator.algorithms.coala.settings import COALASettings
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.engine import BatchedConfig
+from rllib_reciprocator.engine.online_learner_settings import LearningSettings
+from rllib_reciprocator.engine.player_mapping import OWN_SETTINGS, assign
+from rllib_reciprocator.engine.registries import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
-from rllib_reciprocator.intrinsic.registry import intrinsic_names, intrinsic_reward
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.models.settings import ModelSettings
-from rllib_reciprocator.players import LearningSettings
-from rllib_reciprocator.players.players import OWN_SETTINGS, assign
 from rllib_reciprocator.players.scripted import STRATEGIES
 from rllib_reciprocator.rllib_episodes.episode_settings import SETTINGS
 
@@ -107,7 +107,7 @@ def _of_algorithms() -> Iterable[str]:
 def _intrinsic_rewards() -> Iterable[str]:
     """Yields the sections of all intrinsic rewards except the first, which has its own section in the page."""
     for name in intrinsic_names()[1:]:
-        settings = intrinsic_reward(name).settings_class()
+        settings = intrinsic_reward(name).settings_class
         descriptions = described(settings, "Attributes")
         yield f"## `config.{name}`"
         yield f"For players with `intrinsic: {{{name}: {{}}}}`, which can override any of these settings."

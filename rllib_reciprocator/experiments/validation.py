@@ -12,11 +12,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class, algorithm_names
 from rllib_reciprocator.engine import BatchedAlgorithm, BatchedConfig
+from rllib_reciprocator.engine.registries import intrinsic_names
 from rllib_reciprocator.experiments.environment_checks import check_game, check_rllib_environment
 from rllib_reciprocator.experiments.schema import Experiment, variants
 from rllib_reciprocator.experiments.setting_checks import check_nested_settings, check_package_settings, check_settings
-from rllib_reciprocator.intrinsic.registry import intrinsic_names
-from rllib_reciprocator.players import RECIPROCITY
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCITY
 from rllib_reciprocator.results.metric_checks import ITERATIONS, check_metric
 from rllib_reciprocator.rllib_episodes.episode_settings import SUPPORTED
 from rllib_reciprocator.rllib_episodes.module_checks import check_modules

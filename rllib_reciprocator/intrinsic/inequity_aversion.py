@@ -12,10 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rllib_reciprocator.engine.intrinsic_reward import IntrinsicReward
+from rllib_reciprocator.engine.tracker import JointStep, StepTracker
 from rllib_reciprocator.utils.settings import IntrinsicSettings, Share
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.engine.tracker import JointStep
+    from ray.rllib.core.rl_module.rl_module import RLModule
+
     from social_dilemmas.batched_game import BatchedGame
 
 SMOOTHED_REWARDS = "smoothed_rewards"
@@ -35,13 +38,11 @@ class InequityAversionSettings(IntrinsicSettings):
     decay: Share = 0.975
 
 
-class SmoothedRewardsTracker:
+class SmoothedRewardsTracker(StepTracker):
     """Step tracker that smooths the rewards of all agents over time, with the decay of each agent that has the reward.
 
     ``e_j(t) = decay * e_j(t - 1) + r_j(t)``, zero before the first step of an episode.
     """
-
-    needs_state = needs_probs = False
 
     def __init__(self, game: BatchedGame, settings: Sequence[InequityAversionSettings | None]) -> None:
         """Starts with smoothed rewards of zero.
@@ -59,10 +60,6 @@ class SmoothedRewardsTracker:
         zeros = torch.zeros_like(self._smoothed)
         self._smoothed = zeros if where is None else torch.where(where[:, None, None], zeros, self._smoothed)
 
-    def inputs(self) -> dict[str, Tensor]:
-        """Returns no policy inputs."""
-        return {}
-
     def after(self, step: JointStep) -> dict[str, Tensor]:
         """Adds a step to the smoothed rewards.
 
@@ -71,13 +68,6 @@ class SmoothedRewardsTracker:
         """
         self._smoothed = self._decay * self._smoothed + step.rewards[:, None]
         return {SMOOTHED_REWARDS: self._smoothed}
-
-    def finish(self) -> dict[str, Tensor]:
-        """Returns no columns: :meth:`after` returns those of every step."""
-        return {}
-
-    def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Logs nothing: the learner logs intrinsic rewards."""
 
     def get_state(self) -> dict[str, Tensor]:
         """Returns the smoothed rewards."""
@@ -88,27 +78,31 @@ class SmoothedRewardsTracker:
         self._smoothed = state[SMOOTHED_REWARDS].to(self._smoothed.device)
 
 
-def tracker(
-    game: BatchedGame, settings: Sequence[InequityAversionSettings | None], **kwargs: Any
-) -> SmoothedRewardsTracker:
-    """Builds the step tracker of the env runner."""
-    return SmoothedRewardsTracker(game, settings)
-
-
-def rewards(joint: Mapping[str, Tensor], settings: InequityAversionSettings) -> Tensor:
+def rewards(columns: Mapping[str, Tensor], settings: InequityAversionSettings) -> Tensor:
     """Computes the inequity penalty of every agent, as if all agents had these settings.
 
     ``- alpha / (N - 1) * sum over j of max(e_j - e_i, 0) - beta / (N - 1) * sum over j of max(e_i - e_j, 0)``
     (the paper's subjective reward, minus the extrinsic reward).
 
     Args:
-        joint: ``smoothed_rewards``, ``[B, T, N, N]`` by ``[i, j]``, rewards of j, smoothed with the decay of i.
+        columns: ``smoothed_rewards``, ``[B, T, N, N]`` by ``[i, j]``, rewards of j, smoothed with the decay of i.
         settings: The settings.
 
     Returns:
         ``[B, T, N]``, at most zero.
     """
-    smoothed = joint[SMOOTHED_REWARDS]
+    smoothed = columns[SMOOTHED_REWARDS]
     self_rewards = smoothed.diagonal(dim1=-2, dim2=-1)[..., None]
     disadvantage, advantage = (smoothed - self_rewards).clamp(min=0.0), (self_rewards - smoothed).clamp(min=0.0)
     return -(settings.alpha * disadvantage + settings.beta * advantage).sum(-1) / (smoothed.shape[-1] - 1)
+
+
+class InequityAversion(IntrinsicReward[InequityAversionSettings]):
+    """Penalty for inequity of smoothed rewards."""
+
+    settings_class = InequityAversionSettings
+    rewards = staticmethod(rewards)
+
+    def tracker(self, game: BatchedGame, modules: Mapping[str, RLModule]) -> SmoothedRewardsTracker:
+        """Builds the tracker of smoothed rewards."""
+        return SmoothedRewardsTracker(game, self.tracked_settings())

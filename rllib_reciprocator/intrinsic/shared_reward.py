@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from rllib_reciprocator.engine.intrinsic_reward import IntrinsicReward
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 
@@ -30,12 +31,19 @@ class SharedRewardSettings(IntrinsicSettings):
         return self.weight
 
 
-def rewards(joint: Mapping[str, Tensor], settings: SharedRewardSettings) -> Tensor:
+def rewards(columns: Mapping[str, Tensor], settings: SharedRewardSettings) -> Tensor:
     """Computes the sum of the other agents' rewards for every agent, ``[B, T, N]``.
 
     Args:
-        joint: ``rewards``, ``[B, T, N]``, extrinsic.
+        columns: ``rewards``, ``[B, T, N]``, extrinsic.
         settings: Not used; the weight is applied later (:meth:`SharedRewardSettings.weight_at`).
     """
-    extrinsic = joint["rewards"]
+    extrinsic = columns["rewards"]
     return extrinsic.sum(-1, keepdim=True) - extrinsic
+
+
+class SharedReward(IntrinsicReward[SharedRewardSettings]):
+    """Sum of the other agents' rewards."""
+
+    settings_class = SharedRewardSettings
+    rewards = staticmethod(rewards)

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rllib_reciprocator.engine.intrinsic_reward import IntrinsicReward
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 
@@ -73,7 +74,7 @@ def reward_angles(rewards: Tensor) -> Tensor:
     return torch.atan2(mean_of_others, rewards)
 
 
-def rewards(joint: Mapping[str, Tensor], settings: SocialValueOrientationSettings) -> Tensor:
+def rewards(columns: Mapping[str, Tensor], settings: SocialValueOrientationSettings) -> Tensor:
     """Computes the penalty of every agent for reward angles other than the preferred one, as if all had these settings.
 
     The paper's angle is defined for rewards that are not negative. With negative rewards the angle of equal rewards
@@ -82,14 +83,21 @@ def rewards(joint: Mapping[str, Tensor], settings: SocialValueOrientationSetting
     the penalty is zero.
 
     Args:
-        joint: ``rewards``, ``[B, T, N]``, extrinsic.
+        columns: ``rewards``, ``[B, T, N]``, extrinsic.
         settings: The settings, with ``lowest_reward`` set (:meth:`SocialValueOrientationSettings.for_game`).
 
     Returns:
         ``[B, T, N]``, the negative distance of the angles in radians, at most zero, before it is weighted.
     """
     assert settings.lowest_reward is not None
-    shifted_rewards = (joint["rewards"] - settings.lowest_reward).clamp(min=0.0)
+    shifted_rewards = (columns["rewards"] - settings.lowest_reward).clamp(min=0.0)
     distance = (reward_angles(shifted_rewards) - math.radians(settings.angle)).abs()
     distance = torch.minimum(distance, 2 * math.pi - distance)
     return torch.where((shifted_rewards != 0).any(-1, keepdim=True), -distance, 0.0)
+
+
+class SocialValueOrientation(IntrinsicReward[SocialValueOrientationSettings]):
+    """Penalty for reward angles other than the preferred one."""
+
+    settings_class = SocialValueOrientationSettings
+    rewards = staticmethod(rewards)

@@ -1,40 +1,35 @@
 """Policy networks and their action distributions."""
 
 from rllib_reciprocator.models.actor_critic import (
-    BALANCE,
     EXPLORES,
-    GIVEN,
     IS_FIRST,
     LOGITS,
     OBSERVATIONS,
-    OBSERVES,
-    PREDICTED_BALANCE,
-    PREDICTS,
+    PREDICTIONS,
     REMEMBERS,
     WHOLE_EPISODES,
     ActorCriticModule,
-    bounded,
 )
 from rllib_reciprocator.models.default_model import DefaultModelModule
 from rllib_reciprocator.models.distributions import Deterministic, all_log_probs, probabilities, with_exploration
+from rllib_reciprocator.models.policy_inputs import ACTS_WITH, POLICY_INPUTS, PolicyInput, policy_inputs
 
 __all__ = [
-    "BALANCE",
+    "ACTS_WITH",
     "EXPLORES",
-    "GIVEN",
     "IS_FIRST",
     "LOGITS",
     "OBSERVATIONS",
-    "OBSERVES",
-    "PREDICTED_BALANCE",
-    "PREDICTS",
+    "POLICY_INPUTS",
+    "PREDICTIONS",
     "REMEMBERS",
     "WHOLE_EPISODES",
     "ActorCriticModule",
     "DefaultModelModule",
     "Deterministic",
+    "PolicyInput",
     "all_log_probs",
-    "bounded",
+    "policy_inputs",
     "probabilities",
     "with_exploration",
 ]

@@ -17,14 +17,11 @@ from rllib_reciprocator.models.class_encoder import ClassEncoder, num_classes
 from rllib_reciprocator.models.distributions import distribution_for, with_exploration
 from rllib_reciprocator.models.encoder import Encoder
 from rllib_reciprocator.models.memory import made_memory
+from rllib_reciprocator.models.policy_inputs import policy_inputs
 from rllib_reciprocator.utils.distributed import mean_of_counted
 
-# Column of a batch: the agent's influence balance towards each other player, [rows, N - 1].
-BALANCE = "influence_balance"
-# Column of a batch: sum of the incentives that the agent has given to each co-player in the episode, [rows, N - 1].
-GIVEN = "incentives_given"
-# Output of the forward pass on a training batch: the predicted balance, [rows, N - 1], scaled as by bounded().
-PREDICTED_BALANCE = "predicted_balance"
+# Output of the forward pass on a training batch: the predicted policy inputs, [rows, total size].
+PREDICTIONS = "predictions"
 # Column of a training batch of a module with memory, [streams, T] bool: true at the first step of an episode. A stream
 # is T consecutive steps of one agent in one environment. The other columns have rows ``stream * T + t``, and STATE_IN
 # is the memory before the first step of each stream.
@@ -39,13 +36,6 @@ EXPLORES, LOGITS = "explores", "logits"
 # Setting of modules: all possible observations, if there are only a few.
 OBSERVATIONS = "observations"
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
-BALANCE_LOSS = "balance_loss"
-OBSERVES, PREDICTS = "observes", "predicts"
-
-
-def bounded(balance: Tensor, scale: float) -> Tensor:
-    """Scales an influence balance to values between -1 and 1, as policies observe it."""
-    return torch.tanh(balance / scale)
 
 
 def one_hot_lookup(obs: Tensor, observations: Tensor) -> Tensor:
@@ -78,9 +68,8 @@ class Network(nn.Module):
             config: ``model_config`` of :class:`ActorCriticModule`.
         """
         super().__init__()
-        self.num_observed = config.get("num_balances", 0) if config.get("balance_use") == OBSERVES else 0
-        self.num_given = config.get("num_given", 0)
-        num_extra = self.num_observed + self.num_given
+        self.inputs = [policy_input for policy_input in policy_inputs(config) if not policy_input.predicted]
+        num_extra = sum(policy_input.size for policy_input in self.inputs)
         table = torch.tensor(config[OBSERVATIONS]) if config.get("one_hot") else None
         self.register_buffer("observations", table, persistent=False)
         shape, classes = (space.shape, num_classes(space)) if table is None else ((len(table),), None)
@@ -96,12 +85,10 @@ class Network(nn.Module):
         self.width = width if self.memory is None else self.memory.width
         self.head = nn.Linear(self.width, outputs)
         initialize_head(self.head, config)
-        self.balance_scale = config.get("balance_scale", 1.0)
 
     def encode(self, batch: dict[str, Any]) -> Tensor:
         """Computes the features of each row, ``[rows, width]``."""
-        extras = [bounded(batch[BALANCE], self.balance_scale)] if self.num_observed else []
-        extras += [batch[GIVEN]] if self.num_given else []
+        extras = [policy_input.scaled(batch[policy_input.name]) for policy_input in self.inputs]
         obs = batch[Columns.OBS]
         if self.observations is not None:
             obs = one_hot_lookup(obs, self.observations).to(self.head.weight.dtype)
@@ -151,12 +138,9 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     units (a memory after these layers), ``vf_share_layers`` (one network with two heads),
     ``head_fcnet_kernel_initializer`` and ``head_fcnet_bias_initializer`` (``zeros_`` for uniform initial policies and
     values of zero), ``one_hot`` (one-hot encoding of the observation's index, in environments with a few possible
-    observations), ``num_balances`` (0, or N - 1 for a policy that observes or predicts its influence balance) with
-    ``balance_scale`` and ``balance_use``: with ``observes`` the balance is concatenated after the convolutions as
-    ``tanh(balance / balance_scale)``, which is bounded by 1; with ``predicts`` the same quantity is predicted from the
-    features, with a loss of weight ``predict_balance_coeff``, so that the memory learns to represent the balance.
-    ``num_given`` is N - 1 for a policy that observes the incentives it has given to co-players in the episode, else 0;
-    they are concatenated like the balance. ``whole_episodes``, for modules with memory: if True, every stream is one
+    observations) and ``policy_inputs`` (:mod:`rllib_reciprocator.models.policy_inputs`): observed ones are concatenated
+    after the convolutions; others are predicted from the features, with a loss, so that the memory learns to represent
+    them. ``whole_episodes``, for modules with memory: if True, every stream is one
     whole episode; if False, env runners also keep the critic's memory. ``explores`` enables epsilon exploration in
     sampling and training; learners set its probability ``epsilon``, which is synchronized with the weights. Greedy
     actions are those of the policy without exploration.
@@ -164,13 +148,15 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     # If True, the output of a row does not depend on other rows, so that rows may be left out.
     acts_by_row = True
+    # Names of settings that the module stores in buffers, as constants or as schedules over environment steps.
+    scheduled_settings: tuple[str, ...] = ("epsilon",)
     epsilon: Tensor | None
 
     def setup(self) -> None:
         """Builds the networks."""
         config = self.model_config
         self.action_dist_cls = distribution_for(self.action_space)
-        self.num_balances = int(config["num_balances"])
+        self.policy_inputs = policy_inputs(config)
         space = self.observation_space
         self.actor = Network(space, self.action_dist_cls.required_input_dim(self.action_space), config)
         shared = config.get("vf_share_layers", False)
@@ -178,8 +164,10 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         self.value_head = nn.Linear(self.actor.width, 1) if shared else None
         if self.value_head is not None:
             initialize_head(self.value_head, config)
-        predicts = self.num_balances if config["balance_use"] == PREDICTS else 0
-        self.balance_head = nn.Linear(self.actor.width, predicts) if predicts else None
+        self.predicted = [policy_input for policy_input in self.policy_inputs if policy_input.predicted]
+        num_predicted = sum(policy_input.size for policy_input in self.predicted)
+        # The head has this name in checkpoints of all versions.
+        self.balance_head = nn.Linear(self.actor.width, num_predicted) if num_predicted else None
         self.plays_whole_episodes = config.get(WHOLE_EPISODES, True)
         memories = (MEMORY,) if shared or self.plays_whole_episodes else (MEMORY, CRITIC_MEMORY)
         self.memories = memories if self.actor.memory is not None else ()
@@ -188,7 +176,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the input columns in addition to observations."""
-        return ((BALANCE,) if self.num_balances else ()) + ((GIVEN,) if self.actor.num_given else ())
+        return tuple(policy_input.name for policy_input in self.policy_inputs)
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """Returns zeros for each memory; empty without memory."""
@@ -235,7 +223,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         if self.value_head is not None:
             out[Columns.EMBEDDINGS] = features
         if self.balance_head is not None:
-            out[PREDICTED_BALANCE] = self.balance_head(features).tanh()
+            out[PREDICTIONS] = self.balance_head(features).tanh()
         return out
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
@@ -261,14 +249,18 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
             out: Outputs of :meth:`_forward_train`.
 
         Returns:
-            The mean squared error of the predicted balance, if the module predicts it.
+            The mean squared error of each predicted policy input.
         """
-        if PREDICTED_BALANCE not in out:
+        if PREDICTIONS not in out:
             return {}
-        target = bounded(batch[BALANCE], self.model_config["balance_scale"])
-        if Columns.LOSS_MASK not in batch:
-            error = functional.mse_loss(out[PREDICTED_BALANCE], target)
-        else:
-            errors = (out[PREDICTED_BALANCE] - target).square().mean(-1)
-            error = mean_of_counted(errors, batch[Columns.LOSS_MASK])
-        return {BALANCE_LOSS: (error, self.model_config["predict_balance_coeff"])}
+        losses, start = {}, 0
+        for policy_input in self.predicted:
+            predictions = out[PREDICTIONS][:, start : start + policy_input.size]
+            targets = policy_input.scaled(batch[policy_input.name])
+            if Columns.LOSS_MASK not in batch:
+                error = functional.mse_loss(predictions, targets)
+            else:
+                error = mean_of_counted((predictions - targets).square().mean(-1), batch[Columns.LOSS_MASK])
+            losses[policy_input.loss_name or f"{policy_input.name}_loss"] = (error, policy_input.loss_coeff)
+            start += policy_input.size
+        return losses

@@ -15,25 +15,27 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from rllib_reciprocator.models.actor_critic import BALANCE, IS_FIRST, WHOLE_EPISODES, bounded
+from rllib_reciprocator.models.actor_critic import IS_FIRST, WHOLE_EPISODES
 from rllib_reciprocator.models.distributions import Categorical
+from rllib_reciprocator.models.policy_inputs import policy_inputs
 
 
 class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
     """Policy and value model built by RLlib's catalog: MLP, CNN or LSTM.
 
-    Settings in ``model_config``: ``rllib``, the fields of RLlib's ``DefaultModelConfig``; ``num_balances``,
-    ``balance_scale`` and ``whole_episodes`` as in :class:`ActorCriticModule`. With ``conv_filters``, planes
-    ``[planes, height, width]`` are transposed to the image ``[height, width, planes]`` of RLlib's convolutions, and
-    each balance is added as a constant plane. Without, inputs are flattened and concatenated.
+    Settings in ``model_config``: ``rllib``, the fields of RLlib's ``DefaultModelConfig``;
+    ``policy_inputs`` (observed ones only) and ``whole_episodes`` as in :class:`ActorCriticModule`. With
+    ``conv_filters``, planes ``[planes, height, width]`` are transposed to the image ``[height, width, planes]`` of
+    RLlib's convolutions, and each value of a policy input is added as a constant plane. Without, inputs are flattened
+    and concatenated.
     """
 
     def setup(self) -> None:
-        """Builds RLlib's model for observations that include the balances."""
+        """Builds RLlib's model for observations with policy inputs."""
         config = self.model_config
         self.action_dist_cls = Categorical
-        self.num_balances = int(config["num_balances"])
-        shape, extra = self.observation_space.shape, self.num_balances
+        self.policy_inputs = policy_inputs(config)
+        shape, extra = self.observation_space.shape, sum(policy_input.size for policy_input in self.policy_inputs)
         self.is_image = bool(config["rllib"]["conv_filters"])
         input_shape = (*shape[1:], shape[0] + extra) if self.is_image else (prod(shape) + extra,)
         self.model = DefaultPPOTorchRLModule(
@@ -46,7 +48,7 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the input columns in addition to observations."""
-        return (BALANCE,) if self.num_balances else ()
+        return tuple(policy_input.name for policy_input in self.policy_inputs)
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """Returns the zero state of the LSTM, by path; empty without LSTM."""
@@ -81,13 +83,13 @@ class DefaultModelModule(TorchRLModule, ValueFunctionAPI):
         return self._over_streams(batch, values)[Columns.VF_PREDS].flatten()
 
     def _obs(self, batch: dict[str, Any]) -> Tensor:
-        """Returns the inputs of RLlib's model: observations with the balances."""
+        """Returns the inputs of RLlib's model: observations with policy inputs."""
         obs = batch[Columns.OBS]
-        balances = bounded(batch[BALANCE], self.model_config["balance_scale"]) if self.num_balances else None
+        extras = [policy_input.scaled(batch[policy_input.name]) for policy_input in self.policy_inputs]
         if not self.is_image:
-            return obs.flatten(1) if balances is None else torch.cat([obs.flatten(1), balances], 1)
-        if balances is not None:
-            planes = balances[:, :, None, None].expand(-1, -1, *obs.shape[2:])
+            return torch.cat([obs.flatten(1), *extras], 1) if extras else obs.flatten(1)
+        if extras:
+            planes = torch.cat(extras, 1)[:, :, None, None].expand(-1, -1, *obs.shape[2:])
             obs = torch.cat([obs, planes], 1)
         return obs.permute(0, 2, 3, 1)
 

@@ -1,45 +1,23 @@
-"""Players: the ``players`` mapping, and the players that the algorithm does not train."""
+"""Players that the algorithm does not train: scripted strategies, frozen policies and online learners."""
 
-from rllib_reciprocator.players.axelrod_strategies import AxelrodModule
-from rllib_reciprocator.players.learning import LearningModule, LearningTracker
-from rllib_reciprocator.players.learning_settings import KNOWN_LEARNERS, LearningSettings, described_learner
-from rllib_reciprocator.players.players import (
-    AXELROD,
-    CHECKPOINT,
-    INCENTIVES,
-    LEARNER,
-    LEARNING,
-    POOL,
-    RECIPROCATOR,
-    RECIPROCITY,
-    SCRIPTED,
-    Player,
-    assign,
-    keys_by_agent,
-    module_class,
-)
-from rllib_reciprocator.players.scripted import STRATEGIES, ScriptedModule
+from rllib_reciprocator.engine.online_learner_settings import KNOWN_LEARNERS, LearningSettings, described_learner
+from rllib_reciprocator.players.axelrod_strategies import AXELROD, AxelrodModule
+from rllib_reciprocator.players.frozen import CHECKPOINT
+from rllib_reciprocator.players.learning import LEARNER_PREFIX, LEARNING, LearningModule, LearningTracker
+from rllib_reciprocator.players.scripted import SCRIPTED, STRATEGIES, ScriptedModule
 
 __all__ = [
     "AXELROD",
     "CHECKPOINT",
-    "INCENTIVES",
     "KNOWN_LEARNERS",
-    "LEARNER",
+    "LEARNER_PREFIX",
     "LEARNING",
-    "POOL",
-    "RECIPROCATOR",
-    "RECIPROCITY",
     "SCRIPTED",
     "STRATEGIES",
     "AxelrodModule",
     "LearningModule",
     "LearningSettings",
     "LearningTracker",
-    "Player",
     "ScriptedModule",
-    "assign",
     "described_learner",
-    "keys_by_agent",
-    "module_class",
 ]

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from rllib_reciprocator.engine.player_sources import PlayerSource
 from rllib_reciprocator.models.distributions import distribution_for
+from rllib_reciprocator.players.scripted import can_cooperate
 from rllib_reciprocator.utils.distributed import ParameterlessModule
 from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:
     import axelrod
+
+    from rllib_reciprocator.engine.config import BatchedConfig
+    from rllib_reciprocator.engine.player_mapping import Player
+    from social_dilemmas.batched_game import BatchedGame
+
+AXELROD = "axelrod"
 
 
 def check_strategy(name: str) -> None:
@@ -94,3 +104,53 @@ class AxelrodModule(ParameterlessModule, TorchRLModule):
         player.set_match_attributes(length=-1, game=Game(r=reward, s=sucker, t=temptation, p=punishment), noise=0)
         player.set_seed(int(self._seeds.spawn(1)[0].generate_state(1)[0]))
         return player
+
+
+class AxelrodPlayers(PlayerSource):
+    """Players ``axelrod/STRATEGY``."""
+
+    kind: ClassVar[str] = AXELROD
+
+    def resolve(
+        self, source: str, agent: str, action_names: Sequence[str] | None, online_learners: Sequence[str]
+    ) -> str:
+        """Returns the name of the strategy, which needs the actions of a matrix game."""
+        if not can_cooperate(action_names):
+            raise ValueError(f"{AXELROD}/{source} needs an environment with the actions cooperate and defect")
+        check_strategy(source)
+        return source
+
+    def names(self, online_learners: Sequence[str]) -> Sequence[str]:
+        """Returns a placeholder: the library has hundreds of strategies."""
+        return ("STRATEGY",)
+
+    def module_spec(self, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+        """Builds the spec of a strategy's module.
+
+        Raises:
+            ValueError: If the environment is not a matrix game of two agents, or rollouts are not whole episodes.
+        """
+        if game.num_agents != 2 or game.payoffs is None:
+            raise ValueError(f"players.{player.agent}: {player.written} needs a matrix game of two agents")
+        if not config.plays_whole_episodes(game):
+            raise ValueError(f"players.{player.agent}: {player.written} needs rollout_fragment_length auto")
+        # Agents have different seeds, and see the payoff matrix from their side.
+        index = game.agents.index(player.agent)
+        payoffs = game.payoffs if index == 0 else game.payoffs.transpose(0, 1).flip(-1)
+        return RLModuleSpec(
+            AxelrodModule,
+            observation_space=game.observation_space,
+            action_space=game.action_space,
+            model_config={
+                "strategy": player.source,
+                "payoffs": payoffs.tolist(),
+                "seed": None if config.seed is None else [config.seed, index],
+            },
+        )
+
+    def reports_probabilities(self, player: Player) -> bool:
+        """Returns False for strategies that draw their actions."""
+        return not is_stochastic(player.source)
+
+
+SOURCE = AxelrodPlayers()

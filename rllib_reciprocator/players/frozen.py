@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
-from rllib_reciprocator.intrinsic.registry import intrinsic_reward
+from rllib_reciprocator.engine.player_sources import PlayerSource
+from rllib_reciprocator.engine.registries import intrinsic_reward
 from rllib_reciprocator.models import REMEMBERS
 from rllib_reciprocator.models.exploration import without_exploration
-from rllib_reciprocator.players.players import Player
+from rllib_reciprocator.models.policy_inputs import ACTS_WITH
 from rllib_reciprocator.utils.checkpoints import (
     MODULE_PATH,
     check_pickles,
     check_weights,
+    find_checkpoint,
+    module_in,
     read_config,
     read_constructor,
     warn_of_later_version,
@@ -25,22 +27,13 @@ from rllib_reciprocator.utils.checkpoints import (
 from rllib_reciprocator.utils.settings import IntrinsicSettings
 
 if TYPE_CHECKING:
+    from rllib_reciprocator.engine.config import BatchedConfig
+    from rllib_reciprocator.engine.player_mapping import Player
     from social_dilemmas.batched_game import BatchedGame
 
-
-@dataclass(frozen=True)
-class FrozenDependencies:
-    """Settings and modules of an intrinsic reward that a frozen policy depends on.
-
-    Attributes:
-        settings: Settings of the intrinsic reward in the run that trained the policy.
-        modules: Specs of RLModules of that run, by their module id without the suffix of the player.
-        slot: Index of the policy's agent in that run.
-    """
-
-    settings: IntrinsicSettings
-    modules: Mapping[str, RLModuleSpec]
-    slot: int
+CHECKPOINT = "checkpoint"
+# Settings of a module of version 0.1 that shows that it depends on intrinsic rewards of its run.
+_ACTS_WITH_0_1 = ("num_balances", "pays")
 
 
 def frozen_module_spec(
@@ -67,8 +60,10 @@ def frozen_module_spec(
     return spec
 
 
-def frozen_dependencies(player: Player, spec: RLModuleSpec, game: BatchedGame) -> dict[str, FrozenDependencies]:
-    """Loads the intrinsic rewards of a frozen policy that has inputs in addition to observations, or pays incentives.
+def frozen_dependencies(
+    player: Player, spec: RLModuleSpec, game: BatchedGame
+) -> dict[str, tuple[IntrinsicSettings, dict[str, RLModuleSpec], int]]:
+    """Loads the intrinsic rewards that a frozen policy needs to act as it was trained.
 
     Args:
         player: The player.
@@ -76,13 +71,14 @@ def frozen_dependencies(player: Player, spec: RLModuleSpec, game: BatchedGame) -
         game: The game that it is to play, with a single environment.
 
     Returns:
-        Settings and modules by name of the intrinsic reward; empty if the policy depends on none.
+        By name of the intrinsic reward its settings, the specs of its modules and the index of the policy's agent in
+        the run that trained it; empty if the policy depends on none.
 
     Raises:
         ValueError: If the checkpoint cannot be read or lacks one of the modules.
     """
     model_config = _settings_of(spec)
-    if not (model_config.get("num_balances") or model_config.get("pays")):
+    if not any(model_config.get(name) for name in (ACTS_WITH, *_ACTS_WITH_0_1)):
         return {}
     folder = Path(player.source)
     checkpoint = folder.parents[len(MODULE_PATH.parts)]
@@ -92,11 +88,9 @@ def frozen_dependencies(player: Player, spec: RLModuleSpec, game: BatchedGame) -
             return {}
         dependencies = {}
         for name, (settings, suffix, slot) in run.intrinsic_of_module(folder.name).items():
-            build_specs = intrinsic_reward(name).part("modules")
-            specs = build_specs(game, settings, run.gamma) if build_specs else {}
-            dependencies[name] = FrozenDependencies(
-                settings, {module_id: _of_run(checkpoint, module_id + suffix) for module_id in specs}, slot
-            )
+            specs = intrinsic_reward(name).build_module_specs(game, settings, run.gamma)
+            modules = {module_id: _of_run(checkpoint, module_id + suffix) for module_id in specs}
+            dependencies[name] = (settings, modules, slot)
     except ValueError as error:
         raise ValueError(f"players.{player.agent}: {error}") from None
     return dependencies
@@ -152,3 +146,46 @@ def _checkpointed_spec(folder: Path) -> RLModuleSpec:
 
 def _settings_of(spec: RLModuleSpec) -> dict[str, Any]:
     return spec.model_config if isinstance(spec.model_config, dict) else {}
+
+
+class FrozenPlayers(PlayerSource):
+    """Players ``checkpoint/PATH`` and ``checkpoint/PATH#AGENT``: frozen policies of earlier runs."""
+
+    kind: ClassVar[str] = CHECKPOINT
+    is_frozen: ClassVar[bool] = True
+
+    def resolve(
+        self, source: str, agent: str, action_names: Sequence[str] | None, online_learners: Sequence[str]
+    ) -> str:
+        """Returns the folder of the module in the checkpoint."""
+        path, _, policy = source.partition("#")
+        return str(module_in(find_checkpoint(Path(path).expanduser().resolve()), policy or agent))
+
+    def names(self, online_learners: Sequence[str]) -> Sequence[str]:
+        """Returns a placeholder."""
+        return ("PATH",)
+
+    def module_spec(self, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+        """Builds the spec of a checkpointed module, with its class, settings and weights."""
+        return frozen_module_spec(player, observation_space=game.observation_space, action_space=game.action_space)
+
+    def short_name(self, player: Player) -> str:
+        """Returns the name without the path."""
+        return f"{CHECKPOINT}/..#{Path(player.source).name}"
+
+    def module_suffix(self, player: Player, member: int) -> str:
+        """Returns the index in the pool, since paths are too long."""
+        return f"{CHECKPOINT}_{member}"
+
+    def inner_episodes(self, player: Player) -> int | None:
+        """Returns the number of inner episodes of the run that trained the policy, if its memory lives that long."""
+        return remembered_inner_episodes(Path(player.source))
+
+    def dependencies(
+        self, player: Player, spec: RLModuleSpec, game: BatchedGame
+    ) -> dict[str, tuple[IntrinsicSettings, dict[str, RLModuleSpec], int]]:
+        """Loads the intrinsic rewards that the policy needs; see :func:`frozen_dependencies`."""
+        return frozen_dependencies(player, spec, game)
+
+
+SOURCE = FrozenPlayers()

@@ -8,25 +8,37 @@ starts. The online learners of all groups are stacked policies: their parameters
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from rllib_reciprocator.engine.module_specs import check_networks
+from rllib_reciprocator.engine.online_learner_settings import A2C, PG, LearningSettings
+from rllib_reciprocator.engine.player_sources import PlayerSource
+from rllib_reciprocator.engine.policy_groups import OnlineLearner
+from rllib_reciprocator.engine.tracker import JointStep, StepTracker
 from rllib_reciprocator.models.actor_critic import OBSERVATIONS
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.players.learning_networks import ActorCritic, Networks, Parameters, Tables
-from rllib_reciprocator.players.learning_settings import A2C, PG, LearningSettings
 from rllib_reciprocator.utils.distributed import ParameterlessModule
+from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from rllib_reciprocator.engine.tracker import JointStep
+    from rllib_reciprocator.engine.config import BatchedConfig
+    from rllib_reciprocator.engine.player_mapping import Player
     from social_dilemmas.batched_game import BatchedGame
 
+# Value of ``Player.kind``, which checkpoints contain.
+LEARNING = "learning"
+# Prefix in ``players``.
+LEARNER_PREFIX = "learner"
 
-class LearningModule(ParameterlessModule, TorchRLModule):
+
+class LearningModule(ParameterlessModule, OnlineLearner, TorchRLModule):
     """Module of the online learners of all groups, as stacked policies.
 
     Settings in ``model_config``: ``learning``, the fields of :class:`LearningSettings`; ``copies``, the number of
@@ -152,10 +164,8 @@ def learned_from(rewards: Tensor, values: Tensor, settings: LearningSettings) ->
     return advantages, targets
 
 
-class LearningTracker:
+class LearningTracker(StepTracker):
     """Step tracker that records an inner episode of an online learner, and updates the learner at its end."""
-
-    needs_state = needs_probs = False
 
     def __init__(self, game: BatchedGame, module: LearningModule, agent: int) -> None:
         """Starts without recorded steps.
@@ -172,10 +182,6 @@ class LearningTracker:
         """Discards the steps of an inner episode that was not completed."""
         self._steps = []
 
-    def inputs(self) -> dict[str, Tensor]:
-        """Returns no policy inputs."""
-        return {}
-
     def after(self, step: JointStep) -> dict[str, Tensor]:
         """Records a step, and updates the online learners after the last step of an inner episode."""
         agent = self._agent
@@ -184,13 +190,6 @@ class LearningTracker:
             self._module.learn(*(torch.stack(column, 1) for column in zip(*self._steps, strict=True)))
             self._steps = []
         return {}
-
-    def finish(self) -> dict[str, Tensor]:
-        """Returns no columns for the learner."""
-        return {}
-
-    def log(self, metrics: Any, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
-        """Logs nothing: the env runner logs the rewards of all agents."""
 
     def get_state(self) -> dict[str, Any]:
         """Returns the steps of the current inner episode and the state of the online learners."""
@@ -201,3 +200,57 @@ class LearningTracker:
         """Restores the state that :meth:`get_state` returned."""
         self._steps = list(zip(*(column.unbind(1) for column in state["steps"]), strict=True))
         self._module.take(state["learned"])
+
+
+class OnlineLearners(PlayerSource):
+    """Players ``learner/NAME``."""
+
+    kind: ClassVar[str] = LEARNING
+    is_online_learner: ClassVar[bool] = True
+
+    def resolve(
+        self, source: str, agent: str, action_names: Sequence[str] | None, online_learners: Sequence[str]
+    ) -> str:
+        """Returns the name of the online learner."""
+        if action_names is not None and source not in online_learners:
+            if not online_learners:
+                raise ValueError(f"learner/{source} needs the batched engine; use run: Reciprocator, COALA, ..")
+            raise ValueError(f"there is no online learner {source!r}{did_you_mean(source, online_learners)}")
+        return source
+
+    def names(self, online_learners: Sequence[str]) -> Sequence[str]:
+        """Returns the names of the online learners."""
+        return online_learners
+
+    def module_spec(self, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+        """Builds the spec of an online learner's module.
+
+        Raises:
+            ValueError: If its networks do not fit the environment.
+        """
+        settings = config.learning_settings()[player.source]
+        observations = None if game.observations is None else game.observations.tolist()
+        path = f"learning_players.{player.source}.model_config"
+        if settings.networks is None and observations is None:
+            raise ValueError(f"{path}: missing; {config.env} has too many observations for a table")
+        if settings.networks is not None:
+            if settings.networks.use_gru or settings.networks.use_lru or settings.networks.vf_share_layers:
+                raise ValueError(f"{path}: use_gru, use_lru and vf_share_layers are not supported for online learners")
+            check_networks(config.env, settings.networks.model_dump(), game, path)
+        return RLModuleSpec(
+            LearningModule,
+            observation_space=game.observation_space,
+            action_space=game.action_space,
+            model_config={
+                "learning": settings.model_dump(),
+                "copies": config.group_size(),
+                OBSERVATIONS: observations,
+            },
+        )
+
+    def tracker(self, game: BatchedGame, module: Any, agent: int) -> LearningTracker:
+        """Builds the tracker that updates the online learners."""
+        return LearningTracker(game, module, agent)
+
+
+SOURCE = OnlineLearners()

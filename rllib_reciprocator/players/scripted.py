@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from rllib_reciprocator.engine.player_sources import PlayerSource
 from rllib_reciprocator.models.action_masks import MASK_START, masked
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.utils.distributed import ParameterlessModule
+from social_dilemmas.registry import did_you_mean
 
+if TYPE_CHECKING:
+    from rllib_reciprocator.engine.config import BatchedConfig
+    from rllib_reciprocator.engine.player_mapping import Player
+    from social_dilemmas.batched_game import BatchedGame
+
+SCRIPTED = "scripted"
 COOPERATE, DEFECT = 0, 1
 PROVOKED = "provoked"
 # Logit of an action that is taken with probability 1. It is large enough for a sigmoid of exactly 1 in float32, and
@@ -64,6 +73,11 @@ GRIM_TRIGGER, RANDOM = "grim_trigger", "random"
 STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 
 
+def can_cooperate(action_names: Sequence[str] | None) -> bool:
+    """Returns True if the actions are to cooperate and to defect, or if they are not known."""
+    return action_names is None or tuple(action_names) == ("cooperate", "defect")
+
+
 class ScriptedModule(ParameterlessModule, TorchRLModule):
     """Module that plays the strategy ``model_config["strategy"]``.
 
@@ -109,3 +123,35 @@ def _with_certainty(defects: Tensor) -> dict[str, Tensor]:
     """Returns actions and the inputs of their Bernoulli distribution; ``defects`` is ``[..]`` bool."""
     logits = torch.where(defects, CERTAIN, -CERTAIN)[..., None]
     return {Columns.ACTIONS: defects.long(), Columns.ACTION_DIST_INPUTS: logits}
+
+
+class ScriptedPlayers(PlayerSource):
+    """Players ``scripted/STRATEGY``."""
+
+    kind: ClassVar[str] = SCRIPTED
+
+    def resolve(
+        self, source: str, agent: str, action_names: Sequence[str] | None, online_learners: Sequence[str]
+    ) -> str:
+        """Returns the name of the strategy; those other than ``random`` need the actions of a matrix game."""
+        if source not in STRATEGIES:
+            raise ValueError(f"there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
+        if source != RANDOM and not can_cooperate(action_names):
+            raise ValueError(f"scripted/{source} needs the actions cooperate and defect; use scripted/random here")
+        return source
+
+    def names(self, online_learners: Sequence[str]) -> Sequence[str]:
+        """Returns the names of the strategies."""
+        return STRATEGIES
+
+    def module_spec(self, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
+        """Builds the spec of a strategy's module."""
+        return RLModuleSpec(
+            ScriptedModule,
+            model_config={"strategy": player.source},
+            observation_space=game.observation_space,
+            action_space=game.action_space,
+        )
+
+
+SOURCE = ScriptedPlayers()

@@ -14,7 +14,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 
-from rllib_reciprocator.intrinsic.reciprocity.learner import KeepsReplays
+from rllib_reciprocator.engine.rule_states import KeepsRuleStates
 from rllib_reciprocator.rllib_episodes import environments
 from rllib_reciprocator.rllib_episodes.composition import Composition, EpisodeSetup, compose
 from rllib_reciprocator.rllib_episodes.influence_callback import send_iteration
@@ -96,7 +96,7 @@ class ConfigWithPlayers(AlgorithmConfig):
         compose(self, self._setup, self._composition)
 
 
-class WithPlayers(DivergenceGuard, FailFastOnLostLearner, KeepsReplays, ExactRestore, VersionedCheckpoints):
+class WithPlayers(DivergenceGuard, FailFastOnLostLearner, KeepsRuleStates, ExactRestore, VersionedCheckpoints):
     """Algorithm mixin for RLlib algorithms with ``players`` and ``reciprocity``.
 
     Attributes:

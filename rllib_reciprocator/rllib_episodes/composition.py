@@ -25,8 +25,8 @@ import social_dilemmas
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.intrinsic.reciprocity.estimators import MixedRewardModelInfluence
 from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import POLICY
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCATOR
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID, uniform_share
-from rllib_reciprocator.players import RECIPROCATOR
 from rllib_reciprocator.rllib_episodes.config_utils import given_connector
 from rllib_reciprocator.rllib_episodes.env_spec import EnvSpec, env_spec
 from rllib_reciprocator.rllib_episodes.episode_settings import episode_settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
 from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
@@ -14,14 +15,21 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
+from torch import Tensor
 
-from rllib_reciprocator.intrinsic.reciprocity.learner import InfluenceLearner
+from rllib_reciprocator.engine.learner import new_seed, seed_generators
+from rllib_reciprocator.engine.rule_states import KeepsRuleStates
+from rllib_reciprocator.engine.update_rule import Stage
+from rllib_reciprocator.intrinsic.reciprocity.estimator_rule import REPLAYS, EstimatorRule, EstimatorTrainer, ReplayRows
 from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
 from rllib_reciprocator.rllib_episodes.influence_callback import EpisodeInfluenceCallback
 from rllib_reciprocator.rllib_episodes.per_module_gae import PerModuleGAE
 from rllib_reciprocator.rllib_episodes.reciprocal_rewards import AddJointSteps, AddReciprocalRewards
 from rllib_reciprocator.utils.exact_restore import ExactRestoreLearner
 from rllib_reciprocator.utils.fixed_modules import FixedModulesLearner
+
+# Key of the learner's state.
+REPLAY = "replay"
 
 
 class OwnDiscountsLearner(TorchLearner):
@@ -51,16 +59,39 @@ class PlayersLearner(OwnDiscountsLearner, FixedModulesLearner):
     """Learner mixin for configs with players, none of which reciprocates."""
 
 
-class ReciprocalLearner(OwnDiscountsLearner, InfluenceLearner):
+class ReplayState:
+    """Replay buffer of a learner as the state of a rule (:class:`KeepsRuleStates`)."""
+
+    state_key = REPLAYS
+    reshard = staticmethod(EstimatorRule.reshard)
+
+    def __init__(self, trainer: EstimatorTrainer, device: torch.device) -> None:
+        self._trainer, self._device = trainer, device
+
+    def get_state(self) -> list[ReplayRows]:
+        """Returns the replay buffer as arrays."""
+        return self._trainer.get_state()
+
+    def set_state(self, state: list[ReplayRows]) -> None:
+        """Replaces the replay buffer."""
+        self._trainer.set_state(state, self._device)
+
+
+class ReciprocalLearner(OwnDiscountsLearner, FixedModulesLearner):
     """Learner mixin that also fits the influence estimator, for configs with at least one Reciprocator.
 
-    Removes the estimator's rows from each batch and fits the estimator on them before the policies are updated.
+    Removes the estimator's rows from each batch and fits the estimator on them before the policies are updated. The
+    replay buffer is part of the state of the algorithm (:class:`KeepsRuleStates`) or, with RLlib's own algorithm class,
+    of this learner, so that a resumed run continues with it.
     """
 
     @override(Learner)
     def build(self) -> None:
         """Builds the learner and appends the connector that adds the joint steps to the batch."""
         super().build()
+        self._trainer = EstimatorTrainer()
+        self.rules = [ReplayState(self._trainer, self._device)]
+        self._entropy = new_seed() if self.config.seed is None else self.config.seed
         self._check_composed()
         self._learner_connector.append(AddJointSteps())
 
@@ -88,10 +119,38 @@ class ReciprocalLearner(OwnDiscountsLearner, InfluenceLearner):
         batch = self._make_batch_if_necessary(training_data)
         rows = batch.policy_batches.pop(INFLUENCE_MODULE_ID, None)
         if rows is not None:
-            self._seed_update()
+            generator = seed_generators(self._entropy, self._weights_seq_no)[Stage.ESTIMATORS]
             columns = {name: values.to(self._device) for name, values in rows.items()}
-            self._fit_estimator(columns, self._weights_seq_no - 1)
+            self._trainer.fit(self, columns, self._weights_seq_no - 1, generator)
         return super()._create_iterator_if_necessary(training_data=TrainingData(batch=batch), **kwargs)
+
+    @override(TorchLearner)
+    def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:
+        """Returns the gradients of the updated modules only, since policies and estimator are updated separately."""
+        gradients = super().compute_gradients(loss_per_module, **kwargs)
+        return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+
+    @override(Learner)
+    def should_module_be_updated(self, module_id: str, multi_agent_batch: Any = None) -> bool:
+        """Returns True for the estimator, so that IMPALA and APPO send its weights to the env runners."""
+        return module_id == INFLUENCE_MODULE_ID or super().should_module_be_updated(module_id, multi_agent_batch)
+
+    @override(Learner)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Returns RLlib's state, with the replay buffer unless it is part of the algorithm's state."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        algo_class = self.config.algo_class
+        in_algorithm = isinstance(algo_class, type) and issubclass(algo_class, KeepsRuleStates)
+        if not in_algorithm and self._check_component(REPLAY, components, not_components):
+            state[REPLAY] = self._trainer.get_state()
+        return state
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that :meth:`get_state` returned."""
+        super().set_state(state)
+        if REPLAY in state:
+            self._trainer.set_state(state[REPLAY], self._device)
 
 
 class RestoringPPOLearner(RestoringLearner, PPOTorchLearner):

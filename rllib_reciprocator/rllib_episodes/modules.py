@@ -16,19 +16,16 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from rllib_reciprocator.engine.context import PlayerKind
+from rllib_reciprocator.engine.player_mapping import POOL, Player, assign, module_class
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCATOR, RECIPROCITY
 from rllib_reciprocator.models.action_masks import MASK_START, mask_start
 from rllib_reciprocator.models.masked_model import MaskedAPPOModule, MaskedPPOModule
 from rllib_reciprocator.players import (
     AXELROD,
     CHECKPOINT,
-    POOL,
-    RECIPROCATOR,
-    RECIPROCITY,
     SCRIPTED,
-    Player,
     ScriptedModule,
-    assign,
-    module_class,
 )
 from rllib_reciprocator.players.frozen import frozen_module_spec, remembered_inner_episodes
 from rllib_reciprocator.rllib_episodes.env_spec import EnvSpec
@@ -65,6 +62,16 @@ class PlayerModules:
         return list(self.spec.rl_module_specs)
 
 
+def episode_player_kinds(learner: str) -> dict[str, PlayerKind]:
+    """Returns the kinds of players that an algorithm of RLlib trains, by name.
+
+    Args:
+        learner: Name of the algorithm in lower case, e.g. ``ppo``.
+    """
+    reciprocator = PlayerKind(trained_as=learner, intrinsic={RECIPROCITY: {}})
+    return {learner: PlayerKind(), RECIPROCATOR: reciprocator}
+
+
 def player_modules(
     config: AlgorithmConfig, players: Mapping[str, Any], known: EnvSpec, given: Any = None
 ) -> PlayerModules:
@@ -86,7 +93,7 @@ def player_modules(
     learner = config.algo_class.__name__.lower()
     joint = known.joint
     agents = {str(agent): agent for agent in joint.agents}
-    assignments = assign(players, list(agents), known.action_names, (learner,))
+    assignments = assign(players, list(agents), known.action_names, episode_player_kinds(learner), RECIPROCATOR)
     for player in assignments:
         _check_supported(player, learner)
     if not any(player.learns for player in assignments):
@@ -112,7 +119,7 @@ def player_modules(
         overrides={module_id: dict(player.overrides) for module_id, player in first.items() if player.overrides},
         policy_mapping_fn=partial(_module_of, {player.agent: player.module_id for player in assignments}),
         names={player.agent: player.name for player in assignments},
-        reciprocators=tuple(agents[player.agent] for player in assignments if player.reciprocates),
+        reciprocators=tuple(agents[player.agent] for player in assignments if RECIPROCITY in player.intrinsic),
         with_own_module=with_own_module,
     )
 

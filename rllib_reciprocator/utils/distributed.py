@@ -101,6 +101,25 @@ def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None)
     return (sum_over_learners(squares.sum(axes, keepdim=True)) / count).sqrt() + 1e-8
 
 
+def averaged_over_learners(gradients: list[Tensor], count: float) -> float:
+    """Sums gradients over all learner processes, in place.
+
+    Args:
+        gradients: Gradients of a sum over ``count`` terms.
+        count: Number of terms on this learner.
+
+    Returns:
+        Number of terms on all learners.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return float(count)
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([count])])
+    *sums, total_count = sum_over_learners(flat).split([*(gradient.numel() for gradient in gradients), 1])
+    for gradient, gradient_sum in zip(gradients, sums, strict=True):
+        gradient.copy_(gradient_sum.view_as(gradient))
+    return float(total_count)
+
+
 class ParameterlessModule:
     """Mixin for RLModules without parameters, which PyTorch cannot wrap for distributed training.
 

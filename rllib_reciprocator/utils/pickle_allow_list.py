@@ -32,7 +32,7 @@ _BUILT = {
     "ray.rllib.core.rl_module.default_model_config": "DefaultModelConfig",
     "ray.rllib.core.rl_module.multi_rl_module": "MultiRLModuleSpec",
     "ray.rllib.core.rl_module.rl_module": "RLModuleSpec",
-    "rllib_reciprocator.algorithms.coala.coala": "COALASettings",
+    "rllib_reciprocator.algorithms.coala.settings": "COALASettings",
     "rllib_reciprocator.engine.meta_episodes": "MetaSettings",
     "rllib_reciprocator.rllib_episodes.composition": "Composition EpisodeSetup",
     "rllib_reciprocator.rllib_episodes.influence": "EpisodeReciprocity",
@@ -44,8 +44,8 @@ _BUILT = {
     "rllib_reciprocator.intrinsic.shared_reward": "SharedRewardSettings",
     "rllib_reciprocator.intrinsic.social_value_orientation": "SocialValueOrientationSettings",
     "rllib_reciprocator.models.settings": "ModelSettings",
-    "rllib_reciprocator.players.learning_settings": "LearningSettings",
-    "rllib_reciprocator.players.players": "Player",
+    "rllib_reciprocator.engine.online_learner_settings": "LearningSettings",
+    "rllib_reciprocator.engine.player_mapping": "Player",
 }
 # Third, names that are only referred to.
 _NAMED = {
@@ -109,16 +109,12 @@ _NAMED = {
     "rllib_reciprocator.algorithms.advantage_alignment.advantage_alignment": (
         "AdvantageAlignment AdvantageAlignmentConfig"
     ),
-    "rllib_reciprocator.algorithms.advantage_alignment.learner": "AdvantageAlignmentLearner",
     "rllib_reciprocator.algorithms.advantage_alignment.module": "AlignedModule",
     "rllib_reciprocator.algorithms.coala.coala": "COALA COALAConfig",
-    "rllib_reciprocator.algorithms.coala.learner": "COALALearner",
     "rllib_reciprocator.algorithms.lio.lio": "LIO LIOConfig",
-    "rllib_reciprocator.algorithms.lio.learner": "LIOLearner",
     "rllib_reciprocator.algorithms.reciprocator.reciprocator": "Reciprocator ReciprocatorConfig",
     "rllib_reciprocator.algorithms.shaper.shaper": "Shaper ShaperConfig",
     "rllib_reciprocator.algorithms.shaper.evolved_module": "EvolvedModule",
-    "rllib_reciprocator.algorithms.shaper.learner": "ShaperLearner",
     "rllib_reciprocator.engine.config": "BatchedConfig",
     "rllib_reciprocator.engine.env_runner": "BatchedEnvRunner",
     "rllib_reciprocator.engine.learner": "BatchedLearner",
@@ -164,6 +160,22 @@ APPLIED = frozenset(
 # Names that have moved to another module or were renamed since earlier versions. Modules that moved as a whole are in
 # moved_modules.py.
 MOVED_NAMES = {
+    ("rllib_reciprocator.algorithms.coala.coala", "COALASettings"): (
+        "rllib_reciprocator.algorithms.coala.settings",
+        "COALASettings",
+    ),
+    **{
+        (f"rllib_reciprocator.algorithms.{package}.learner", name): (
+            "rllib_reciprocator.engine.learner",
+            "BatchedLearner",
+        )
+        for package, name in {
+            "advantage_alignment": "AdvantageAlignmentLearner",
+            "coala": "COALALearner",
+            "lio": "LIOLearner",
+            "shaper": "ShaperLearner",
+        }.items()
+    },
     ("rllib_reciprocator.rllib_episodes.env_spec", "KnownEnvironment"): (
         "rllib_reciprocator.rllib_episodes.env_spec",
         "EnvSpec",

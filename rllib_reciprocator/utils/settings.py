@@ -9,6 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from typing_extensions import Self
 
 LARGEST_RATE = 1e30
+# Optional column of the columns that reward functions take, [B, T, N] bool: True in the steps that count in which the
+# pool member that plays the agent has these settings. Statistics over the batch use these steps only; without it they
+# use all.
+LOSS_MASK = "loss_mask"
 
 
 def _rising(points: float | list[list[float]]) -> float | list[list[float]]:
@@ -68,9 +72,11 @@ class IntrinsicSettings(Settings):
     Attributes:
         common: Names of settings that are shared by all players with this intrinsic reward and cannot be set per
             player.
+        defaults_0_1: Defaults of version 0.1 that have changed since, for the configurations in its checkpoints.
     """
 
     common: ClassVar[tuple[str, ...]] = ()
+    defaults_0_1: ClassVar[dict[str, Any]] = {}
 
     @property
     def always(self) -> bool:

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
-
-from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignmentConfig
 from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment, past_gains
 from rllib_reciprocator.engine.sample import Sample
+
+from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignmentConfig
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance, reciprocal_reward
 from tests.helpers.batches import prepared
 from tests.helpers.weights import weights

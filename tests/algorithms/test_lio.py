@@ -6,13 +6,13 @@ import torch
 import tree
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
+from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
+from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
+from rllib_reciprocator.engine.sample import Sample, concatenate
 
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.lio import LIO, LIOConfig
-from rllib_reciprocator.algorithms.lio.credit import directional, gradients, worth_of_incentives
-from rllib_reciprocator.algorithms.lio.learner import INCENTIVES_PHASE, POLICIES_PHASE
 from rllib_reciprocator.engine.learner import ITERATION
-from rllib_reciprocator.engine.sample import Sample, concatenate
 from rllib_reciprocator.models import GIVEN, LOGITS
 from tests.helpers.weights import assert_same_weights, weights
 

@@ -4,12 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.core.columns import Columns
+from rllib_reciprocator.engine.sample import concatenate
 
 from rllib_reciprocator.algorithms.shaper import ShaperConfig
 from rllib_reciprocator.algorithms.shaper.evolution import expected_fitness, mirrored_noise
 from rllib_reciprocator.algorithms.shaper.evolved_module import MEMBER, SEED, EvolvedModule
 from rllib_reciprocator.engine import BatchedEnvRunner
-from rllib_reciprocator.engine.sample import concatenate
 from tests.helpers.batches import prepared
 from tests.helpers.weights import assert_same_weights, weights
 

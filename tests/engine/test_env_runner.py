@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
+from rllib_reciprocator.engine.sample import JOINT, STREAMS_PREFIX, concatenate
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.engine import BatchedEnvRunner
 from rllib_reciprocator.engine.metrics import social_outcomes
-from rllib_reciprocator.engine.sample import JOINT, STREAMS_PREFIX, concatenate
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance
 from rllib_reciprocator.models import BALANCE
 from tests.helpers.games import COUNTDOWN

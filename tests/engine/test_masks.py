@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
+from rllib_reciprocator.engine.sample import Sample
 
 import social_dilemmas
 from rllib_reciprocator.algorithms.lio.lio import INCENTIVES_PHASE, POLICIES_PHASE
 from rllib_reciprocator.algorithms.registry import algorithm_class
-from rllib_reciprocator.engine.sample import Sample
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, reciprocal_reward
 from tests.helpers.games import COUNTDOWN

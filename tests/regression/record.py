@@ -3,7 +3,9 @@
     OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m tests.regression.record [NAME ..]
 
 The hash seed is fixed because RLlib's env runners and learners iterate over sets of agents and modules.
-Run this only if numbers are meant to change, and state in the commit which changed and why.
+The last bits of results depend on the CPU: there is one file of numbers for each kind of CPU. Stored checkpoints are
+kept, and the numbers with which they continue on this machine are recorded; delete a checkpoint to record a new one.
+Run this only for a new kind of CPU, or if numbers are meant to change, and state in the commit which changed and why.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ from rllib_reciprocator.experiments.validation import build_config
 from tests.regression.runs import FROZEN, RUNS, SEED
 
 DATA = Path(__file__).parents[1] / "data" / "regression"
-NUMBERS = DATA / "numbers.json"
 ITERATIONS, SAVED_AFTER = 3, 1
 # Run whose Tune results folder is stored too.
 TUNED = "reciprocator_tabular"
@@ -48,6 +49,11 @@ def machine() -> dict[str, str]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def numbers_file() -> Path:
+    """Returns the file of the numbers for the CPU of this machine."""
+    return DATA / f"numbers_{machine()['cpu'].replace(' ', '_').lower()}.json"
 
 
 def digest(value: Any) -> str:
@@ -87,15 +93,19 @@ def unpack_frozen() -> str:
     return str(path)
 
 
-def record(name: str, folder: Path) -> list[dict[str, Any]]:
-    """Trains a run, stores its checkpoint after the first iteration, and returns the numbers of each iteration."""
+def record(name: str) -> list[dict[str, Any]]:
+    """Trains a run and returns the numbers of each iteration.
+
+    Stores the checkpoint after the first iteration if there is none.
+    """
     algo = RUNS[name].config(unpack_frozen()).build_algo()
     rows = []
     for iteration in range(1, ITERATIONS + 1):
         rows.append(numbers(algo, algo.train()))
-        if iteration == SAVED_AFTER:
-            algo.save_to_path(folder)
-            shutil.make_archive(str(DATA / name), "zip", folder)
+        if iteration == SAVED_AFTER and not (DATA / f"{name}.zip").exists():
+            with tempfile.TemporaryDirectory() as folder:
+                algo.save_to_path(folder)
+                shutil.make_archive(str(DATA / name), "zip", folder)
     algo.stop()
     return rows
 
@@ -156,23 +166,27 @@ def main() -> None:
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     DATA.mkdir(parents=True, exist_ok=True)
     names = sys.argv[1:] or list(RUNS)
-    content = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {"runs": {}, "evaluations": {}, "frozen": {}}
+    kinds = ("runs", "restored", "evaluations", "frozen")
+    file = numbers_file()
+    content = json.loads(file.read_text()) if file.exists() else {kind: {} for kind in kinds}
     for name in names:
+        content["runs"][name] = record(name)
         with tempfile.TemporaryDirectory() as folder:
-            content["runs"][name] = record(name, Path(folder))
-            if RUNS[name].algorithm == "PPO":
-                content["restored"] = restored(Path(folder))
+            shutil.unpack_archive(DATA / f"{name}.zip", folder)
+            content["restored"][name] = restored(Path(folder))
             content["evaluations"][name] = evaluation(Path(folder))
             content["frozen"][name] = with_frozen_player(name, Path(folder))
-            print(name, flush=True)
+        print(name, flush=True)
     if TUNED in names:
+        if not (DATA / "tune_folder.zip").exists():
+            with tempfile.TemporaryDirectory() as folder:
+                train_with_tune(Path(folder), SAVED_AFTER)
+                shutil.make_archive(str(DATA / "tune_folder"), "zip", folder)
         with tempfile.TemporaryDirectory() as folder:
-            content["tune"] = train_with_tune(Path(folder), ITERATIONS)
-        with tempfile.TemporaryDirectory() as folder:
-            train_with_tune(Path(folder), SAVED_AFTER)
-            shutil.make_archive(str(DATA / "tune_folder"), "zip", folder)
+            shutil.unpack_archive(DATA / "tune_folder.zip", folder)
+            content["tune"] = train_with_tune(Path(folder), ITERATIONS, "--resume")
     content["machine"] = machine()
-    NUMBERS.write_text(json.dumps(content, indent=1, sort_keys=True))
+    file.write_text(json.dumps(content, indent=1, sort_keys=True))
 
 
 if __name__ == "__main__":

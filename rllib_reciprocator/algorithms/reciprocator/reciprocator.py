@@ -10,8 +10,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_reciprocator.engine.algorithm import BatchedAlgorithm
 from rllib_reciprocator.engine.config import BatchedConfig
-from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
-from rllib_reciprocator.players import RECIPROCATOR, RECIPROCITY
+from rllib_reciprocator.intrinsic.reciprocity.settings import RECIPROCATOR, RECIPROCITY, ReciprocitySettings
 
 
 class ReciprocatorConfig(BatchedConfig):

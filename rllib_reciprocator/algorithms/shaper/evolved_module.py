@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from rllib_reciprocator.algorithms.shaper.evolution import mirrored_noise
+from rllib_reciprocator.engine.policy_groups import PerturbedPolicy
 from rllib_reciprocator.models import ActorCriticModule
 from rllib_reciprocator.models.actor_critic import MEMORY
 from rllib_reciprocator.models.stacked import compute_side_by_side
@@ -19,7 +20,7 @@ from rllib_reciprocator.models.stacked import compute_side_by_side
 SEED, MEMBER = "perturbation/seed", "perturbation/member"
 
 
-class EvolvedModule(ActorCriticModule):
+class EvolvedModule(PerturbedPolicy, ActorCriticModule):
     """Actor whose parameters are the mean of a population. Its critic, if it has one, is not used.
 
     During training, env runners request perturbations at the start of a meta-episode, one for each agent of each group
@@ -29,6 +30,7 @@ class EvolvedModule(ActorCriticModule):
 
     # The forward pass groups rows by perturbation, so rows cannot be left out.
     acts_by_row = False
+    scheduled_settings = (*ActorCriticModule.scheduled_settings, "sigma")
     sigma: Tensor
 
     def setup(self) -> None:

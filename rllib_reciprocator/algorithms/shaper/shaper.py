@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.schedules.scheduler import Scheduler
+from typing_extensions import Self
 
-from rllib_reciprocator.algorithms.coala import COALA, COALAConfig
-from rllib_reciprocator.algorithms.shaper.evolved_module import EvolvedModule
-from rllib_reciprocator.algorithms.shaper.learner import EVOLUTION, ShaperLearner
-
-if TYPE_CHECKING:
-    from rllib_reciprocator.models import ActorCriticModule
-    from rllib_reciprocator.players import Player
-
+from rllib_reciprocator.algorithms.coala.coala import COALA, COALAConfig
 
 SHAPER_PLAYER = "shaper"
-# Larger perturbations saturate every policy.
-MAX_SIGMA = 1e3
 
 
 class ShaperConfig(COALAConfig):
@@ -40,9 +29,7 @@ class ShaperConfig(COALAConfig):
         algorithm = config.build_algo()
     """
 
-    algorithms: ClassVar[Mapping[str, str]] = {**COALAConfig.algorithms, SHAPER_PLAYER: EVOLUTION}
     default_player = SHAPER_PLAYER
-    remembering: ClassVar[tuple[str, ...]] = (*COALAConfig.remembering, SHAPER_PLAYER)
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Sets the defaults, which are tuned for the iterated prisoner's dilemma."""
@@ -52,7 +39,7 @@ class ShaperConfig(COALAConfig):
         self.lr = 0.05
 
     @override(COALAConfig)
-    def training(self, *, sigma: float | list[list[int | float]] = NotProvided, **kwargs: Any) -> ShaperConfig:
+    def training(self, *, sigma: float | list[list[int | float]] = NotProvided, **kwargs: Any) -> Self:
         """Sets the training options; see also :meth:`COALAConfig.training`.
 
         Args:
@@ -67,59 +54,6 @@ class ShaperConfig(COALAConfig):
         if sigma is not NotProvided:
             self.sigma = sigma
         return self
-
-    @override(COALAConfig)
-    def get_default_learner_class(self) -> type:
-        """Returns the learner that trains ``shaper`` players by evolution strategies, and other players as COALA."""
-        return ShaperLearner
-
-    @override(COALAConfig)
-    def module_class(self, player: Player) -> type[ActorCriticModule]:
-        """Returns the module class of a player, which can be perturbed for players trained by evolution strategies."""
-        return EvolvedModule if self.loss_of(player) == EVOLUTION else super().module_class(player)
-
-    @override(COALAConfig)
-    def validate(self) -> None:
-        """Validates the configuration and derives the settings that follow from players, environment and env runners.
-
-        Raises:
-            ValueError: If a setting is invalid. The message names the setting and a fix.
-        """
-        super().validate()
-        self._check_sigma()
-        self._check_population()
-
-    def _check_sigma(self) -> None:
-        """Raises ValueError if ``sigma``, or a value of its schedule, is out of range."""
-        Scheduler.validate(
-            fixed_value_or_schedule=self.sigma, setting_name="sigma", description="standard deviation of perturbations"
-        )
-        points = self.sigma if isinstance(self.sigma, list | tuple) else [(None, self.sigma)]
-        for step, value in points:
-            if not 0.0 < value <= MAX_SIGMA:
-                suffix = "" if step is None else f" at step {step}"
-                raise ValueError(
-                    f"sigma: {value:g}{suffix} is out of range for the standard deviation of perturbations; it must"
-                    f" be above 0 and at most {MAX_SIGMA:g}"
-                )
-
-    def _check_population(self) -> None:
-        """Raises ValueError if a module has a single perturbation per iteration, so fitness cannot be compared."""
-        if self.in_evaluation:
-            return
-        copies = self.meta_settings.copies
-        groups = max(1, self.num_env_runners) * self.num_envs_per_env_runner // copies
-        agents: Counter[str] = Counter()
-        for index, player in enumerate(self.assigned_players):
-            for (member, _), (module_id, _) in zip(player.pool_members, self._alternatives[index], strict=True):
-                agents[module_id] += member.learns and self.loss_of(member) == EVOLUTION
-        for module_id, count in agents.items():
-            if count and groups * count < 2:
-                raise ValueError(
-                    f"num_envs_per_env_runner: {self.num_envs_per_env_runner} environments are one group of meta.copies"
-                    f" {copies}, so {module_id} has a single perturbation and its fitness cannot be compared; use"
-                    f" {2 * copies} or more"
-                )
 
 
 class Shaper(COALA):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllib_reciprocator.evaluation.checkpoints import find, read_config
-from rllib_reciprocator.players import AXELROD, CHECKPOINT, LEARNER, SCRIPTED
+from rllib_reciprocator.players import AXELROD, CHECKPOINT, LEARNER_PREFIX, SCRIPTED
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.errors import UserError
 
@@ -43,8 +43,8 @@ def enter(arguments: Sequence[str]) -> tuple[Entrant, ...]:
         name, equals, player = argument.partition("=")
         name, player = (name, player) if equals else ("", argument)
         kind, _, source = player.partition("/")
-        if kind in (SCRIPTED, AXELROD, LEARNER):
-            entrants.append(Entrant(name or (player if kind == LEARNER else source), player))
+        if kind in (SCRIPTED, AXELROD, LEARNER_PREFIX):
+            entrants.append(Entrant(name or (player if kind == LEARNER_PREFIX else source), player))
         else:
             entrants += _of_checkpoint(name, player.removeprefix(f"{CHECKPOINT}/"))
     players: dict[str, str] = {}

@@ -14,7 +14,7 @@ from rllib_reciprocator.evaluation.checkpoints import read_config
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.tournament.entrants import Entrant
 from rllib_reciprocator.evaluation.tournament.games import Tournament
-from rllib_reciprocator.players import LEARNER, LEARNING, SCRIPTED
+from rllib_reciprocator.players import LEARNER_PREFIX, LEARNING, SCRIPTED
 from rllib_reciprocator.players.frozen import remembered_inner_episodes
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.errors import UserError
@@ -195,7 +195,7 @@ def _first_problem(error: TypeError | ValidationError) -> str:
 
 def _online_learners(entrants: Sequence[Entrant]) -> list[str]:
     """Returns the names of the online learners among the entrants."""
-    return [entrant.player.partition("/")[2] for entrant in entrants if entrant.player.startswith(f"{LEARNER}/")]
+    return [entrant.player.partition("/")[2] for entrant in entrants if entrant.player.startswith(f"{LEARNER_PREFIX}/")]
 
 
 def _online_learners_of(run: BatchedConfig) -> set[str]:

@@ -1,6 +1,7 @@
 """Incentives that agents give each other: settings, incentive functions and models of other agents' policies."""
 
 from rllib_reciprocator.intrinsic.incentives.settings import (
+    GIVEN,
     INCENTIVES,
     NOISE,
     RECEIVED,
@@ -9,4 +10,4 @@ from rllib_reciprocator.intrinsic.incentives.settings import (
     rewards,
 )
 
-__all__ = ["INCENTIVES", "NOISE", "RECEIVED", "IncentiveSettings", "received", "rewards"]
+__all__ = ["GIVEN", "INCENTIVES", "NOISE", "RECEIVED", "IncentiveSettings", "received", "rewards"]

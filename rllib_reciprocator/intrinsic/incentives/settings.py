@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -18,6 +17,9 @@ from rllib_reciprocator.utils.settings import IntrinsicSettings, Rate, Width
 
 # Columns of the batch: incentives by pair, incentives received, and the noise that incentives are sampled with.
 INCENTIVES, RECEIVED, NOISE = "incentives", "received", "incentive_noise"
+# Column of the batch and policy input, [.., N - 1]: sum of the incentives that the agent has given to each agent after
+# it earlier in the episode.
+GIVEN = "incentives_given"
 
 
 class IncentiveSettings(IntrinsicSettings):
@@ -79,15 +81,14 @@ def received(incentives: Tensor) -> Tensor:
     return incentives.sum(-2)
 
 
-def rewards(joint: Mapping[str, Tensor], settings: IncentiveSettings) -> Tensor:
+def rewards(columns: Mapping[str, Tensor], settings: IncentiveSettings) -> Tensor | None:
     """Computes the cost of given incentives for every agent, as if all agents had these settings.
 
     Args:
-        joint: ``incentives``, ``[B, T, N, N]`` by ``[i, j]``, incentive that i gives j.
+        columns: ``incentives``, ``[B, T, N, N]`` by ``[i, j]``, incentive that i gives j.
         settings: The settings.
 
     Returns:
-        ``[B, T, N]``, at most zero; all zeros unless ``charge_giver`` is True.
+        ``[B, T, N]``, at most zero; None unless ``charge_giver`` is True.
     """
-    cost = joint[INCENTIVES].sum(-1)
-    return -cost if settings.charge_giver else torch.zeros_like(cost)
+    return -columns[INCENTIVES].sum(-1) if settings.charge_giver else None

@@ -73,8 +73,3 @@ def pays(givers: Collection[int], recipients: Collection[int], num_agents: int) 
     return [
         [i in givers and (i + k) % num_agents in recipients for k in range(1, num_agents)] for i in range(num_agents)
     ]
-
-
-def model_settings(game: BatchedGame, settings: IncentiveSettings) -> dict[str, Any]:
-    """Returns the ``model_config`` entries of a giver: that it pays, and the number of observed sums of incentives."""
-    return {"pays": True, "num_given": game.num_agents - 1 if settings.observe_given else 0}

@@ -9,35 +9,39 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rllib_reciprocator.engine.tracker import JointStep, StepTracker
 from rllib_reciprocator.intrinsic.incentives.incentive_functions import IncentiveFunctions
-from rllib_reciprocator.intrinsic.incentives.settings import INCENTIVES, NOISE, RECEIVED, IncentiveSettings, received
+from rllib_reciprocator.intrinsic.incentives.settings import (
+    GIVEN,
+    INCENTIVES,
+    NOISE,
+    RECEIVED,
+    IncentiveSettings,
+    received,
+)
 from rllib_reciprocator.intrinsic.incentives.specs import INCENTIVES_MODULE_ID
-from rllib_reciprocator.models import GIVEN
 from rllib_reciprocator.utils.metric_names import INCENTIVES_BY_ACTION
 
 if TYPE_CHECKING:
+    from ray.rllib.core.rl_module.rl_module import RLModule
     from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-    from rllib_reciprocator.engine.tracker import JointStep
     from social_dilemmas.batched_game import BatchedGame
 
 
-class IncentiveTracker:
+class IncentiveTracker(StepTracker):
     """Step tracker of incentives in B environments, and of the incentives given so far in the episode."""
-
-    needs_state = needs_probs = False
 
     def __init__(
         self,
         game: BatchedGame,
         settings: Sequence[IncentiveSettings | None],
         *,
-        modules: Mapping[str, Any],
+        modules: Mapping[str, RLModule],
         suffixes: Sequence[str],
         slots: Sequence[int],
         numbers: Sequence[int],
-        trained: Sequence[Sequence[bool]],
-        **kwargs: Any,
+        recipients: Sequence[Sequence[bool]],
     ) -> None:
         """Starts without given incentives.
 
@@ -49,9 +53,8 @@ class IncentiveTracker:
                 run; empty for the incentive functions of this run.
             slots: Per agent, index of its incentive function in the module.
             numbers: Per agent, index of the pool member that gives incentives.
-            trained: ``[agent][pool member]`` bool, True for trained pool members. In pools, only these receive
-                incentives.
-            **kwargs: Arguments of other trackers, ignored.
+            recipients: ``[agent][pool member]`` bool, True for pool members that receive incentives. It is used for
+                pools only.
 
         Raises:
             ValueError: If incentive functions were built for another number of agents.
@@ -80,9 +83,9 @@ class IncentiveTracker:
         device = game.device
         self._giver = torch.tensor(numbers, device=device)
         # Agents without a pool are not masked here: ``pays`` of the incentive functions determines their recipients.
-        max_members = max(len(members) for members in trained)
-        recipients = [list(members) if len(members) > 1 else [True] for members in trained]
-        mask = [members + [False] * (max_members - len(members)) for members in recipients]
+        max_members = max(len(members) for members in recipients)
+        masked = [list(members) if len(members) > 1 else [True] for members in recipients]
+        mask = [members + [False] * (max_members - len(members)) for members in masked]
         self._receives = torch.tensor(mask, device=device)
 
     def start(self, where: Tensor | None) -> None:
@@ -103,10 +106,10 @@ class IncentiveTracker:
             are sampled, their noise. Empty if :meth:`finish` computes the incentives.
         """
         if not self._seen:
-            self._steps.append((step.obs, step.actions, step.members))
+            self._steps.append((step.obs, step.actions, step.pool_members))
             return {}
         before = self._given
-        incentives, noise = self._incentives(step.obs, step.actions, before, step.members)
+        incentives, noise = self._incentives(step.obs, step.actions, before, step.pool_members)
         self._given = before + incentives.gather(2, self._after.expand_as(before))
         return {INCENTIVES: incentives, RECEIVED: received(incentives), GIVEN: before, **noise}
 
@@ -158,14 +161,16 @@ class IncentiveTracker:
         """Returns ``[rows, N]`` bool, True if the agent's acting pool member receives incentives."""
         return self._receives[self._agents, members]
 
-    def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
+    def log(
+        self, metrics: MetricsLogger, agents: Sequence[str], columns: Mapping[str, Tensor], members: Tensor | None
+    ) -> None:
         """Logs the mean incentive per step for every pair, ``incentives/I_to_J``, and the same by action of J."""
-        incentives, actions = joint[INCENTIVES].flatten(0, 1), joint["actions"].flatten(0, 1)
+        incentives, actions = columns[INCENTIVES].flatten(0, 1), columns["actions"].flatten(0, 1)
         one_hot_actions = torch.nn.functional.one_hot(actions, int(self._game.action_space.n)).to(incentives.dtype)
         # With pools, only steps count in which the giving pool member acts and the recipient receives incentives.
         mask = torch.ones_like(incentives, dtype=torch.bool)
-        if "members" in joint:
-            members = joint["members"].flatten(0, 1)
+        if members is not None:
+            members = members.flatten(0, 1)
             mask = self._gives(members)[..., None] & self._is_given_to(members)[..., None, :]
         weights = mask.to(incentives.dtype)
         pair_counts = weights.sum(0)

@@ -10,9 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from rllib_reciprocator.intrinsic.reciprocity.rules import REWARDS, ReciprocalRule, reciprocal_reward
-from rllib_reciprocator.intrinsic.registry import LOSS_MASK
 from rllib_reciprocator.utils.distributed import standardized
-from rllib_reciprocator.utils.settings import IntrinsicSettings, Settings, Share, Width
+from rllib_reciprocator.utils.settings import LOSS_MASK, IntrinsicSettings, Settings, Share, Width
+
+# Name of the intrinsic reward, and of the kind of player that has it.
+RECIPROCITY, RECIPROCATOR = "reciprocity", "reciprocator"
 
 
 def scheduled_weight(start: float, end: float, per_iteration: float, iteration: int) -> float:
@@ -47,6 +49,8 @@ class ReciprocitySettings(IntrinsicSettings):
         "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
         "warmup_iterations", "buffer_iterations", "update_period_iters", "prior", "exploration", "always_estimate",
     )  # fmt: skip
+
+    defaults_0_1: ClassVar[dict[str, Any]] = {"uniform_share": 0.0}
 
     reward: Literal[tuple(REWARDS)] | None = None  # type: ignore[valid-type]
     weight: float | WeightSchedule | None = None
@@ -132,11 +136,11 @@ class ReciprocitySettings(IntrinsicSettings):
         return self.weight
 
 
-def rewards(joint: Mapping[str, Tensor], settings: ReciprocitySettings) -> Tensor:
+def rewards(columns: Mapping[str, Tensor], settings: ReciprocitySettings) -> Tensor:
     """Computes the unweighted reciprocal reward of every agent, as if all agents had these settings.
 
     Args:
-        joint: ``balance`` and ``given``, each ``[B, T, N, N]`` by ``[j, i]``: the balance of i towards j before each
+        columns: ``balance`` and ``given``, each ``[B, T, N, N]`` by ``[j, i]``: the balance of i towards j before each
             step, and the influence of j on i in the step as estimated by j; and optionally ``loss_mask``,
             ``[B, T, N]`` bool, the steps over which rewards are standardized.
         settings: The settings.
@@ -144,9 +148,9 @@ def rewards(joint: Mapping[str, Tensor], settings: ReciprocitySettings) -> Tenso
     Returns:
         ``[B, T, N]``.
     """
-    reciprocal = reciprocal_reward(joint["balance"], joint["given"], settings.rule)
+    reciprocal = reciprocal_reward(columns["balance"], columns["given"], settings.rule)
     if not settings.normalize:
         return reciprocal
-    masks = joint[LOSS_MASK].unbind(-1) if LOSS_MASK in joint else [None] * reciprocal.shape[-1]
+    masks = columns[LOSS_MASK].unbind(-1) if LOSS_MASK in columns else [None] * reciprocal.shape[-1]
     by_agent = zip(reciprocal.unbind(-1), masks, strict=True)
     return torch.stack([standardized(values, mask) for values, mask in by_agent], -1)

@@ -21,10 +21,11 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.transition_model import
 from rllib_reciprocator.intrinsic.reciprocity.estimators.value_model import ValueInfluence
 from rllib_reciprocator.intrinsic.reciprocity.estimators.view import OBSERVATIONS, OWN, STATE, view_space
 from rllib_reciprocator.intrinsic.reciprocity.settings import ReciprocitySettings
-from rllib_reciprocator.models import OBSERVES, PREDICTS
 from social_dilemmas.batched_game import BatchedGame
 
 INFLUENCE_MODULE_ID = "influence"
+# Policy input, [.., N - 1]: the agent's influence balance towards each agent after it.
+BALANCE_INPUT = "influence_balance"
 # Settings of learned estimators only, and of the tabular estimator only.
 LEARNED = (
     "estimator_hiddens", "estimator_lr", "estimator_epochs", "estimator_minibatch_size", "estimator_lambda", "tau",
@@ -158,22 +159,3 @@ def _check_own_view(settings: ReciprocitySettings) -> None:
         raise ValueError(
             f"reciprocity.reward: {settings.reward} needs others' influence on themselves, hidden by estimator_sees own"
         )
-
-
-def model_settings(game: BatchedGame, settings: ReciprocitySettings) -> dict[str, Any]:
-    """Returns the ``model_config`` entries of a Reciprocator, whose networks can observe its balance or predict it.
-
-    Raises:
-        ValueError: If both are set.
-    """
-    predicts, observes = settings.predict_balance_coeff > 0, settings.observe_balance
-    if predicts and observes:
-        raise ValueError(
-            "reciprocity.predict_balance_coeff: the balance is observed; set it to 0, or observe_balance to false"
-        )
-    return {
-        "num_balances": game.num_agents - 1 if observes or predicts else 0,
-        "balance_scale": settings.balance_scale,
-        "balance_use": PREDICTS if predicts else OBSERVES,
-        "predict_balance_coeff": settings.predict_balance_coeff,
-    }

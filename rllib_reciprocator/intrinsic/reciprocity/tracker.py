@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rllib_reciprocator.engine.tracker import JointStep, StepTracker
 from rllib_reciprocator.intrinsic.reciprocity.estimators.influence_estimator import (
     Influence,
     InfluenceEstimator,
@@ -18,13 +19,12 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.view import STATE, view
 from rllib_reciprocator.intrinsic.reciprocity.metrics import log_by_pair
 from rllib_reciprocator.intrinsic.reciprocity.rules import ReciprocalRule, balance_after
 from rllib_reciprocator.intrinsic.reciprocity.settings import ReciprocitySettings
-from rllib_reciprocator.intrinsic.reciprocity.specs import INFLUENCE_MODULE_ID
-from rllib_reciprocator.models import BALANCE
+from rllib_reciprocator.intrinsic.reciprocity.specs import BALANCE_INPUT, INFLUENCE_MODULE_ID
 
 if TYPE_CHECKING:
+    from ray.rllib.core.rl_module.rl_module import RLModule
     from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-    from rllib_reciprocator.engine.tracker import JointStep
     from social_dilemmas.batched_game import BatchedGame
 
 
@@ -49,7 +49,7 @@ class _Measure:
     shared_by_all: bool
 
 
-class InfluenceTracker:
+class InfluenceTracker(StepTracker):
     """Step tracker of influence and influence balances in B environments.
 
     Each agent has its own estimator, rule and decay; agents with the same ones share one computation.
@@ -61,9 +61,8 @@ class InfluenceTracker:
         settings: Sequence[ReciprocitySettings | None],
         *,
         default: ReciprocitySettings,
-        modules: Mapping[str, Any],
+        modules: Mapping[str, RLModule],
         suffixes: Sequence[str],
-        **kwargs: Any,
     ) -> None:
         """Starts with the agents' initial balances.
 
@@ -75,7 +74,6 @@ class InfluenceTracker:
             modules: All RLModules, by id.
             suffixes: Per agent, suffix of the id of the estimator that a frozen policy loads from its own run; empty
                 for the estimator of this run.
-            **kwargs: Arguments of other trackers, ignored.
         """
         self._game, n = game, game.num_agents
         indices_by_key: dict[tuple[Any, ...], list[int]] = {}
@@ -114,7 +112,7 @@ class InfluenceTracker:
 
     def inputs(self) -> dict[str, Tensor]:
         """Returns the balance of each agent towards the agents after it, ``[B, N, N - 1]``."""
-        return {BALANCE: self._balance[:, self._others, self._of]}
+        return {BALANCE_INPUT: self._balance[:, self._others, self._of]}
 
     def after(self, step: JointStep) -> dict[str, Tensor]:
         """Updates the balances by one step.
@@ -157,14 +155,12 @@ class InfluenceTracker:
             columns["state"] = view(self._game, step.obs, self._sees, step.state)
         return {**columns, "balance": balance}
 
-    def finish(self) -> dict[str, Tensor]:
-        """Returns no columns: :meth:`after` returns those of every step, because policies observe the balance."""
-        return {}
-
-    def log(self, metrics: MetricsLogger, agents: Sequence[str], joint: Mapping[str, Tensor]) -> None:
+    def log(
+        self, metrics: MetricsLogger, agents: Sequence[str], columns: Mapping[str, Tensor], members: Tensor | None
+    ) -> None:
         """Logs influence and balance by pair (:func:`rllib_reciprocator.intrinsic.reciprocity.metrics.log_by_pair`)."""
-        if "influence" in joint:
-            log_by_pair(metrics, agents, joint["influence"].flatten(0, 1), joint["balance"].flatten(0, 1))
+        if "influence" in columns:
+            log_by_pair(metrics, agents, columns["influence"].flatten(0, 1), columns["balance"].flatten(0, 1))
 
     def get_state(self) -> dict[str, Tensor]:
         """Returns the balances."""

@@ -5,35 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rllib_reciprocator.intrinsic.registry import intrinsic_reward
-from rllib_reciprocator.players.axelrod_strategies import check_strategy
-from rllib_reciprocator.players.scripted import RANDOM, STRATEGIES
-from rllib_reciprocator.utils.checkpoints import find_checkpoint, module_in
+from rllib_reciprocator.engine.context import PlayerKind
+from rllib_reciprocator.engine.registries import (
+    intrinsic_reward,
+    player_source,
+    player_source_prefixes,
+    player_switches,
+)
 from rllib_reciprocator.utils.import_paths import import_attribute
 from social_dilemmas.registry import did_you_mean
 
-RECIPROCATOR, RECIPROCITY = "reciprocator", "reciprocity"
-INCENTIVES = "incentives"
-# Intrinsic rewards that the names of some players imply.
-MOVED_BY = {RECIPROCATOR: RECIPROCITY, "lio": INCENTIVES, "lio_ac": INCENTIVES}
-LEARNER, SCRIPTED, AXELROD, CHECKPOINT, POOL = "learner", "scripted", "axelrod", "checkpoint", "pool"
-# Kind of online learners: trained inside the environment, not by the algorithm. Written as learner/NAME.
-LEARNING = "learning"
-TEAM, MODULE, INTRINSIC, GIVES = "team", "module", "intrinsic", "gives"
-# Settings of the algorithm that a player can override.
+if TYPE_CHECKING:
+    from rllib_reciprocator.engine.player_sources import PlayerSource
+
+# Values of ``Player.kind``, which checkpoints contain: players that the algorithm trains, and pools. Other values are
+# those of player sources.
+LEARNER, POOL = "learner", "pool"
+TEAM, MODULE, INTRINSIC = "team", "module", "intrinsic"
+# Settings of the algorithm that a player can override, in addition to those of its kind.
 OWN_SETTINGS = (
     "clip_param", "critic_epochs", "critic_lr", "entropy_coeff", "entropy_form", "epsilon", "gamma", "grad_clip",
     "kl_coeff", "kl_target", "lambda_", "lr", "use_kl_loss", "vf_clip_param", "vf_loss_coeff",
 )  # fmt: skip
-_COOPERATE_OR_DEFECT = ("cooperate", "defect")
-# Keys of a player's mapping that are not settings of the algorithm.
-PLAYER_KEYS = ("player", POOL, TEAM, MODULE, INTRINSIC, GIVES, "model_config")
-_OWN_KEYS = (*PLAYER_KEYS, "lambda", *OWN_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,13 @@ class Player:
 
     Attributes:
         agent: Name of the agent in the environment.
-        kind: ``learner``, ``learning``, ``scripted``, ``axelrod``, ``checkpoint`` or ``pool``.
+        kind: ``learner`` for a player that the algorithm trains, ``pool``, or the kind of its
+            :class:`rllib_reciprocator.engine.player_sources.PlayerSource`.
         written: The player as written in the mapping.
         algorithm: For a player that the algorithm trains, the name of its update rule, e.g. ``ppo``, or of its kind of
             player, e.g. ``lio``. Empty for all other kinds.
-        source: Strategy of a scripted player or of a player of the Axelrod library; module folder of a frozen policy;
-            name of an online learner. Empty for all other kinds.
+        source: What the player source needs, e.g. the name of a strategy or the folder of a module. Empty for players
+            that the algorithm trains.
         team: Name of the team that it shares its parameters with; empty if it has no team.
         module: Import path of its custom RLModule class; empty if it has none.
         intrinsic: Its intrinsic rewards: settings by name of the intrinsic reward.
@@ -72,11 +70,6 @@ class Player:
         return self.kind == LEARNER or any(member.learns for member, _ in self.members)
 
     @property
-    def reciprocates(self) -> bool:
-        """Returns True if the player is trained with the reciprocal reward."""
-        return RECIPROCITY in self.intrinsic
-
-    @property
     def pool_members(self) -> tuple[tuple[Player, float], ...]:
         """Returns the pool members and their shares of the episodes; a player that is no pool is its only member."""
         return self.members or ((self, 1.0),)
@@ -93,25 +86,31 @@ class Player:
 
     @property
     def name(self) -> str:
-        """Returns a short name for tables; that of a frozen policy leaves out its path."""
-        return f"{CHECKPOINT}/..#{Path(self.source).name}" if self.kind == CHECKPOINT else self.written
+        """Returns a short name for tables."""
+        source = self.player_source
+        return self.written if source is None else source.short_name(self)
+
+    @property
+    def player_source(self) -> PlayerSource | None:
+        """Returns the source of the player; None for pools and players that the algorithm trains."""
+        return source_of_kind(self.kind)
 
 
 def assign(
     players: Mapping[str, Any],
     agents: Sequence[str],
     action_names: Sequence[str] | None,
-    algorithms: Sequence[str] = ("ppo",),
-    default: str = RECIPROCATOR,
-    learning: Sequence[str] = (),
+    kinds: Mapping[str, PlayerKind],
+    default: str,
+    online_learners: Sequence[str] = (),
 ) -> tuple[Player, ...]:
     """Assigns a player to every agent.
 
     A key is the name of an agent or a pattern (``"player_*"``). The name of an agent takes precedence over patterns,
     and a later pattern over an earlier one. A value is one of
 
-    - ``reciprocator``, short for ``{player: ppo, intrinsic: {reciprocity: {}}}``; or the name of an algorithm, e.g.
-      ``ppo``, for a player that it trains;
+    - the name of a kind of player that the algorithm trains, e.g. ``ppo``; some kinds are short forms, e.g.
+      ``reciprocator`` for ``{player: ppo, intrinsic: {reciprocity: {}}}``;
     - ``team/NAME``: a player that shares its parameters with all members of that team;
     - ``module/PACKAGE.MODULE:CLASS``: a player with a custom RLModule class;
     - ``scripted/STRATEGY``: a scripted strategy; ``axelrod/STRATEGY``: a strategy of the Axelrod library, in
@@ -122,7 +121,7 @@ def assign(
       another agent. PATH is the folder of a checkpoint, or of a run with one trial, whose last checkpoint is loaded;
     - a mapping with ``player`` (one of the above) and, for players that the algorithm trains, ``team``, ``module``,
       ``intrinsic`` (settings by name of the intrinsic reward), ``gives`` (false for a ``lio`` player that gives no
-      incentives), ``model_config`` and settings of the algorithm (``OWN_SETTINGS``);
+      incentives), ``model_config`` and settings of the algorithm (``OWN_SETTINGS`` and those of its kind);
     - a mapping with ``pool``: a mapping from players to their shares. Each environment draws one of them per episode.
 
     Args:
@@ -130,9 +129,9 @@ def assign(
         agents: Names of the agents of the environment.
         action_names: Names of the actions; strategies other than ``random`` need ``cooperate`` and ``defect``. If None,
             this and the names of online learners are not checked, e.g. because an earlier call has checked them.
-        algorithms: Names of the players that the algorithm trains. The first one also trains ``reciprocator``.
+        kinds: Kinds of players that the algorithm trains, by name.
         default: Player of values that name only a team, a module or settings.
-        learning: Names of the online learners; empty if the algorithm supports none.
+        online_learners: Names of the online learners; empty if the algorithm supports none.
 
     Returns:
         One player per agent, in the order of ``agents``.
@@ -147,7 +146,7 @@ def assign(
         if agent not in key_of:
             raise ValueError(f"players: no key assigns a player to {agent}")
         key = key_of[agent]
-        reader = _Reader(key, agent, action_names, tuple(algorithms), default, tuple(learning))
+        reader = _Reader(key, agent, action_names, kinds, default, tuple(online_learners))
         assignment.append(reader.read(players[key]))
     return tuple(assignment)
 
@@ -199,17 +198,23 @@ class _Reader:
     key: str
     agent: str
     action_names: Sequence[str] | None
-    algorithms: tuple[str, ...]
+    kinds: Mapping[str, PlayerKind]
     default: str
-    learning: tuple[str, ...]
+    online_learners: tuple[str, ...]
 
     def read(self, value: Any) -> Player:
         if not isinstance(value, Mapping):
             return self._named(value)
+        known_keys = self._known_keys()
         for name in value:
-            if name not in _OWN_KEYS:
-                raise self._error(f".{name}: not known{did_you_mean(str(name), _OWN_KEYS)}")
+            if name not in known_keys:
+                raise self._error(f".{name}: not known{did_you_mean(str(name), known_keys)}")
         return self._pool(value) if POOL in value else self._with_settings(value)
+
+    def _known_keys(self) -> tuple[str, ...]:
+        """Returns the valid keys of a mapping."""
+        kind_settings = [name for kind in self.kinds.values() for name in kind.settings]
+        return (*player_keys(), "lambda", *OWN_SETTINGS, *kind_settings)
 
     def _error(self, problem: str) -> ValueError:
         return ValueError(f"players.{self.key}{problem}")
@@ -219,18 +224,28 @@ class _Reader:
         settings = {
             ("lambda_" if name == "lambda" else name): setting
             for name, setting in value.items()
-            if name not in PLAYER_KEYS or name == "model_config"
+            if name not in player_keys() or name == "model_config"
         }
         if not player.learns and len(value) > 1:
             raise self._error(f": {player.written} does not learn and takes no settings")
         team, module = str(value.get(TEAM, player.team)), str(value.get(MODULE, player.module))
         intrinsic = {**player.intrinsic, **self._intrinsic(value.get(INTRINSIC, {}))}
-        gives = value.get(GIVES, True)
-        if not isinstance(gives, bool) or (GIVES in value and INCENTIVES not in intrinsic):
-            raise self._error(f".{GIVES}: must be true or false, and is for players with incentives only")
-        if not gives:
-            del intrinsic[INCENTIVES]
+        for key, name in player_switches().items():
+            enabled = value.get(key, True)
+            if not isinstance(enabled, bool) or (key in value and name not in intrinsic):
+                raise self._error(f".{key}: must be true or false, and is for players with {name} only")
+            if not enabled:
+                del intrinsic[name]
+        self._check_kind_settings(player, settings)
         return replace(player, team=team, module=module, settings=settings, intrinsic=intrinsic)
+
+    def _check_kind_settings(self, player: Player, settings: Mapping[str, Any]) -> None:
+        """Raises ValueError if a setting belongs to another kind of player."""
+        kind = self.kinds.get(player.algorithm, PlayerKind())
+        for name in settings:
+            owners = [other for other, fields in self.kinds.items() if name in fields.settings]
+            if owners and name not in kind.settings:
+                raise self._error(f".{name}: is a setting of {' and '.join(owners)}, not of {player.algorithm}")
 
     def _intrinsic(self, value: Any) -> dict[str, Mapping[str, Any]]:
         if not isinstance(value, Mapping):
@@ -260,50 +275,38 @@ class _Reader:
         return Player(self.agent, POOL, " | ".join(map(str, pool)), members=tuple(members))
 
     def _named(self, value: Any) -> Player:
-        kind, _, source = str(value).partition("/")
-        if value == RECIPROCATOR or value in self.algorithms:
-            algorithm = self.algorithms[0] if value == RECIPROCATOR else value
-            intrinsic: dict[str, Any] = {MOVED_BY[value]: {}} if value in MOVED_BY else {}
-            return Player(self.agent, LEARNER, value, algorithm, intrinsic=intrinsic)
-        if kind in (TEAM, MODULE) and source:
+        if value in self.kinds:
+            kind = self.kinds[value]
+            return Player(self.agent, LEARNER, value, kind.trained_as or value, intrinsic=dict(kind.intrinsic))
+        prefix, _, source = str(value).partition("/")
+        if prefix in (TEAM, MODULE) and source:
             player = replace(self._named(self.default), written=value)
-            return replace(player, team=source) if kind == TEAM else replace(player, module=source)
-        if kind == SCRIPTED:
-            if source not in STRATEGIES:
-                raise self._error(f": there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
-            if source != RANDOM and not self._can_cooperate:
-                raise self._error(
-                    f": scripted/{source} needs the actions cooperate and defect; use scripted/random here"
-                )
-            return Player(self.agent, kind, value, source=source)
-        if kind == AXELROD:
-            if not self._can_cooperate:
-                raise self._error(f": {value} needs an environment with the actions cooperate and defect")
-            try:
-                check_strategy(source)
-            except ValueError as error:
-                raise self._error(f": {error}") from None
-            return Player(self.agent, kind, value, source=source)
-        if kind == LEARNER and source:
-            if self.action_names is not None and source not in self.learning:
-                if not self.learning:
-                    raise self._error(f": {value} needs the batched engine; use run: Reciprocator, COALA, ..")
-                raise self._error(f": there is no online learner {source!r}{did_you_mean(source, self.learning)}")
-            return Player(self.agent, LEARNING, value, source=source)
-        if kind == CHECKPOINT:
-            return Player(self.agent, kind, value, source=str(self._checkpointed_module(source)))
-        forms = [f"{AXELROD}/STRATEGY", f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS", f"{CHECKPOINT}/PATH"]
-        forms += [f"{LEARNER}/{name}" for name in self.learning]
-        valid_names = [RECIPROCATOR, *self.algorithms, *(f"{SCRIPTED}/{name}" for name in STRATEGIES), *forms]
-        raise self._error(f": there is no player {value!r}{did_you_mean(str(value), valid_names)}")
-
-    @property
-    def _can_cooperate(self) -> bool:
-        return self.action_names is None or tuple(self.action_names) == _COOPERATE_OR_DEFECT
-
-    def _checkpointed_module(self, source: str) -> Path:
-        path, _, agent = source.partition("#")
+            return replace(player, team=source) if prefix == TEAM else replace(player, module=source)
+        player_type = player_source(prefix) if "/" in str(value) else None
+        if player_type is None:
+            raise self._error(f": there is no player {value!r}{did_you_mean(str(value), self._valid_names())}")
         try:
-            return module_in(find_checkpoint(Path(path).expanduser().resolve()), agent or self.agent)
+            resolved = player_type.resolve(source, self.agent, self.action_names, self.online_learners)
         except (ValueError, RuntimeError, OSError) as error:
             raise self._error(f": {error}") from None
+        return Player(self.agent, player_type.kind, value, source=resolved)
+
+    def _valid_names(self) -> list[str]:
+        """Returns the valid values, for suggestions."""
+        names = [*self.kinds, f"{TEAM}/NAME", f"{MODULE}/PACKAGE.MODULE:CLASS"]
+        for prefix in player_source_prefixes():
+            source = player_source(prefix)
+            assert source is not None
+            names += [f"{prefix}/{name}" for name in source.names(self.online_learners)]
+        return names
+
+
+def player_keys() -> tuple[str, ...]:
+    """Returns the keys of a player's mapping that are not settings of the algorithm."""
+    return ("player", POOL, TEAM, MODULE, INTRINSIC, *player_switches(), "model_config")
+
+
+def source_of_kind(kind: str) -> PlayerSource | None:
+    """Returns the player source whose players have a kind; None if there is none."""
+    sources = (player_source(prefix) for prefix in player_source_prefixes())
+    return next((source for source in sources if source is not None and source.kind == kind), None)

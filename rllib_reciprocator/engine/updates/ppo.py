@@ -1,9 +1,10 @@
-"""Losses of policies and critics."""
+"""PPO: epochs of minibatches on the clipped surrogate objective, for all its policies together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from ray.rllib.algorithms.ppo.ppo import (
@@ -14,17 +15,82 @@ from ray.rllib.algorithms.ppo.ppo import (
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.metrics import MODULE_TRAIN_BATCH_SIZE_MEAN
 from torch import Tensor
 
-from rllib_reciprocator.models import LOGITS, all_log_probs
+from rllib_reciprocator.engine.minibatches import counted_rows, minibatches
+from rllib_reciprocator.engine.update_rule import Stage, Stats, UpdateInfo, UpdateRule
 from rllib_reciprocator.utils.distributed import masked_mean, mean_of_counted
 
-# Names of losses: the clipped surrogate objective of PPO, and policy gradients without and with a critic.
-PPO_LOSS, POLICY_GRADIENT, ACTOR_CRITIC = "ppo", "pg", "ac"
-# Losses that need a critic.
-WITH_CRITIC = (PPO_LOSS, ACTOR_CRITIC)
-# Regularizers of policy gradients (``entropy_form``).
-ENTROPY, UNIFORM_KL = "entropy", "uniform_kl"
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+    from rllib_reciprocator.engine.learner import BatchedLearner
+    from rllib_reciprocator.engine.rollout_batch import RolloutBatch
+
+
+class PPORule(UpdateRule):
+    """Trains policies and critics by PPO, with RLlib's joint forward pass and distributed wrappers."""
+
+    trains_predictions: ClassVar[bool] = True
+    # Terms of the losses of a minibatch by module id; None if they are not logged.
+    _terms: dict[str, dict[str, Tensor]] | None = None
+
+    def num_epochs(self, info: UpdateInfo) -> int:
+        """Returns the number of epochs."""
+        return info.num_epochs
+
+    def loss(
+        self, learner: BatchedLearner, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], out: Any
+    ) -> Tensor:
+        """Computes the PPO loss plus the module's auxiliary losses."""
+        module = learner.unwrapped(module_id)
+        terms: dict[str, Tensor] | None = None if self._terms is None else {}
+        loss = ppo_loss(
+            module,
+            batch,
+            out,
+            config,
+            entropy_coeff=learner.entropy_coeff(module_id),
+            kl_coeff=learner.curr_kl_coeffs_per_module[module_id],
+            stats=terms,
+        )
+        if hasattr(module, "auxiliary_losses"):
+            for name, (value, weight) in module.auxiliary_losses(batch, out).items():
+                loss = loss + weight * value
+                if terms is not None:
+                    terms[name] = value
+        if self._terms is not None and terms is not None:
+            self._terms[module_id] = {name: value.detach() for name, value in terms.items()}
+        return loss
+
+    def update(self, learner: BatchedLearner, batch: RolloutBatch, info: UpdateInfo) -> Stats:
+        """Takes one gradient step per minibatch on the policies' rows."""
+        rows = {module_id: info.rows[module_id] for module_id in self.module_ids if module_id in info.rows}
+        if not rows:
+            return {}
+        num_agents = {module_id: len(self.context.agents_of(module_id)) for module_id in rows}
+        selectors = list(minibatches(rows, num_agents, info, info.generators[Stage.POLICIES]))
+        losses: Mapping[str, Tensor] = {}
+        for index, selector in enumerate(selectors):
+            # Only the loss terms of the last minibatch are logged, so the others do not compute them.
+            self._terms = {} if index == len(selectors) - 1 else None
+            losses = learner.update_minibatch(
+                {module_id: select(rows[module_id]) for module_id, select in selector.items()}
+            )
+        terms = self._terms or {}
+        self._terms = None
+        for module_id, columns in rows.items():
+            size = counted_rows(columns) * info.num_epochs / len(selectors)
+            learner.metrics.log_value((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), size, reduce="mean")
+        return {
+            module_id: {learner.TOTAL_LOSS_KEY: loss.detach(), **terms.get(module_id, {})}
+            for module_id, loss in losses.items()
+        }
+
+    def step_size(self, learner: BatchedLearner, module_id: str, rows: dict[str, Any]) -> Tensor | float:
+        """Returns the size of one SGD step, by which the steps of PPO are approximated."""
+        return learner.learning_rate(module_id) / max(1.0, learner.num_episodes(rows, all_learners=True))
 
 
 def ppo_loss(
@@ -98,46 +164,6 @@ def ppo_loss(
                 ),
             }
     return loss
-
-
-def policy_gradient_loss(
-    module: Any,
-    batch: dict[str, Tensor],
-    out: dict[str, Tensor],
-    *,
-    entropy_coeff: Tensor | float,
-    entropy_form: str,
-    stats: dict[str, Tensor] | None = None,
-) -> Tensor:
-    """Computes the policy-gradient loss, summed over rows.
-
-    Source: Williams (1992). Yang et al. (2020) also sum over the steps of an episode.
-
-    Args:
-        module: The module.
-        batch: Rows with actions and advantages; rows where ``loss_mask`` is false do not count.
-        out: Outputs of the module's forward pass.
-        entropy_coeff: Weight of the regularizer.
-        entropy_form: Regularizer: ``entropy``; or ``uniform_kl``, the mean log-probability of all actions without
-            exploration.
-        stats: Dict to which the terms of the loss are added by metric name; None if they are not logged.
-
-    Returns:
-        A scalar.
-    """
-    mask = batch.get(Columns.LOSS_MASK)
-    distribution = module.get_train_action_dist_cls()
-    policy = distribution.from_logits(out[Columns.ACTION_DIST_INPUTS])
-    gains = policy.logp(batch[Columns.ACTIONS]) * batch[Postprocessing.ADVANTAGES]
-    if entropy_form == UNIFORM_KL:
-        logits = out.get(LOGITS, out[Columns.ACTION_DIST_INPUTS])
-        bonus = all_log_probs(distribution.from_logits(logits), logits).mean(-1)
-    else:
-        bonus = policy.entropy()
-    if stats is not None:
-        stats |= {POLICY_LOSS_KEY: -masked_mean(gains, mask), ENTROPY_KEY: masked_mean(policy.entropy(), mask)}
-    rows = -gains - entropy_coeff * bonus
-    return rows.sum() if mask is None else (rows * mask).sum()
 
 
 @torch.no_grad()

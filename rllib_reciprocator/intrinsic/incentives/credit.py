@@ -70,21 +70,23 @@ def directional(
     return derivatives
 
 
-def worth_of_incentives(credit: Tensor, decay: Tensor) -> Tensor:
+def incentive_derivatives(credit: Tensor, decay: Tensor, is_first: Tensor) -> Tensor:
     """Converts derivatives of the givers' losses by advantages into derivatives by rewards.
 
-    ``result_s = sum over t <= s of decay^(s - t) * credit_t``
+    ``result_s = sum over t <= s of decay^(s - t) * credit_t``, over the steps of an episode.
 
     Args:
         credit: ``[B, T, N, N]`` by ``[i, j]``, derivatives of giver i's loss by j's advantages; zero after the end of
             an episode.
         decay: ``[N]`` or ``[B, T, N]``, of each recipient: the discount, times lambda if it has a critic.
+        is_first: ``[B, T]`` bool, True in the first step of an episode.
 
     Returns:
         ``[B, T, N, N]`` by ``[i, j]``, derivatives of giver i's loss by j's rewards.
     """
     result, running = torch.empty_like(credit), torch.zeros_like(credit[:, 0])
     for t in range(credit.shape[1]):
+        running = torch.where(is_first[:, t, None, None], 0.0, running)
         running = (decay if decay.dim() == 1 else decay[:, t, None]) * running + credit[:, t]
         result[:, t] = running
     return result
