@@ -99,8 +99,8 @@ class GeneralizedAdvantages(AdvantageStep):
             batch.values,
             batch.next_values,
             batch.ends,
-            gamma=self.learner.gamma.lookup(batch.pool_members),
-            lambda_=self.learner.lambda_.lookup(batch.pool_members),
+            gamma=self.learner.members.gamma.lookup(batch.pool_members),
+            lambda_=self.learner.members.lambda_.lookup(batch.pool_members),
         )
         batch.value_targets = batch.advantages + batch.values
 
@@ -110,8 +110,10 @@ class MeanBaseline(AdvantageStep):
 
     def __call__(self, batch: RolloutBatch) -> None:
         """Changes advantages."""
-        centered = self.learner.over_members(batch, subtract_mean, batch.advantages)
-        batch.advantages = torch.where(self.learner.centered.lookup(batch.pool_members), centered, batch.advantages)
+        centered = self.learner.members.over_members(batch, subtract_mean, batch.advantages)
+        batch.advantages = torch.where(
+            self.learner.members.centered.lookup(batch.pool_members), centered, batch.advantages
+        )
 
 
 class NormalizedReturns(AdvantageStep):
@@ -119,7 +121,7 @@ class NormalizedReturns(AdvantageStep):
 
     def __call__(self, batch: RolloutBatch) -> None:
         """Changes advantages and value targets."""
-        batch.value_targets = self.learner.over_members(batch, _standardized_by_agent, batch.value_targets)
+        batch.value_targets = self.learner.members.over_members(batch, _standardized_by_agent, batch.value_targets)
         batch.advantages = batch.value_targets - batch.values
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import ALL_MODULES, COMPONENT_OPTIMIZER
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -27,13 +24,14 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
-from rllib_reciprocator.engine.masks import MemberSetting, before_end
-from rllib_reciprocator.engine.minibatches import counted_rows, flatten_rows, sequence_columns
+from rllib_reciprocator.engine.gradient_steps import MinibatchLearner
+from rllib_reciprocator.engine.masks import before_end
+from rllib_reciprocator.engine.member_settings import MemberSettings
+from rllib_reciprocator.engine.minibatches import counted_rows
 from rllib_reciprocator.engine.reward_shaping import RewardShaper
+from rllib_reciprocator.engine.rows import RowBuilder
 from rllib_reciprocator.engine.update_rule import LEARN, AdvantageStep, Stage, Stats, UpdateInfo, UpdateRule
 from rllib_reciprocator.engine.values import ValueEstimator
-from rllib_reciprocator.utils.distributed import averaged_over_learners, deviation, standardized
-from rllib_reciprocator.utils.fixed_modules import FixedModulesLearner
 from rllib_reciprocator.utils.ray_internals import leave_new_memory
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ logger = logging.getLogger(__name__)
 ITERATION = "iteration"
 
 
-class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
+class BatchedLearner(MinibatchLearner):
     """Learner that trains on :class:`RolloutBatch` instead of episodes.
 
     In an update, intrinsic rewards refresh their columns; rules of stage ``ESTIMATORS`` run; rewards, values and
@@ -59,7 +57,8 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
         rules: Update rules in the order in which they run.
         advantage_steps: Changes of advantages in the order in which they are applied.
         with_memory: Ids of the trained modules with recurrent state.
-        gamma: Discount factor of each pool member; lambda_ and centered alike.
+        members: Settings of pool members, e.g. their discount factors.
+        rows: Builder of the rows that policies learn from.
     """
 
     @override(PPOTorchLearner)
@@ -77,63 +76,16 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
         self._info: UpdateInfo | None = None
         self.warmup_iterations = max(rule.warmup_iterations for rule in self.rules)
         self.with_memory = {module_id for module_id in self._policies if self.unwrapped(module_id).get_initial_state()}
-        self._set_member_settings()
+        self.members = MemberSettings(self)
         self._set_schedules()
         grad_clips = [config.get_config_for_module(module_id).grad_clip for module_id in self.rule_of]
-        self._clips = any(grad_clip is not None for grad_clip in grad_clips)
+        self.clips_gradients = any(grad_clip is not None for grad_clip in grad_clips)
+        self.rows = RowBuilder(self)
         self._shaper = RewardShaper(self.context, self.intrinsic_rewards, self.metrics)
         self.value_estimator = ValueEstimator(self)
         self.advantage_steps: list[AdvantageStep] = config.build_advantage_steps(self)
         for rule in self.rules:
             rule.on_built(self)
-
-    def _set_member_settings(self) -> None:
-        """Collects the settings that differ between pool members."""
-        # Statistics are computed for each pool member separately. Every turn flags at most one trained pool member per
-        # agent, so that one masked computation covers one pool member of all agents.
-        trained = [
-            [index for index, module_id in enumerate(ids) if module_id in self._policies]
-            for ids in self.context.module_ids
-        ]
-        self._turns = []
-        for turn in range(max(len(indices) for indices in trained)):
-            flags = []
-            for ids, indices in zip(self.context.module_ids, trained, strict=True):
-                current = indices[turn : turn + 1]
-                flags.append(torch.tensor([index in current for index in range(len(ids))], device=self._device))
-            self._turns.append(flags)
-        use_baseline = self.config.use_baseline
-        self.gamma = self.member_setting(lambda config, rule: config.gamma)
-        self.lambda_ = self.member_setting(lambda config, rule: config.lambda_ if rule.uses_lambda else 1.0)
-        self.has_critic = self.member_setting(lambda config, rule: rule.needs_critic)
-        self.centered = self.member_setting(lambda config, rule: rule.centers_returns and use_baseline)
-        self._spans_meta = self.member_setting(lambda config, rule: False)
-        if self.context.samples_meta_episodes:
-            flags = self.context.member_flags(
-                lambda player: player.learns and self.context.kind_of(player).spans_meta_episodes, self._device
-            )
-            self._spans_meta = MemberSetting([flag.tolist() for flag in flags], self._device)
-
-    def member_setting(self, setting: Callable[[Any, type[UpdateRule]], float | bool]) -> MemberSetting:
-        """Returns a setting of all pool members.
-
-        Pool members that are not trained get the value of the first trained member of their pool, because their steps
-        are masked and equal values avoid a lookup per step.
-
-        Args:
-            setting: Returns the setting from the configuration of a module and the class of its rule, which is
-                ``UpdateRule`` for a pool without trained members.
-        """
-        values = []
-        for ids in self.context.module_ids:
-            settings = {
-                module_id: setting(self.config.get_config_for_module(module_id), type(self.rule_of[module_id]))
-                for module_id in ids
-                if module_id in self._policies
-            }
-            default = next(iter(settings.values())) if settings else setting(self.config, _NoRule)
-            values.append([settings.get(module_id, default) for module_id in ids])
-        return MemberSetting(values, self._device)
 
     def _set_schedules(self) -> None:
         """Builds the schedules of settings that modules store in buffers, and sets the buffers to their first value."""
@@ -262,7 +214,7 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
         needs_before = any(rule.needs_before for rule in self.rules)
         for module_id in self._policies:
             if self.should_module_be_updated(module_id) and module_id in batch.modules:
-                info.rows[module_id] = self._rows_with_advantages(module_id, batch, info, keep_scale=needs_before)
+                info.rows[module_id] = self.rows.with_advantages(module_id, batch, info, keep_scale=needs_before)
         if needs_before:
             info.parameters_before = {
                 module_id: {
@@ -279,7 +231,7 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
             iteration: Index of the training iteration, from 0.
         """
         batch.shaped_rewards = self.shape_rewards(batch, iteration)
-        batch.ends = self._ends(batch)
+        batch.ends = self.members.ends(batch)
         batch.values, batch.next_values = self.value_estimator.compute(batch)
         for step in self.advantage_steps:
             step(batch)
@@ -311,107 +263,6 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
             self.unwrapped(module_id).get_buffer(name).fill_(value)
             self.metrics.log_value((module_id, name), value, window=1)
 
-    # --- masks, ends and rows ---------------------------------------------------------------------------------------
-
-    def over_members(
-        self, batch: RolloutBatch, function: Callable[[Tensor, Tensor | None], Tensor], values: Tensor
-    ) -> Tensor:
-        """Applies a masked function to each trained pool member separately, over the steps in which it plays.
-
-        Args:
-            batch: The rollout.
-            function: Maps values ``[B, T, N]`` and the mask of the steps that count, ``[B, T, N]`` or None, to values
-                of the same shape.
-            values: ``[B, T, N]``.
-
-        Returns:
-            ``[B, T, N]``; unchanged in steps of pool members that are not trained.
-        """
-        if batch.pool_members is None:
-            return function(values, None if batch.valid is None else batch.valid[..., None].expand_as(values))
-        rollout_mask, result = self.context.mask(batch), values
-        for flags in self._turns:
-            mask = rollout_mask.where(flags, values)
-            result = torch.where(mask, function(values, mask), result)
-        return result
-
-    def _ends(self, batch: RolloutBatch) -> Tensor:
-        """Returns the ends of values: ``[B, T]``, or ``[B, T, N]`` with players whose values span meta-episodes."""
-        if not self.context.samples_meta_episodes:
-            return batch.ended
-        last = torch.zeros_like(batch.ended)
-        last[:, -1] = True
-        spans_meta = self._spans_meta.lookup(batch.pool_members)
-        return torch.where(spans_meta, last[..., None], batch.ended[..., None])
-
-    def ends_of(self, module_id: str, batch: RolloutBatch) -> Tensor:
-        """Returns the ends of a module's values, ``[B, T]`` bool."""
-        player = self.context.player_of(module_id)
-        if not (self.context.samples_meta_episodes and self.context.kind_of(player).spans_meta_episodes):
-            return batch.ended
-        last = torch.zeros_like(batch.ended)
-        last[:, -1] = True
-        return last
-
-    def module_rows(self, module_id: str, batch: RolloutBatch) -> dict[str, Tensor]:
-        """Returns the columns of a module's rows as losses take them, with a loss mask unless all rows count.
-
-        Args:
-            module_id: Id of the module.
-            batch: The rollout.
-        """
-        columns = batch.modules[module_id]
-        rows = sequence_columns(batch, columns) if module_id in self.with_memory else flatten_rows(columns.steps, 3)
-        seats = self.context.seats_of(module_id)
-        mask = self.context.mask(batch).of_module([seat.agent for seat in seats], [seat.member for seat in seats])
-        if mask is not None:
-            rows[Columns.LOSS_MASK] = mask.flatten()
-        return rows
-
-    def _rows_with_advantages(
-        self, module_id: str, batch: RolloutBatch, info: UpdateInfo, *, keep_scale: bool
-    ) -> dict[str, Tensor]:
-        """Returns a module's rows with the advantages and value targets of its agents.
-
-        Args:
-            module_id: Id of the module.
-            batch: The rollout, with advantages and value targets.
-            info: Arguments of the update, whose ``advantage_scales`` are set in place.
-            keep_scale: If True, stores the standard deviation of normalized advantages.
-        """
-        rows, agents = self.module_rows(module_id, batch), self.context.agents_of(module_id)
-        advantages = batch.advantages[..., agents].transpose(1, 2).flatten()
-        if self.config.get_config_for_module(module_id).normalize_advantages:
-            mask = rows.get(Columns.LOSS_MASK)
-            if keep_scale:
-                info.advantage_scales[module_id] = deviation(advantages, (0,), mask)
-            advantages = standardized(advantages, mask)
-        targets = batch.value_targets[..., agents].transpose(1, 2).flatten()
-        return {**rows, Postprocessing.ADVANTAGES: advantages, Postprocessing.VALUE_TARGETS: targets}
-
-    def num_episodes(self, rows: Mapping[str, Tensor], *, all_learners: bool = False) -> float:
-        """Returns the number of episodes that a module plays in a rollout, counted once per agent.
-
-        If a sequence of T steps is not exactly one episode, the number of steps that count is divided by T.
-
-        Args:
-            rows: Columns of the module's rows.
-            all_learners: If True, counts the rollouts of all learners instead of this learner's.
-        """
-        mask, steps = rows.get(Columns.LOSS_MASK), self.context.rollout_steps
-        episodes: float
-        if mask is None:
-            episodes = len(rows[Postprocessing.ADVANTAGES]) // steps
-        elif self.context.completes_episodes:
-            episodes = int(mask.view(-1, steps).any(1).sum())
-        else:
-            episodes = float(mask.sum()) / steps
-        return self.sum_over_learners(episodes) if all_learners else episodes
-
-    def sum_over_learners(self, count: float) -> float:
-        """Returns the sum of a number over all learners."""
-        return averaged_over_learners([torch.zeros(1, device=self._device)], count)
-
     def _log_steps(self, batch: RolloutBatch, info: UpdateInfo) -> None:
         """Logs the numbers of environment and module steps trained on."""
         metrics, total_steps = self.metrics, 0
@@ -429,62 +280,12 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
             metrics.log_value((ALL_MODULES, key), steps, reduce="sum", with_throughput=True)
             metrics.log_value((ALL_MODULES, lifetime), steps, reduce="lifetime_sum", with_throughput=True)
 
-    # --- gradient steps through RLlib's hooks -----------------------------------------------------------------------
-
-    def update_minibatch(self, batch: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-        """Takes one gradient step on a minibatch and returns the losses.
-
-        Args:
-            batch: Rows by module id and column.
-        """
-        _, losses, _ = self._update(batch)
-        return losses
-
     @override(PPOTorchLearner)
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
     ) -> Tensor:
         """Computes the loss of the module's update rule."""
         return self.rule_of[module_id].loss(self, module_id, config, batch, fwd_out)
-
-    @override(TorchLearner)
-    def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
-        """Performs one gradient step."""
-        out = self.module.forward_train(batch)
-        losses = self.compute_losses(fwd_out=out, batch=batch)
-        gradients = self.compute_gradients(losses)
-        if self._clips or self.config.log_gradients:
-            gradients = self.postprocess_gradients(gradients)
-        self.apply_gradients(gradients)
-        return out, losses, {}
-
-    @override(TorchLearner)
-    def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:
-        """Returns the gradients of the updated modules only, since rules update modules separately."""
-        gradients = super().compute_gradients(loss_per_module, **kwargs)
-        return {name: gradient for name, gradient in gradients.items() if gradient is not None}
-
-    @override(TorchLearner)
-    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        """Steps every optimizer; gradients that are not finite are set to zero, as in RLlib.
-
-        RLlib checks the parameters one by one, which synchronizes with the device for each. Here one check covers all
-        gradients, and on a GPU it does not synchronize.
-        """
-        if self._grad_scalers is not None or self._lr_scheduler_classes is not None:
-            super().apply_gradients(gradients_dict)
-            return
-        finite = torch.stack(torch._foreach_norm(list(gradients_dict.values()))).isfinite().all()
-        if finite.is_cuda:
-            gradients_dict = {name: torch.where(finite, gradient, 0.0) for name, gradient in gradients_dict.items()}
-        elif not bool(finite):
-            super().apply_gradients(gradients_dict)
-            return
-        for name, gradient in gradients_dict.items():
-            self._params[name].grad = gradient
-        for module_id, names in self._module_optimizers.items():
-            for name in names:
-                self.get_optimizer(module_id, name).step()
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -521,12 +322,6 @@ class BatchedLearner(FixedModulesLearner, PPOTorchLearner):
             if _num_parameters(optimizers[name]["state"]) != _num_parameters(current):
                 logger.warning("%s: the checkpoint has another number of parameters; its optimizer is reset", module_id)
                 del optimizers[name]
-
-
-class _NoRule(UpdateRule):
-    """Placeholder for the rule of agents without trained pool members."""
-
-    needs_critic = False
 
 
 def new_seed() -> int:

@@ -11,7 +11,8 @@ import tree
 from torch import Tensor
 
 from rllib_reciprocator.engine.masks import before_end
-from rllib_reciprocator.engine.policy_groups import OnlineLearner, PerturbedPolicy, PolicyPool, build_policy_groups
+from rllib_reciprocator.engine.policy_groups import OnlineLearner, PerturbedPolicy, build_policy_groups
+from rllib_reciprocator.engine.policy_pool import PolicyPool
 from rllib_reciprocator.engine.rollout_batch import ModuleColumns, RolloutBatch, StepColumns
 from rllib_reciprocator.engine.tracker import JointStep
 

@@ -89,7 +89,7 @@ class ValueEstimator:
         Returns:
             Next values, ``[B, S, T, ..]``.
         """
-        ends = self.learner.ends_of(module_id, batch)[:, None]
+        ends = self.learner.members.ends_of(module_id, batch)[:, None]
         truncated = (batch.truncated & ~batch.terminated)[:, None]
         if values.dim() > 3:
             ends, truncated = ends[..., None], truncated[..., None]

@@ -82,16 +82,16 @@ class AlignmentStep(AdvantageStep):
             if path in context.kind_of(context.player_of(module_id)).advantage_steps
             and learner.unwrapped(module_id).co_critic is not None
         ]
-        self._weight = learner.member_setting(lambda config, rule: float(config.alignment_weight))
+        self._weight = learner.members.setting(lambda config, rule: float(config.alignment_weight))
         self._past = torch.zeros(context.num_environments, context.num_agents, device=learner.device)
 
     def __call__(self, batch: RolloutBatch) -> None:
         """Changes advantages, and adds the targets of co-players' value estimates to the columns of modules."""
-        learner, members, mask = self.learner, batch.pool_members, self.context.mask(batch)
-        gamma, weight = learner.gamma.lookup(members), self._weight.lookup(members)
+        settings, members, mask = self.learner.members, batch.pool_members, self.context.mask(batch)
+        gamma, weight = settings.gamma.lookup(members), self._weight.lookup(members)
         td_errors = batch.shaped_rewards + gamma * batch.next_values - batch.values
-        td_errors = learner.over_members(batch, _in_deviations, td_errors)
-        scaled_advantages = learner.over_members(batch, _in_deviations, batch.advantages)
+        td_errors = settings.over_members(batch, _in_deviations, td_errors)
+        scaled_advantages = settings.over_members(batch, _in_deviations, batch.advantages)
         trained_mask = mask.where(self._trained, batch.advantages)
         trained_only_advantages = scaled_advantages * trained_mask
         co_players = trained_only_advantages.sum(-1, keepdim=True) - trained_only_advantages
@@ -143,7 +143,7 @@ class AlignmentStep(AdvantageStep):
                     batch.shaped_rewards[..., co_players],
                     before[:, slot],
                     after[:, slot],
-                    self.learner.ends_of(module_id, batch),
+                    self.learner.members.ends_of(module_id, batch),
                     gamma=module_config.gamma,
                     lambda_=module_config.lambda_,
                 )

@@ -28,7 +28,8 @@ class MetaEpisodeCredit(AdvantageStep):
         """Changes advantages."""
         members, meta = batch.pool_members, self.context.meta
         assert isinstance(meta, COALASettings)
-        gamma, lambda_ = self.learner.gamma.lookup(members), self.learner.lambda_.lookup(members)
+        settings = self.learner.members
+        gamma, lambda_ = settings.gamma.lookup(members), settings.lambda_.lookup(members)
         decay = gamma * lambda_
         # The same pool member plays an agent for a whole meta-episode, so those of the first step hold for all.
         mask = self.context.mask(batch)

@@ -104,7 +104,7 @@ class PolicyGradientRule(UpdateRule):
             entropy_form=config.entropy_form,
             stats=stats,
         )
-        episodes = learner.num_episodes(columns)
+        episodes = learner.rows.num_episodes(columns)
         self.step_sizes[module_id] = self.descend(learner, module_id, POLICY, loss, episodes, config.grad_clip)
         return {**stats, learner.TOTAL_LOSS_KEY: stats[POLICY_LOSS_KEY]}
 

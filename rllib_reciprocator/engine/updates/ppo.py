@@ -90,7 +90,7 @@ class PPORule(UpdateRule):
 
     def step_size(self, learner: BatchedLearner, module_id: str, rows: dict[str, Any]) -> Tensor | float:
         """Returns the size of one SGD step, by which the steps of PPO are approximated."""
-        return learner.learning_rate(module_id) / max(1.0, learner.num_episodes(rows, all_learners=True))
+        return learner.learning_rate(module_id) / max(1.0, learner.rows.num_episodes(rows, all_learners=True))
 
 
 def ppo_loss(

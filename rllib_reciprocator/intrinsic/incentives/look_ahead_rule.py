@@ -128,8 +128,8 @@ class LookAheadRule(IncentiveRule):
             credit = self._credit(previous, batch, gains)
         else:
             credit, stats = ModelledCredit(self).compute(previous.inputs, before, batch, gains)
-        gamma = self.learner.gamma.lookup(before.pool_members)
-        lambda_ = self.learner.lambda_.lookup(before.pool_members)
+        gamma = self.learner.members.gamma.lookup(before.pool_members)
+        lambda_ = self.learner.members.lambda_.lookup(before.pool_members)
         derivatives = incentive_derivatives(credit, gamma * lambda_, before.is_first)
         functions, settings = self.functions, self.settings
         shares = functions.shares(*previous.inputs).unflatten(0, before.ended.shape)
@@ -152,11 +152,11 @@ class LookAheadRule(IncentiveRule):
     @torch.no_grad()
     def _gains(self, batch: RolloutBatch) -> Tensor:
         """Returns every giver's advantages with respect to extrinsic rewards, ``[B, T, N]``; zero for masked steps."""
-        learner, members = self.learner, batch.pool_members
-        gamma, lambda_ = learner.gamma.lookup(members), learner.lambda_.lookup(members)
+        settings, members = self.learner.members, batch.pool_members
+        gamma, lambda_ = settings.gamma.lookup(members), settings.lambda_.lookup(members)
         values, next_values = torch.zeros_like(batch.rewards), torch.zeros_like(batch.rewards)
         if self.functions.critics is not None:
-            has_critic = learner.has_critic.lookup(members)
+            has_critic = settings.has_critic.lookup(members)
             values, next_values = (column * has_critic for column in self._extrinsic_values(batch))
         gains = generalized_advantages(batch.rewards, values, next_values, batch.ended, gamma=gamma, lambda_=lambda_)
         if self.functions.critics is not None:
@@ -214,7 +214,7 @@ class LookAheadRule(IncentiveRule):
             givers = [giver for giver in self.givers if any(self._counts(giver, agent) for agent in agents)]
             if not givers:
                 continue
-            rows = with_state(self.learner.module_rows(module_id, batch))
+            rows = with_state(self.learner.rows.of_module(module_id, batch))
             directions = self._directions(module_id, givers, rows, gains / self.giving.episodes(batch))
             derivatives = self._changes(module_id, previous.info, directions)
             for giver, derivative in zip(givers, derivatives, strict=True):
@@ -223,10 +223,10 @@ class LookAheadRule(IncentiveRule):
                     if self._counts(giver, agent):
                         credit[:, :, giver, agent] += by_agent[:, :, slot]
         # Policies without a critic are trained on returns minus the mean return, so the derivative is centered as well.
-        is_centered = self.learner.centered.lookup(before.pool_members)
+        is_centered = self.learner.members.centered.lookup(before.pool_members)
         is_centered = is_centered if is_centered.dim() == 1 else is_centered[:, :, None]
         if before.pool_members is not None:
-            by_giver = [self.learner.over_members(before, subtract_mean, values) for values in credit.unbind(2)]
+            by_giver = [self.learner.members.over_members(before, subtract_mean, values) for values in credit.unbind(2)]
             centered_credit = torch.stack(by_giver, 2)
         else:
             centered_credit = subtract_mean(credit.flatten(2), self.giving.valid(before)).view_as(credit)

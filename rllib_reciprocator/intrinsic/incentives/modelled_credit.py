@@ -60,7 +60,7 @@ class ModelledCredit:
         valid, valid_before = self.giving.valid(batch), self.giving.valid(before)
         givers = torch.arange(n, device=device).repeat_interleave(n - 1)
         obs, actions, incentives = inputs[0], inputs[1], before.columns[INCENTIVES]
-        gamma = self.rule.learner.gamma.lookup(before.pool_members)
+        gamma = self.rule.learner.members.gamma.lookup(before.pool_members)
         self._fit(obs, actions, valid_before)
         parameters = dict(models.networks.named_parameters(prefix="networks"))
 
