@@ -27,7 +27,7 @@ class PlayerKind:
     """What a name in ``players`` means for players that the engine trains.
 
     Attributes:
-        update_rule: Import path of the :class:`rllib_reciprocator.engine.UpdateRule` that updates its policy.
+        update_rule: Import path of the :class:`UpdateRule` that updates its policy.
         module: Import path of its RLModule class, a subclass of ``ActorCriticModule``; empty for that class.
         intrinsic: Its intrinsic rewards: settings by name.
         spans_meta_episodes: If True, its memory and its values span all inner episodes of a meta-episode.

@@ -40,7 +40,7 @@ class ModuleSpecs:
 
     Attributes:
         of_players: Specs of the players' modules, by module id.
-        shared: Specs of all other modules, e.g. influence estimators, by module id.
+        shared: Specs of all other modules, e.g. those of intrinsic rewards, by module id.
         learning: Ids of the trained modules.
         with_memory: If True, at least one trained module is recurrent.
         overrides: Settings of the algorithm that differ per module, by module id.
@@ -146,7 +146,7 @@ def assign_module_ids(players: tuple[Player, ...]) -> list[list[tuple[str, float
 
 
 def _add_dependencies(dependencies: FrozenDependencies, game: BatchedGame, seat: Seat, spec: RLModuleSpec) -> None:
-    """Adds the dependencies of a frozen policy, e.g. its influence estimator, with module ids that are unique.
+    """Adds the dependencies of a frozen policy, e.g. modules of its intrinsic rewards, with module ids that are unique.
 
     Raises:
         ValueError: If another frozen policy in the pool has the same dependency.

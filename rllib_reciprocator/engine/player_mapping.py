@@ -43,7 +43,7 @@ class Player:
             :class:`rllib_reciprocator.engine.player_sources.PlayerSource`.
         written: The player as written in the mapping.
         algorithm: For a player that the algorithm trains, the name of its update rule, e.g. ``ppo``, or of its kind of
-            player, e.g. ``lio``. Empty for all other kinds.
+            player. Empty for all other kinds.
         source: What the player source needs, e.g. the name of a strategy or the folder of a module. Empty for players
             that the algorithm trains.
         team: Name of the team that it shares its parameters with; empty if it has no team.
@@ -109,8 +109,8 @@ def assign(
     A key is the name of an agent or a pattern (``"player_*"``). The name of an agent takes precedence over patterns,
     and a later pattern over an earlier one. A value is one of
 
-    - the name of a kind of player that the algorithm trains, e.g. ``ppo``; some kinds are short forms, e.g.
-      ``reciprocator`` for ``{player: ppo, intrinsic: {reciprocity: {}}}``;
+    - the name of a kind of player that the algorithm trains, e.g. ``ppo``; some kinds are short forms of
+      another kind with intrinsic rewards (:data:`rllib_reciprocator.registry.PLAYER_KINDS`);
     - ``team/NAME``: a player that shares its parameters with all members of that team;
     - ``module/PACKAGE.MODULE:CLASS``: a player with a custom RLModule class;
     - ``scripted/STRATEGY``: a scripted strategy; ``axelrod/STRATEGY``: a strategy of the Axelrod library, in
@@ -120,8 +120,9 @@ def assign(
     - ``checkpoint/PATH``: the player of the same agent in an earlier run; ``checkpoint/PATH#AGENT``: the player of
       another agent. PATH is the folder of a checkpoint, or of a run with one trial, whose last checkpoint is loaded;
     - a mapping with ``player`` (one of the above) and, for players that the algorithm trains, ``team``, ``module``,
-      ``intrinsic`` (settings by name of the intrinsic reward), ``gives`` (false for a ``lio`` player that gives no
-      incentives), ``model_config`` and settings of the algorithm (``OWN_SETTINGS`` and those of its kind);
+      ``intrinsic`` (settings by name of the intrinsic reward), a switch that disables an intrinsic reward of its kind
+      (:data:`rllib_reciprocator.registry.PLAYER_SWITCHES`), ``model_config`` and settings of the algorithm
+      (``OWN_SETTINGS`` and those of its kind);
     - a mapping with ``pool``: a mapping from players to their shares. Each environment draws one of them per episode.
 
     Args:

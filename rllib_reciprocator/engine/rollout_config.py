@@ -49,7 +49,7 @@ class RolloutConfig(PPOConfig):
         """Sets the size of meta-episodes and what they are used for. Unset settings keep their values.
 
         Args:
-            **settings: Settings of :class:`rllib_reciprocator.algorithms.coala.settings.COALASettings`.
+            **settings: Settings of the class in :data:`rllib_reciprocator.registry.META_SETTINGS`.
 
         Returns:
             This configuration.
