@@ -92,18 +92,18 @@ class GameSpec:
 MAX_NAMES = 8
 
 
-def did_you_mean(name: str, known: Any) -> str:
+def did_you_mean(name: str, valid_names: Any) -> str:
     """Builds the end of an error message about an unknown name.
 
     Args:
         name: The unknown name.
-        known: Valid names.
+        valid_names: Valid names.
 
     Returns:
         Suggestion of the most similar valid name. If none is similar, all valid names, or the three most similar ones
         if there are more than ``MAX_NAMES``.
     """
-    names, query = sorted(map(str, known)), str(name)[:80]
+    names, query = sorted(map(str, valid_names)), str(name)[:80]
     matches = difflib.get_close_matches(query, names, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean {matches[0]!r}?"

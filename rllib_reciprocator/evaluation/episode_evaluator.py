@@ -238,8 +238,8 @@ class EpisodeEvaluator:
         # Samples no steps but resets the environment, to render its initial state.
         runner.sample(num_timesteps=0, explore=self.explore, force_reset=True)
         video.images.append(self._image(env))
-        done = False
-        while not done:
+        is_done = False
+        while not is_done:
             (episode,) = runner.sample(num_timesteps=1, explore=self.explore)
             video.images.append(self._image(env))
             parts = _by_agent(episode)
@@ -249,7 +249,7 @@ class EpisodeEvaluator:
                 [str(names[step_actions[a]] if names else step_actions[a]) if a in step_actions else "" for a in agents]
             )
             video.rewards.append([float(parts[a].get_rewards(-1)) if a in step_actions else 0.0 for a in agents])
-            done = episode.is_done
+            is_done = episode.is_done
         return video
 
     def _image(self, env: Any) -> np.ndarray:
@@ -283,8 +283,8 @@ class EpisodeEvaluator:
         """Returns None, because there are no online learners on RLlib's own env runners."""
 
 
-def _guest_or(guests: dict[Any, str], others: Any, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
-    return guests.get(agent_id) or others(agent_id, episode, **kwargs)
+def _guest_or(guests: dict[Any, str], policy_mapping_fn: Any, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+    return guests.get(agent_id) or policy_mapping_fn(agent_id, episode, **kwargs)
 
 
 def _by_agent(episode: Any) -> dict[str, Any]:

@@ -69,12 +69,14 @@ class Video:
             self._coins(draw, self.incentives[step - 1], top + 24, small)
         return frame
 
-    def _coins(self, draw: ImageDraw.ImageDraw, given: Sequence[Sequence[float]], top: int, font: Any) -> None:
+    def _coins(
+        self, draw: ImageDraw.ImageDraw, step_incentives: Sequence[Sequence[float]], top: int, font: Any
+    ) -> None:
         """Draws a coin per giver on every recipient's line, in the giver's color and scaled by the incentive."""
         largest = max((value for step in self.incentives for row in step for value in row), default=0.0) or 1.0
         for recipient in range(len(self.players)):
             right = _WIDTH - _MARGIN - 170
-            for giver, row in enumerate(given):
+            for giver, row in enumerate(step_incentives):
                 value = row[recipient]
                 if giver == recipient or value < 0.005 * largest:
                     continue

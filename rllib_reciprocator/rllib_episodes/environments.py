@@ -54,10 +54,10 @@ def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
         substrate = _substrate(name)
         return lambda config: MeltingPotMultiAgentEnv(substrate, **dict(config))
     module = pettingzoo_module(name)
-    return lambda config: _wrapped(build_pettingzoo(module, dict(config)))
+    return lambda config: _wrap(build_pettingzoo(module, dict(config)))
 
 
-def _wrapped(env: Any) -> PettingZooMultiAgentEnv:
+def _wrap(env: Any) -> PettingZooMultiAgentEnv:
     """Wraps a PettingZoo environment for RLlib, an ``AECEnv`` or a ``ParallelEnv``."""
     return (TurnsMultiAgentEnv if hasattr(env, "agent_iter") else PettingZooMultiAgentEnv)(env)
 

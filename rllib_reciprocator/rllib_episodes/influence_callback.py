@@ -80,7 +80,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
         explore = bool(env_runner.config.explore)
         flat = influence_of(env_runner.module, reciprocity, episodes, steps, explore=explore)
         influence = list(flat.split([len(chunk_steps.state) for chunk_steps in steps]))
-        before, reciprocal = self._reciprocal(reciprocity, episodes, influence)
+        balances, reciprocal = self._reciprocal(reciprocity, episodes, influence)
         weight = reciprocity.weight(self.iteration)
         metrics_logger.log_value(RECIPROCAL_WEIGHT, weight, window=1)
         agents = reciprocity.joint.agents
@@ -92,7 +92,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
         # Episodes that the env runner dropped, e.g. at a reset, never end with a chunk that is done.
         ongoing_ids = {episode.id_ for episode in getattr(env_runner, "_ongoing_episodes", ())}
         self._balances = {id_: value for id_, value in self._balances.items() if id_ in ongoing_ids}
-        self._log(metrics_logger, reciprocity, flat, torch.cat(before), torch.cat(reciprocal))
+        self._log(metrics_logger, reciprocity, flat, torch.cat(balances), torch.cat(reciprocal))
 
     def _reciprocal(
         self, reciprocity: EpisodeReciprocity, episodes: Sequence[MultiAgentEpisode], influence: list[Tensor]
@@ -108,38 +108,38 @@ class EpisodeInfluenceCallback(RLlibCallback):
             For each chunk the balances before every step, ``[T, N, N]``, and the reciprocal rewards, ``[T, N]``.
         """
         n = influence[0].shape[-1]
-        before: list[Tensor] = [influence[0]] * len(episodes)
+        balances: list[Tensor] = [influence[0]] * len(episodes)
         # The balance after a chunk is the initial balance of the next chunk of the same episode.
         for batch in _turns(episodes):
-            padded = pad_sequence([influence[index] for index in batch])
+            padded_influence = pad_sequence([influence[index] for index in batch])
             initial = torch.stack([self._balances.get(episodes[index].id_, torch.zeros(n, n)) for index in batch])
-            reset_mask = torch.zeros(padded.shape[:2], dtype=torch.bool)
-            balances = balance(padded, reciprocity.rule, reciprocity.balance_decay, reset_mask, initial)
+            reset_mask = torch.zeros(padded_influence.shape[:2], dtype=torch.bool)
+            batch_balances = balance(padded_influence, reciprocity.rule, reciprocity.balance_decay, reset_mask, initial)
             for column, index in enumerate(batch):
                 episode, length = episodes[index], len(influence[index])
-                before[index] = balances[:length, column]
-                last = before[index][-1], influence[index][-1]
+                balances[index] = batch_balances[:length, column]
+                last = balances[index][-1], influence[index][-1]
                 self._balances[episode.id_] = balance_after(*last, reciprocity.rule, reciprocity.balance_decay)
                 if episode.is_done:
                     del self._balances[episode.id_]
-        return before, [reciprocal_reward(*pair, reciprocity.rule) for pair in zip(before, influence, strict=True)]
+        return balances, [reciprocal_reward(*pair, reciprocity.rule) for pair in zip(balances, influence, strict=True)]
 
     def _log(
         self,
         metrics: MetricsLogger,
         reciprocity: EpisodeReciprocity,
         influence: Tensor,
-        before: Tensor,
+        balances: Tensor,
         reciprocal: Tensor,
     ) -> None:
         """Logs influence and balance by pair of agents, and the reciprocal rewards of Reciprocators."""
         agents = reciprocity.joint.agents
         if len(agents) <= MAX_AGENTS_BY_PAIR:
-            log_by_pair(metrics, agents, influence, before)
+            log_by_pair(metrics, agents, influence, balances)
         else:
             std, mean = torch.std_mean(influence, 0, correction=0)
             off_diagonal = ~torch.eye(len(agents), dtype=torch.bool)
-            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, std), (BALANCE, before.mean(0))):
+            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, std), (BALANCE, balances.mean(0))):
                 metrics.log_value((key, "mean"), float(values[off_diagonal].mean()), reduce="mean")
         reward_quantiles = quantiles(reciprocal)
         for index, agent in enumerate(agents):

@@ -151,10 +151,10 @@ def joint_steps(
         actions[env_steps, index, : encoded_actions.shape[1]] = encoded_actions
         rewards[env_steps, index] = np.asarray(agent_episode.get_rewards(indices), np.float32)
         present[env_steps, index] = True
-    remaining = np.zeros((length, 1), np.float32)
+    time_left = np.zeros((length, 1), np.float32)
     if horizon:
-        remaining[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
-    return JointSteps(np.concatenate([*states, remaining], 1), actions, rewards, present, rows)
+        time_left[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
+    return JointSteps(np.concatenate([*states, time_left], 1), actions, rewards, present, rows)
 
 
 def last_joint_step(
@@ -192,15 +192,15 @@ def last_joint_step(
         actions[0, index, : encoded_action.shape[1]] = encoded_action
         present[0, index] = True
         rows[agent] = np.zeros(1, np.int64)
-    remaining = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
-    return JointSteps(np.concatenate([*states, remaining], 1), actions, np.zeros((1, n), np.float32), present, rows)
+    time_left = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
+    return JointSteps(np.concatenate([*states, time_left], 1), actions, np.zeros((1, n), np.float32), present, rows)
 
 
-def behavior_inputs(own: SingleAgentEpisode, indices: slice | list[int]) -> np.ndarray | None:
+def behavior_inputs(agent_episode: SingleAgentEpisode, indices: slice | list[int]) -> np.ndarray | None:
     """Returns the inputs of the behavior policy's action distribution, ``[steps, inputs]``; None if not recorded."""
-    if Columns.ACTION_DIST_INPUTS not in own.extra_model_outputs:
+    if Columns.ACTION_DIST_INPUTS not in agent_episode.extra_model_outputs:
         return None
-    return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
+    return np.asarray(agent_episode.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
 
 
 def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray:

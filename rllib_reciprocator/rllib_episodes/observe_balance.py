@@ -110,9 +110,9 @@ class ObserveBalance(ConnectorV2):
             for episode in episodes
         ]
         influence = influence_of(rl_module, reciprocity, episodes, steps, last=True, explore=explore)
-        before = torch.stack([self._balances.get(episode.id_, (0, torch.zeros(n, n)))[1] for episode in episodes])
-        after = balance_after(before, influence, reciprocity.rule, reciprocity.balance_decay)
-        for episode, balance in zip(episodes, after, strict=True):
+        balances = torch.stack([self._balances.get(episode.id_, (0, torch.zeros(n, n)))[1] for episode in episodes])
+        next_balances = balance_after(balances, influence, reciprocity.rule, reciprocity.balance_decay)
+        for episode, balance in zip(episodes, next_balances, strict=True):
             self._balances[episode.id_] = (episode.env_t, balance)
 
 

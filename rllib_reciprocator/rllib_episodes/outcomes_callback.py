@@ -41,7 +41,7 @@ class EpisodeOutcomesCallback(RLlibCallback):
         """Initializes the callback without ongoing episodes."""
         super().__init__(**kwargs)
         # Summed outcomes and number of steps so far of ongoing episodes, by episode id.
-        self._running: dict[str, tuple[dict[str, torch.Tensor], int]] = {}
+        self._ongoing: dict[str, tuple[dict[str, torch.Tensor], int]] = {}
 
     def on_sample_end(
         self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
@@ -68,11 +68,11 @@ class EpisodeOutcomesCallback(RLlibCallback):
         Returns:
             Rates ``[N]``, by name; empty if no episode ended.
         """
-        running, self._running = self._running, {}
+        previous_totals, self._ongoing = self._ongoing, {}
         ended_episodes: list[tuple[dict[str, torch.Tensor], int]] = []
         for episode in samples:
             # A sample may contain several chunks of an episode, so that earlier chunks may be of this sample already.
-            earlier_totals, steps = (self._running if episode.id_ in self._running else running).pop(
+            earlier_totals, steps = (self._ongoing if episode.id_ in self._ongoing else previous_totals).pop(
                 episode.id_, ({}, 0)
             )
             totals = summed_outcomes([episode], agents)
@@ -81,7 +81,7 @@ class EpisodeOutcomesCallback(RLlibCallback):
             if episode.is_done:
                 ended_episodes.append(chunk)
             else:
-                self._running[episode.id_] = chunk
+                self._ongoing[episode.id_] = chunk
         if not ended_episodes:
             return {}
         total = {

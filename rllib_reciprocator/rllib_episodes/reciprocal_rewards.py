@@ -64,13 +64,13 @@ class AddReciprocalRewards(ConnectorV2):
         return batch
 
 
-def _check_memory(own: SingleAgentEpisode) -> None:
+def _check_memory(agent_episode: SingleAgentEpisode) -> None:
     """Raises ValueError if a chunk lacks the recurrent state before it: its agent did not act before the truncation."""
-    states = own.extra_model_outputs.get(Columns.STATE_OUT)
-    if states is not None and own.t_started > 0 and states.lookback == 0:
+    states = agent_episode.extra_model_outputs.get(Columns.STATE_OUT)
+    if states is not None and agent_episode.t_started > 0 and states.lookback == 0:
         raise ValueError(
-            f"batch_mode: {own.agent_id} is stateful and does not act in every step, and RLlib loses its state where"
-            " episodes are truncated; set batch_mode to complete_episodes"
+            f"batch_mode: {agent_episode.agent_id} is stateful and does not act in every step, and RLlib loses its"
+            " state where episodes are truncated; set batch_mode to complete_episodes"
         )
 
 

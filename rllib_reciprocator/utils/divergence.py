@@ -89,9 +89,9 @@ def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:
             raise DivergedError(_message(module_id, iteration, problem))
 
 
-def _message(module_id: str, iteration: int, what: str) -> str:
+def _message(module_id: str, iteration: int, problem: str) -> str:
     return (
-        f"{module_id} diverged in iteration {iteration}: {what}; a smaller lr or a grad_clip may help"
+        f"{module_id} diverged in iteration {iteration}: {problem}; a smaller lr or a grad_clip may help"
         " (checkpoints of earlier iterations are kept)"
     )
 
