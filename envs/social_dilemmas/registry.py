@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 if TYPE_CHECKING:
+    import torch
     from pettingzoo import AECEnv
 
     from social_dilemmas.batched_game import BatchedGame
@@ -50,7 +51,7 @@ class GameSpec:
             if name not in ("num_games", "device")
         }
 
-    def make(self, num_games: int = 1, device: Any = "cpu", **settings: Any) -> BatchedGame:
+    def make(self, num_games: int = 1, device: str | torch.device = "cpu", **settings: Any) -> BatchedGame:
         """Builds B parallel environments of the game.
 
         Args:
@@ -92,7 +93,7 @@ class GameSpec:
 MAX_NAMES = 8
 
 
-def did_you_mean(name: str, valid_names: Any) -> str:
+def did_you_mean(name: str, valid_names: Iterable[object]) -> str:
     """Builds the end of an error message about an unknown name.
 
     Args:
@@ -232,7 +233,7 @@ def register(game: GameSpec) -> None:
     _GAMES[game.id] = game
 
 
-def make(game_id: str, num_games: int = 1, device: Any = "cpu", **settings: Any) -> BatchedGame:
+def make(game_id: str, num_games: int = 1, device: str | torch.device = "cpu", **settings: Any) -> BatchedGame:
     """Builds B parallel environments of a registered game, see :meth:`GameSpec.make`."""
     return spec(game_id).make(num_games, device, **settings)
 

@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,7 +61,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Makes a command print user errors as one line and exit with code 2, and exit cleanly when interrupted."""
 
     @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
+    def wrapper(*args: object, **kwargs: object) -> None:
         from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
         from rllib_reciprocator.utils.errors import UserError
 
@@ -129,7 +129,7 @@ def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [*signature.parameters.values(), *option_signature.parameters.values()]
 
     @functools.wraps(command)
-    def wrapper(**arguments: Any) -> None:
+    def wrapper(**arguments: object) -> None:
         command(**{name: arguments[name] for name in signature.parameters})
 
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -59,7 +59,9 @@ class BatchedEvaluator:
         self.checkpoint, self.config, self.seed, self.explore = checkpoint, config, seed, explore
         self._runner(episodes=1)
 
-    def _runner(self, episodes: int, *, with_estimator: bool = False, runner_class: Any = BatchedEnvRunner) -> Any:
+    def _runner(
+        self, episodes: int, *, with_estimator: bool = False, runner_class: type[BatchedEnvRunner] = BatchedEnvRunner
+    ) -> Any:
         try:
             return frozen_runner(
                 self.config,

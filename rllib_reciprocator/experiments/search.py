@@ -59,7 +59,7 @@ def ends(domain: Domain) -> list[Any]:
     return [domain.sample()]
 
 
-def grid_size(settings: Any) -> int:
+def grid_size(settings: object) -> int:
     """Returns the number of combinations of all grid searches in settings."""
     if isinstance(settings, dict) and set(settings) == {"grid_search"} and isinstance(settings["grid_search"], list):
         return sum(grid_size(value) for value in settings["grid_search"])

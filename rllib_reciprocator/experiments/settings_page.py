@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 import social_dilemmas
 from rllib_reciprocator.algorithms.coala.coala import COALASettings
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
@@ -116,7 +119,7 @@ def _intrinsic_rewards() -> Iterable[str]:
         yield _table((key, _default(field), descriptions[key]) for key, field in _fields(settings))
 
 
-def descriptions_in(target: Any, section: str = "Args") -> dict[str, str]:
+def descriptions_in(target: object, section: str = "Args") -> dict[str, str]:
     """Returns the descriptions in a Google-style docstring by name; for a class, also those of its constructor."""
     texts = [inspect.getdoc(target) or ""]
     if inspect.isclass(target):
@@ -129,7 +132,7 @@ def descriptions_in(target: Any, section: str = "Args") -> dict[str, str]:
     return descriptions
 
 
-def _paragraphs(target: Any) -> list[str]:
+def _paragraphs(target: object) -> list[str]:
     return [" ".join(part.split()) for part in (inspect.getdoc(target) or "").split("\n\n")]
 
 
@@ -139,15 +142,15 @@ def _players() -> str:
     return _markdown(next(part for part in parts if part.startswith("- ")))
 
 
-def _fields(model: Any) -> Iterable[tuple[str, Any]]:
+def _fields(model: type[BaseModel]) -> Iterable[tuple[str, Any]]:
     return model.model_fields.items()
 
 
-def _default(field: Any) -> str:
+def _default(field: FieldInfo) -> str:
     return "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return "required" if value is inspect.Parameter.empty else repr(value)
 
 

@@ -9,7 +9,7 @@ when the config is validated, so that the order of the user's calls does not mat
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -99,7 +99,7 @@ class Composition:
         """Returns a copy that changes independently."""
         return Composition(dict(self.user_values), dict(self.composed_values))
 
-    def set(self, config: AlgorithmConfig, name: str, value: Any) -> None:
+    def set(self, config: AlgorithmConfig, name: str, value: object) -> None:
         """Sets an attribute of the config and records the value as composed."""
         setattr(config, name, value)
         self.composed_values[name] = value
@@ -262,12 +262,16 @@ def _with_estimator(
     return spec
 
 
-def learner_pieces(user_connectors: Any, reciprocity: EpisodeReciprocity, *spaces: Any) -> list[Any]:
+def learner_pieces(
+    user_connectors: Callable[..., Any] | None, reciprocity: EpisodeReciprocity, *spaces: object
+) -> list[Any]:
     """Returns this package's learner connectors, followed by the user's own."""
     return [AddReciprocalRewards(reciprocity), *(force_list(user_connectors(*spaces)) if user_connectors else [])]
 
 
-def runner_pieces(user_connectors: Any, reciprocity: EpisodeReciprocity, *args: Any, **kwargs: Any) -> list[Any]:
+def runner_pieces(
+    user_connectors: Callable[..., Any] | None, reciprocity: EpisodeReciprocity, *args: object, **kwargs: object
+) -> list[Any]:
     """Returns the user's own env-to-module connectors, followed by this package's."""
     return [
         *(force_list(user_connectors(*args, **kwargs)) if user_connectors else []),

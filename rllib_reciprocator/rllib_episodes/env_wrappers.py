@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+if TYPE_CHECKING:
+    from pettingzoo.utils.env import AECEnv, ParallelEnv
 
 
 class PettingZooMultiAgentEnv(MultiAgentEnv):
@@ -30,7 +33,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
 
     takes_turns = False
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: AECEnv | ParallelEnv) -> None:
         """Wraps a PettingZoo environment."""
         super().__init__()
         self.env = env
@@ -117,7 +120,7 @@ class FlatGame(PettingZooMultiAgentEnv):
     flattened; :mod:`rllib_reciprocator.rllib_episodes.scaled_bytes` converts them to one-hot planes.
     """
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: AECEnv | ParallelEnv) -> None:
         """Wraps a game of this package."""
         super().__init__(env)
         spaces = self.observation_spaces

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.models.distributions import Distribution
 from ray.rllib.utils.spaces.space_utils import batch as batched
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocalRule, ReciprocitySettings
@@ -70,7 +73,7 @@ class EpisodeReciprocity:
 
 
 def influence_of(
-    module: Any,
+    module: MultiRLModule,
     reciprocity: EpisodeReciprocity,
     episodes: Sequence[MultiAgentEpisode],
     steps: Sequence[JointSteps],
@@ -141,7 +144,7 @@ def influence_of(
     return influence.received.cpu()
 
 
-def no_distribution(agent: Any) -> str:
+def no_distribution(agent: AgentID) -> str:
     """Returns the error message for a player that reports no action distribution although counterfactuals need it."""
     return (
         f"players.{agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which counterfactual policy needs; set"
@@ -167,7 +170,7 @@ def _reported_inputs(episode: MultiAgentEpisode, steps: JointSteps, *, last: boo
 
 
 def _distribution(
-    module: Any, episodes: Sequence[MultiAgentEpisode], agent: Any, inputs: Tensor, *, explore: bool
+    module: MultiRLModule, episodes: Sequence[MultiAgentEpisode], agent: AgentID, inputs: Tensor, *, explore: bool
 ) -> Any:
     module_id = next(episode.module_for(agent) for episode in episodes if agent in episode.agent_episodes)
     agent_module = module[module_id].unwrapped()
@@ -176,7 +179,7 @@ def _distribution(
     return agent_module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic()
 
 
-def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, uniform_share: float) -> Tensor:
+def _probabilities(distribution: Distribution, inputs: Tensor | None, legal: Tensor, uniform_share: float) -> Tensor:
     """Returns the counterfactual probabilities of discrete actions, ``[rows, A]``.
 
     The result for a step must not depend on the other steps of the batch: the balance that a Reciprocator observes is
@@ -196,7 +199,7 @@ def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, unif
 
 
 def _drawn(
-    distribution: Any, space: gymnasium.Space, rows: int, width: int, uniform_share: float
+    distribution: Distribution, space: gymnasium.Space, rows: int, width: int, uniform_share: float
 ) -> tuple[Tensor, Tensor]:
     """Samples counterfactual actions from the player's policy and from the action space, if this is not discrete.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -44,21 +46,21 @@ class EpisodeInfluenceCallback(RLlibCallback):
         # Number of completed training iterations; the algorithm sends it to its env runners.
         self.iteration = 0
 
-    def on_train_result(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
+    def on_train_result(self, *, algorithm: Algorithm, **kwargs: object) -> None:
         """Sends the number of the next iteration to the env runners."""
         send_iteration(algorithm)
 
-    def on_checkpoint_loaded(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
+    def on_checkpoint_loaded(self, *, algorithm: Algorithm, **kwargs: object) -> None:
         """Sends the iteration with which a restored run continues to the env runners."""
         send_iteration(algorithm)
 
     def on_env_runners_recreated(
-        self, *, algorithm: Algorithm, env_runner_group: Any, env_runner_indices: list[int], **kwargs: Any
+        self, *, algorithm: Algorithm, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **kwargs: object
     ) -> None:
         """Sends the iteration to env runners that were restarted."""
         _send(env_runner_group, algorithm.iteration, env_runner_indices)
 
-    def on_algorithm_init(self, *, algorithm: Any, **kwargs: Any) -> None:
+    def on_algorithm_init(self, *, algorithm: Algorithm, **kwargs: object) -> None:
         """Checks that players report their action distributions if counterfactuals are expectations over them.
 
         Raises:
@@ -69,7 +71,12 @@ class EpisodeInfluenceCallback(RLlibCallback):
             check_distributions({name: module for name, module in modules.items() if name != INFLUENCE_MODULE_ID})
 
     def on_sample_end(
-        self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
+        self,
+        *,
+        env_runner: EnvRunner,
+        metrics_logger: MetricsLogger,
+        samples: list[MultiAgentEpisode],
+        **kwargs: object,
     ) -> None:
         """Adds the reciprocal rewards to the sampled episodes and logs metrics."""
         reciprocity: EpisodeReciprocity = env_runner.config.episode_reciprocity
@@ -160,7 +167,7 @@ def send_iteration(algorithm: Algorithm) -> None:
             _send(group, algorithm.iteration)
 
 
-def _send(group: Any, iteration: int, indices: list[int] | None = None) -> None:
+def _send(group: EnvRunnerGroup, iteration: int, indices: list[int] | None = None) -> None:
     # The timeout is zero because busy env runners of asynchronous algorithms would block the algorithm. Actors process
     # requests in order, so that samples requested after this call use the new iteration.
     group.foreach_env_runner(
@@ -171,7 +178,7 @@ def _send(group: Any, iteration: int, indices: list[int] | None = None) -> None:
     )
 
 
-def _set_iteration(runner: Any, iteration: int) -> None:
+def _set_iteration(runner: EnvRunner, iteration: int) -> None:
     for callback in runner._callbacks:
         if isinstance(callback, EpisodeInfluenceCallback):
             callback.iteration = iteration
@@ -197,7 +204,7 @@ def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:
     return batches
 
 
-def _write(episode: MultiAgentEpisode, agent: Any, values: np.ndarray) -> None:
+def _write(episode: MultiAgentEpisode, agent: AgentID, values: np.ndarray) -> None:
     """Writes one intrinsic reward per own step into an agent's episode; zero for steps that began in earlier chunks."""
     agent_episode = episode.agent_episodes[agent]
     lookback = agent_episode.actions.lookback

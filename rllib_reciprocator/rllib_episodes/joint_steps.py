@@ -15,6 +15,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import batch as batched
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 
 from rllib_reciprocator.models.action_masks import ACTION_MASK, mask_start
@@ -60,7 +61,7 @@ class JointSpaces:
         """Returns the number of actions of each agent; 0 if its action space is not discrete."""
         return tuple(int(space.n) if isinstance(space, spaces.Discrete) else 0 for space in self.actions.values())
 
-    def legal_actions(self, agent: Any, state: Tensor) -> Tensor:
+    def legal_actions(self, agent: AgentID, state: Tensor) -> Tensor:
         """Returns the mask of an agent's legal actions; all True if its observations contain no action mask.
 
         Args:
@@ -203,7 +204,7 @@ def behavior_inputs(agent_episode: SingleAgentEpisode, indices: slice | list[int
     return np.asarray(agent_episode.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
 
 
-def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray:
+def _env_steps(episode: MultiAgentEpisode, agent: AgentID, count: int) -> np.ndarray:
     """Returns the environment steps, from the start of this chunk, at which the agent's last ``count`` steps began.
 
     Where agents take turns, the first of these steps may have begun in the previous chunk. That step is left out.
@@ -222,7 +223,7 @@ def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray
     return start_steps[start_steps >= 0]
 
 
-def _stacked(values: Any) -> Any:
+def _stacked(values: object) -> Any:
     return batched(values) if isinstance(values, list) else values
 
 

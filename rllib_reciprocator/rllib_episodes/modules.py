@@ -15,6 +15,7 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.typing import AgentID, EpisodeType
 
 from rllib_reciprocator.models.action_masks import MASK_START, mask_start
 from rllib_reciprocator.models.masked_model import MaskedAPPOModule, MaskedPPOModule
@@ -66,7 +67,10 @@ class PlayerModules:
 
 
 def player_modules(
-    config: AlgorithmConfig, players: Mapping[str, Any], environment: EnvSpec, user_spec: Any = None
+    config: AlgorithmConfig,
+    players: Mapping[str, Any],
+    environment: EnvSpec,
+    user_spec: MultiRLModuleSpec | RLModuleSpec | None = None,
 ) -> PlayerModules:
     """Derives module specs, policy mapping and settings of single modules from the players.
 
@@ -119,7 +123,9 @@ def player_modules(
     )
 
 
-def _update_spec(player_spec: RLModuleSpec, user_spec: Any, player: Player) -> RLModuleSpec:
+def _update_spec(
+    player_spec: RLModuleSpec, user_spec: MultiRLModuleSpec | RLModuleSpec | None, player: Player
+) -> RLModuleSpec:
     """Returns the derived spec of a player that learns, updated with the user's spec of its module."""
     spec = user_spec.rl_module_specs.get(player.module_id) if isinstance(user_spec, MultiRLModuleSpec) else user_spec
     if spec is None:
@@ -136,7 +142,7 @@ def _update_spec(player_spec: RLModuleSpec, user_spec: Any, player: Player) -> R
     return merged_spec
 
 
-def _check_user_spec(user_spec: Any, players: Mapping[str, Player]) -> None:
+def _check_user_spec(user_spec: MultiRLModuleSpec | RLModuleSpec | None, players: Mapping[str, Player]) -> None:
     """Raises ValueError if the user's spec contains a module that is not trained."""
     trained_ids = [module_id for module_id, player in players.items() if player.learns]
     for module_id in user_spec.rl_module_specs if isinstance(user_spec, MultiRLModuleSpec) else ():
@@ -165,7 +171,7 @@ def _check_supported(player: Player, learner: str) -> None:
             )
 
 
-def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+def _module_of(modules: dict[str, str], agent_id: AgentID, episode: EpisodeType | None = None, **kwargs: object) -> str:
     return modules[str(agent_id)]
 
 

@@ -11,6 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.models.utils import get_filter_config
 from ray.rllib.utils import force_list
+from ray.rllib.utils.typing import AgentID
 
 from rllib_reciprocator.rllib_episodes.encoding import flat_space, needs_flattening
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
@@ -18,7 +19,10 @@ from rllib_reciprocator.rllib_episodes.scaled_bytes import ScaleBytes, ScaleByte
 
 
 def prepare_observations(
-    config: AlgorithmConfig, user_connectors: Any, joint: JointSpaces, unprepared_agents: Collection[Any]
+    config: AlgorithmConfig,
+    user_connectors: Callable[..., Any] | None,
+    joint: JointSpaces,
+    unprepared_agents: Collection[Any],
 ) -> Callable[..., list[Any]] | None:
     """Returns the function that builds the env-to-module connectors: the user's, then those that prepare observations.
 
@@ -59,7 +63,11 @@ def prepare_observations_of_one(config: AlgorithmConfig) -> None:
 
 
 def preparing(
-    user_connectors: Any, flat_agents: tuple[Any, ...], byte_agents: tuple[Any, ...], *args: Any, **kwargs: Any
+    user_connectors: Callable[..., Any] | None,
+    flat_agents: tuple[Any, ...],
+    byte_agents: tuple[Any, ...],
+    *args: object,
+    **kwargs: object,
 ) -> list[Any]:
     """Returns the user's env-to-module connectors, followed by those that prepare multi-agent observations."""
     return [
@@ -69,12 +77,12 @@ def preparing(
     ]
 
 
-def preparing_one(flatten: bool, has_bytes: bool, *args: Any, **kwargs: Any) -> list[Any]:
+def preparing_one(flatten: bool, has_bytes: bool, *args: object, **kwargs: object) -> list[Any]:
     """Returns the env-to-module connectors that prepare the observations of a single-agent environment."""
     return [*([ScaleBytes()] if has_bytes else []), *([FlattenObservations()] if flatten else [])]
 
 
-def seen_space(config: AlgorithmConfig, joint: JointSpaces, agent: Any) -> Any:
+def seen_space(config: AlgorithmConfig, joint: JointSpaces, agent: AgentID) -> Any:
     """Returns the observation space of an agent's module, without the influence balance."""
     return getattr(config, "prepared_spaces", {}).get(agent, joint.observations[agent])
 

@@ -30,7 +30,7 @@ def space_with_balance(space: gymnasium.Space, num_balances: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (encoded_size(space) + num_balances,), np.float32)
 
 
-def with_balance(space: gymnasium.Space, obs: Any, balances: np.ndarray) -> np.ndarray:
+def with_balance(space: gymnasium.Space, obs: object, balances: np.ndarray) -> np.ndarray:
     """Returns a single observation extended by the balances, ``[N - 1]``."""
     if _is_planes(space) or is_class_map(space):
         planes = np.broadcast_to(balances, (*space.shape[:2], len(balances)))

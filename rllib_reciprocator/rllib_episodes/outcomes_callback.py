@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
@@ -37,14 +38,19 @@ class EpisodeOutcomesCallback(RLlibCallback):
     Rates that are defined for whole episodes only are logged for the episodes that ended in the sample.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         """Initializes the callback without ongoing episodes."""
         super().__init__(**kwargs)
         # Summed outcomes and number of steps so far of ongoing episodes, by episode id.
         self._ongoing: dict[str, tuple[dict[str, torch.Tensor], int]] = {}
 
     def on_sample_end(
-        self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
+        self,
+        *,
+        env_runner: EnvRunner,
+        metrics_logger: MetricsLogger,
+        samples: list[MultiAgentEpisode],
+        **kwargs: object,
     ) -> None:
         """Logs the rates of the sampled episodes."""
         game = env_runner.env.envs[0].unwrapped
@@ -61,7 +67,7 @@ class EpisodeOutcomesCallback(RLlibCallback):
                 metrics_logger.log_value((OUTCOMES, agent, name), rate, reduce="mean")
 
     def _episode_outcomes(
-        self, game: Any, samples: Sequence[MultiAgentEpisode], agents: Sequence[str]
+        self, game: MultiAgentEnv, samples: Sequence[MultiAgentEpisode], agents: Sequence[str]
     ) -> dict[str, torch.Tensor]:
         """Computes the rates that are defined for whole episodes only, over the episodes that ended in the sample.
 

@@ -46,7 +46,7 @@ class DivergenceGuard(Algorithm):
 class DivergenceCallback(RLlibCallback):
     """Callback with the check of :class:`DivergenceGuard` for algorithms without this mixin."""
 
-    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: Any) -> None:
+    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: object) -> None:
         """Checks losses and weights after a training iteration."""
         if not isinstance(algorithm, DivergenceGuard):
             check_finite(algorithm, result)

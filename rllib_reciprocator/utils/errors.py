@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,7 +27,7 @@ class UserError(ValueError):
         super().__init__(line)
 
 
-def unknown(name: Any, valid_names: Iterable[str]) -> str:
+def unknown(name: object, valid_names: Iterable[str]) -> str:
     """Returns a message that a name is not known, with the nearest known name."""
     return f"not known{did_you_mean(str(name), valid_names)}"
 

@@ -88,7 +88,9 @@ def tournament(
     return result
 
 
-def _check_env_config(name: str, trained_env: Any, trained_config: Mapping[str, Any], env: str, config: Any) -> None:
+def _check_env_config(
+    name: str, trained_env: object, trained_config: Mapping[str, Any], env: str, config: Mapping[str, Any]
+) -> None:
     """Raises UserError if an entrant was trained in a different game or with different settings of the game."""
     option = "to let it play, add --allow-other-env-config"
     if trained_env != env:
@@ -100,7 +102,7 @@ def _check_env_config(name: str, trained_env: Any, trained_config: Mapping[str, 
             raise UserError(f"{name}: was trained with {key} {trained_value!r}, and the game has {value!r}; {option}")
 
 
-def _as_lists(value: Any) -> Any:
+def _as_lists(value: object) -> Any:
     """Converts tuples and arrays in a setting to lists, to compare settings."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
