@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.distribution import Distribution
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from ray.rllib.models.distributions import Distribution
 from ray.rllib.utils.spaces.space_utils import batch as batched
 from ray.rllib.utils.typing import AgentID
 from torch import Tensor
