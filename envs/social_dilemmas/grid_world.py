@@ -258,13 +258,13 @@ class GridWorld(BatchedGame):
 
     # --- observations -----------------------------------------------------------------------------------------------
 
-    def _lying(self) -> Tensor:
+    def _ground_without_beams(self) -> Tensor:
         """Returns the ground class of all cells, without beams, ``[P, B]`` uint8."""
         return self._ground & (GROUND_CLASSES - 1)
 
     def _scene(self) -> Tensor:
         """Returns the class of all cells, with beams above the ground, ``[P, B]`` uint8."""
-        return torch.maximum(self._lying(), (self._ground & LIT[BEAM]) + (self._ground >> 4))
+        return torch.maximum(self._ground_without_beams(), (self._ground & LIT[BEAM]) + (self._ground >> 4))
 
     def _observe(self) -> Tensor:
         """Returns the classes in the view of each agent, ``[B, N, *view]`` uint8."""

@@ -147,7 +147,7 @@ class BatchedEvaluator:
             balance=joint["balance"] if has_influence else None,
             reciprocal=self._reciprocal(game, joint) if has_influence else {},
             incentives=joint.get(INCENTIVES),
-            played=sample.in_first_episode(),
+            episode_mask=sample.in_first_episode(),
             first_episode=first_episode,
         )
 

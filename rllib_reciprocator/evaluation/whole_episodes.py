@@ -34,7 +34,7 @@ class WholeEpisodes:
         # Ids of the first episodes in the order in which they started, and the current episode of every environment.
         self._ids: dict[str, None] = {}
         self._current: dict[int, str] = {}
-        self._ended: dict[str, Any] = {}
+        self._complete_episodes: dict[str, Any] = {}
         # Index of the environment in which the last episode ended.
         self._last_index: int | None = None
 
@@ -70,12 +70,12 @@ class WholeEpisodes:
         """
         with suppress(_AllEndedError):
             runner.sample(num_episodes=sys.maxsize, explore=explore)
-        return [self._ended[key] for key in self._ids]
+        return [self._complete_episodes[key] for key in self._ids]
 
     def _on_episode_start(self, *, episode: EpisodeType, env_index: int, **kwargs: object) -> None:
         """Registers an episode. If the previous one did not end, because its environment failed, it is replaced."""
         previous_id = self._current.get(env_index, "")
-        if previous_id not in self._ended:
+        if previous_id not in self._complete_episodes:
             self._ids.pop(previous_id, None)
         self._current[env_index] = episode.id_
         if len(self._ids) < self._count:
@@ -83,9 +83,9 @@ class WholeEpisodes:
 
     def _on_episode_end(self, *, episode: EpisodeType, env_index: int, **kwargs: object) -> None:
         """Stores an episode if it is among the first ones."""
-        if episode.id_ in self._ids and len(self._ended) < self._count:
-            self._ended[episode.id_] = episode
-            if len(self._ended) == self._count:
+        if episode.id_ in self._ids and len(self._complete_episodes) < self._count:
+            self._complete_episodes[episode.id_] = episode
+            if len(self._complete_episodes) == self._count:
                 self._last_index = env_index
 
     def _end_sampling(self, *, env_index: int, **kwargs: object) -> None:

@@ -131,7 +131,7 @@ def influence_of(
             options[agent_rows, index, :count, :count] = torch.eye(count)
             probs[agent_rows, index, :count] = _probabilities(distribution, inputs, legal, estimator.uniform_share)
         else:
-            samples, weights = _drawn(
+            samples, weights = _sample_actions(
                 distribution, joint.actions[agent], len(agent_rows), width, estimator.uniform_share
             )
             options[agent_rows, index, : samples.shape[1]] = samples
@@ -198,7 +198,7 @@ def _probabilities(distribution: Distribution, inputs: Tensor | None, legal: Ten
     return (1.0 - uniform_share) * probabilities(distribution, inputs, legal.shape[-1]) + uniform_share * uniform
 
 
-def _drawn(
+def _sample_actions(
     distribution: Distribution, space: gymnasium.Space, rows: int, width: int, uniform_share: float
 ) -> tuple[Tensor, Tensor]:
     """Samples counterfactual actions from the player's policy and from the action space, if this is not discrete.

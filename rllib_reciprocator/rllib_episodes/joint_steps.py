@@ -143,12 +143,12 @@ def joint_steps(
         if not len(env_steps):
             continue
         indices = slice(count - len(env_steps), count)
-        obs = _stacked(agent_episode.get_observations(indices))
+        obs = _stack(agent_episode.get_observations(indices))
         agent_state[env_steps, :-1] = (
             encode_without_balance(space, obs, n - 1) if agent in observers else encode(space, obs)
         )
         agent_state[env_steps, -1] = 1.0
-        encoded_actions = encode(joint.actions[agent], _stacked(agent_episode.get_actions(indices)))
+        encoded_actions = encode(joint.actions[agent], _stack(agent_episode.get_actions(indices)))
         actions[env_steps, index, : encoded_actions.shape[1]] = encoded_actions
         rewards[env_steps, index] = np.asarray(agent_episode.get_rewards(indices), np.float32)
         present[env_steps, index] = True
@@ -223,7 +223,7 @@ def _env_steps(episode: MultiAgentEpisode, agent: AgentID, count: int) -> np.nda
     return start_steps[start_steps >= 0]
 
 
-def _stacked(values: object) -> Any:
+def _stack(values: object) -> Any:
     return batched(values) if isinstance(values, list) else values
 
 

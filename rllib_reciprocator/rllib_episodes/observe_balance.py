@@ -79,7 +79,11 @@ class ObserveBalance(ConnectorV2):
             balance = self._balances[episode.id_][1] if episode.id_ in self._balances else None
             for index, agent in enumerate(joint.agents):
                 agent_episode = episode.agent_episodes.get(agent)
-                if agent not in self.reciprocity.observers or agent_episode is None or not _newly_seen(episode, agent):
+                if (
+                    agent not in self.reciprocity.observers
+                    or agent_episode is None
+                    or not _has_new_observation(episode, agent)
+                ):
                     continue
                 observed_balance = np.zeros(len(joint.agents) - 1, np.float32)
                 if balance is not None:
@@ -118,6 +122,6 @@ class ObserveBalance(ConnectorV2):
             self._balances[episode.id_] = (episode.env_t, balance)
 
 
-def _newly_seen(episode: MultiAgentEpisode, agent: AgentID) -> bool:
+def _has_new_observation(episode: MultiAgentEpisode, agent: AgentID) -> bool:
     """Returns True if the agent's last observation belongs to the current environment step."""
     return episode.env_t_to_agent_t[agent].data[-1] != episode.SKIP_ENV_TS_TAG

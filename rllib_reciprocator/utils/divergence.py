@@ -83,7 +83,7 @@ def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:
     algorithm._without_loss = tuple(non_finite)
     if algorithm.learner_group is None:
         return
-    for learner_result in algorithm.learner_group.foreach_learner(_diverged).ignore_errors():
+    for learner_result in algorithm.learner_group.foreach_learner(_find_divergence).ignore_errors():
         if diverged_module := learner_result.get():
             module_id, problem = diverged_module
             raise DivergedError(_message(module_id, iteration, problem))
@@ -97,7 +97,7 @@ def _message(module_id: str, iteration: int, problem: str) -> str:
 
 
 @torch.no_grad()
-def _diverged(learner: Learner) -> tuple[str, str] | None:
+def _find_divergence(learner: Learner) -> tuple[str, str] | None:
     """Returns id and problem of a module that diverged; None if no module diverged.
 
     The weights of each module are reduced by one fused operation. If no module diverged, a single value is copied from
