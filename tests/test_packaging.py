@@ -112,7 +112,7 @@ def test_tests_run_from_the_source_distribution(unpacked):
     files = ["tests/envs/test_matrix_game.py", "tests/intrinsic/test_shared_reward.py", "tests/test_contributing.py"]
     environment = os.environ | {"PYTHONPATH": f"{unpacked}{os.pathsep}{unpacked / 'envs'}"}
     # Variables of an outer pytest process would also apply to this one.
-    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+    environment = {name: value for name, value in environment.items() if not name.startswith(("PYTEST_", "SKIPPED_"))}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         cwd=unpacked,
