@@ -55,7 +55,7 @@ def on_episodes(players, **reciprocity):
 def sample_rollout(config, *, explore=True):
     """Returns the influence in one batched rollout, ``[B, T, N, N]``."""
     config.validate()
-    return BatchedEnvRunner(config=config, worker_index=0).sample(explore=explore)[0].joint["influence"]
+    return BatchedEnvRunner(config=config, worker_index=0).sample(explore=explore)[0].columns["influence"]
 
 
 def sample_episodes(config, *, explore=True):
@@ -354,10 +354,10 @@ def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_t
     algo = a_config.build_algo()
     sample = algo.sample()
     algo.stop()
-    assert not sample.joint["actions"][..., 1].any()
+    assert not sample.actions[..., 1].any()
     # The module always takes the first of two actions, but reports a uniform distribution.
-    assert float(sample.modules["player_1"]["action_logp"].exp().mean()) == pytest.approx(0.5)
-    assert float(sample.joint["influence"][..., 1, 0].abs().max()) > 1e-4
+    assert float(sample.modules["player_1"].steps["action_logp"].exp().mean()) == pytest.approx(0.5)
+    assert float(sample.columns["influence"][..., 1, 0].abs().max()) > 1e-4
 
 
 def test_batched_games_refuse_modules_that_report_no_distribution():
