@@ -95,7 +95,7 @@ def test_incentives_are_trained_by_other_algorithms(build):
     a_config = (
         ReciprocatorConfig()
         .environment("ipd_v0", env_config={"num_steps": 5})
-        .players({"*": {"player": "ppo", "intrinsic": {"incentives": {"weight": 1.0}}}})
+        .players({"*": {"player": "ppo", "intrinsic": {"incentives": {}}}})
         .env_runners(num_envs_per_env_runner=8)
         .debugging(seed=1)
     )
