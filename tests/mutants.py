@@ -28,13 +28,13 @@ SKIPPED = {"video.py", "rendering.py", "printing.py"}
 # Tests by folder, in order of the likelihood to fail.
 TESTS = {
     "engine": ["engine", "algorithms", "evaluation"],
-    "algorithms/advantage_alignment": ["algorithms/test_advantage_alignment.py", "engine/test_masks.py"],
+    "algorithms/advantage_alignment": ["algorithms/test_advantage_alignment.py", "engine/test_pool_masks.py"],
     "algorithms/coala": ["algorithms/test_coala.py", "algorithms/test_update_numbers.py", "evaluation"],
     "algorithms/shaper": ["algorithms/test_shaper.py", "algorithms/test_update_numbers.py"],
     "algorithms/lio": ["algorithms/test_lio.py", "engine/test_masks.py"],
     "algorithms": ["algorithms", "engine"],
     "intrinsic/incentives": ["algorithms/test_lio.py", "engine/test_masks.py", "evaluation"],
-    "intrinsic/reciprocity": ["intrinsic", "engine/test_env_runner.py", "rllib_episodes/test_reciprocate.py"],
+    "intrinsic/reciprocity": ["intrinsic", "engine/test_balances.py", "rllib_episodes/test_reciprocate.py"],
     "intrinsic": ["intrinsic", "engine/test_masks.py", "algorithms/test_reciprocator.py"],
     "players": ["players", "algorithms/test_update_numbers.py", "evaluation", "engine"],
     "evaluation": ["evaluation", "reports"],

@@ -36,7 +36,7 @@ def test_uses_the_batched_engine(name):
     assert isinstance(default, BatchedConfig)
     assert default.algo_class is algorithm
     assert issubclass(default.get_default_learner_class(), BatchedLearner)
-    assert default.default_player in (*default.algorithms, "reciprocator")
+    assert default.default_player in default.player_kinds()
 
 
 @pytest.mark.parametrize("env", ["ipd_v0", "coins_v0"])

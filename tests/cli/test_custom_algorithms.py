@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from ray.tune import register_trainable
 
 from rllib_reciprocator.algorithms.registry import algorithm_class
@@ -10,6 +11,7 @@ from rllib_reciprocator.experiments.schema import read_file
 from rllib_reciprocator.experiments.validation import check
 from tests.cli.test_cli import invoke, one_line
 from tests.helpers.algorithms import HalvedRewards
+from tests.helpers.batches import prepared_batch
 
 PATH = "tests.helpers.algorithms:HalvedRewards"
 
@@ -52,6 +54,14 @@ def test_settings_are_validated_as_those_of_built_in_algorithms(tmp_path):
     assert "did you mean 'clip_param'" in refused.stderr
     (experiment,) = read_file(write_file(tmp_path, PATH, reciprocity={"weight": 0.5}))
     assert check(experiment, "custom.yaml") is HalvedRewards
+
+
+def test_the_players_of_an_algorithm_have_its_intrinsic_rewards(build):
+    config = HalvedRewards.get_default_config().environment("ipd_v0", env_config={"num_steps": 4})
+    algo = build(config.reciprocity(weight=0.0).env_runners(num_envs_per_env_runner=8))
+    batch, _ = prepared_batch(algo, algo.sample())
+    assert torch.equal(batch.shaped_rewards, 0.5 * batch.rewards)
+    assert batch.rewards.abs().sum() > 0
 
 
 @pytest.mark.processes

@@ -4,18 +4,11 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.engine.advantages import subtract_mean
 from rllib_reciprocator.models import LOGITS
-from tests.helpers.batches import prepared
-from tests.helpers.games import COUNTDOWN
+from tests.helpers.batches import prepared, prepared_batch
 from tests.helpers.weights import weights
-
-
-@pytest.fixture(autouse=True)
-def countdown():
-    social_dilemmas.register(COUNTDOWN)
 
 
 def config(player="pg", env="countdown_v0", games=24, **training):
@@ -69,7 +62,8 @@ def test_advantages_are_returns_of_first_episodes_minus_their_mean(build):
 def test_a_step_is_the_gradient_summed_over_steps_and_averaged_over_episodes(build, form, clip):
     algo = build(config(epsilon=0.25, entropy_coeff=0.1, entropy_form=form, grad_clip=clip))
     (sample,) = algo.env_runner.sample()
-    columns = prepared(algo, sample)["player_0"]
+    batch, info = prepared_batch(algo, sample)
+    columns = info.rows["player_0"]
     learner = algo.learner_group._learner
     module = learner.module["player_0"].unwrapped()
     logit = module.actor.head(module.actor.encode(columns)).squeeze(-1)
@@ -85,10 +79,11 @@ def test_a_step_is_the_gradient_summed_over_steps_and_averaged_over_episodes(bui
     assert norm > 0.05
     scale = 1.0 if clip is None else clip / norm
     expected = [p - 0.01 * scale * g for p, g in zip(parameters, gradient, strict=True)]
-    learner.improve({"player_0": columns}, 1, None, False)
+    rule = learner.rule_of["player_0"]
+    rule.update(learner, batch, info)
     for parameter, value in zip(parameters, expected, strict=True):
         torch.testing.assert_close(parameter, value, atol=1e-6, rtol=1e-4)
-    assert float(learner.step_sizes["player_0"]) == pytest.approx(0.01 * scale / 24, rel=1e-4)
+    assert float(rule.step_sizes["player_0"]) == pytest.approx(0.01 * scale / 24, rel=1e-4)
 
 
 def test_epsilon_follows_its_schedule_and_is_not_used_by_greedy_play(build):

@@ -32,7 +32,7 @@ def runner(built, worker_index=0):
 
 def steps_of_episodes(sample):
     """Returns the number of earlier steps of the episode, at each step, ``[B, T]``."""
-    return ((1.0 - sample.joint["time_left"]) * HORIZON).round().long()
+    return ((1.0 - sample.time_left) * HORIZON).round().long()
 
 
 @pytest.mark.parametrize("fragment", [2, 3, 5, 9])
@@ -48,14 +48,14 @@ def test_every_sample_covers_all_parts_of_an_episode(fragment):
             assert all(
                 len(part.unique()) == HORIZON for part in steps.chunk(2)
             )  # also in the shard of each of two learners
-        assert torch.equal(sample.joint["is_first"], steps == 0)
-        assert torch.equal(sample.joint["truncated"], steps == HORIZON - 1)
+        assert torch.equal(sample.is_first, steps == 0)
+        assert torch.equal(sample.truncated, steps == HORIZON - 1)
 
 
 def test_environments_start_together_without_staggering_or_with_whole_episodes():
     for a_config in (config(2, stagger_episodes=False), config(HORIZON), config("auto"), config(2 * HORIZON)):
         (sample,) = runner(a_config).sample()
-        assert sample.joint["is_first"][:, 0].all()
+        assert sample.is_first[:, 0].all()
         assert len(steps_of_episodes(sample)[:, 0].unique()) == 1
 
 
@@ -100,7 +100,7 @@ def test_restored_runs_keep_their_phases_and_errors_renew_them():
     env_runner.sample()
     restored_runner.set_state(env_runner.get_state())
     a, b = env_runner.sample()[0], restored_runner.sample()[0]
-    assert torch.equal(a.joint["actions"], b.joint["actions"])
+    assert torch.equal(a.actions, b.actions)
     assert torch.equal(steps_of_episodes(a), steps_of_episodes(b))
     env_runner.start_over()
     assert len(steps_of_episodes(env_runner.sample()[0])[:, 0].unique()) == 4
@@ -110,7 +110,7 @@ def test_games_that_end_early_are_staggered_too():
     social_dilemmas.register(COUNTDOWN)
     env_runner = runner(config(2, env="countdown_v0", players={"*": "ppo"}, games=50))
     (sample,) = env_runner.sample()
-    assert 0 < int(sample.joint["is_first"][:, 0].sum()) < 50
+    assert 0 < int(sample.is_first[:, 0].sum()) < 50
 
 
 def test_policies_are_trained_on_sampled_steps_only(build):

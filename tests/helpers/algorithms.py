@@ -1,21 +1,27 @@
 """Algorithms that a user could have written, outside the package."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from rllib_reciprocator import Reciprocator, ReciprocatorConfig
-from rllib_reciprocator.engine import BatchedLearner
+from rllib_reciprocator.engine import IntrinsicReward, PlayerKind
 
 
-class HalvedRewardsLearner(BatchedLearner):
-    """Halves the rewards that policies are trained on."""
+class HalfTax(IntrinsicReward):
+    """Takes away half of each agent's own reward."""
 
-    def shape_rewards(self, joint):
-        return 0.5 * super().shape_rewards(joint)
+    @staticmethod
+    def rewards(columns, settings):
+        return -0.5 * columns["rewards"]
 
 
 class HalvedRewardsConfig(ReciprocatorConfig):
-    """Configuration of :class:`HalvedRewards`."""
+    """Configuration of :class:`HalvedRewards`, with the player ``halved``, a Reciprocator that pays the tax."""
 
-    def get_default_learner_class(self):
-        return HalvedRewardsLearner
+    default_player = "halved"
+    extra_player_kinds: ClassVar[Mapping[str, PlayerKind]] = {
+        "halved": PlayerKind(intrinsic={"reciprocity": {}, "tests.helpers.algorithms:HalfTax": {}}),
+    }
 
 
 class HalvedRewards(Reciprocator):

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from rllib_reciprocator.intrinsic.registry import intrinsic_reward
 
 from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.registry import algorithm_class
+from rllib_reciprocator.engine.registries import intrinsic_reward
 from rllib_reciprocator.utils.import_paths import import_attribute
 
 

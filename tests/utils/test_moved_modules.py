@@ -31,7 +31,7 @@ def test_modules_of_moved_packages_are_found():
     assert new_name("rllib_reciprocator.influence.tabular") == (
         "rllib_reciprocator.intrinsic.reciprocity.estimators.tabular"
     )
-    assert new_name("rllib_reciprocator.influence.learner") == "rllib_reciprocator.intrinsic.reciprocity.learner"
+    assert new_name("rllib_reciprocator.influence.learner") == "rllib_reciprocator.intrinsic.reciprocity.estimator_rule"
     assert new_name("rllib_reciprocator.models.settings") is None
     assert new_name("ray.batched") is None
 

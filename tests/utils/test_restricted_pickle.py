@@ -233,7 +233,7 @@ def test_constructors_in_settings_accept_only_genuine_arguments():
     callbacks = named("ray.rllib.callbacks.callbacks", "RLlibCallback")
     unpickle_seeds = named("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence")
     space = named("gymnasium.spaces.box", "Box") + EMPTY_TUPLE + NEWOBJ
-    player = named("rllib_reciprocator.players.players", "Player") + EMPTY_TUPLE + NEWOBJ
+    player = named("rllib_reciprocator.engine.player_mapping", "Player") + EMPTY_TUPLE + NEWOBJ
     model = named("rllib_reciprocator.intrinsic.reciprocity.settings", "ReciprocitySettings") + EMPTY_TUPLE + NEWOBJ
     partial_of = named("functools", "partial")
     module_of = named("rllib_reciprocator.rllib_episodes.modules", "_module_of")
