@@ -46,9 +46,9 @@ def test_models_learn_the_policies_of_co_players(build):
     module = algo.learner_group._learner.module["player_2"].unwrapped()
     rows = {name: column.flatten(0, 2) for name, column in sample.modules["player_2"].steps.items()}
     policy = module.get_train_action_dist_cls().from_logits(module.forward_train(rows)[Columns.ACTION_DIST_INPUTS])
-    obs = joint_observations(sample, 3).flatten(0, 1)
-    log_probs = algo.learner_group._incentive_rule(algo).models(obs, sample.actions.flatten(0, 1))
-    assert algo.learner_group._incentive_rule(algo).models.others.tolist() == [1, 2, 2, 0, 0, 1]
+    obs, models = joint_observations(sample, 3).flatten(0, 1), incentive_rule(algo).models
+    log_probs = models(obs, sample.actions.flatten(0, 1))
+    assert models.others.tolist() == [1, 2, 2, 0, 0, 1]
     log_probs_of_2 = policy.logp(rows[Columns.ACTIONS])
     for row in (1, 2):
         assert float((log_probs[row].exp() - log_probs_of_2.exp()).abs().mean()) < 0.1

@@ -174,7 +174,9 @@ def test_all_policies_and_incentive_functions_learn(build, agents):
         assert not torch.equal(parameter[LIO], start[LIO])
         assert torch.equal(parameter[[COALA, ALIGNED]], start[[COALA, ALIGNED]])
     metrics = results["env_runners"]
-    assert set(metrics["incentives"]) == {"player_1_to_player_0", "player_1_to_player_2"}
+    receives = {pair: float(mean) > 0.0 for pair, mean in metrics["incentives"].items()}
+    trained = {"player_1_to_player_0": True, "player_1_to_player_2": True}
+    assert receives == (trained if agents == 3 else {**trained, "player_1_to_player_3": False})
     # Two rollouts per iteration: policies learn from the first one, incentive functions from the second one.
     assert metrics["num_env_steps_sampled"] == 2 * ENVIRONMENTS * STEPS * INNER_EPISODES
 
