@@ -1,11 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
-from rllib_reciprocator.algorithms.advantage_alignment.learner import alignment, past_gains
-from rllib_reciprocator.engine.sample import Sample
 
 from rllib_reciprocator.algorithms.advantage_alignment import AdvantageAlignmentConfig
+from rllib_reciprocator.algorithms.advantage_alignment.alignment import alignment, past_gains
 from rllib_reciprocator.intrinsic.reciprocity import REWARDS, balance, reciprocal_reward
 from tests.helpers.batches import prepared
 from tests.helpers.weights import weights
@@ -85,7 +86,7 @@ def test_players_without_alignment_keep_their_advantages(build):
 
 def rows(sample, agent, values):
     """Returns the values of one agent's module at every step and after the last one, ``[B, T + 1]``."""
-    obs, last = sample.modules[agent][Columns.OBS][:, 0], sample.streams[agent]["last/obs"][:, 0]
+    obs, last = sample.modules[agent].steps[Columns.OBS][:, 0], sample.modules[agent].last[Columns.OBS][:, 0]
     with torch.no_grad():
         steps = values({Columns.OBS: obs.flatten(0, 1)}).unflatten(0, obs.shape[:2])
         return torch.cat([steps, values({Columns.OBS: last})[:, None]], 1).double().numpy()
@@ -182,7 +183,7 @@ def test_past_gains_of_an_episode_enter_later_fragments(build):
     algo, other_algo = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
     first, second = algo.sample(), algo.sample()
     algo.learn(first)
-    other_algo.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
+    other_algo.learn(replace(first, rewards=-first.rewards))
     other_algo.learner_group.set_weights(algo.learner_group.get_weights())
     columns, other_columns = prepared(algo, second), prepared(other_algo, second)
     assert not torch.allclose(columns["player_0"]["advantages"], other_columns["player_0"]["advantages"], atol=0.1)
@@ -195,9 +196,9 @@ def test_environments_missing_from_an_update_keep_their_past_gains(build):
     algo, other_algo = (build(config(players, fragment=1).env_runners(stagger_episodes=False)) for _ in range(2))
     first, second, third = (algo.sample() for _ in range(3))
     algo.learn(first)
-    other_algo.learn(Sample(first.modules, first.streams, {**first.joint, "rewards": -first.rewards}, first.outcomes))
+    other_algo.learn(replace(first, rewards=-first.rewards))
     for trained_algo in (algo, other_algo):
-        trained_algo.learn(second.first_games(8))
+        trained_algo.learn(second.first_environments(8))
     other_algo.learner_group.set_weights(algo.learner_group.get_weights())
     advantages, other_advantages = (
         prepared(trained_algo, third)["player_0"]["advantages"] for trained_algo in (algo, other_algo)

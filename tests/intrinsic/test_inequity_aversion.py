@@ -68,9 +68,9 @@ def test_training_shapes_rewards_of_averse_players_over_whole_episodes(build):
     learner, smoothed = algo.learner_group._learner, torch.zeros(5, 2)
     for _ in range(3):
         (sample,) = algo.env_runner.sample()
-        shaped_rewards = learner.shape_rewards(sample.joint)
+        shaped_rewards = learner.shape_rewards(sample, 0)
         for t in range(4):
-            is_first = sample.joint["is_first"][:, t, None]
+            is_first = sample.is_first[:, t, None]
             smoothed = torch.where(is_first, 0.0, 0.9 * smoothed) + sample.rewards[:, t]
             difference = smoothed[:, 1] - smoothed[:, 0]
             expected = sample.rewards[:, t, 0] - 2.0 * difference.clamp(min=0) - 0.5 * (-difference).clamp(min=0)
@@ -96,6 +96,6 @@ def test_player_settings_override_global_ones():
     first, second = config.intrinsic_by_player()["inequity_aversion"].values()
     assert (first.alpha, first.beta, first.decay) == (1.0, 0.2, 0.975)
     assert (second.alpha, second.beta) == (1.0, 0.05)
-    assert BatchedEnvRunner(config=config, worker_index=0).sample()[0].joint[SMOOTHED_REWARDS].shape[-2:] == (2, 2)
+    assert BatchedEnvRunner(config=config, worker_index=0).sample()[0].columns[SMOOTHED_REWARDS].shape[-2:] == (2, 2)
     with pytest.raises(ValidationError, match="alpha"):
         config.intrinsic("inequity_aversion", alpha=-1.0)

@@ -87,8 +87,8 @@ def test_training_applies_the_weight(build):
     config = ReciprocatorConfig().environment("coins_v0", env_config={"num_steps": 6})
     algo = build(config.players({"player_0": "ppo", "player_1": svo_player}).env_runners(num_envs_per_env_runner=8))
     (sample,) = algo.env_runner.sample()
-    shaped_rewards = algo.learner_group._learner.shape_rewards(sample.joint)
+    shaped_rewards = algo.learner_group._learner.shape_rewards(sample, 0)
     settings = SocialValueOrientationSettings(angle=30.0, lowest_reward=algo.env_runner.game.reward_range[0])
-    expected = sample.rewards[..., 1] + 0.5 * rewards(sample.joint, settings)[..., 1]
+    expected = sample.rewards[..., 1] + 0.5 * rewards(sample.reward_columns(), settings)[..., 1]
     torch.testing.assert_close(shaped_rewards[..., 1], expected)
     assert torch.equal(shaped_rewards[..., 0], sample.rewards[..., 0])

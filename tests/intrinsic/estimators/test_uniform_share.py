@@ -1,8 +1,5 @@
 """Tests of the influence of deterministic policies: their true action distributions and the uniform share."""
 
-import copy
-import pickle
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,32 +14,22 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune import register_env
 
 from benchmarks.influence import estimator, played
-from rllib_reciprocator import ReciprocatorConfig, reciprocate
-from rllib_reciprocator.algorithms.reciprocator.reciprocator import Reciprocator
+from rllib_reciprocator import reciprocate
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.engine import BatchedEnvRunner
 from rllib_reciprocator.experiments.validation import build_config
-from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.intrinsic.reciprocity.estimators import OwnViewInfluence, TransitionInfluence
 from rllib_reciprocator.rllib_episodes.influence import influence_of
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
-from rllib_reciprocator.utils.checkpoints import read_config
 from rllib_reciprocator.utils.errors import UserError
 from tests.helpers.multi_agent_envs import ActionsOnlyModule, ComeAndGo, Mixed, own_policy
+from tests.helpers.uniform_share import batched, share_of
 
 DETERMINISTIC = ("always_defect", "tit_for_tat", "grim_trigger", "win_stay_lose_shift")
 NO_DISTRIBUTION = (
     "its module returns no action_dist_inputs, which counterfactual policy needs; set reciprocity.counterfactual to"
     " uniform"
 )
-
-
-def batched(players=None, env="ipd_v0", **reciprocity):
-    config = (
-        ReciprocatorConfig().environment(env, env_config={"num_steps": 6}).players(players or {"*": "reciprocator"})
-    )
-    config.reciprocity(**{"influence": "reward", **reciprocity}).rl_module(model_config={"fcnet_hiddens": [8]})
-    return config.env_runners(num_envs_per_env_runner=8).training(num_epochs=1).debugging(seed=1)
 
 
 def on_episodes(players, **reciprocity):
@@ -55,7 +42,7 @@ def on_episodes(players, **reciprocity):
 def sample_rollout(config, *, explore=True):
     """Returns the influence in one batched rollout, ``[B, T, N, N]``."""
     config.validate()
-    return BatchedEnvRunner(config=config, worker_index=0).sample(explore=explore)[0].joint["influence"]
+    return BatchedEnvRunner(config=config, worker_index=0).sample(explore=explore)[0].columns["influence"]
 
 
 def sample_episodes(config, *, explore=True):
@@ -96,11 +83,6 @@ def test_players_that_do_not_explore_have_a_deterministic_policy(make, sample):
     influence = sample(make({"*": "reciprocator"}, uniform_share=0.0), explore=False)
     torch.testing.assert_close(influence, torch.zeros_like(influence), atol=1e-5, rtol=0)
     assert sample(make({"*": "reciprocator"}), explore=False).abs().max() > 1e-3
-
-
-def share_of(config):
-    config.validate()
-    return config.rl_module_spec.rl_module_specs["influence"].model_config["uniform_share"]
 
 
 @pytest.mark.parametrize(
@@ -281,83 +263,16 @@ def test_tuned_examples_of_the_paper_have_no_uniform_share():
         assert share_of(config) == (0.0 if name.endswith("_paper") else 0.3), name
 
 
-@pytest.fixture(scope="module")
-def checkpoint(ray_cluster, tmp_path_factory):
-    algo = batched(env="coins_v0", balance_decay=0.9).build_algo()
-    algo.train()
-    path = algo.save_to_path(tmp_path_factory.mktemp("new") / "checkpoint")
-    algo.stop()
-    return Path(path)
-
-
-def copy_in_former_version(checkpoint, folder, stored):
-    """Copies a checkpoint into the format of versions in which ``uniform_share`` was 0 by default."""
-    shutil.copytree(checkpoint, folder)
-    file = folder / "class_and_ctor_args.pkl"
-    content = pickle.loads(file.read_bytes())
-    (state,), _ = content["ctor_args_and_kwargs"]
-    del state["_defaults_version"]
-    if stored == "no settings":
-        state["intrinsic_settings"] = {}
-    else:
-        settings = copy.deepcopy(state["intrinsic_settings"]["reciprocity"])
-        assert "uniform_share" not in settings.model_fields_set
-        del settings.__dict__["uniform_share"]
-        if stored == "0.0":
-            settings.__dict__["uniform_share"] = 0.0
-        state["intrinsic_settings"] = {"reciprocity": settings}
-    file.write_bytes(pickle.dumps(content))
-    file = folder / "learner_group/learner/rl_module/influence/class_and_ctor_args.pkl"
-    content = pickle.loads(file.read_bytes())
-    _, arguments = content["ctor_args_and_kwargs"]
-    del arguments["model_config"]["uniform_share"]
-    file.write_bytes(pickle.dumps(content))
-    return folder
-
-
-@pytest.mark.parametrize("stored", ["0.0", "nothing", "no settings"])
-def test_checkpoints_of_former_versions_keep_a_share_of_0(checkpoint, tmp_path, stored):
-    former = copy_in_former_version(checkpoint, tmp_path / "former", stored)
-    config = read_config(former)
-    assert share_of(config) == 0.0
-    # The share is kept when other settings are derived from the config, and when it is saved again.
-    assert share_of(config.copy(copy_frozen=False).reciprocity(weight=0.1)) == 0.0
-    state = pickle.loads(pickle.dumps(config.get_state()))
-    assert share_of(ReciprocatorConfig.from_state(state).reciprocity(weight=0.1)) == 0.0
-    # A player from such a checkpoint comes with its own estimator.
-    config = batched({"player_0": "reciprocator", "player_1": f"checkpoint/{former}"}, env="coins_v0")
-    assert share_of(config) == 0.3
-    spec = config.rl_module_spec.rl_module_specs["influence+player_1"]
-    assert spec.model_config.get("uniform_share", 0.0) == 0.0
-
-
-def test_new_checkpoints_keep_their_share(checkpoint):
-    config = read_config(checkpoint)
-    assert share_of(config) == share_of(config.copy(copy_frozen=False).reciprocity(weight=0.1)) == 0.3
-    assert pickle.loads(pickle.dumps(ReciprocitySettings(uniform_share=0.2))).uniform_share == 0.2
-    assert pickle.loads(pickle.dumps(ReciprocitySettings())).model_fields_set == set()
-
-
-@pytest.mark.parametrize("former", [False, True])
-def test_restored_algorithm_keeps_the_share_of_its_checkpoint(ray_cluster, checkpoint, tmp_path, former):
-    path = copy_in_former_version(checkpoint, tmp_path / "former", "nothing") if former else checkpoint
-    algo = Reciprocator.from_checkpoint(str(path))
-    try:
-        assert algo.env_runner.module["influence"].unwrapped().uniform_share == (0.0 if former else 0.3)
-    finally:
-        algo.stop()
-
-
 def test_batched_games_use_the_reported_distribution_of_modules_that_sample_by_themselves(ray_cluster):
     players = {"player_0": "reciprocator", "player_1": "module/tests.helpers.multi_agent_envs:SamplingModule"}
     a_config = batched(players).reciprocity(uniform_share=0.0, influence="reward")
     algo = a_config.build_algo()
     sample = algo.sample()
     algo.stop()
-    assert not sample.joint["actions"][..., 1].any()
+    assert not sample.actions[..., 1].any()
     # The module always takes the first of two actions, but reports a uniform distribution.
-    assert float(sample.modules["player_1"]["action_logp"].exp().mean()) == pytest.approx(0.5)
-    assert float(sample.joint["influence"][..., 1, 0].abs().max()) > 1e-4
+    assert float(sample.modules["player_1"].steps["action_logp"].exp().mean()) == pytest.approx(0.5)
+    assert float(sample.columns["influence"][..., 1, 0].abs().max()) > 1e-4
 
 
 def test_batched_games_refuse_modules_that_report_no_distribution():
