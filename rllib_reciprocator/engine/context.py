@@ -24,7 +24,7 @@ PPO_RULE = "rllib_reciprocator.engine.updates.ppo:PPORule"
 
 @dataclass(frozen=True)
 class PlayerKind:
-    """What a name in ``players`` means for players that the engine trains.
+    """Meaning of a name in ``players``, for players that the engine trains.
 
     Attributes:
         update_rule: Import path of the :class:`UpdateRule` that updates its policy.

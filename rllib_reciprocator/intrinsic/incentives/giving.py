@@ -1,4 +1,4 @@
-"""Who gives incentives to whom in a rollout, and the inputs of incentive functions."""
+"""Givers and recipients of incentives in a rollout, and the inputs of incentive functions."""
 
 from __future__ import annotations
 
