@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -17,7 +16,7 @@ from rllib_reciprocator.utils.import_paths import import_attribute
 BATCHED = BATCHED_ALGORITHMS
 OURS = {
     **BATCHED,
-    **dict.fromkeys(("PPO", "APPO", "IMPALA"), "rllib_reciprocator.rllib_episodes.algorithms"),
+    **{name: f"rllib_reciprocator.rllib_episodes.algorithms:{name}" for name in ("PPO", "APPO", "IMPALA")},
 }
 
 
@@ -38,7 +37,7 @@ def algorithm_class(name: str) -> type[Algorithm]:
         ValueError: If ``MODULE:CLASS`` cannot be imported or is not an algorithm.
     """
     if name in OURS:
-        return getattr(import_module(OURS[name]), name)
+        return import_attribute(OURS[name])
     if ":" in name:
         return _imported_class(name)
     try:

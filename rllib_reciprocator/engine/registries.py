@@ -16,7 +16,10 @@ from rllib_reciprocator.utils.import_paths import import_attribute
 @cache
 def player_kinds() -> dict[str, PlayerKind]:
     """Returns the kinds of players that the engine trains, by name."""
-    return {name: PlayerKind(**fields) for name, fields in registry.PLAYER_KINDS.items()}
+    return {
+        name: PlayerKind(**{key: value for key, value in row.items() if key != "algorithm"})
+        for name, row in registry.PLAYER_KINDS.items()
+    }
 
 
 def intrinsic_names() -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rllib_reciprocator.registry import BATCHED_ALGORITHMS, PLAYER_KINDS
+
 # First, classes that are called: containers, paths and similar.
 _CALLED = {
     "builtins": "bytearray complex range set slice",
@@ -106,15 +108,6 @@ _NAMED = {
     "ray.rllib.utils.metrics.stats.min": "MinStats",
     "ray.rllib.utils.metrics.stats.percentiles": "PercentilesStats",
     "ray.rllib.utils.metrics.stats.sum": "SumStats",
-    "rllib_reciprocator.algorithms.advantage_alignment.advantage_alignment": (
-        "AdvantageAlignment AdvantageAlignmentConfig"
-    ),
-    "rllib_reciprocator.algorithms.advantage_alignment.module": "AlignedModule",
-    "rllib_reciprocator.algorithms.coala.coala": "COALA COALAConfig",
-    "rllib_reciprocator.algorithms.lio.lio": "LIO LIOConfig",
-    "rllib_reciprocator.algorithms.reciprocator.reciprocator": "Reciprocator ReciprocatorConfig",
-    "rllib_reciprocator.algorithms.shaper.shaper": "Shaper ShaperConfig",
-    "rllib_reciprocator.algorithms.shaper.evolved_module": "EvolvedModule",
     "rllib_reciprocator.engine.config": "BatchedConfig",
     "rllib_reciprocator.engine.env_runner": "BatchedEnvRunner",
     "rllib_reciprocator.engine.learner": "BatchedLearner",
@@ -203,4 +196,11 @@ def _names(table: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset((module, name) for module, names in table.items() for name in names.split())
 
 
-CALLED, BUILT, NAMED = _names(_CALLED), _names(_BUILT), _names(_NAMED)
+def _registered_names() -> frozenset[tuple[str, str]]:
+    """Returns the registered algorithms, their configurations, and the module classes of kinds of players."""
+    paths = [path for kind in PLAYER_KINDS.values() for path in (kind.get("algorithm"), kind.get("module")) if path]
+    paths += [f"{path}Config" for path in BATCHED_ALGORITHMS.values()]
+    return frozenset(tuple(path.split(":")) for path in paths)
+
+
+CALLED, BUILT, NAMED = _names(_CALLED), _names(_BUILT), _names(_NAMED) | _registered_names()
