@@ -15,6 +15,7 @@ from rllib_reciprocator.engine.player_sources import PlayerSource
 from rllib_reciprocator.models.action_masks import MASK_START, masked
 from rllib_reciprocator.models.distributions import distribution_for
 from rllib_reciprocator.utils.distributed import ParameterlessModule
+from rllib_reciprocator.utils.import_paths import import_attribute
 from social_dilemmas.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -73,6 +74,27 @@ GRIM_TRIGGER, RANDOM = "grim_trigger", "random"
 STRATEGIES = (*MEMORY_1, GRIM_TRIGGER, RANDOM)
 
 
+def memory_1_strategy(name: str) -> Callable[[View], Tensor] | None:
+    """Returns the function of a memory-1 strategy; None for strategies with another memory.
+
+    Args:
+        name: Name of a strategy, or ``module:function`` of a function from :class:`View` to ``[rows]`` bool, True for
+            defection.
+
+    Raises:
+        ValueError: If the function cannot be imported.
+    """
+    if ":" not in name:
+        return MEMORY_1.get(name)
+    try:
+        function = import_attribute(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{SCRIPTED}/{name}: cannot be imported ({error})") from None
+    if not callable(function):
+        raise ValueError(f"{SCRIPTED}/{name}: is not a function")
+    return function
+
+
 def can_cooperate(action_names: Sequence[str] | None) -> bool:
     """Returns True if the actions are to cooperate and to defect, or if they are not known."""
     return action_names is None or tuple(action_names) == ("cooperate", "defect")
@@ -91,6 +113,7 @@ class ScriptedModule(ParameterlessModule, TorchRLModule):
     def setup(self) -> None:
         """Reads the strategy and chooses the action distribution."""
         self.strategy = self.model_config["strategy"]
+        self._defects = memory_1_strategy(self.strategy)
         self.action_dist_cls = distribution_for(self.action_space)
 
     def get_initial_state(self) -> dict[str, Tensor]:
@@ -107,7 +130,8 @@ class ScriptedModule(ParameterlessModule, TorchRLModule):
         view = View(first=obs[..., 0] < 0, own=obs[..., 0] > 0.5, others=obs[..., 1:] > 0.5)
         if self.strategy == GRIM_TRIGGER:
             return self._grim(view.others.any(-1), batch[Columns.STATE_IN][PROVOKED])
-        return _with_certainty(MEMORY_1[self.strategy](view))
+        assert self._defects is not None
+        return _with_certainty(self._defects(view))
 
     @staticmethod
     def _grim(provoked: Tensor, before: Tensor) -> dict[str, Any]:
@@ -133,8 +157,10 @@ class ScriptedPlayers(PlayerSource):
     def resolve(
         self, source: str, agent: str, action_names: Sequence[str] | None, online_learners: Sequence[str]
     ) -> str:
-        """Returns the name of the strategy; those other than ``random`` need the actions of a matrix game."""
-        if source not in STRATEGIES:
+        """Returns the name or path of the strategy; those other than ``random`` need the actions of a matrix game."""
+        if ":" in source:
+            memory_1_strategy(source)
+        elif source not in STRATEGIES:
             raise ValueError(f"there is no strategy {source!r}{did_you_mean(source, STRATEGIES)}")
         if source != RANDOM and not can_cooperate(action_names):
             raise ValueError(f"scripted/{source} needs the actions cooperate and defect; use scripted/random here")
@@ -142,7 +168,7 @@ class ScriptedPlayers(PlayerSource):
 
     def names(self, online_learners: Sequence[str]) -> Sequence[str]:
         """Returns the names of the strategies."""
-        return STRATEGIES
+        return (*STRATEGIES, "MODULE:FUNCTION")
 
     def module_spec(self, config: BatchedConfig, game: BatchedGame, player: Player) -> RLModuleSpec:
         """Builds the spec of a strategy's module."""

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rllib_reciprocator.utils.import_paths import import_attribute
+
 
 class ReciprocalRule(NamedTuple):
     """One form of the reciprocal reward.
@@ -43,6 +45,26 @@ REWARDS: dict[str, ReciprocalRule] = {
     "grudge_minus_debit": ReciprocalRule(debits_given=True, debits_own=True),
     "signed_grudge_minus_debit": ReciprocalRule(debits_given=True, debits_own=True, sign_of_balance=True),
 }
+
+
+def reciprocal_rule(name: str) -> ReciprocalRule:
+    """Returns a form of the reciprocal reward.
+
+    Args:
+        name: A name in ``REWARDS``, or the import path ``module:attribute`` of a :class:`ReciprocalRule`.
+
+    Raises:
+        ValueError: If there is no such form.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    try:
+        rule = import_attribute(name) if ":" in name else None
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name!r} cannot be imported ({error})") from None
+    if not isinstance(rule, ReciprocalRule):
+        raise ValueError(f"should be {', '.join(map(repr, REWARDS))} or module:attribute of a ReciprocalRule")
+    return rule
 
 
 class Estimates(NamedTuple):

@@ -6,15 +6,32 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from rllib_reciprocator.intrinsic.reciprocity.rules import REWARDS, ReciprocalRule, reciprocal_reward
+from rllib_reciprocator.intrinsic.reciprocity.rules import ReciprocalRule, reciprocal_reward, reciprocal_rule
 from rllib_reciprocator.utils.distributed import standardized
 from rllib_reciprocator.utils.settings import LOSS_MASK, IntrinsicSettings, Settings, Share, Width
 
 # Name of the intrinsic reward, and of the kind of player that has it.
 RECIPROCITY, RECIPROCATOR = "reciprocity", "reciprocator"
+
+
+# Values of ``influence``; other estimators are given by import path.
+ESTIMATORS = ("auto", "tabular", "reward", "counterfactual", "transition", "value")
+
+
+def _known_rule(name: str) -> str:
+    """Returns the name of a form of the reward; raises ValueError if there is none."""
+    reciprocal_rule(name)
+    return name
+
+
+def _known_estimator(name: str) -> str:
+    """Returns the name of an estimator; raises ValueError if it is neither known nor an import path."""
+    if name not in ESTIMATORS and ":" not in name:
+        raise ValueError(f"should be {', '.join(map(repr, ESTIMATORS))} or module:class of an InfluenceEstimator")
+    return name
 
 
 def scheduled_weight(start: float, end: float, per_iteration: float, iteration: int) -> float:
@@ -52,7 +69,7 @@ class ReciprocitySettings(IntrinsicSettings):
 
     defaults_0_1: ClassVar[dict[str, Any]] = {"uniform_share": 0.0}
 
-    reward: Literal[tuple(REWARDS)] | None = None  # type: ignore[valid-type]
+    reward: Annotated[str, AfterValidator(_known_rule)] | None = None
     weight: float | WeightSchedule | None = None
     balance_decay: Share | None = None
     initial_balance: Annotated[float, Field(ge=0.0)] = 0.0
@@ -60,7 +77,7 @@ class ReciprocitySettings(IntrinsicSettings):
     observe_balance: bool | None = None
     balance_scale: Annotated[float, Field(gt=0.0)] = 4.0
     predict_balance_coeff: Annotated[float, Field(ge=0.0)] = 0.0
-    influence: Literal["auto", "tabular", "reward", "counterfactual", "transition", "value"] = "auto"
+    influence: Annotated[str, AfterValidator(_known_estimator)] = "auto"
     future_weight: Annotated[float, Field(ge=0.0)] = 0.0
     estimator_sees: Literal["state", "observations", "own"] = "state"
     estimator_shared: bool = False
@@ -126,7 +143,7 @@ class ReciprocitySettings(IntrinsicSettings):
     @property
     def rule(self) -> ReciprocalRule:
         """Returns the form of the reciprocal reward; requires :meth:`for_game`."""
-        return REWARDS[str(self.reward)]
+        return reciprocal_rule(str(self.reward))
 
     def weight_at(self, iteration: int) -> float:
         """Returns the weight of the reciprocal reward in an iteration, from 0; requires :meth:`for_game`."""

@@ -9,7 +9,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rllib_reciprocator.intrinsic.reciprocity.estimators.counterfactual import CounterfactualInfluence
 from rllib_reciprocator.intrinsic.reciprocity.estimators.influence_estimator import InfluenceEstimator
 from rllib_reciprocator.intrinsic.reciprocity.estimators.own_view import OwnViewInfluence
-from rllib_reciprocator.intrinsic.reciprocity.estimators.regression import RegressionInfluence
 from rllib_reciprocator.intrinsic.reciprocity.estimators.reward_model import (
     MODELLED,
     POLICY,
@@ -21,6 +20,7 @@ from rllib_reciprocator.intrinsic.reciprocity.estimators.transition_model import
 from rllib_reciprocator.intrinsic.reciprocity.estimators.value_model import ValueInfluence
 from rllib_reciprocator.intrinsic.reciprocity.estimators.view import OBSERVATIONS, OWN, STATE, view_space
 from rllib_reciprocator.intrinsic.reciprocity.settings import ReciprocitySettings
+from rllib_reciprocator.utils.import_paths import import_attribute
 from social_dilemmas.batched_game import BatchedGame
 
 INFLUENCE_MODULE_ID = "influence"
@@ -32,7 +32,7 @@ LEARNED = (
     "future_weight", "counterfactual", "estimator_shared",
 )  # fmt: skip
 TABLE = ("prior", "exploration")
-_LEARNED_ESTIMATORS: dict[str, type[RegressionInfluence]] = {
+_LEARNED_ESTIMATORS: dict[str, type[InfluenceEstimator]] = {
     "counterfactual": CounterfactualInfluence,
     "transition": TransitionInfluence,
     "value": ValueInfluence,
@@ -62,7 +62,7 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
     except ValueError as error:
         raise ValueError(f"reciprocity.estimator_sees: {error}") from None
     estimator: type[InfluenceEstimator]
-    regression: type[RegressionInfluence]
+    regression: type[InfluenceEstimator]
     if settings.influence == "tabular" or (settings.influence == "auto" and game.payoffs is not None):
         if game.payoffs is None:
             raise ValueError("reciprocity.influence: tabular needs an environment with a payoff table; use reward")
@@ -80,7 +80,7 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
             "exploration": settings.exploration,
         }
     else:
-        regression = _LEARNED_ESTIMATORS.get(settings.influence, RewardModelInfluence)
+        regression = estimator_class(settings.influence)
         if sees == OWN:
             _check_own_view(settings)
             regression = OwnViewInfluence
@@ -120,7 +120,27 @@ def estimator_specs(game: BatchedGame, settings: ReciprocitySettings, gamma: flo
     return {INFLUENCE_MODULE_ID: spec}
 
 
-def uniform_share(estimator: type[RegressionInfluence], settings: ReciprocitySettings) -> float:
+def estimator_class(name: str) -> type[InfluenceEstimator]:
+    """Returns the class of a learned estimator.
+
+    Args:
+        name: Value of ``influence``: a known name, or ``module:class`` of a subclass of :class:`InfluenceEstimator`.
+
+    Raises:
+        ValueError: If the class cannot be imported or is no estimator.
+    """
+    if ":" not in name:
+        return _LEARNED_ESTIMATORS.get(name, RewardModelInfluence)
+    try:
+        estimator = import_attribute(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reciprocity.influence: {name!r} cannot be imported ({error})") from None
+    if not (isinstance(estimator, type) and issubclass(estimator, InfluenceEstimator)):
+        raise ValueError(f"reciprocity.influence: {name!r} is not a subclass of InfluenceEstimator")
+    return estimator
+
+
+def uniform_share(estimator: type[InfluenceEstimator], settings: ReciprocitySettings) -> float:
     """Returns the share of uniform action choice in an estimator's counterfactuals: the setting, or the class default.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 import torch
@@ -64,7 +64,12 @@ class InfluenceEstimator(TorchRLModule):
     Estimators are RLModules so that RLlib places them on the learner's device, copies them to the env runners with the
     policies, and saves them in checkpoints. The observation space is the space of ``Transition.state``. Settings of all
     estimators in ``model_config``: ``num_agents``, ``buffer_iterations``, ``update_period_iters``.
+
+    Attributes:
+        default_uniform_share: The ``uniform_share`` of a new estimator if the setting is None.
     """
+
+    default_uniform_share: ClassVar[float] = 0.0
 
     @classmethod
     def needs_behavior(cls, model_config: Mapping[str, Any]) -> bool:

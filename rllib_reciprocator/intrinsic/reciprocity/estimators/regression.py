@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from copy import deepcopy
 from math import prod
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from gymnasium.spaces import Discrete
@@ -28,12 +28,7 @@ class RegressionInfluence(InfluenceEstimator, SelfSupervisedLossAPI):
     ``tau``: influence is computed with target networks, which are updated by Polyak averaging with this coefficient
     after every update; with 1, with the trained networks themselves. ``uniform_share``, the share of uniform action
     choice in counterfactuals, is 0 in checkpoints that do not contain it.
-
-    Attributes:
-        default_uniform_share: The ``uniform_share`` of a new estimator if the setting is None.
     """
-
-    default_uniform_share: ClassVar[float] = 0.0
 
     _after: Tensor
 
