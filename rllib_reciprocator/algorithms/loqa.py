@@ -69,7 +69,7 @@ class LOQAModule(ActorCriticModule):
 def module_settings(config: BatchedConfig, context: RunContext, player: Player) -> dict[str, Any]:
     """Returns the settings of a player's module in addition to those of its networks."""
     coeff = player.settings.get("q_loss_coeff", config.q_loss_coeff)
-    return {"num_co_players": context.num_agents - 1, "q_loss_coeff": coeff, "q_target_decay": 0.9}
+    return {"num_co_players": context.num_agents - 1, "q_loss_coeff": coeff, "q_target_decay": 0.5}
 
 
 class LOQARule(PPORule):
@@ -114,7 +114,8 @@ class LOQAStep(AdvantageStep):
 
     The gradient of ``A_i(t) log pi_j(b_t)`` through j's return, with ``pi_j = softmax(Q_j / temperature)``, is a policy
     gradient with the advantage ``gamma / temperature * shaping_term``. Both factors are divided by their standard
-    deviation, so that the weight does not depend on the scale of rewards.
+    deviation, so that the weight, which includes ``1 /
+    temperature``, does not depend on the scale of rewards.
 
     Source: Aghajohari, Duque et al., "LOQA: Learning with Opponent Q-Learning Awareness", ICLR 2024.
     """
@@ -132,8 +133,10 @@ class LOQAStep(AdvantageStep):
             co_players = (i + torch.arange(1, self.context.num_agents, device=mask.device)) % self.context.num_agents
             actions, rewards = batch.actions[..., co_players], batch.shaped_rewards[..., co_players]
             q_values, values, next_values = self._co_player_values(module_id, slot, batch, config.q_temperature)
-            unlikely = 1.0 - (q_values / config.q_temperature).softmax(-1).gather(-1, actions[..., None])[..., 0]
             future = generalized_advantages(rewards, values, next_values, batch.ended, gamma=config.gamma, lambda_=1.0)
+            # The Q-value of the action that j took is replaced by j's return, of which the gradient is taken.
+            q_values = q_values.scatter(-1, actions[..., None], (future + values)[..., None])
+            unlikely = 1.0 - (q_values / config.q_temperature).softmax(-1).gather(-1, actions[..., None])[..., 0]
             counted = mask[..., i, None].expand_as(future)
             past = td_errors[..., i, None] / deviation(td_errors[..., i], (0, 1), mask[..., i])[..., None]
             term = shaping_term(
@@ -143,10 +146,10 @@ class LOQAStep(AdvantageStep):
                 gamma[..., i] * config.shaping_decay,
             )
             advantages = batch.advantages[..., i] / deviation(batch.advantages[..., i], (0, 1), mask[..., i])
-            shaped = advantages + config.shaping_weight * config.gamma / config.q_temperature * term
+            shaped = advantages + config.shaping_weight * config.gamma * term
             result[..., i] = torch.where(mask[..., i], shaped, result[..., i])
             shape = (*columns.steps[Columns.ACTIONS].shape, len(co_players))
-            for name, column in ((CO_PLAYER_ACTIONS, actions), (Q_TARGETS, rewards + config.gamma * next_values)):
+            for name, column in ((CO_PLAYER_ACTIONS, actions), (Q_TARGETS, future + values)):
                 columns.steps.setdefault(name, column.new_zeros(shape))[:, slot] = column
         batch.advantages = result
 

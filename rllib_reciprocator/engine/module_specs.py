@@ -24,6 +24,7 @@ from rllib_reciprocator.models import (
 )
 from rllib_reciprocator.models.class_encoder import num_classes
 from rllib_reciprocator.models.reporting import REPORTING, reports_distribution
+from rllib_reciprocator.models.rllib_form import MODULE, MODULE_SETTINGS, AdaptedModule, takes_rllib_form
 from rllib_reciprocator.models.settings import model_settings_class
 from rllib_reciprocator.utils.import_paths import import_attribute
 from rllib_reciprocator.utils.settings import IntrinsicSettings
@@ -250,7 +251,10 @@ def _policy_spec(
     )
     if module is not built_in:
         try:
-            spec.build()
+            if takes_rllib_form(spec.build()):
+                spec.module_class = AdaptedModule
+                shared = {name: settings[name] for name in (POLICY_INPUTS, ACTS_WITH, WHOLE_EPISODES, REMEMBERS)}
+                spec.model_config = {**shared, MODULE: player.module, MODULE_SETTINGS: settings}
         except Exception as error:  # RLlib's models and custom modules may raise any error.
             builder = f"players.{player.agent}: {player.module}" if player.module else "model_config: RLlib"
             raise ValueError(f"{builder} cannot build the module ({error})") from None

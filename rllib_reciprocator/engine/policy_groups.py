@@ -12,6 +12,7 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from rllib_reciprocator.models import REMEMBERS, Deterministic, probabilities
+from rllib_reciprocator.models.distributions import sample_actions
 
 if TYPE_CHECKING:
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
@@ -176,7 +177,7 @@ class PolicyGroup:
         distribution = self._distribution(out, explore)
         # Modules may sample actions themselves.
         action = out.get(Columns.ACTIONS)
-        action = distribution.sample(generator=generator) if action is None else action
+        action = sample_actions(distribution, generator) if action is None else action
         probs = None
         if num_probs is not None:
             dist_inputs = out.get(Columns.ACTION_DIST_INPUTS, action)

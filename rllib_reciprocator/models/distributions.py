@@ -6,7 +6,9 @@ axis take 40% of an iteration in matrix games.
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import cache
 from typing import Any
 
 import gymnasium
@@ -209,6 +211,32 @@ def all_log_probs(distribution: Any, inputs: Tensor) -> Tensor:
         inputs: Inputs of the distribution, ``[rows, inputs]``.
     """
     return distribution.log_probs() if isinstance(distribution, Bernoulli | Categorical) else log_softmax(inputs)
+
+
+@cache
+def _takes_generator(distribution_class: Any) -> bool:
+    """Returns True if a class of distributions samples with a given random number generator."""
+    return "generator" in inspect.signature(distribution_class.sample).parameters
+
+
+def sample_actions(distribution: Any, generator: torch.Generator) -> Tensor:
+    """Samples actions with a random number generator.
+
+    Distributions that do not take a generator, e.g. RLlib's, sample from PyTorch's global one, which is seeded from the
+    generator and restored.
+
+    Args:
+        distribution: A distribution of this module, or any other with a ``sample`` method.
+        generator: The generator.
+    """
+    distribution_class: Any = type(distribution)
+    if _takes_generator(distribution_class):
+        return distribution.sample(generator=generator)
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        return distribution.sample()
 
 
 def probabilities(distribution: Any, inputs: Tensor, num_actions: int) -> Tensor:

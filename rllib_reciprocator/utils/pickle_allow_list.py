@@ -132,6 +132,7 @@ _NAMED = {
     "rllib_reciprocator.intrinsic.reciprocity.estimators.value_model": "ValueInfluence",
     "rllib_reciprocator.models.actor_critic": "ActorCriticModule",
     "rllib_reciprocator.models.default_model": "DefaultModelModule",
+    "rllib_reciprocator.models.rllib_form": "AdaptedModule",
     "rllib_reciprocator.models.masked_model": "MaskedAPPOModule MaskedPPOModule",
     "rllib_reciprocator.players.axelrod_strategies": "AxelrodModule",
     "rllib_reciprocator.players.learning": "LearningModule",
