@@ -133,7 +133,9 @@ class LOQAStep(AdvantageStep):
             co_players = (i + torch.arange(1, self.context.num_agents, device=mask.device)) % self.context.num_agents
             actions, rewards = batch.actions[..., co_players], batch.shaped_rewards[..., co_players]
             q_values, values, next_values = self._co_player_values(module_id, slot, batch, config.q_temperature)
-            future = generalized_advantages(rewards, values, next_values, batch.ended, gamma=config.gamma, lambda_=1.0)
+            future = generalized_advantages(
+                rewards, values, next_values, batch.ended, gamma=config.gamma, lambda_=config.lambda_
+            )
             # The Q-value of the action that j took is replaced by j's return, of which the gradient is taken.
             q_values = q_values.scatter(-1, actions[..., None], (future + values)[..., None])
             unlikely = 1.0 - (q_values / config.q_temperature).softmax(-1).gather(-1, actions[..., None])[..., 0]
