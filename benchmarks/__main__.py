@@ -1,4 +1,4 @@
-"""Speed on one core: training iterations, alternating with a bare PyTorch loop of the same work, and game stepping.
+"""Speed on one core: training iterations, alternating with a bare PyTorch loop of the same work, and steps of games.
 
 ``OMP_NUM_THREADS=1 python -m benchmarks`` (``make bench``).
 """
@@ -76,7 +76,7 @@ def coins_paper(rounds: int = 2) -> None:
     )
 
 
-# Games whose stepping is timed: id, number of parallel environments, settings.
+# Games whose steps are timed: id, number of parallel environments, settings.
 GAMES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("ipd_v0", 2048, {}),
     ("coins_v0", 2048, {}),
@@ -93,7 +93,7 @@ GAMES: tuple[tuple[str, int, dict[str, Any]], ...] = (
 )
 
 
-def stepping(game_id: str, games: int, settings: dict[str, Any]) -> None:
+def step_rates(game_id: str, games: int, settings: dict[str, Any]) -> None:
     """Times steps with random actions, once with precomputed actions and once including their sampling."""
     import torch
 
@@ -147,7 +147,7 @@ def growth() -> None:
 
 
 def main() -> None:
-    """Runs the selected benchmark; by default the stepping of games and training iterations."""
+    """Runs the selected benchmark; by default steps of games and training iterations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only",
@@ -161,7 +161,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if only in (None, "games"):
         for game_id, games, settings in GAMES:
-            stepping(game_id, games, settings)
+            step_rates(game_id, games, settings)
     if only != "games":
         import ray
 

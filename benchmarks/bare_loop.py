@@ -61,9 +61,9 @@ class BareLoop:
 
     def _influence_table(self) -> Tensor:
         payoffs = self.payoffs.view(1, 2, 2, 2)
-        chosen = torch.stack([1 - self.defects, self.defects], -1)
-        first = payoffs - (chosen[:, 0, :, None, None] * payoffs).sum(1, keepdim=True)
-        second = payoffs - (chosen[:, 1, None, :, None] * payoffs).sum(2, keepdim=True)
+        action_probs = torch.stack([1 - self.defects, self.defects], -1)
+        first = payoffs - (action_probs[:, 0, :, None, None] * payoffs).sum(1, keepdim=True)
+        second = payoffs - (action_probs[:, 1, None, :, None] * payoffs).sum(2, keepdim=True)
         return torch.stack([first, second], -2).reshape(20, 2, 2)
 
     def iterate(self) -> float:

@@ -166,19 +166,19 @@ def capacity(game: dict[str, Any], rounds: int, runners: int = 64) -> None:
     from ray import cloudpickle
 
     algo = stock(game, 1, steps=4096)
-    episodes, sampling, learning = [], [], []
+    episodes, sampling_seconds, learning_seconds = [], [], []
     for _ in range(rounds):
         start = time.perf_counter()
         episodes = [episode for _ in range(4) for episode in algo.env_runner.sample(num_timesteps=1024)]
-        sampling.append(time.perf_counter() - start)
+        sampling_seconds.append(time.perf_counter() - start)
         size = len(cloudpickle.dumps(episodes))
         steps = sum(map(len, episodes))
         start = time.perf_counter()
         algo.learner_group.update(episodes=episodes, timesteps={}, num_epochs=1, minibatch_size=1024)
-        learning.append(time.perf_counter() - start)
+        learning_seconds.append(time.perf_counter() - start)
     weights = len(cloudpickle.dumps(algo.learner_group.get_weights()))
     algo.stop()
-    sampling_rate, learning_rate = (steps / statistics.median(times) for times in (sampling, learning))
+    sampling_rate, learning_rate = (steps / statistics.median(times) for times in (sampling_seconds, learning_seconds))
     print(
         f"{game['env']}: an env runner samples {sampling_rate:,.0f} environment steps/s, a learner processes"
         f" {learning_rate:,.0f}/s; {size / steps:.0f} bytes per environment step, weights {weights / 1e6:.2f} MB.\n"

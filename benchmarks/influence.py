@@ -36,7 +36,7 @@ ESTIMATORS: dict[str, tuple[type[RegressionInfluence], dict[str, Any]]] = {
 GAMMA = 0.99
 
 
-class Played(NamedTuple):
+class RandomEpisodes(NamedTuple):
     """Episodes of random policies.
 
     Attributes:
@@ -52,7 +52,7 @@ class Played(NamedTuple):
     ended: Tensor
 
 
-def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2, num_steps: int = 32) -> Played:
+def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2, num_steps: int = 32) -> RandomEpisodes:
     """Samples one episode per environment with random linear softmax policies of the observations.
 
     Args:
@@ -96,20 +96,20 @@ def played(games: int, *, sees: str = STATE, seed: int = 0, num_agents: int = 2,
         ):
             columns.setdefault(name, []).append(value)
         obs = step.obs
-    stacked = {name: torch.stack(values, 1) for name, values in columns.items()}
-    behavior, exact, ended = (stacked.pop(name) for name in ("behavior", "exact", "ended"))
-    steps = Transition(**stacked, future_returns=returns_after(stacked["rewards"], ended, GAMMA))
-    return Played(steps, behavior, exact, ended)
+    joint_columns = {name: torch.stack(values, 1) for name, values in columns.items()}
+    behavior, exact, is_last = (joint_columns.pop(name) for name in ("behavior", "exact", "ended"))
+    steps = Transition(**joint_columns, future_returns=returns_after(joint_columns["rewards"], is_last, GAMMA))
+    return RandomEpisodes(steps, behavior, exact, is_last)
 
 
-def estimator(kind: type[RegressionInfluence], *, num_agents: int = 2, seed: int = 0, **given: Any) -> Any:
+def estimator(kind: type[RegressionInfluence], *, num_agents: int = 2, seed: int = 0, **overrides: Any) -> Any:
     """Builds an estimator for Coins.
 
     Args:
         kind: Class of the estimator.
         num_agents: Number of agents.
         seed: Seed of its initial weights.
-        **given: Settings that replace the defaults here.
+        **overrides: Settings that replace the defaults here.
 
     Returns:
         The untrained estimator.
@@ -125,14 +125,14 @@ def estimator(kind: type[RegressionInfluence], *, num_agents: int = 2, seed: int
         "gamma": GAMMA,
         "tau": 1.0,
         "sees": STATE,
-        **given,
+        **overrides,
     }
     space = view_space(game, settings.pop("sees"))
     settings["num_agents"] = num_agents
     return kind(observation_space=space, action_space=game.action_space, model_config=settings)
 
 
-def fit(model: RegressionInfluence, data: Played, updates: int = 12, lr: float = 0.005) -> None:
+def fit(model: RegressionInfluence, data: RandomEpisodes, updates: int = 12, lr: float = 0.005) -> None:
     """Trains an estimator on episodes as its learner does, with ``updates`` times all of its epochs."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(0)
@@ -146,30 +146,30 @@ def fit(model: RegressionInfluence, data: Played, updates: int = 12, lr: float =
         model.after_fit()
 
 
-def correlation(found: Tensor, exact: Tensor) -> float:
+def correlation(estimate: Tensor, exact: Tensor) -> float:
     """Returns the correlation of estimated and exact influence, over pairs of different agents."""
     pairs = ~torch.eye(exact.shape[-1], dtype=torch.bool)
-    return float(torch.corrcoef(torch.stack([found[..., pairs].flatten(), exact[..., pairs].flatten()]))[0, 1])
+    return float(torch.corrcoef(torch.stack([estimate[..., pairs].flatten(), exact[..., pairs].flatten()]))[0, 1])
 
 
-def error(found: Tensor, exact: Tensor) -> float:
+def error(estimate: Tensor, exact: Tensor) -> float:
     """Returns the RMS error relative to the RMS of the exact influence, over pairs of different agents."""
     pairs = ~torch.eye(exact.shape[-1], dtype=torch.bool)
-    return float((found - exact)[..., pairs].square().mean().sqrt() / exact[..., pairs].square().mean().sqrt())
+    return float((estimate - exact)[..., pairs].square().mean().sqrt() / exact[..., pairs].square().mean().sqrt())
 
 
-def mean_reciprocal(received: Tensor, given: Tensor) -> float:
+def mean_reciprocal(received_influence: Tensor, own_influence: Tensor) -> float:
     """Returns the mean reciprocal reward (petty_payoff, decay 0.99) for this influence.
 
     Args:
-        received: Influence as estimated by the influenced agents, ``[B, T, N, N]``.
-        given: Influence as estimated by the influencers, of the same shape.
+        received_influence: Influence as estimated by the influenced agents, ``[B, T, N, N]``.
+        own_influence: Influence as estimated by the influencers, of the same shape.
     """
     rule = REWARDS["petty_payoff"]
-    starts = torch.zeros(received.shape[1], received.shape[0], dtype=torch.bool)
+    starts = torch.zeros(received_influence.shape[1], received_influence.shape[0], dtype=torch.bool)
     starts[0] = True
-    balances = balance(received.transpose(0, 1), rule, GAMMA, starts)
-    return float(reciprocal_reward(balances, given.transpose(0, 1), rule).mean())
+    balances = balance(received_influence.transpose(0, 1), rule, GAMMA, starts)
+    return float(reciprocal_reward(balances, own_influence.transpose(0, 1), rule).mean())
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import yaml
 
 
-def merged(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """Merges settings recursively. Values in ``others`` take precedence."""
-    result = {**settings, **others}
-    for key, value in others.items():
+def merge(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Merges settings recursively. Values in ``overrides`` take precedence."""
+    result = {**settings, **overrides}
+    for key, value in overrides.items():
         if isinstance(value, dict) and isinstance(settings.get(key), dict):
-            result[key] = merged(settings[key], value)
+            result[key] = merge(settings[key], value)
     return result
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     final_values: list[float] = []
     not_finite = 0
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        settings = {**merged(experiment.config, options.config), "seed": seed}
+        settings = {**merge(experiment.config, options.config), "seed": seed}
         if options.greedy:
             evaluation = {"evaluation_interval": 1, "evaluation_duration": options.greedy}
             settings |= {**evaluation, "evaluation_config": {"explore": False}}

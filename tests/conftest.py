@@ -10,6 +10,16 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Appends the reason and the name of each skipped test to the file that ``SKIPPED_TESTS`` names, if it is set."""
+    path = os.environ.get("SKIPPED_TESTS")
+    if path and not hasattr(terminalreporter.config, "workerinput"):  # pytest-xdist's main process has all reports
+        with Path(path).open("a") as file:
+            for report in terminalreporter.stats.get("skipped", []):
+                reason = report.longrepr[2].removeprefix("Skipped: ")
+                file.write(f"{reason}\t{report.nodeid}\n")
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """Starts one local Ray instance for all tests of a worker process."""

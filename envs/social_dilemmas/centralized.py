@@ -83,9 +83,9 @@ class Centralized(BatchedGame):
         self._factors = len(names) ** torch.arange(n, device=self.device)
         # The game draws its random numbers from the generator of this class, so that one generator state and one seed
         # are enough to reproduce an episode.
-        self._game._uniform = self._drawn  # type: ignore[method-assign]
+        self._game._uniform = self._draw  # type: ignore[method-assign]
 
-    def _drawn(self, *shape: int, copies_last: bool = False) -> Tensor:
+    def _draw(self, *shape: int, copies_last: bool = False) -> Tensor:
         return self._uniform(*shape, copies_last=copies_last)
 
     def reset(self, *, seed: int | None = None, where: Tensor | None = None) -> Tensor:

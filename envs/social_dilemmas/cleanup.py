@@ -227,5 +227,5 @@ class Cleanup(Orchard):
         return {**Orchard.summarize(totals, num_steps), "waste_cleaned_per_step": totals["waste_cleaned"] / num_steps}
 
     def _caption(self, copy: int) -> str:
-        river = self._lying()[self._orchard : self._orchard + self._river, copy]
+        river = self._ground_without_beams()[self._orchard : self._orchard + self._river, copy]
         return f"{super()._caption(copy)}   waste {float((river == WASTE).float().mean()):.0%}"

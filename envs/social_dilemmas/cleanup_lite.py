@@ -143,17 +143,19 @@ class CleanupLite(GridWorld):
         num_dirty = (river == WASTE).sum(0)
         draws = self._uniform(2, copies_last=True)
         grows = draws[0] < 1.0 - (num_dirty / self._waste_threshold).clamp(max=1.0)
-        self._put(orchard, (orchard == SAND) & is_unoccupied[: self._orchard], grows, APPLE)
-        self._put(river, (river == RIVER) & is_unoccupied[self._orchard :], draws[1] < self._waste_chance, WASTE)
+        self._fill_free_cell(orchard, (orchard == SAND) & is_unoccupied[: self._orchard], grows, APPLE)
+        self._fill_free_cell(
+            river, (river == RIVER) & is_unoccupied[self._orchard :], draws[1] < self._waste_chance, WASTE
+        )
 
-    def _put(self, cells: Tensor, free: Tensor, where: Tensor, what: int) -> None:
-        """Writes class ``what`` to one random free cell, ``[cells, B]``, where ``where``, ``[B]`` bool, is True.
+    def _fill_free_cell(self, cells: Tensor, free: Tensor, where: Tensor, ground_class: int) -> None:
+        """Writes a class to one random free cell, ``[cells, B]``, of the environments in ``where``, ``[B]`` bool.
 
         Environments without a free cell are not changed.
         """
         cell = (self._uniform(len(cells), copies_last=True) + free).argmax(0, keepdim=True)
         is_written = where & free.any(0)
-        cells.scatter_(0, cell, torch.where(is_written, what, cells.gather(0, cell)))
+        cells.scatter_(0, cell, torch.where(is_written, ground_class, cells.gather(0, cell)))
 
     @staticmethod
     def summarize(totals: dict[str, Tensor], num_steps: float | Tensor) -> dict[str, Tensor]:

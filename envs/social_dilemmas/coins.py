@@ -145,13 +145,13 @@ class Coins(BatchedGame):
         rewards, own_coins, others_coins, takers = (
             (self._events @ take_events.view(n * n, -1).float()).view(4, n, -1).unbind(0)
         )
-        occupied = torch.cat([agents, coins])
-        coins = torch.where(takers > 0, self._free_cells(occupied, takers.clamp(max=1.0)), coins)
+        occupied_cells = torch.cat([agents, coins])
+        coins = torch.where(takers > 0, self._free_cells(occupied_cells, takers.clamp(max=1.0)), coins)
         self._cells = torch.cat([agents, coins])
         terminated = torch.zeros(self.num_games, dtype=torch.bool, device=self.device)
         return rewards.t(), terminated, {"own_coins": own_coins.t(), "others_coins": others_coins.t()}
 
-    def _free_cells(self, occupied: Tensor, taken: Tensor) -> Tensor:
+    def _free_cells(self, occupied_cells: Tensor, is_taken: Tensor) -> Tensor:
         """Samples a new cell for each coin, ``[N, B]``, uniformly from the empty cells for coins that were taken.
 
         Each coin draws a rank among the free cells. Coins taken in the same step draw without replacement: a later rank
@@ -159,15 +159,15 @@ class Coins(BatchedGame):
         sums and products are fastest in this dtype.
 
         Args:
-            occupied: ``[2N, B]``, occupied cells.
-            taken: ``[N, B]`` float32, 1 for coins that need a new cell, else 0.
+            occupied_cells: ``[2N, B]``, occupied cells.
+            is_taken: ``[N, B]`` float32, 1 for coins that need a new cell, else 0.
         """
         n, cells = self.num_agents, len(self._one_hot)
-        free = torch.ones(cells, self.num_games, device=self.device).scatter_(0, occupied, 0.0)
+        free = torch.ones(cells, self.num_games, device=self.device).scatter_(0, occupied_cells, 0.0)
         free_up_to = self._up_to @ free
-        num_free = torch.addmm(free_up_to[-1:], self._before, taken, alpha=-1.0)
+        num_free = torch.addmm(free_up_to[-1:], self._before, is_taken, alpha=-1.0)
         ranks = list((self._uniform(n).t() * num_free).floor_())
-        offset = cells * (1.0 - taken[:-1])
+        offset = cells * (1.0 - is_taken[:-1])
         previous_ranks: list[Tensor] = []
         for coin in range(n):
             for rank in previous_ranks if coin < 2 else torch.stack(previous_ranks).sort(0).values:

@@ -110,15 +110,15 @@ def check_actions_out_of_range(make: MakeGame) -> None:
         return
     game.reset(seed=1)
     env.reset(seed=1)
-    before = game.get_state()
+    previous_state = game.get_state()
     for invalid_action in (-1, int(game.action_space.n)):
         actions = torch.zeros(4, game.num_agents, dtype=torch.int64, device=game.device)
         actions[2, -1] = invalid_action
         _check_refused(partial(game.step, actions), f"step accepts action {invalid_action}")
         joint = {agent: invalid_action if agent == env.agents[-1] else 0 for agent in env.agents}
         _check_refused(partial(env.step, joint), f"step of the ParallelEnv accepts action {invalid_action}")
-    after = game.get_state()
-    assert all(torch.equal(before[name], after[name]) for name in ("_steps", *game.state_names)), (
+    state = game.get_state()
+    assert all(torch.equal(previous_state[name], state[name]) for name in ("_steps", *game.state_names)), (
         "an invalid action changed the state"
     )
 
@@ -143,8 +143,8 @@ def check_views(make: MakeGame) -> None:
         views = game.views(obs)
         for i in range(game.num_agents):
             for k in range(game.num_agents):
-                expected = obs[:, (i + k) % game.num_agents]
-                assert torch.equal(views[:, i, k], expected), (
+                observations = obs[:, (i + k) % game.num_agents]
+                assert torch.equal(views[:, i, k], observations), (
                     f"step {t}: the view of agent {i} is not what agent {i + k} observes"
                 )
         obs = game.step(random_actions(game, generator)).obs

@@ -113,14 +113,14 @@ def _with_gifts(game: type[BatchedGame]) -> type[Giving]:
     members: dict[str, Any] = {
         "__module__": __name__,
         "__doc__": Giving.__doc__,
-        "__reduce__": _reduced,
+        "__reduce__": _reduce,
         "state_names": (*game.state_names, "_given"),
         "fully_observed": False,
     }
     return cast(type[Giving], type(f"Giving{game.__name__}", (Giving, game), members))
 
 
-def _reduced(game: Giving) -> tuple[Any, ...]:
+def _reduce(game: Giving) -> tuple[Any, ...]:
     """Returns the pickle recipe of a game with gifts.
 
     The class is rebuilt from the class of the game, because dynamic classes cannot be pickled by name.

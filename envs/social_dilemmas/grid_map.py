@@ -84,7 +84,7 @@ class GridMap:
         """Returns P, the count of cell numbers."""
         return len(self.places) + 2
 
-    def reached(self, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    def cells_at(self, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
         """Returns the cells at given offsets from each pose, ``[P * 4, offsets]`` int64 by ``cell * 4 + heading``.
 
         Args:
@@ -93,10 +93,10 @@ class GridMap:
         down, right = np.array(offsets, dtype=np.int64).T
         rotated_offsets = np.array([(down, right), (right, -down), (-down, -right), (-right, down)])
         margin = int(np.abs(rotated_offsets).max(initial=0))
-        padded = np.pad(self.numbers, margin, constant_values=self.wall)
+        padded_numbers = np.pad(self.numbers, margin, constant_values=self.wall)
         positions = self.places[:, :, None, None] + rotated_offsets.transpose(1, 0, 2)[None] + margin
         cells = np.full((self.count, 4, len(offsets)), self.wall)
-        cells[: self.wall] = padded[positions[:, 0], positions[:, 1]]
+        cells[: self.wall] = padded_numbers[positions[:, 0], positions[:, 1]]
         return cells.reshape(-1, len(offsets))
 
     def seen_at(self, view: View) -> np.ndarray:
@@ -176,18 +176,18 @@ def _read_map(text: str, of_letters: tuple[tuple[str, Letter], ...], random_star
     )
 
 
-def view_of(written: int | Sequence[int] | str) -> View | None:
+def view_of(setting: int | Sequence[int] | str) -> View | None:
     """Parses the setting ``view``. Returns None for the whole map.
 
     Raises:
         ValueError: If the setting is invalid.
     """
-    if written == "map":
+    if setting == "map":
         return None
-    cells: list[Any] = [written] * 3 if isinstance(written, int) else list(written)
+    cells: list[Any] = [setting] * 3 if isinstance(setting, int) else list(setting)
     if len(cells) != 3 or not all(isinstance(count, int) and 0 <= count <= 50 for count in cells):
         raise ValueError(
-            f"view is {written!r}; it must be a number of cells, [ahead, behind, side] (each up to 50), or map"
+            f"view is {setting!r}; it must be a number of cells, [ahead, behind, side] (each up to 50), or map"
         )
     return View(*cells)
 
@@ -204,12 +204,12 @@ def tables(
         (:meth:`GridMap.seen_at`), or ``[1, P]`` on the map if the whole map is visible.
     """
     cells, headings = np.divmod(np.arange(grid_map.count * 4)[:, None], 4)
-    targets = grid_map.reached([MOVES.get(name, (0, 0)) for name in actions])
+    targets = grid_map.cells_at([MOVES.get(name, (0, 0)) for name in actions])
     targets = np.where(targets == grid_map.wall, cells, targets)
     next_headings = (headings + np.array([TURNS.get(name, 0) for name in actions])) % 4
     # The middle ray starts in front of the agent, the side rays start next to it.
     ray_offsets = [(-k - (side == 0), side) for side in (0, -1, 1) for k in range(beam_length)]
-    rays = grid_map.reached(ray_offsets).T if ray_offsets else np.zeros((0, grid_map.count * 4), dtype=np.int64)
+    rays = grid_map.cells_at(ray_offsets).T if ray_offsets else np.zeros((0, grid_map.count * 4), dtype=np.int64)
     if view is None:
         columns = grid_map.size[1]
         map_positions = np.full((1, grid_map.count), columns * grid_map.size[0])
@@ -217,7 +217,7 @@ def tables(
         view_cells, view_positions = np.zeros((0, 0), dtype=np.int64), map_positions
     else:
         view_offsets = [(r, c) for r in range(-view.ahead, view.behind + 1) for c in range(-view.side, view.side + 1)]
-        view_cells, view_positions = grid_map.reached(view_offsets), grid_map.seen_at(view)
+        view_cells, view_positions = grid_map.cells_at(view_offsets), grid_map.seen_at(view)
     targets = (targets * 4 + next_headings).ravel()
     lookup_tables = [
         torch.from_numpy(np.ascontiguousarray(table)) for table in (targets, rays, view_cells, view_positions)

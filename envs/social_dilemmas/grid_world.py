@@ -191,7 +191,9 @@ class GridWorld(BatchedGame):
         ranks = self._uniform(self.num_agents, copies_last=True) - is_staying.float()
         self._cells = resolve_moves(self._cells, target, ranks, self._agents)
 
-    def _cast(self, ground: Tensor, on: Tensor, target: int | None = None, aimed: Tensor | None = None) -> Rays:
+    def _cast(
+        self, ground: Tensor, on: Tensor, target: int | None = None, stops_at_target: Tensor | None = None
+    ) -> Rays:
         """Traces the three rays of each agent that fires, up to the first wall or agent.
 
         A ray reaches the agent that stops it, but not the wall.
@@ -200,7 +202,7 @@ class GridWorld(BatchedGame):
             ground: ``[P, B]`` uint8, ground classes after the moves.
             on: ``[N, B]`` bool, True for agents that fire.
             target: A ground class that also stops rays and is reached by them.
-            aimed: ``[N, B]`` bool, True for agents whose rays are stopped by ``target``.
+            stops_at_target: ``[N, B]`` bool, True for agents whose rays are stopped by ``target``.
         """
         games = self.num_games
         shooters = self._agent_copies if on.is_cuda else on.view(-1).nonzero()[:, 0]
@@ -210,8 +212,8 @@ class GridWorld(BatchedGame):
         cells = self._rays.index_select(1, poses).mul_(games).add_(env_indices).view(3, self.beam_length, -1)
         contents = scene.view(-1).take(cells)
         is_obstacle = contents >= GROUND_CLASSES
-        if target is not None and aimed is not None:
-            is_obstacle |= ((contents & (GROUND_CLASSES - 1)) == target) & aimed.view(-1).take(shooters)
+        if target is not None and stops_at_target is not None:
+            is_obstacle |= ((contents & (GROUND_CLASSES - 1)) == target) & stops_at_target.view(-1).take(shooters)
         is_lit = lit_cells(contents, is_obstacle, on.view(-1).take(shooters))
         return Rays(shooters, env_indices, cells, contents, is_lit)
 
@@ -256,13 +258,13 @@ class GridWorld(BatchedGame):
 
     # --- observations -----------------------------------------------------------------------------------------------
 
-    def _lying(self) -> Tensor:
+    def _ground_without_beams(self) -> Tensor:
         """Returns the ground class of all cells, without beams, ``[P, B]`` uint8."""
         return self._ground & (GROUND_CLASSES - 1)
 
     def _scene(self) -> Tensor:
         """Returns the class of all cells, with beams above the ground, ``[P, B]`` uint8."""
-        return torch.maximum(self._lying(), (self._ground & LIT[BEAM]) + (self._ground >> 4))
+        return torch.maximum(self._ground_without_beams(), (self._ground & LIT[BEAM]) + (self._ground >> 4))
 
     def _observe(self) -> Tensor:
         """Returns the classes in the view of each agent, ``[B, N, *view]`` uint8."""

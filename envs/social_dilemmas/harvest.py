@@ -146,7 +146,7 @@ class Harvest(Orchard):
         if not 1 <= len(growth) <= neighbours + 1:
             raise ValueError(f"growth has {len(growth)} probabilities; it must have from 1 to {neighbours + 1}")
         check_ranges({f"growth[{k}]": chance for k, chance in enumerate(growth)}, 0, 1)
-        neighbor_cells = self.map.reached(NEAR[neighbours])[: 4 * self._orchard : 4].T
+        neighbor_cells = self.map.cells_at(NEAR[neighbours])[: 4 * self._orchard : 4].T
         # Neighbors outside the orchard are mapped to the first cell after it, which never has an apple.
         self._near = torch.as_tensor(neighbor_cells.clip(max=self._orchard), device=self.device)
         padding = [growth[-1]] * (neighbours + 1 - len(growth))

@@ -172,7 +172,7 @@ class MatrixGrid(GridWorld):
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         actions = self._begin(actions)
         self._move(actions)
-        ground = self._lying()
+        ground = self._ground_without_beams()
         is_collected = self._take(ground)
         fires = actions == self._interact
         rays = self._cast(ground, fires)

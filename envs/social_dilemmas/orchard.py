@@ -71,7 +71,7 @@ class Orchard(GridWorld):
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         actions = self._begin(actions)
         self._move(actions)
-        ground = self._lying()
+        ground = self._ground_without_beams()
         ground_below = ground.gather(0, self._cells)
         is_eaten = ground_below == APPLE
         ground.scatter_(0, self._cells, ground_below.masked_fill_(is_eaten, SAND))
@@ -135,7 +135,7 @@ class Orchard(GridWorld):
         return rates
 
     def _caption(self, copy: int) -> str:
-        apples = int((self._lying()[: self._orchard, copy] == APPLE).sum())
+        apples = int((self._ground_without_beams()[: self._orchard, copy] == APPLE).sum())
         return f"{super()._caption(copy)}   apples {apples}"
 
     def _tile_names(self) -> list[str]:

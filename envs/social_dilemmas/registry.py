@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 if TYPE_CHECKING:
+    import torch
     from pettingzoo import AECEnv
 
     from social_dilemmas.batched_game import BatchedGame
@@ -50,7 +51,7 @@ class GameSpec:
             if name not in ("num_games", "device")
         }
 
-    def make(self, num_games: int = 1, device: Any = "cpu", **settings: Any) -> BatchedGame:
+    def make(self, num_games: int = 1, device: str | torch.device = "cpu", **settings: Any) -> BatchedGame:
         """Builds B parallel environments of the game.
 
         Args:
@@ -92,18 +93,18 @@ class GameSpec:
 MAX_NAMES = 8
 
 
-def did_you_mean(name: str, known: Any) -> str:
+def did_you_mean(name: str, valid_names: Iterable[object]) -> str:
     """Builds the end of an error message about an unknown name.
 
     Args:
         name: The unknown name.
-        known: Valid names.
+        valid_names: Valid names.
 
     Returns:
         Suggestion of the most similar valid name. If none is similar, all valid names, or the three most similar ones
         if there are more than ``MAX_NAMES``.
     """
-    names, query = sorted(map(str, known)), str(name)[:80]
+    names, query = sorted(map(str, valid_names)), str(name)[:80]
     matches = difflib.get_close_matches(query, names, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean {matches[0]!r}?"
@@ -232,7 +233,7 @@ def register(game: GameSpec) -> None:
     _GAMES[game.id] = game
 
 
-def make(game_id: str, num_games: int = 1, device: Any = "cpu", **settings: Any) -> BatchedGame:
+def make(game_id: str, num_games: int = 1, device: str | torch.device = "cpu", **settings: Any) -> BatchedGame:
     """Builds B parallel environments of a registered game, see :meth:`GameSpec.make`."""
     return spec(game_id).make(num_games, device, **settings)
 

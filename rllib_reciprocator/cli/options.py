@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,7 +61,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Makes a command print user errors as one line and exit with code 2, and exit cleanly when interrupted."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
+    def wrapper(*args: object, **kwargs: object) -> None:
         from rllib_reciprocator.experiments.interruption import Interrupted, interruptible
         from rllib_reciprocator.utils.errors import UserError
 
@@ -76,7 +76,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"rllib: {interruption}", err=True)
             raise typer.Exit(interruption.exit_code) from None
 
-    return wrapped
+    return wrapper
 
 
 def _show_notes() -> None:
@@ -129,9 +129,9 @@ def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [*signature.parameters.values(), *option_signature.parameters.values()]
 
     @functools.wraps(command)
-    def wrapped(**arguments: Any) -> None:
+    def wrapper(**arguments: object) -> None:
         command(**{name: arguments[name] for name in signature.parameters})
 
-    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapped
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper

@@ -127,7 +127,7 @@ def run_experiments(experiments: list[Experiment], where: str, options: dict[str
         loggers.check_loggers(experiment)
 
     console = Console()
-    failed = False
+    has_failure = False
     with ray_cluster.ray_running(ray_options, runs) as ray_line:
         console.print(ray_line, highlight=False, soft_wrap=True)
         for experiment, algorithm in runs:
@@ -135,6 +135,6 @@ def run_experiments(experiments: list[Experiment], where: str, options: dict[str
                 running.run(experiment, algorithm, resume=experiment.name in names_to_resume), experiment, algorithm
             )
             outcome.show(experiment, trials, console)
-            failed = failed or any(trial.error for trial in trials)
-    if failed:
+            has_failure = has_failure or any(trial.error for trial in trials)
+    if has_failure:
         raise typer.Exit(1)

@@ -36,31 +36,33 @@ class BatchedEvaluator:
         self, checkpoint: Path, config: BatchedConfig, players: dict[str, str], seed: int, explore: bool
     ) -> None:
         """Assigns the players to the agents; see :func:`open_evaluator`."""
-        trained = {player.agent: player for player in config.assigned_players}
+        trained_players = {player.agent: player for player in config.assigned_players}
         try:
-            players = {agent: players[key] for agent, key in keys_by_agent(players, list(trained)).items()}
+            players = {agent: players[key] for agent, key in keys_by_agent(players, list(trained_players)).items()}
         except ValueError as error:
             raise UserError(f"--{error}") from None
         self.mapping: dict[str, Any] = {
             player.agent: _frozen(checkpoint, player.pool_members, config.pool_members()[index], player.kind == POOL)
             for index, player in enumerate(config.assigned_players)
         } | players
-        self.names = {name: player.name for name, player in trained.items()} | players
+        self.names = {name: player.name for name, player in trained_players.items()} | players
         # Players whose reciprocal rewards are in traces: those that received them in training and are not replaced.
-        self._shown = {
-            name: player for name, player in trained.items() if RECIPROCITY in player.intrinsic and name not in players
+        self._reciprocators = {
+            name: player
+            for name, player in trained_players.items()
+            if RECIPROCITY in player.intrinsic and name not in players
         }
         self.checkpoint, self.config, self.seed, self.explore = checkpoint, config, seed, explore
         self._runner(episodes=1)
 
-    def _runner(self, episodes: int, *, watched: bool = False) -> BatchedEnvRunner:
+    def _runner(self, episodes: int, *, with_estimator: bool = False) -> BatchedEnvRunner:
         try:
             return frozen_runner(
                 self.config,
                 self.mapping,
                 episodes=episodes,
                 seed=self.seed,
-                watched_by=self.checkpoint if watched else None,
+                watched_by=self.checkpoint if with_estimator else None,
             )
         except UserError as error:
             raise UserError(f"--{error}" if str(error).startswith("players") else str(error)) from None
@@ -119,7 +121,7 @@ class BatchedEvaluator:
 
         Influence, balances and reciprocal rewards are included if the checkpoint contains an influence estimator.
         """
-        runner = self._runner(episodes, watched=True)
+        runner = self._runner(episodes, with_estimator=True)
         inner = runner.config.inner_episodes()
         samples = [
             sample.split_episodes(inner) for sample in runner.sample(num_episodes=episodes, explore=self.explore)
@@ -142,7 +144,7 @@ class BatchedEvaluator:
             balance=joint["balance"] if has_influence else None,
             reciprocal=self._reciprocal(game, joint) if has_influence else {},
             incentives=joint.get(INCENTIVES),
-            played=batch.in_first_episode(),
+            episode_mask=batch.in_first_episode(),
             first_episode=first_episode,
         )
 
@@ -150,8 +152,8 @@ class BatchedEvaluator:
         """Computes reciprocal rewards ``[B, T]`` of all reciprocating agents, with the reward rule of each player."""
         rewards = {}
         for index, agent in enumerate(game.agents):
-            if agent in self._shown:
-                settings = self.config.intrinsic_of(self._shown[agent], RECIPROCITY, game)
+            if agent in self._reciprocators:
+                settings = self.config.intrinsic_of(self._reciprocators[agent], RECIPROCITY, game)
                 assert isinstance(settings, ReciprocitySettings)
                 rewards[agent] = reciprocal_reward(joint["balance"], joint["given"], settings.rule)[..., index]
         return rewards
@@ -163,10 +165,10 @@ class BatchedEvaluator:
         initial = _InitialImages(game)
         runner.trackers.append(initial)
         videos = [Video([f"{agent} ({self.names[agent]})" for agent in game.agents]) for _ in range(episodes)]
-        unfinished, inner = dict(enumerate(videos)), runner.config.inner_episodes()
+        unfinished_videos, inner = dict(enumerate(videos)), runner.config.inner_episodes()
         for _ in range(game.horizon * inner):
             sample = runner.play(1, self.explore)
-            for env_index, video in list(unfinished.items()):
+            for env_index, video in list(unfinished_videos.items()):
                 video.images += [] if video.images else [initial.images[env_index]]
                 # An environment is reset in the step after its end, so that this image shows the final state.
                 video.images.append(game.render_rgb(env_index))
@@ -176,8 +178,8 @@ class BatchedEvaluator:
                     video.incentives.append(sample.columns[INCENTIVES][env_index, 0].tolist())
                 # Videos of meta-episodes show all inner episodes.
                 if inner == 1 and bool(sample.ended[env_index, 0]):
-                    del unfinished[env_index]
-            if not unfinished:
+                    del unfinished_videos[env_index]
+            if not unfinished_videos:
                 break
         return videos
 
@@ -233,7 +235,7 @@ def episode_metrics(game: BatchedGame, batch: RolloutBatch) -> dict[str, Tensor]
     return {RETURN: (batch.rewards * mask).sum(1), **payments, **game.summarize(totals, mask.sum(1))}
 
 
-def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], pooled: bool) -> Any:
+def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], is_pool: bool) -> Any:
     """Returns the player of an agent with its policies frozen, as in a ``players`` mapping.
 
     Policies that were frozen in training are loaded from this checkpoint too. It contains a copy of them, and the
@@ -243,7 +245,7 @@ def _frozen(checkpoint: Path, players: Any, modules: list[tuple[str, float]], po
         f"{CHECKPOINT}/{checkpoint}#{module_id}" if player.kind in (LEARNER, CHECKPOINT) else player.written: share
         for (player, share), (module_id, _) in zip(players, modules, strict=True)
     }
-    return {POOL: probabilities} if pooled else next(iter(probabilities))
+    return {POOL: probabilities} if is_pool else next(iter(probabilities))
 
 
 class _InitialImages(StepTracker):

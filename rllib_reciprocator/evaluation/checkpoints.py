@@ -19,13 +19,13 @@ from rllib_reciprocator.utils.checkpoints import (
 from rllib_reciprocator.utils.errors import UserError, user_path
 
 
-def find(written: str | Path) -> Path:
+def find(folder_or_run: str | Path) -> Path:
     """Finds a checkpoint and checks that it is safe to load.
 
     See :func:`rllib_reciprocator.utils.checkpoints.find_checkpoint`.
 
     Args:
-        written: Folder of a checkpoint, or of a run, whose last checkpoint is used.
+        folder_or_run: Folder of a checkpoint, or of a run, whose last checkpoint is used.
 
     Returns:
         Folder of the checkpoint.
@@ -35,7 +35,7 @@ def find(written: str | Path) -> Path:
             may not contain, or its weights are not finite.
     """
     try:
-        folder = find_checkpoint(user_path(str(written), "checkpoint").resolve())
+        folder = find_checkpoint(user_path(str(folder_or_run), "checkpoint").resolve())
         warn_of_later_version(folder)
         for part in (
             MODULE_PATH,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import pandas as pd
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.typing import AgentID, EpisodeType
 
 import social_dilemmas
 from rllib_reciprocator.engine import assign
@@ -112,7 +116,7 @@ class EpisodeEvaluator:
         runner = self._runner(min(count, MAX_ENVS), config)
         return runner, sampler.sample(runner, self.explore)
 
-    def _runner(self, envs: int, config: AlgorithmConfig | None = None, **env_config: Any) -> Any:
+    def _runner(self, envs: int, config: AlgorithmConfig | None = None, **env_config: object) -> Any:
         config = (config or self.config.copy(copy_frozen=False)).env_runners(num_envs_per_env_runner=envs)
         config.environment(env_config={**config.env_config, **env_config})
         runner_class = config.env_runner_cls or (MultiAgentEnvRunner if config.is_multi_agent else SingleAgentEnvRunner)
@@ -169,7 +173,7 @@ class EpisodeEvaluator:
         }
 
     @staticmethod
-    def _outcomes(runner: Any, episode: Any) -> dict[str, dict[str, float]]:
+    def _outcomes(runner: EnvRunner, episode: EpisodeType) -> dict[str, dict[str, float]]:
         """Returns the outcomes of an episode by name and agent; empty if the environment defines no outcomes."""
         if not isinstance(runner, MultiAgentEnvRunner):
             return {}
@@ -191,7 +195,7 @@ class EpisodeEvaluator:
             [self._rows(runner, episode, number) for number, episode in enumerate(sampled_episodes)], ignore_index=True
         )
 
-    def _rows(self, runner: Any, episode: Any, number: int) -> pd.DataFrame:
+    def _rows(self, runner: EnvRunner, episode: EpisodeType, number: int) -> pd.DataFrame:
         settings: EpisodeReciprocity | None = getattr(self.config, "episode_reciprocity", None)
         agents = settings.joint.agents if settings else tuple(sorted(episode.agent_episodes, key=str))
         length = len(episode)
@@ -240,8 +244,8 @@ class EpisodeEvaluator:
         # Samples no steps but resets the environment, to render its initial state.
         runner.sample(num_timesteps=0, explore=self.explore, force_reset=True)
         video.images.append(self._image(env))
-        done = False
-        while not done:
+        is_done = False
+        while not is_done:
             (episode,) = runner.sample(num_timesteps=1, explore=self.explore)
             video.images.append(self._image(env))
             parts = _by_agent(episode)
@@ -251,10 +255,10 @@ class EpisodeEvaluator:
                 [str(names[step_actions[a]] if names else step_actions[a]) if a in step_actions else "" for a in agents]
             )
             video.rewards.append([float(parts[a].get_rewards(-1)) if a in step_actions else 0.0 for a in agents])
-            done = episode.is_done
+            is_done = episode.is_done
         return video
 
-    def _image(self, env: Any) -> np.ndarray:
+    def _image(self, env: MultiAgentEnv) -> np.ndarray:
         """Renders the current state of the environment.
 
         Returns:
@@ -285,15 +289,21 @@ class EpisodeEvaluator:
         """Returns None, because there are no online learners on RLlib's own env runners."""
 
 
-def _guest_or(guests: dict[Any, str], others: Any, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
-    return guests.get(agent_id) or others(agent_id, episode, **kwargs)
+def _guest_or(
+    guests: dict[Any, str],
+    policy_mapping_fn: Callable[..., str],
+    agent_id: AgentID,
+    episode: EpisodeType | None = None,
+    **kwargs: object,
+) -> str:
+    return guests.get(agent_id) or policy_mapping_fn(agent_id, episode, **kwargs)
 
 
-def _by_agent(episode: Any) -> dict[str, Any]:
+def _by_agent(episode: EpisodeType) -> dict[str, Any]:
     return {str(agent): part for agent, part in getattr(episode, "agent_episodes", {"all": episode}).items()}
 
 
-def _plain(action: Any) -> Any:
+def _plain(action: object) -> Any:
     """Converts an action to a number if it is a scalar, and to text otherwise."""
     array = np.asarray(action)
     return array.item() if array.ndim == 0 else " ".join(f"{value:.4g}" for value in array.ravel())

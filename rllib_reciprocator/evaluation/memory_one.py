@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModule
 from torch import Tensor
 
 from rllib_reciprocator.models import Deterministic, probabilities
@@ -57,7 +58,7 @@ def cooperation_in_context(actions: Tensor, agents: Sequence[str]) -> pd.DataFra
     return pd.DataFrame(list(rows.values()), index=index_of_rows, columns=list(LAST_ACTIONS))
 
 
-def _probabilities(module: Any) -> Tensor:
+def _probabilities(module: RLModule) -> Tensor:
     """Computes the probabilities of both actions after every item of ``LAST_ACTIONS``, ``[5, 2]``."""
     module = module.unwrapped()
     obs = torch.zeros(len(_OBSERVATIONS), module.observation_space.shape[0])

@@ -24,7 +24,7 @@ def step_rows(
     balance: Tensor | None = None,
     reciprocal: Mapping[Any, Tensor] | None = None,
     incentives: Tensor | None = None,
-    played: Tensor | None = None,
+    episode_mask: Tensor | None = None,
     first_episode: int = 0,
 ) -> pd.DataFrame:
     """Builds a table of B episodes of at most T steps.
@@ -37,7 +37,7 @@ def step_rows(
         balance: Influence balance of i towards j before the step, of the same shape.
         reciprocal: Reciprocal rewards ``[B, T]`` before weighting, by agent, for reciprocating agents.
         incentives: Incentives from i to j, ``[B, T, N, N]`` by ``[i, j]``. None if no agent gives incentives.
-        played: Mask of the steps that belong to the episode, ``[B, T]`` bool. If None, all steps do.
+        episode_mask: Mask of the steps that belong to the episode, ``[B, T]`` bool. If None, all steps do.
         first_episode: Number of the first of these episodes.
 
     Returns:
@@ -61,7 +61,7 @@ def step_rows(
     for agent, values in (reciprocal or {}).items():
         columns[f"reciprocal_reward/{agent}"] = values.flatten().numpy()
     rows = pd.DataFrame(columns)
-    return rows if played is None else rows[played.flatten().numpy()].reset_index(drop=True)
+    return rows if episode_mask is None else rows[episode_mask.flatten().numpy()].reset_index(drop=True)
 
 
 def write_trace(rows: pd.DataFrame, file: Path) -> None:

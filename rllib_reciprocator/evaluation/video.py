@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -69,12 +68,18 @@ class Video:
             self._coins(draw, self.incentives[step - 1], top + 24, small)
         return frame
 
-    def _coins(self, draw: ImageDraw.ImageDraw, given: Sequence[Sequence[float]], top: int, font: Any) -> None:
+    def _coins(
+        self,
+        draw: ImageDraw.ImageDraw,
+        step_incentives: Sequence[Sequence[float]],
+        top: int,
+        font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    ) -> None:
         """Draws a coin per giver on every recipient's line, in the giver's color and scaled by the incentive."""
         largest = max((value for step in self.incentives for row in step for value in row), default=0.0) or 1.0
         for recipient in range(len(self.players)):
             right = _WIDTH - _MARGIN - 170
-            for giver, row in enumerate(given):
+            for giver, row in enumerate(step_incentives):
                 value = row[recipient]
                 if giver == recipient or value < 0.005 * largest:
                     continue
@@ -85,7 +90,14 @@ class Video:
                 right -= 68
 
     def _player(
-        self, draw: ImageDraw.ImageDraw, index: int, name: str, step: int, top: int, font: Any, largest: float
+        self,
+        draw: ImageDraw.ImageDraw,
+        index: int,
+        name: str,
+        step: int,
+        top: int,
+        font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+        largest: float,
     ) -> None:
         """Draws a player's line: its name, last action and return so far, and one bar per step for its reward."""
         color = COLOURS[index % len(COLOURS)]

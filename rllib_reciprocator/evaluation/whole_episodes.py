@@ -7,7 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils import force_list
+from ray.rllib.utils.typing import EpisodeType
 
 
 class _AllEndedError(Exception):
@@ -32,7 +34,7 @@ class WholeEpisodes:
         # Ids of the first episodes in the order in which they started, and the current episode of every environment.
         self._ids: dict[str, None] = {}
         self._current: dict[int, str] = {}
-        self._ended: dict[str, Any] = {}
+        self._complete_episodes: dict[str, Any] = {}
         # Index of the environment in which the last episode ended.
         self._last_index: int | None = None
 
@@ -56,7 +58,7 @@ class WholeEpisodes:
             **{name: [*force_list(getattr(config, f"callbacks_{name}")), hook] for name, hook in callbacks.items()}
         )
 
-    def sample(self, runner: Any, explore: bool) -> list[Any]:
+    def sample(self, runner: EnvRunner, explore: bool) -> list[Any]:
         """Samples the episodes.
 
         Args:
@@ -68,25 +70,25 @@ class WholeEpisodes:
         """
         with suppress(_AllEndedError):
             runner.sample(num_episodes=sys.maxsize, explore=explore)
-        return [self._ended[key] for key in self._ids]
+        return [self._complete_episodes[key] for key in self._ids]
 
-    def _on_episode_start(self, *, episode: Any, env_index: int, **kwargs: Any) -> None:
+    def _on_episode_start(self, *, episode: EpisodeType, env_index: int, **kwargs: object) -> None:
         """Registers an episode. If the previous one did not end, because its environment failed, it is replaced."""
         previous_id = self._current.get(env_index, "")
-        if previous_id not in self._ended:
+        if previous_id not in self._complete_episodes:
             self._ids.pop(previous_id, None)
         self._current[env_index] = episode.id_
         if len(self._ids) < self._count:
             self._ids[episode.id_] = None
 
-    def _on_episode_end(self, *, episode: Any, env_index: int, **kwargs: Any) -> None:
+    def _on_episode_end(self, *, episode: EpisodeType, env_index: int, **kwargs: object) -> None:
         """Stores an episode if it is among the first ones."""
-        if episode.id_ in self._ids and len(self._ended) < self._count:
-            self._ended[episode.id_] = episode
-            if len(self._ended) == self._count:
+        if episode.id_ in self._ids and len(self._complete_episodes) < self._count:
+            self._complete_episodes[episode.id_] = episode
+            if len(self._complete_episodes) == self._count:
                 self._last_index = env_index
 
-    def _end_sampling(self, *, env_index: int, **kwargs: Any) -> None:
+    def _end_sampling(self, *, env_index: int, **kwargs: object) -> None:
         """Ends sampling one step after the end of the last episode, when connectors have processed that episode."""
         if self._last_index is not None and env_index <= self._last_index:
             raise _AllEndedError

@@ -52,7 +52,7 @@ class ProgressCallback(Callback):
         return {**self.__dict__, "_progress": None, "_bars": {}}
 
     def setup(
-        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
+        self, stop: object = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: object
     ) -> None:
         """Starts the display."""
         console = Console(stderr=True)
@@ -72,7 +72,7 @@ class ProgressCallback(Callback):
         self._console = console
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
     ) -> None:
         """Shows the latest metrics of a trial."""
         num_iterations = result["training_iteration"]
@@ -95,7 +95,7 @@ class ProgressCallback(Callback):
                 soft_wrap=True,
             )
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
         """Stops the display."""
         if self._progress is not None:
             self._progress.stop()

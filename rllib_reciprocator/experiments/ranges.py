@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from rllib_reciprocator.utils.errors import UserError
 from social_dilemmas.batched_game import MAX_GAMES
@@ -92,7 +91,7 @@ def range_of(name: str) -> Range:
     return _SECONDS if name.endswith(("_s", "_ms", "_timeout")) else _COUNT
 
 
-def check_range(path: str, name: str, value: Any) -> None:
+def check_range(path: str, name: str, value: object) -> None:
     """Checks that a number, or each number of a schedule, is in range. Other values are not checked.
 
     Args:

@@ -45,7 +45,7 @@ def restored_algorithm(algorithm: type[Algorithm], checkpoint: str) -> type[Algo
     """Returns a subclass of the algorithm that loads the state of a checkpoint in its setup."""
 
     class Restored(algorithm):
-        def setup(self, config: Any) -> None:
+        def setup(self, config: dict[str, Any]) -> None:
             super().setup(config)
             self.restore_from_path(checkpoint)
 
@@ -74,7 +74,7 @@ def _check_same(checkpoint: Path, experiment: Experiment) -> None:
             )
 
 
-def _game_of(env: str | None, env_config: Any) -> str:
+def _game_of(env: str | None, env_config: object) -> str:
     """Returns the name of an environment; if it wraps a game, the name of the game is included."""
     name = str(env).rpartition(":")[2]
     game = env_config.get("game") if isinstance(env_config, dict) else None

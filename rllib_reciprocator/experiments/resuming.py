@@ -107,11 +107,11 @@ def _description(folder: str) -> dict[str, Any] | None:
         raise UserError(f"--resume: {folder}/{DESCRIPTION} cannot be read ({error})") from None
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(previous_settings: Mapping[str, Any], current_settings: Mapping[str, Any]) -> list[str]:
     """Returns the settings that differ, each in the form ``config.lr (0.01, now 0.02)``."""
     flat = [
         flatten_dict({key: value for key, value in settings.items() if key not in _MAY_CHANGE}, delimiter=".")
-        for settings in (before, now)
+        for settings in (previous_settings, current_settings)
     ]
     names = [name for name in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(name) != flat[1].get(name)]
     return [f"{name} ({flat[0].get(name)}, now {flat[1].get(name)})" for name in names]

@@ -100,7 +100,7 @@ def read_file(path: str | Path) -> list[Experiment]:
     return [typed(str(name), entry, str(path)) for name, entry in entries.items()]
 
 
-def typed(name: str, entry: Any, where: str) -> Experiment:
+def typed(name: str, entry: object, where: str) -> Experiment:
     """Builds an experiment from a mapping and validates its keys.
 
     Raises:

@@ -21,7 +21,7 @@ DISTRIBUTIONS = (
 
 
 # Maximum values of arguments that set how many objects a scheduler or searcher allocates.
-_MOST = {"brackets": 100, "max_concurrent": 10_000}
+_MAX_VALUES = {"brackets": 100, "max_concurrent": 10_000}
 
 
 def is_distribution(value: Any) -> bool:
@@ -59,7 +59,7 @@ def ends(domain: Domain) -> list[Any]:
     return [domain.sample()]
 
 
-def grid_size(settings: Any) -> int:
+def grid_size(settings: object) -> int:
     """Returns the number of combinations of all grid searches in settings."""
     if isinstance(settings, dict) and set(settings) == {"grid_search"} and isinstance(settings["grid_search"], list):
         return sum(grid_size(value) for value in settings["grid_search"])
@@ -79,16 +79,16 @@ def with_distributions(settings: Any, where: str = "config") -> Any:
     return settings
 
 
-def scheduler(described: dict[str, Any] | None, where: str) -> Any:
+def scheduler(description: dict[str, Any] | None, where: str) -> Any:
     """Builds a Tune scheduler from ``{type: NAME, ..}``; returns None for None.
 
     Raises:
         UserError: If no scheduler has this name, or if its arguments are invalid.
     """
-    return _made(described, where, {**SCHEDULER_IMPORT, "asha": SCHEDULER_IMPORT["async_hyperband"]})
+    return _build_component(description, where, {**SCHEDULER_IMPORT, "asha": SCHEDULER_IMPORT["async_hyperband"]})
 
 
-def searcher(described: dict[str, Any] | None, where: str) -> Any:
+def searcher(description: dict[str, Any] | None, where: str) -> Any:
     """Builds a Tune searcher from ``{type: NAME, ..}``.
 
     For None, the default searcher is returned. It runs all combinations of a grid, and keeps each sample of the
@@ -97,25 +97,29 @@ def searcher(described: dict[str, Any] | None, where: str) -> Any:
     Raises:
         UserError: If no searcher has this name, its package is not installed, or its arguments are invalid.
     """
-    search_alg = _made(described, where, SEARCH_ALG_IMPORT)
+    search_alg = _build_component(description, where, SEARCH_ALG_IMPORT)
     return BasicVariantGenerator(constant_grid_search=True) if search_alg is None else search_alg
 
 
-def _made(described: dict[str, Any] | None, where: str, known: dict[str, Any]) -> Any:
-    if described is None:
+def _build_component(description: dict[str, Any] | None, where: str, import_functions: dict[str, Any]) -> Any:
+    if description is None:
         return None
-    name = described.get("type")
-    if not isinstance(name, str) or name not in known:
-        raise UserError(f"{where}.type: {name!r} is {unknown(name, known)}")
-    arguments = {key: with_distributions(value, f"{where}.{key}") for key, value in described.items() if key != "type"}
+    name = description.get("type")
+    if not isinstance(name, str) or name not in import_functions:
+        raise UserError(f"{where}.type: {name!r} is {unknown(name, import_functions)}")
+    arguments = {
+        key: with_distributions(value, f"{where}.{key}") for key, value in description.items() if key != "type"
+    }
     try:
-        component_class = known[name] if isinstance(known[name], type) else known[name]()
+        component_class = (
+            import_functions[name] if isinstance(import_functions[name], type) else import_functions[name]()
+        )
         parameters = inspect.signature(component_class).parameters
         for key in arguments:
             if key not in parameters:
                 raise UserError(f"{where}.{key}: {unknown(key, parameters)}")
-            if key in _MOST and not (isinstance(arguments[key], int) and 1 <= arguments[key] <= _MOST[key]):
-                raise UserError(f"{where}.{key}: {arguments[key]!r} is not a number from 1 to {_MOST[key]}")
+            if key in _MAX_VALUES and not (isinstance(arguments[key], int) and 1 <= arguments[key] <= _MAX_VALUES[key]):
+                raise UserError(f"{where}.{key}: {arguments[key]!r} is not a number from 1 to {_MAX_VALUES[key]}")
         if "time_attr" in parameters:
             arguments.setdefault("time_attr", "training_iteration")
         return component_class(**arguments)

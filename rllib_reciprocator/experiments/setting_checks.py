@@ -139,7 +139,7 @@ def _known_keys(config: AlgorithmConfig, types: dict[str, Any]) -> set[str]:
     return known_keys - _NOT_IN_FILES
 
 
-def check_type(path: str, value: Any, annotation: Any) -> None:
+def check_type(path: str, value: object, annotation: Any) -> None:
     """Checks that the value of a setting is of the annotated type.
 
     Raises:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 import social_dilemmas
 from rllib_reciprocator.algorithms.coala.settings import COALASettings
 from rllib_reciprocator.algorithms.reciprocator import ReciprocatorConfig
@@ -35,11 +38,11 @@ def settings_page() -> str:
         KeyError: If a setting has no description.
     """
     config = ReciprocatorConfig()
-    reciprocity = described(ReciprocatorConfig.reciprocity)
-    training = described(BatchedConfig.training) | described(BatchedConfig.env_runners)
-    experiment = described(Experiment, "Attributes")
-    coala = described(COALASettings, "Attributes")
-    learning = described(LearningSettings, "Attributes")
+    reciprocity = descriptions_in(ReciprocatorConfig.reciprocity)
+    engine = descriptions_in(BatchedConfig.training) | descriptions_in(BatchedConfig.env_runners)
+    experiment = descriptions_in(Experiment, "Attributes")
+    coala = descriptions_in(COALASettings, "Attributes")
+    online_learner = descriptions_in(LearningSettings, "Attributes")
     parts = [
         "# Settings",
         "This page is generated from the code that validates settings. Unknown keys are errors.",
@@ -52,14 +55,14 @@ def settings_page() -> str:
         " defaults:",
         _table((name, repr(getattr(config, name)), "") for name in _PPO_OF_OURS),
         "They also have these additional settings:",
-        _table((name, repr(getattr(config, name)), training[name]) for name in training if hasattr(config, name)),
+        _table((name, repr(getattr(config, name)), engine[name]) for name in engine if hasattr(config, name)),
         "## `config.players`",
         "Maps agents or patterns of agents to players. " + _markdown(_paragraphs(assign)[1]),
         _players(),
-        f"A player that learns can override these settings: {_listed(OWN_SETTINGS)} and `model_config`. Strategies:"
-        f" {_listed(STRATEGIES)}.",
+        f"A player that learns can override these settings: {_code_list(OWN_SETTINGS)} and `model_config`. Strategies:"
+        f" {_code_list(STRATEGIES)}.",
         "## `config.reciprocity`",
-        f"With RLlib's own algorithms (`run: PPO`, `APPO`, `IMPALA`): {_listed(sorted(SETTINGS))}.",
+        f"With RLlib's own algorithms (`run: PPO`, `APPO`, `IMPALA`): {_code_list(sorted(SETTINGS))}.",
         _table((name, _default(field), reciprocity[name]) for name, field in _fields(ReciprocitySettings)),
         *_intrinsic_rewards(),
         "## `config.meta`",
@@ -68,7 +71,9 @@ def settings_page() -> str:
         _table((name, _default(field), coala[name]) for name, field in _fields(COALASettings)),
         "## `config.learning_players`",
         "Settings of online learners, by the NAME in `learner/NAME`: `pg`, `a2c`, or the name of an additional one.",
-        _table((field.alias or name, _default(field), learning[name]) for name, field in _fields(LearningSettings)),
+        _table(
+            (field.alias or name, _default(field), online_learner[name]) for name, field in _fields(LearningSettings)
+        ),
         "## `config.model_config`",
         "Settings of `model: actor_critic`, the default of the algorithms on the batched engine. `model: rllib` takes"
         " the settings of RLlib's `DefaultModelConfig` instead. " + _markdown(_paragraphs(ActorCriticModule)[1]),
@@ -80,7 +85,7 @@ def settings_page() -> str:
     for game in social_dilemmas.game_ids():
         spec = social_dilemmas.spec(game)
         parts += [f"### `{game}`", spec.summary]
-        argument_docs = described(spec.builder())
+        argument_docs = descriptions_in(spec.builder())
         parts.append(
             _table(
                 (name, _value(default), argument_docs.get(name, "")) for name, (_, default) in spec.settings().items()
@@ -91,11 +96,11 @@ def settings_page() -> str:
 
 def _of_algorithms() -> Iterable[str]:
     """Yields tables of the settings that single algorithms have in addition to the shared ones."""
-    shared_settings = described(BatchedConfig.training)
+    shared_settings = descriptions_in(BatchedConfig.training)
     for name in BATCHED:
         config = algorithm_class(name).get_default_config()
         extra_settings = {
-            key: text for key, text in described(type(config).training).items() if key not in shared_settings
+            key: text for key, text in descriptions_in(type(config).training).items() if key not in shared_settings
         }
         if extra_settings:
             yield f"`run: {name}`:"
@@ -108,13 +113,13 @@ def _intrinsic_rewards() -> Iterable[str]:
     """Yields the sections of all intrinsic rewards except the first, which has its own section in the page."""
     for name in intrinsic_names()[1:]:
         settings = intrinsic_reward(name).settings_class
-        descriptions = described(settings, "Attributes")
+        descriptions = descriptions_in(settings, "Attributes")
         yield f"## `config.{name}`"
         yield f"For players with `intrinsic: {{{name}: {{}}}}`, which can override any of these settings."
         yield _table((key, _default(field), descriptions[key]) for key, field in _fields(settings))
 
 
-def described(target: Any, section: str = "Args") -> dict[str, str]:
+def descriptions_in(target: object, section: str = "Args") -> dict[str, str]:
     """Returns the descriptions in a Google-style docstring by name; for a class, also those of its constructor."""
     texts = [inspect.getdoc(target) or ""]
     if inspect.isclass(target):
@@ -127,7 +132,7 @@ def described(target: Any, section: str = "Args") -> dict[str, str]:
     return descriptions
 
 
-def _paragraphs(target: Any) -> list[str]:
+def _paragraphs(target: object) -> list[str]:
     return [" ".join(part.split()) for part in (inspect.getdoc(target) or "").split("\n\n")]
 
 
@@ -137,19 +142,19 @@ def _players() -> str:
     return _markdown(next(part for part in parts if part.startswith("- ")))
 
 
-def _fields(model: Any) -> Iterable[tuple[str, Any]]:
+def _fields(model: type[BaseModel]) -> Iterable[tuple[str, Any]]:
     return model.model_fields.items()
 
 
-def _default(field: Any) -> str:
+def _default(field: FieldInfo) -> str:
     return "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return "required" if value is inspect.Parameter.empty else repr(value)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _code_list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 

@@ -78,7 +78,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _check_plain(value: Any, where: str, path: str, sizes: dict[int, int], level: int) -> int:
+def _check_plain(value: object, where: str, path: str, sizes: dict[int, int], level: int) -> int:
     """Checks a value and its contents. Returns the number of values, with aliases counted at every occurrence."""
     prefix = f"{where}: {path}: " if path else f"{where}: "
     if level > MAX_LEVELS:

@@ -70,16 +70,18 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
         The plot, or None if there is nothing to draw.
     """
     tables = [group.metrics[np.isfinite(group.metrics["value"].astype(float))] for group in groups]
-    present = [name for name in names if any((table["value"][table["metric"] == name] != 0).any() for table in tables)]
-    if not present:
+    metric_names = [
+        name for name in names if any((table["value"][table["metric"] == name] != 0).any() for table in tables)
+    ]
+    if not metric_names:
         return None
-    columns = 2 if len(present) in (2, 4) else min(_COLUMNS, len(present))
-    rows = -(-len(present) // columns)
-    titles = [name.replace("_", " ") for name in present]
+    columns = 2 if len(metric_names) in (2, 4) else min(_COLUMNS, len(metric_names))
+    rows = -(-len(metric_names) // columns)
+    titles = [name.replace("_", " ") for name in metric_names]
     plot = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.26 / rows)
     # Labels that the legend has already; lines of all panels with the same label share one entry.
     legend_labels: set[str] = set()
-    for index, name in enumerate(present):
+    for index, name in enumerate(metric_names):
         position = {"row": index // columns + 1, "col": index % columns + 1}
         for line in _lines(groups, tables, name):
             curve = mean_curve(line.metrics, axis)
@@ -110,12 +112,12 @@ def draw_curves(groups: Sequence[Group], names: Sequence[str], axis: str = "iter
             )
             legend_labels.add(line.label)
             plot.add_trace(mean, **position)
-            ended = curve[curve["iteration"].isin(line.ends)]
-            if len(ended):
+            trial_ends = curve[curve["iteration"].isin(line.ends)]
+            if len(trial_ends):
                 crosses = go.Scatter(
-                    x=ended[axis],
-                    y=ended["mean"],
-                    customdata=ended["n"],
+                    x=trial_ends[axis],
+                    y=trial_ends["mean"],
+                    customdata=trial_ends["n"],
                     hovertemplate="a trial ends (n %{customdata})",
                     mode="markers",
                     marker={"symbol": "x", "size": 8, "color": line.colour},

@@ -27,7 +27,7 @@ def write_csv(table: pd.DataFrame, file: Path) -> None:
     escaped_table.to_csv(file, index=False, float_format="%.6g")
 
 
-def escape_cell(value: Any) -> Any:
+def escape_cell(value: object) -> Any:
     """Returns a text that begins like a formula with a leading apostrophe, and any other value unchanged."""
     if not isinstance(value, str) or not value.startswith(_FORMULA) or all(map(_is_number, value.split(" "))):
         return value

@@ -13,7 +13,7 @@ from ray.tune.result import EXPR_PARAM_FILE
 _INFINITIES = {"Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
-def to_json(value: Any, *, indent: int | None = None, keep_infinities: bool = False) -> str:
+def to_json(value: object, *, indent: int | None = None, keep_infinities: bool = False) -> str:
     """Returns a value as standard JSON, with null for NaN.
 
     Args:
@@ -38,7 +38,7 @@ def settings_from_json(text: str) -> Any:
     return _with_infinities(json.loads(text))
 
 
-def _with_infinities(value: Any) -> Any:
+def _with_infinities(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _with_infinities(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -37,7 +37,7 @@ def parse_results(text: str) -> tuple[list[dict[str, Any]], list[int]]:
     return [by_iteration[iteration] for iteration in sorted(by_iteration)], invalid_lines
 
 
-def _with_nan(value: Any) -> Any:
+def _with_nan(value: object) -> Any:
     """Returns nested metrics with NaN for None."""
     if isinstance(value, dict):
         return {key: _with_nan(item) for key, item in value.items()}
@@ -56,7 +56,7 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """Formats a setting for a table or a label."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

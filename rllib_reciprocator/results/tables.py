@@ -56,8 +56,8 @@ def summary(experiment: Experiment, trials: list[Trial]) -> Table:
         table.add_column(name)
     rows = {}
     for key, group in settings.items():
-        selected = comparable_trials([[] if trial.error else trial.results for trial in group], experiment.stop)
-        rows[key] = [group[index].results[-1] for index in selected]
+        indices = comparable_trials([[] if trial.error else trial.results for trial in group], experiment.stop)
+        rows[key] = [group[index].results[-1] for index in indices]
     means = {key: [_means(result) for result in results] for key, results in rows.items()}
     names = list(dict.fromkeys(name for row in means.values() for trial_means in row for name in trial_means))
     for name in names:

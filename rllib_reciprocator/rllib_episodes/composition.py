@@ -9,7 +9,7 @@ when the config is validated, so that the order of the user's calls does not mat
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -99,7 +99,7 @@ class Composition:
         """Returns a copy that changes independently."""
         return Composition(dict(self.user_values), dict(self.composed_values))
 
-    def set(self, config: AlgorithmConfig, name: str, value: Any) -> None:
+    def set(self, config: AlgorithmConfig, name: str, value: object) -> None:
         """Sets an attribute of the config and records the value as composed."""
         setattr(config, name, value)
         self.composed_values[name] = value
@@ -191,7 +191,7 @@ def _check_policies_follow_from_players(config: AlgorithmConfig, composition: Co
 
 def _reciprocity(
     config: AlgorithmConfig,
-    known: EnvSpec,
+    environment: EnvSpec,
     reciprocators: tuple[Any, ...],
     settings: ReciprocitySettings,
     horizon: int | None,
@@ -203,14 +203,16 @@ def _reciprocity(
     """
     if not reciprocators:
         raise ValueError("players: no player reciprocates; at least one must be reciprocator")
-    joint = known.joint
-    env_settings = settings.for_game(has_payoffs=known.has_payoffs, num_agents=len(joint.agents), gamma=config.gamma)
+    joint = environment.joint
+    env_settings = settings.for_game(
+        has_payoffs=environment.has_payoffs, num_agents=len(joint.agents), gamma=config.gamma
+    )
     return EpisodeReciprocity(joint=joint, reciprocators=reciprocators, settings=env_settings, horizon=horizon)
 
 
-def _names(config: AlgorithmConfig, known: EnvSpec, reciprocators: tuple[Any, ...]) -> dict[str, str]:
+def _names(config: AlgorithmConfig, environment: EnvSpec, reciprocators: tuple[Any, ...]) -> dict[str, str]:
     learner = config.algo_class.__name__.lower()
-    return {str(agent): RECIPROCATOR if agent in reciprocators else learner for agent in known.joint.agents}
+    return {str(agent): RECIPROCATOR if agent in reciprocators else learner for agent in environment.joint.agents}
 
 
 def all_that_learn(config: AlgorithmConfig, known: EnvSpec) -> tuple[Any, ...]:
@@ -223,13 +225,13 @@ def all_that_learn(config: AlgorithmConfig, known: EnvSpec) -> tuple[Any, ...]:
 
 
 def _with_estimator(
-    config: AlgorithmConfig, present: Any, joint: JointSpaces, settings: ReciprocitySettings
+    config: AlgorithmConfig, user_spec: Any, joint: JointSpaces, settings: ReciprocitySettings
 ) -> MultiRLModuleSpec:
     """Returns the module specs of the policies and of the influence estimator.
 
     Args:
         config: The config with its policies.
-        present: The spec that the user set, of a single module or of several. If None, RLlib's default modules.
+        user_spec: The spec that the user set, of a single module or of several. If None, RLlib's default modules.
         joint: The agents and their spaces.
         settings: Settings of reciprocity.
     """
@@ -250,21 +252,28 @@ def _with_estimator(
             "update_period_iters": settings.update_period_iters,
         },
     )
-    is_multi = isinstance(present, MultiRLModuleSpec)
-    spec = copy.deepcopy(present) if is_multi else MultiRLModuleSpec(rl_module_specs={})
+    is_multi = isinstance(user_spec, MultiRLModuleSpec)
+    spec = copy.deepcopy(user_spec) if is_multi else MultiRLModuleSpec(rl_module_specs={})
     for module_id in config.policies:
         spec.rl_module_specs.setdefault(
-            module_id, copy.deepcopy(present) if isinstance(present, RLModuleSpec) else RLModuleSpec()
+            module_id, copy.deepcopy(user_spec) if isinstance(user_spec, RLModuleSpec) else RLModuleSpec()
         )
     spec.rl_module_specs[INFLUENCE_MODULE_ID] = estimator
     return spec
 
 
-def learner_pieces(before: Any, reciprocity: EpisodeReciprocity, *spaces: Any) -> list[Any]:
+def learner_pieces(
+    user_connectors: Callable[..., Any] | None, reciprocity: EpisodeReciprocity, *spaces: object
+) -> list[Any]:
     """Returns this package's learner connectors, followed by the user's own."""
-    return [AddReciprocalRewards(reciprocity), *(force_list(before(*spaces)) if before else [])]
+    return [AddReciprocalRewards(reciprocity), *(force_list(user_connectors(*spaces)) if user_connectors else [])]
 
 
-def runner_pieces(before: Any, reciprocity: EpisodeReciprocity, *args: Any, **kwargs: Any) -> list[Any]:
+def runner_pieces(
+    user_connectors: Callable[..., Any] | None, reciprocity: EpisodeReciprocity, *args: object, **kwargs: object
+) -> list[Any]:
     """Returns the user's own env-to-module connectors, followed by this package's."""
-    return [*(force_list(before(*args, **kwargs)) if before else []), ObserveBalance(reciprocity=reciprocity)]
+    return [
+        *(force_list(user_connectors(*args, **kwargs)) if user_connectors else []),
+        ObserveBalance(reciprocity=reciprocity),
+    ]

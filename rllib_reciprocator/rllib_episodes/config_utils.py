@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 
-def given_connector(connector: Any, wrapper: Callable[..., Any] | None = None) -> Any:
+def given_connector(connector: Callable[..., Any] | None, wrapper: Callable[..., Any] | None = None) -> Any:
     """Returns the function that a user set as connector, without this package's wrappers.
 
     Args:

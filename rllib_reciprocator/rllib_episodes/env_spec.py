@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
+from ray.rllib.utils.typing import AgentID
 
 from rllib_reciprocator.rllib_episodes.env_wrappers import FlatGame
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
@@ -80,7 +80,7 @@ def make_env(config: AlgorithmConfig) -> MultiAgentEnv:
     return env
 
 
-def _space(space: gymnasium.Space | None, agent: Any) -> gymnasium.Space:
+def _space(space: gymnasium.Space | None, agent: AgentID) -> gymnasium.Space:
     if space is None:
         raise ValueError(f"env: no space for {agent}; define its observation and action space")
     return space

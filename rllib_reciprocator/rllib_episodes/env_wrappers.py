@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+if TYPE_CHECKING:
+    from pettingzoo.utils.env import AECEnv, ParallelEnv
 
 
 class PettingZooMultiAgentEnv(MultiAgentEnv):
@@ -30,7 +33,7 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
 
     takes_turns = False
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: AECEnv | ParallelEnv) -> None:
         """Wraps a PettingZoo environment."""
         super().__init__()
         self.env = env
@@ -117,7 +120,7 @@ class FlatGame(PettingZooMultiAgentEnv):
     flattened; :mod:`rllib_reciprocator.rllib_episodes.scaled_bytes` converts them to one-hot planes.
     """
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: AECEnv | ParallelEnv) -> None:
         """Wraps a game of this package."""
         super().__init__(env)
         spaces = self.observation_spaces
@@ -129,14 +132,14 @@ class FlatGame(PettingZooMultiAgentEnv):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode and returns observations and infos by agent."""
         obs, infos = super().reset(seed=seed, options=options)
-        return self._shown(obs), infos
+        return self._flatten(obs), infos
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
         """Takes one environment step with the agents' actions."""
         obs, *rest = super().step(action_dict)
-        return self._shown(obs), *rest  # type: ignore[return-value]
+        return self._flatten(obs), *rest  # type: ignore[return-value]
 
-    def _shown(self, obs: dict) -> dict:
+    def _flatten(self, obs: dict) -> dict:
         return {agent: agent_obs.ravel() for agent, agent_obs in obs.items()} if self._flattens else obs
 
 
@@ -177,7 +180,7 @@ class MeltingPotMultiAgentEnv(MultiAgentEnv):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode and returns observations and infos by agent."""
         self._step = 0
-        return self._pictures(self._substrate.reset()), {}
+        return self._images(self._substrate.reset()), {}
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
         """Takes one environment step with the agents' actions."""
@@ -186,14 +189,14 @@ class MeltingPotMultiAgentEnv(MultiAgentEnv):
         rewards = dict(zip(self.possible_agents, map(float, timestep.reward), strict=True))
         is_terminated = bool(timestep.last())
         truncated = {"__all__": not is_terminated and self._step >= self._max_steps}
-        return self._pictures(timestep), rewards, {"__all__": is_terminated}, truncated, {}
+        return self._images(timestep), rewards, {"__all__": is_terminated}, truncated, {}
 
     def close(self) -> None:
         """Closes the simulator."""
         self._substrate.close()
 
-    def _pictures(self, shown: Any) -> dict[str, np.ndarray]:
+    def _images(self, timestep: Any) -> dict[str, np.ndarray]:
         return {
             agent: obs["RGB"].astype(np.float32) / 255.0
-            for agent, obs in zip(self.possible_agents, shown.observation, strict=True)
+            for agent, obs in zip(self.possible_agents, timestep.observation, strict=True)
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
@@ -19,6 +19,9 @@ from rllib_reciprocator.rllib_episodes.env_wrappers import (
 )
 from rllib_reciprocator.rllib_episodes.pettingzoo_modules import PETTINGZOO, build_pettingzoo, pettingzoo_module
 from social_dilemmas.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from pettingzoo.utils.env import AECEnv, ParallelEnv
 
 MELTINGPOT = "meltingpot"
 
@@ -54,10 +57,10 @@ def _creator(name: str) -> Callable[[Any], MultiAgentEnv]:
         substrate = _substrate(name)
         return lambda config: MeltingPotMultiAgentEnv(substrate, **dict(config))
     module = pettingzoo_module(name)
-    return lambda config: _wrapped(build_pettingzoo(module, dict(config)))
+    return lambda config: _wrap(build_pettingzoo(module, dict(config)))
 
 
-def _wrapped(env: Any) -> PettingZooMultiAgentEnv:
+def _wrap(env: AECEnv | ParallelEnv) -> PettingZooMultiAgentEnv:
     """Wraps a PettingZoo environment for RLlib, an ``AECEnv`` or a ``ParallelEnv``."""
     return (TurnsMultiAgentEnv if hasattr(env, "agent_iter") else PettingZooMultiAgentEnv)(env)
 

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.distribution import Distribution
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.spaces.space_utils import batch as batched
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocalRule, ReciprocitySettings
@@ -70,7 +73,7 @@ class EpisodeReciprocity:
 
 
 def influence_of(
-    module: Any,
+    module: MultiRLModule,
     reciprocity: EpisodeReciprocity,
     episodes: Sequence[MultiAgentEpisode],
     steps: Sequence[JointSteps],
@@ -128,7 +131,7 @@ def influence_of(
             options[agent_rows, index, :count, :count] = torch.eye(count)
             probs[agent_rows, index, :count] = _probabilities(distribution, inputs, legal, estimator.uniform_share)
         else:
-            samples, weights = _drawn(
+            samples, weights = _sample_actions(
                 distribution, joint.actions[agent], len(agent_rows), width, estimator.uniform_share
             )
             options[agent_rows, index, : samples.shape[1]] = samples
@@ -141,7 +144,7 @@ def influence_of(
     return influence.received.cpu()
 
 
-def no_distribution(agent: Any) -> str:
+def no_distribution(agent: AgentID) -> str:
     """Returns the error message for a player that reports no action distribution although counterfactuals need it."""
     return (
         f"players.{agent}: its module returns no {Columns.ACTION_DIST_INPUTS}, which counterfactual policy needs; set"
@@ -167,7 +170,7 @@ def _reported_inputs(episode: MultiAgentEpisode, steps: JointSteps, *, last: boo
 
 
 def _distribution(
-    module: Any, episodes: Sequence[MultiAgentEpisode], agent: Any, inputs: Tensor, *, explore: bool
+    module: MultiRLModule, episodes: Sequence[MultiAgentEpisode], agent: AgentID, inputs: Tensor, *, explore: bool
 ) -> Any:
     module_id = next(episode.module_for(agent) for episode in episodes if agent in episode.agent_episodes)
     agent_module = module[module_id].unwrapped()
@@ -176,7 +179,7 @@ def _distribution(
     return agent_module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic()
 
 
-def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, uniform_share: float) -> Tensor:
+def _probabilities(distribution: Distribution, inputs: Tensor | None, legal: Tensor, uniform_share: float) -> Tensor:
     """Returns the counterfactual probabilities of discrete actions, ``[rows, A]``.
 
     The result for a step must not depend on the other steps of the batch: the balance that a Reciprocator observes is
@@ -195,8 +198,8 @@ def _probabilities(distribution: Any, inputs: Tensor | None, legal: Tensor, unif
     return (1.0 - uniform_share) * probabilities(distribution, inputs, legal.shape[-1]) + uniform_share * uniform
 
 
-def _drawn(
-    distribution: Any, space: gymnasium.Space, rows: int, width: int, uniform_share: float
+def _sample_actions(
+    distribution: Distribution, space: gymnasium.Space, rows: int, width: int, uniform_share: float
 ) -> tuple[Tensor, Tensor]:
     """Samples counterfactual actions from the player's policy and from the action space, if this is not discrete.
 

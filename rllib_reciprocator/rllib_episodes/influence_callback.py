@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -44,21 +46,21 @@ class EpisodeInfluenceCallback(RLlibCallback):
         # Number of completed training iterations; the algorithm sends it to its env runners.
         self.iteration = 0
 
-    def on_train_result(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
+    def on_train_result(self, *, algorithm: Algorithm, **kwargs: object) -> None:
         """Sends the number of the next iteration to the env runners."""
         send_iteration(algorithm)
 
-    def on_checkpoint_loaded(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
+    def on_checkpoint_loaded(self, *, algorithm: Algorithm, **kwargs: object) -> None:
         """Sends the iteration with which a restored run continues to the env runners."""
         send_iteration(algorithm)
 
     def on_env_runners_recreated(
-        self, *, algorithm: Algorithm, env_runner_group: Any, env_runner_indices: list[int], **kwargs: Any
+        self, *, algorithm: Algorithm, env_runner_group: EnvRunnerGroup, env_runner_indices: list[int], **kwargs: object
     ) -> None:
         """Sends the iteration to env runners that were restarted."""
         _send(env_runner_group, algorithm.iteration, env_runner_indices)
 
-    def on_algorithm_init(self, *, algorithm: Any, **kwargs: Any) -> None:
+    def on_algorithm_init(self, *, algorithm: Algorithm, **kwargs: object) -> None:
         """Checks that players report their action distributions if counterfactuals are expectations over them.
 
         Raises:
@@ -69,7 +71,12 @@ class EpisodeInfluenceCallback(RLlibCallback):
             check_distributions({name: module for name, module in modules.items() if name != INFLUENCE_MODULE_ID})
 
     def on_sample_end(
-        self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
+        self,
+        *,
+        env_runner: EnvRunner,
+        metrics_logger: MetricsLogger,
+        samples: list[MultiAgentEpisode],
+        **kwargs: object,
     ) -> None:
         """Adds the reciprocal rewards to the sampled episodes and logs metrics."""
         reciprocity: EpisodeReciprocity = env_runner.config.episode_reciprocity
@@ -80,7 +87,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
         explore = bool(env_runner.config.explore)
         flat = influence_of(env_runner.module, reciprocity, episodes, steps, explore=explore)
         influence = list(flat.split([len(chunk_steps.state) for chunk_steps in steps]))
-        before, reciprocal = self._reciprocal(reciprocity, episodes, influence)
+        balances, reciprocal = self._reciprocal(reciprocity, episodes, influence)
         weight = reciprocity.weight(self.iteration)
         metrics_logger.log_value(RECIPROCAL_WEIGHT, weight, window=1)
         agents = reciprocity.joint.agents
@@ -92,7 +99,7 @@ class EpisodeInfluenceCallback(RLlibCallback):
         # Episodes that the env runner dropped, e.g. at a reset, never end with a chunk that is done.
         ongoing_ids = {episode.id_ for episode in getattr(env_runner, "_ongoing_episodes", ())}
         self._balances = {id_: value for id_, value in self._balances.items() if id_ in ongoing_ids}
-        self._log(metrics_logger, reciprocity, flat, torch.cat(before), torch.cat(reciprocal))
+        self._log(metrics_logger, reciprocity, flat, torch.cat(balances), torch.cat(reciprocal))
 
     def _reciprocal(
         self, reciprocity: EpisodeReciprocity, episodes: Sequence[MultiAgentEpisode], influence: list[Tensor]
@@ -108,38 +115,38 @@ class EpisodeInfluenceCallback(RLlibCallback):
             For each chunk the balances before every step, ``[T, N, N]``, and the reciprocal rewards, ``[T, N]``.
         """
         n = influence[0].shape[-1]
-        before: list[Tensor] = [influence[0]] * len(episodes)
+        balances: list[Tensor] = [influence[0]] * len(episodes)
         # The balance after a chunk is the initial balance of the next chunk of the same episode.
         for batch in _turns(episodes):
-            padded = pad_sequence([influence[index] for index in batch])
+            padded_influence = pad_sequence([influence[index] for index in batch])
             initial = torch.stack([self._balances.get(episodes[index].id_, torch.zeros(n, n)) for index in batch])
-            reset_mask = torch.zeros(padded.shape[:2], dtype=torch.bool)
-            balances = balance(padded, reciprocity.rule, reciprocity.balance_decay, reset_mask, initial)
+            reset_mask = torch.zeros(padded_influence.shape[:2], dtype=torch.bool)
+            batch_balances = balance(padded_influence, reciprocity.rule, reciprocity.balance_decay, reset_mask, initial)
             for column, index in enumerate(batch):
                 episode, length = episodes[index], len(influence[index])
-                before[index] = balances[:length, column]
-                last = before[index][-1], influence[index][-1]
+                balances[index] = batch_balances[:length, column]
+                last = balances[index][-1], influence[index][-1]
                 self._balances[episode.id_] = balance_after(*last, reciprocity.rule, reciprocity.balance_decay)
                 if episode.is_done:
                     del self._balances[episode.id_]
-        return before, [reciprocal_reward(*pair, reciprocity.rule) for pair in zip(before, influence, strict=True)]
+        return balances, [reciprocal_reward(*pair, reciprocity.rule) for pair in zip(balances, influence, strict=True)]
 
     def _log(
         self,
         metrics: MetricsLogger,
         reciprocity: EpisodeReciprocity,
         influence: Tensor,
-        before: Tensor,
+        balances: Tensor,
         reciprocal: Tensor,
     ) -> None:
         """Logs influence and balance by pair of agents, and the reciprocal rewards of Reciprocators."""
         agents = reciprocity.joint.agents
         if len(agents) <= MAX_AGENTS_BY_PAIR:
-            log_by_pair(metrics, agents, influence, before)
+            log_by_pair(metrics, agents, influence, balances)
         else:
             std, mean = torch.std_mean(influence, 0, correction=0)
             off_diagonal = ~torch.eye(len(agents), dtype=torch.bool)
-            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, std), (BALANCE, before.mean(0))):
+            for key, values in ((INFLUENCE, mean), (INFLUENCE_STD, std), (BALANCE, balances.mean(0))):
                 metrics.log_value((key, "mean"), float(values[off_diagonal].mean()), reduce="mean")
         reward_quantiles = quantiles(reciprocal)
         for index, agent in enumerate(agents):
@@ -160,7 +167,7 @@ def send_iteration(algorithm: Algorithm) -> None:
             _send(group, algorithm.iteration)
 
 
-def _send(group: Any, iteration: int, indices: list[int] | None = None) -> None:
+def _send(group: EnvRunnerGroup, iteration: int, indices: list[int] | None = None) -> None:
     # The timeout is zero because busy env runners of asynchronous algorithms would block the algorithm. Actors process
     # requests in order, so that samples requested after this call use the new iteration.
     group.foreach_env_runner(
@@ -171,7 +178,7 @@ def _send(group: Any, iteration: int, indices: list[int] | None = None) -> None:
     )
 
 
-def _set_iteration(runner: Any, iteration: int) -> None:
+def _set_iteration(runner: EnvRunner, iteration: int) -> None:
     for callback in runner._callbacks:
         if isinstance(callback, EpisodeInfluenceCallback):
             callback.iteration = iteration
@@ -197,7 +204,7 @@ def _turns(episodes: Sequence[MultiAgentEpisode]) -> list[list[int]]:
     return batches
 
 
-def _write(episode: MultiAgentEpisode, agent: Any, values: np.ndarray) -> None:
+def _write(episode: MultiAgentEpisode, agent: AgentID, values: np.ndarray) -> None:
     """Writes one intrinsic reward per own step into an agent's episode; zero for steps that began in earlier chunks."""
     agent_episode = episode.agent_episodes[agent]
     lookback = agent_episode.actions.lookback

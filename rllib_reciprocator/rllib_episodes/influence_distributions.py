@@ -20,7 +20,9 @@ def check_distributions(modules: Mapping[str, RLModule]) -> None:
         ValueError: If a module does not report its action distribution.
     """
     for module_id, module in modules.items():
-        unwrapped = module.unwrapped()
-        reports = type(unwrapped).__module__.startswith(REPORTING) or reports_distribution(unwrapped, time_axis=True)
+        inner_module = module.unwrapped()
+        reports = type(inner_module).__module__.startswith(REPORTING) or reports_distribution(
+            inner_module, time_axis=True
+        )
         if reports is False:
             raise ValueError(no_distribution(module_id))

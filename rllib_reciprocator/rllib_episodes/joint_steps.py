@@ -15,6 +15,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import batch as batched
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 
 from rllib_reciprocator.models.action_masks import ACTION_MASK, mask_start
@@ -60,7 +61,7 @@ class JointSpaces:
         """Returns the number of actions of each agent; 0 if its action space is not discrete."""
         return tuple(int(space.n) if isinstance(space, spaces.Discrete) else 0 for space in self.actions.values())
 
-    def legal_actions(self, agent: Any, state: Tensor) -> Tensor:
+    def legal_actions(self, agent: AgentID, state: Tensor) -> Tensor:
         """Returns the mask of an agent's legal actions; all True if its observations contain no action mask.
 
         Args:
@@ -142,19 +143,19 @@ def joint_steps(
         if not len(env_steps):
             continue
         indices = slice(count - len(env_steps), count)
-        obs = _stacked(agent_episode.get_observations(indices))
+        obs = _stack(agent_episode.get_observations(indices))
         agent_state[env_steps, :-1] = (
             encode_without_balance(space, obs, n - 1) if agent in observers else encode(space, obs)
         )
         agent_state[env_steps, -1] = 1.0
-        encoded_actions = encode(joint.actions[agent], _stacked(agent_episode.get_actions(indices)))
+        encoded_actions = encode(joint.actions[agent], _stack(agent_episode.get_actions(indices)))
         actions[env_steps, index, : encoded_actions.shape[1]] = encoded_actions
         rewards[env_steps, index] = np.asarray(agent_episode.get_rewards(indices), np.float32)
         present[env_steps, index] = True
-    remaining = np.zeros((length, 1), np.float32)
+    time_left = np.zeros((length, 1), np.float32)
     if horizon:
-        remaining[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
-    return JointSteps(np.concatenate([*states, remaining], 1), actions, rewards, present, rows)
+        time_left[:, 0] = 1.0 - (episode.env_t_started + np.arange(length)) / horizon
+    return JointSteps(np.concatenate([*states, time_left], 1), actions, rewards, present, rows)
 
 
 def last_joint_step(
@@ -192,18 +193,18 @@ def last_joint_step(
         actions[0, index, : encoded_action.shape[1]] = encoded_action
         present[0, index] = True
         rows[agent] = np.zeros(1, np.int64)
-    remaining = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
-    return JointSteps(np.concatenate([*states, remaining], 1), actions, np.zeros((1, n), np.float32), present, rows)
+    time_left = np.full((1, 1), 1.0 - (episode.env_t - 1) / horizon if horizon else 0.0, np.float32)
+    return JointSteps(np.concatenate([*states, time_left], 1), actions, np.zeros((1, n), np.float32), present, rows)
 
 
-def behavior_inputs(own: SingleAgentEpisode, indices: slice | list[int]) -> np.ndarray | None:
+def behavior_inputs(agent_episode: SingleAgentEpisode, indices: slice | list[int]) -> np.ndarray | None:
     """Returns the inputs of the behavior policy's action distribution, ``[steps, inputs]``; None if not recorded."""
-    if Columns.ACTION_DIST_INPUTS not in own.extra_model_outputs:
+    if Columns.ACTION_DIST_INPUTS not in agent_episode.extra_model_outputs:
         return None
-    return np.asarray(own.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
+    return np.asarray(agent_episode.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS, indices), np.float32)
 
 
-def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray:
+def _env_steps(episode: MultiAgentEpisode, agent: AgentID, count: int) -> np.ndarray:
     """Returns the environment steps, from the start of this chunk, at which the agent's last ``count`` steps began.
 
     Where agents take turns, the first of these steps may have begun in the previous chunk. That step is left out.
@@ -222,7 +223,7 @@ def _env_steps(episode: MultiAgentEpisode, agent: Any, count: int) -> np.ndarray
     return start_steps[start_steps >= 0]
 
 
-def _stacked(values: Any) -> Any:
+def _stack(values: object) -> Any:
     return batched(values) if isinstance(values, list) else values
 
 

@@ -115,7 +115,7 @@ class ReciprocalLearner(OwnDiscountsLearner, FixedModulesLearner):
                 )
 
     @override(Learner)
-    def _create_iterator_if_necessary(self, *, training_data: TrainingData, **kwargs: Any) -> Any:
+    def _create_iterator_if_necessary(self, *, training_data: TrainingData, **kwargs: object) -> Any:
         batch = self._make_batch_if_necessary(training_data)
         rows = batch.policy_batches.pop(INFLUENCE_MODULE_ID, None)
         if rows is not None:

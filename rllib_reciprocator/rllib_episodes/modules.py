@@ -15,6 +15,7 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.typing import AgentID, EpisodeType
 
 from rllib_reciprocator.engine.context import PlayerKind
 from rllib_reciprocator.engine.player_mapping import POOL, Player, assign, module_class
@@ -73,15 +74,18 @@ def episode_player_kinds(learner: str) -> dict[str, PlayerKind]:
 
 
 def player_modules(
-    config: AlgorithmConfig, players: Mapping[str, Any], known: EnvSpec, given: Any = None
+    config: AlgorithmConfig,
+    players: Mapping[str, Any],
+    environment: EnvSpec,
+    user_spec: MultiRLModuleSpec | RLModuleSpec | None = None,
 ) -> PlayerModules:
     """Derives module specs, policy mapping and settings of single modules from the players.
 
     Args:
         config: A config of an RLlib algorithm. Its attribute ``prepared_spaces`` is set.
         players: As for :func:`rllib_reciprocator.players.assign`.
-        known: The spec of the environment.
-        given: The user's ``rl_module_spec``, or None. It overrides the derived specs of players that learn.
+        environment: The spec of the environment.
+        user_spec: The user's ``rl_module_spec``, or None. It overrides the derived specs of players that learn.
 
     Returns:
         The modules and settings.
@@ -91,9 +95,10 @@ def player_modules(
             the user's spec contains a module that is not trained.
     """
     learner = config.algo_class.__name__.lower()
-    joint = known.joint
+    joint = environment.joint
     agents = {str(agent): agent for agent in joint.agents}
-    assignments = assign(players, list(agents), known.action_names, episode_player_kinds(learner), RECIPROCATOR)
+    kinds = episode_player_kinds(learner)
+    assignments = assign(players, list(agents), environment.action_names, kinds, RECIPROCATOR)
     for player in assignments:
         _check_supported(player, learner)
     if not any(player.learns for player in assignments):
@@ -107,11 +112,13 @@ def player_modules(
         teammate = first.setdefault(player.module_id, player)
         if teammate is player:
             spec = module_spec(config, player, joint, agents)
-            specs[player.module_id] = _with_given(spec, given, player) if player.learns else spec
+            specs[player.module_id] = _update_spec(spec, user_spec, player) if player.learns else spec
         else:
             _check_team(player, teammate, joint, agents)
-    _check_given(given, first)
-    multi_spec = copy.copy(given) if isinstance(given, MultiRLModuleSpec) else MultiRLModuleSpec(rl_module_specs={})
+    _check_user_spec(user_spec, first)
+    multi_spec = (
+        copy.copy(user_spec) if isinstance(user_spec, MultiRLModuleSpec) else MultiRLModuleSpec(rl_module_specs={})
+    )
     multi_spec.rl_module_specs = specs
     return PlayerModules(
         spec=multi_spec,
@@ -124,27 +131,29 @@ def player_modules(
     )
 
 
-def _with_given(derived: RLModuleSpec, given: Any, player: Player) -> RLModuleSpec:
+def _update_spec(
+    player_spec: RLModuleSpec, user_spec: MultiRLModuleSpec | RLModuleSpec | None, player: Player
+) -> RLModuleSpec:
     """Returns the derived spec of a player that learns, updated with the user's spec of its module."""
-    spec = given.rl_module_specs.get(player.module_id) if isinstance(given, MultiRLModuleSpec) else given
+    spec = user_spec.rl_module_specs.get(player.module_id) if isinstance(user_spec, MultiRLModuleSpec) else user_spec
     if spec is None:
-        return derived
+        return player_spec
     if player.module and spec.module_class is not None:
         raise ValueError(
             f"players.{player.agent}.module: rl_module_spec sets a class for {player.module_id} too; set one of them"
         )
-    merged_spec = copy.deepcopy(derived)
+    merged_spec = copy.deepcopy(player_spec)
     merged_spec.update(spec)
-    if derived.model_config is not None or spec.model_config is not None:
+    if player_spec.model_config is not None or spec.model_config is not None:
         player_config = player.settings.get("model_config") or {}
-        merged_spec.model_config = {**derived._get_model_config(), **spec._get_model_config(), **player_config}
+        merged_spec.model_config = {**player_spec._get_model_config(), **spec._get_model_config(), **player_config}
     return merged_spec
 
 
-def _check_given(given: Any, players: Mapping[str, Player]) -> None:
+def _check_user_spec(user_spec: MultiRLModuleSpec | RLModuleSpec | None, players: Mapping[str, Player]) -> None:
     """Raises ValueError if the user's spec contains a module that is not trained."""
     trained_ids = [module_id for module_id, player in players.items() if player.learns]
-    for module_id in given.rl_module_specs if isinstance(given, MultiRLModuleSpec) else ():
+    for module_id in user_spec.rl_module_specs if isinstance(user_spec, MultiRLModuleSpec) else ():
         if module_id not in players:
             raise ValueError(
                 f"rl_module_spec.{module_id}: no player has this module{did_you_mean(module_id, trained_ids)}"
@@ -170,7 +179,7 @@ def _check_supported(player: Player, learner: str) -> None:
             )
 
 
-def _module_of(modules: dict[str, str], agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+def _module_of(modules: dict[str, str], agent_id: AgentID, episode: EpisodeType | None = None, **kwargs: object) -> str:
     return modules[str(agent_id)]
 
 

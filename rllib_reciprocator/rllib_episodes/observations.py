@@ -11,6 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.models.utils import get_filter_config
 from ray.rllib.utils import force_list
+from ray.rllib.utils.typing import AgentID
 
 from rllib_reciprocator.rllib_episodes.encoding import flat_space, needs_flattening
 from rllib_reciprocator.rllib_episodes.joint_steps import JointSpaces
@@ -18,17 +19,20 @@ from rllib_reciprocator.rllib_episodes.scaled_bytes import ScaleBytes, ScaleByte
 
 
 def prepare_observations(
-    config: AlgorithmConfig, before: Any, joint: JointSpaces, as_they_are: Collection[Any]
+    config: AlgorithmConfig,
+    user_connectors: Callable[..., Any] | None,
+    joint: JointSpaces,
+    unprepared_agents: Collection[Any],
 ) -> Callable[..., list[Any]] | None:
     """Returns the function that builds the env-to-module connectors: the user's, then those that prepare observations.
 
     Args:
         config: The config. Its attribute ``prepared_spaces`` is set.
-        before: Function that builds the user's own connectors, or None.
+        user_connectors: Function that builds the user's own connectors, or None.
         joint: The agents and their spaces.
-        as_they_are: Agents with a module class of the user, which gets the original observations.
+        unprepared_agents: Agents with a module class of the user, which gets the original observations.
     """
-    agent_spaces = {agent: space for agent, space in joint.observations.items() if agent not in as_they_are}
+    agent_spaces = {agent: space for agent, space in joint.observations.items() if agent not in unprepared_agents}
     flat_agents = tuple(agent for agent, space in agent_spaces.items() if needs_flattening(space))
     byte_agents = tuple(agent for agent, space in agent_spaces.items() if holds_bytes(space))
     # Bytes that are flattened too, e.g. vectors of bytes, have the flat space.
@@ -36,7 +40,9 @@ def prepare_observations(
         **{agent: scaled_space(joint.observations[agent]) for agent in byte_agents},
         **{agent: flat_space(joint.observations[agent]) for agent in flat_agents},
     }
-    return partial(preparing, before, flat_agents, byte_agents) if flat_agents or byte_agents else before
+    return (
+        partial(preparing, user_connectors, flat_agents, byte_agents) if flat_agents or byte_agents else user_connectors
+    )
 
 
 def prepare_observations_of_one(config: AlgorithmConfig) -> None:
@@ -57,22 +63,26 @@ def prepare_observations_of_one(config: AlgorithmConfig) -> None:
 
 
 def preparing(
-    before: Any, flattened: tuple[Any, ...], of_bytes: tuple[Any, ...], *args: Any, **kwargs: Any
+    user_connectors: Callable[..., Any] | None,
+    flat_agents: tuple[Any, ...],
+    byte_agents: tuple[Any, ...],
+    *args: object,
+    **kwargs: object,
 ) -> list[Any]:
     """Returns the user's env-to-module connectors, followed by those that prepare multi-agent observations."""
     return [
-        *(force_list(before(*args, **kwargs)) if before else []),
-        *([ScaleBytesOfAgents(agents=of_bytes)] if of_bytes else []),
-        *([FlattenObservations(multi_agent=True, agent_ids=list(flattened))] if flattened else []),
+        *(force_list(user_connectors(*args, **kwargs)) if user_connectors else []),
+        *([ScaleBytesOfAgents(agents=byte_agents)] if byte_agents else []),
+        *([FlattenObservations(multi_agent=True, agent_ids=list(flat_agents))] if flat_agents else []),
     ]
 
 
-def preparing_one(flatten: bool, of_bytes: bool, *args: Any, **kwargs: Any) -> list[Any]:
+def preparing_one(flatten: bool, has_bytes: bool, *args: object, **kwargs: object) -> list[Any]:
     """Returns the env-to-module connectors that prepare the observations of a single-agent environment."""
-    return [*([ScaleBytes()] if of_bytes else []), *([FlattenObservations()] if flatten else [])]
+    return [*([ScaleBytes()] if has_bytes else []), *([FlattenObservations()] if flatten else [])]
 
 
-def seen_space(config: AlgorithmConfig, joint: JointSpaces, agent: Any) -> Any:
+def seen_space(config: AlgorithmConfig, joint: JointSpaces, agent: AgentID) -> Any:
     """Returns the observation space of an agent's module, without the influence balance."""
     return getattr(config, "prepared_spaces", {}).get(agent, joint.observations[agent])
 

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.typing import AgentID
 from torch import Tensor
 
 from rllib_reciprocator.intrinsic.reciprocity import balance_after
@@ -60,11 +62,11 @@ class ObserveBalance(ConnectorV2):
     def __call__(
         self,
         *,
-        rl_module: Any,
+        rl_module: MultiRLModule,
         batch: dict[str, Any],
         episodes: list[MultiAgentEpisode],
         explore: bool | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> dict[str, Any]:
         """Adds the balance to the episodes' latest observations.
 
@@ -77,7 +79,11 @@ class ObserveBalance(ConnectorV2):
             balance = self._balances[episode.id_][1] if episode.id_ in self._balances else None
             for index, agent in enumerate(joint.agents):
                 agent_episode = episode.agent_episodes.get(agent)
-                if agent not in self.reciprocity.observers or agent_episode is None or not _newly_seen(episode, agent):
+                if (
+                    agent not in self.reciprocity.observers
+                    or agent_episode is None
+                    or not _has_new_observation(episode, agent)
+                ):
                     continue
                 observed_balance = np.zeros(len(joint.agents) - 1, np.float32)
                 if balance is not None:
@@ -99,7 +105,7 @@ class ObserveBalance(ConnectorV2):
         """Returns the environment step up to which the episode's balance is computed."""
         return self._balances[episode.id_][0] if episode.id_ in self._balances else 0
 
-    def _move_on(self, rl_module: Any, episodes: list[MultiAgentEpisode], *, explore: bool) -> None:
+    def _move_on(self, rl_module: MultiRLModule, episodes: list[MultiAgentEpisode], *, explore: bool) -> None:
         """Updates the balance of each episode by its last step."""
         if not episodes:
             return
@@ -110,12 +116,12 @@ class ObserveBalance(ConnectorV2):
             for episode in episodes
         ]
         influence = influence_of(rl_module, reciprocity, episodes, steps, last=True, explore=explore)
-        before = torch.stack([self._balances.get(episode.id_, (0, torch.zeros(n, n)))[1] for episode in episodes])
-        after = balance_after(before, influence, reciprocity.rule, reciprocity.balance_decay)
-        for episode, balance in zip(episodes, after, strict=True):
+        balances = torch.stack([self._balances.get(episode.id_, (0, torch.zeros(n, n)))[1] for episode in episodes])
+        next_balances = balance_after(balances, influence, reciprocity.rule, reciprocity.balance_decay)
+        for episode, balance in zip(episodes, next_balances, strict=True):
             self._balances[episode.id_] = (episode.env_t, balance)
 
 
-def _newly_seen(episode: MultiAgentEpisode, agent: Any) -> bool:
+def _has_new_observation(episode: MultiAgentEpisode, agent: AgentID) -> bool:
     """Returns True if the agent's last observation belongs to the current environment step."""
     return episode.env_t_to_agent_t[agent].data[-1] != episode.SKIP_ENV_TS_TAG

@@ -30,12 +30,12 @@ def space_with_balance(space: gymnasium.Space, num_balances: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (encoded_size(space) + num_balances,), np.float32)
 
 
-def with_balance(space: gymnasium.Space, obs: Any, balances: np.ndarray) -> np.ndarray:
+def with_balance(space: gymnasium.Space, obs: object, balances: np.ndarray) -> np.ndarray:
     """Returns a single observation extended by the balances, ``[N - 1]``."""
     if _is_planes(space) or is_class_map(space):
         planes = np.broadcast_to(balances, (*space.shape[:2], len(balances)))
         return np.concatenate([_shares(np.asarray(obs)), planes], 2).astype(np.float32)
-    return np.concatenate([encode(space, _one(space, obs))[0], balances]).astype(np.float32)
+    return np.concatenate([encode(space, _add_batch_axis(space, obs))[0], balances]).astype(np.float32)
 
 
 def encode_without_balance(space: gymnasium.Space, obs: np.ndarray, num_balances: int) -> np.ndarray:
@@ -53,12 +53,12 @@ def _shares(obs: np.ndarray) -> np.ndarray:
     return obs.astype(np.float32) / 255.0 if obs.dtype == np.uint8 else obs.astype(np.float32)
 
 
-def _one(space: gymnasium.Space, obs: Any) -> Any:
+def _add_batch_axis(space: gymnasium.Space, obs: Any) -> Any:
     """Adds a batch axis of length 1 to a single observation, which is an element of the space or encoded already."""
     if isinstance(obs, np.ndarray):
         return obs[None]
     if isinstance(space, spaces.Dict):
-        return {name: _one(part, obs[name]) for name, part in space.spaces.items()}
+        return {name: _add_batch_axis(part, obs[name]) for name, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_one(part, value) for part, value in zip(space.spaces, obs, strict=True))
+        return tuple(_add_batch_axis(part, value) for part, value in zip(space.spaces, obs, strict=True))
     return np.asarray(obs)[None]

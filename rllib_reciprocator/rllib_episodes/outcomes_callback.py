@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
@@ -37,14 +38,19 @@ class EpisodeOutcomesCallback(RLlibCallback):
     Rates that are defined for whole episodes only are logged for the episodes that ended in the sample.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         """Initializes the callback without ongoing episodes."""
         super().__init__(**kwargs)
         # Summed outcomes and number of steps so far of ongoing episodes, by episode id.
-        self._running: dict[str, tuple[dict[str, torch.Tensor], int]] = {}
+        self._ongoing: dict[str, tuple[dict[str, torch.Tensor], int]] = {}
 
     def on_sample_end(
-        self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[MultiAgentEpisode], **kwargs: Any
+        self,
+        *,
+        env_runner: EnvRunner,
+        metrics_logger: MetricsLogger,
+        samples: list[MultiAgentEpisode],
+        **kwargs: object,
     ) -> None:
         """Logs the rates of the sampled episodes."""
         game = env_runner.env.envs[0].unwrapped
@@ -61,18 +67,18 @@ class EpisodeOutcomesCallback(RLlibCallback):
                 metrics_logger.log_value((OUTCOMES, agent, name), rate, reduce="mean")
 
     def _episode_outcomes(
-        self, game: Any, samples: Sequence[MultiAgentEpisode], agents: Sequence[str]
+        self, game: MultiAgentEnv, samples: Sequence[MultiAgentEpisode], agents: Sequence[str]
     ) -> dict[str, torch.Tensor]:
         """Computes the rates that are defined for whole episodes only, over the episodes that ended in the sample.
 
         Returns:
             Rates ``[N]``, by name; empty if no episode ended.
         """
-        running, self._running = self._running, {}
+        previous_totals, self._ongoing = self._ongoing, {}
         ended_episodes: list[tuple[dict[str, torch.Tensor], int]] = []
         for episode in samples:
             # A sample may contain several chunks of an episode, so that earlier chunks may be of this sample already.
-            earlier_totals, steps = (self._running if episode.id_ in self._running else running).pop(
+            earlier_totals, steps = (self._ongoing if episode.id_ in self._ongoing else previous_totals).pop(
                 episode.id_, ({}, 0)
             )
             totals = summed_outcomes([episode], agents)
@@ -81,7 +87,7 @@ class EpisodeOutcomesCallback(RLlibCallback):
             if episode.is_done:
                 ended_episodes.append(chunk)
             else:
-                self._running[episode.id_] = chunk
+                self._ongoing[episode.id_] = chunk
         if not ended_episodes:
             return {}
         total = {

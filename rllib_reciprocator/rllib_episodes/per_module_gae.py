@@ -26,7 +26,7 @@ class PerModuleGAE(ConnectorV2):
         self._discounts = discounts
         self._pieces: dict[tuple[float, float], GeneralAdvantageEstimation] = {}
 
-    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, *, batch: dict[str, Any], **kwargs: object) -> dict[str, Any]:
         """Adds advantages and value targets to the batch, with one call for all modules of equal gamma and lambda."""
         batches: dict[tuple[float, float], dict[str, Any]] = defaultdict(dict)
         for module_id, columns in batch.items():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_reciprocator.intrinsic.reciprocity.estimators.mixed_reward_model import PRESENT
@@ -35,7 +36,13 @@ class AddReciprocalRewards(ConnectorV2):
         self.reciprocity = reciprocity
 
     def __call__(
-        self, *, rl_module: Any, batch: dict[str, Any], episodes: list[Any], shared_data: dict[str, Any], **kwargs: Any
+        self,
+        *,
+        rl_module: MultiRLModule,
+        batch: dict[str, Any],
+        episodes: list[Any],
+        shared_data: dict[str, Any],
+        **kwargs: object,
     ) -> dict[str, Any]:
         """Adds rewards to the batch and joint steps to the shared data.
 
@@ -64,13 +71,13 @@ class AddReciprocalRewards(ConnectorV2):
         return batch
 
 
-def _check_memory(own: SingleAgentEpisode) -> None:
+def _check_memory(agent_episode: SingleAgentEpisode) -> None:
     """Raises ValueError if a chunk lacks the recurrent state before it: its agent did not act before the truncation."""
-    states = own.extra_model_outputs.get(Columns.STATE_OUT)
-    if states is not None and own.t_started > 0 and states.lookback == 0:
+    states = agent_episode.extra_model_outputs.get(Columns.STATE_OUT)
+    if states is not None and agent_episode.t_started > 0 and states.lookback == 0:
         raise ValueError(
-            f"batch_mode: {own.agent_id} is stateful and does not act in every step, and RLlib loses its state where"
-            " episodes are truncated; set batch_mode to complete_episodes"
+            f"batch_mode: {agent_episode.agent_id} is stateful and does not act in every step, and RLlib loses its"
+            " state where episodes are truncated; set batch_mode to complete_episodes"
         )
 
 
@@ -80,7 +87,7 @@ class AddJointSteps(ConnectorV2):
     It has to come last, so that RLlib's connectors do not batch and pad the joint steps.
     """
 
-    def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **kwargs: object) -> dict[str, Any]:
         """Adds the joint steps to the batch."""
         joint = shared_data.pop(JOINT_STEPS)
         batch[INFLUENCE_MODULE_ID] = {name: torch.from_numpy(values) for name, values in joint.items()}

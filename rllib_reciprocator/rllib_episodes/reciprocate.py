@@ -28,7 +28,7 @@ def reciprocate(
     players: Mapping[str, Any] | None = None,
     *,
     horizon: int | None = None,
-    **reciprocity: Any,
+    **reciprocity: object,
 ) -> AlgorithmConfig:
     """Adds reciprocity to the config of an RLlib algorithm.
 

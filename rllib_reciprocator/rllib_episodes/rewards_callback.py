@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_reciprocator.utils.metric_names import REWARD_PER_STEP
@@ -19,7 +20,7 @@ class RewardPerStepCallback(RLlibCallback):
     """
 
     def on_sample_end(
-        self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: list[Any], **kwargs: Any
+        self, *, env_runner: EnvRunner, metrics_logger: MetricsLogger, samples: list[Any], **kwargs: object
     ) -> None:
         """Logs the mean reward per step of the sampled episodes."""
         steps = 0

@@ -16,6 +16,7 @@ from ray.rllib.connectors.env_to_module.observation_preprocessor import (
     SingleAgentObservationPreprocessor,
 )
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.typing import EpisodeType
 
 from rllib_reciprocator.models.class_encoder import classes_in
 from rllib_reciprocator.rllib_episodes.encoding import is_class_map
@@ -50,7 +51,7 @@ class ScaleBytes(SingleAgentObservationPreprocessor):
         self.seen_space = input_observation_space
         return scaled_space(input_observation_space)
 
-    def preprocess(self, observation: np.ndarray, episode: Any) -> np.ndarray:
+    def preprocess(self, observation: np.ndarray, episode: EpisodeType) -> np.ndarray:
         """Converts a new observation."""
         return scaled(self.seen_space, observation)
 
@@ -58,7 +59,7 @@ class ScaleBytes(SingleAgentObservationPreprocessor):
 class ScaleBytesOfAgents(MultiAgentObservationPreprocessor):
     """Env-to-module connector that converts the bytes that some agents of a multi-agent environment observe."""
 
-    def __init__(self, *args: Any, agents: Collection[Any], **kwargs: Any) -> None:
+    def __init__(self, *args: object, agents: Collection[Any], **kwargs: object) -> None:
         """Initializes the connector.
 
         Args:

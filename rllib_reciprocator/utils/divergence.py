@@ -46,7 +46,7 @@ class DivergenceGuard(Algorithm):
 class DivergenceCallback(RLlibCallback):
     """Callback with the check of :class:`DivergenceGuard` for algorithms without this mixin."""
 
-    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: Any) -> None:
+    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: object) -> None:
         """Checks losses and weights after a training iteration."""
         if not isinstance(algorithm, DivergenceGuard):
             check_finite(algorithm, result)
@@ -83,21 +83,21 @@ def check_finite(algorithm: Algorithm, result: dict[str, Any]) -> None:
     algorithm._without_loss = tuple(non_finite)
     if algorithm.learner_group is None:
         return
-    for learner_result in algorithm.learner_group.foreach_learner(_diverged).ignore_errors():
+    for learner_result in algorithm.learner_group.foreach_learner(_find_divergence).ignore_errors():
         if diverged_module := learner_result.get():
             module_id, problem = diverged_module
             raise DivergedError(_message(module_id, iteration, problem))
 
 
-def _message(module_id: str, iteration: int, what: str) -> str:
+def _message(module_id: str, iteration: int, problem: str) -> str:
     return (
-        f"{module_id} diverged in iteration {iteration}: {what}; a smaller lr or a grad_clip may help"
+        f"{module_id} diverged in iteration {iteration}: {problem}; a smaller lr or a grad_clip may help"
         " (checkpoints of earlier iterations are kept)"
     )
 
 
 @torch.no_grad()
-def _diverged(learner: Learner) -> tuple[str, str] | None:
+def _find_divergence(learner: Learner) -> tuple[str, str] | None:
     """Returns id and problem of a module that diverged; None if no module diverged.
 
     The weights of each module are reduced by one fused operation. If no module diverged, a single value is copied from

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,46 +27,46 @@ class UserError(ValueError):
         super().__init__(line)
 
 
-def unknown(name: Any, known: Iterable[str]) -> str:
+def unknown(name: object, valid_names: Iterable[str]) -> str:
     """Returns a message that a name is not known, with the nearest known name."""
-    return f"not known{did_you_mean(str(name), known)}"
+    return f"not known{did_you_mean(str(name), valid_names)}"
 
 
-def user_path(written: str, where: str) -> Path:
+def user_path(path_text: str, where: str) -> Path:
     """Returns a path given by the user, with ``~`` expanded to the home folder.
 
     Args:
-        written: The path.
+        path_text: The path.
         where: The option or key of the path, for messages.
 
     Raises:
         UserError: If it is not a usable path.
     """
-    if not written or "\0" in written:
-        raise UserError(f"{where}: {written!r} is not a path")
+    if not path_text or "\0" in path_text:
+        raise UserError(f"{where}: {path_text!r} is not a path")
     try:
-        path = Path(written).expanduser()
+        path = Path(path_text).expanduser()
         path.exists()
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{where}: {written} is not a usable path ({error})") from None
+        raise UserError(f"{where}: {path_text} is not a usable path ({error})") from None
     return path
 
 
-def output_path(written: str | None, option: str) -> Path | None:
+def output_path(path_text: str | None, option: str) -> Path | None:
     """Returns the path of an output file; None if no file is requested.
 
     Checks that the file can be written. Call it before any computation, so that no results are lost.
 
     Args:
-        written: The path given by the user, or None.
+        path_text: The path given by the user, or None.
         option: The option of the path, for messages.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    if written is None:
+    if path_text is None:
         return None
-    file = user_path(written, option)
+    file = user_path(path_text, option)
     with writing(option, file):
         if file.is_dir():
             raise IsADirectoryError("it is a folder")
@@ -94,20 +93,20 @@ def writing(option: str, file: Path) -> Iterator[None]:
         raise UserError(f"{option} {file}: cannot be written ({error})") from None
 
 
-def explain(error: ValidationError, known: Iterable[str] = ()) -> tuple[str, str]:
+def explain(error: ValidationError, valid_keys: Iterable[str] = ()) -> tuple[str, str]:
     """Returns the path of the key and the description of the first problem in a pydantic error.
 
     Unknown keys precede all other problems.
 
     Args:
         error: The error.
-        known: Valid keys, from which the nearest is suggested for an unknown key.
+        valid_keys: Valid keys, from which the nearest is suggested for an unknown key.
     """
     problems = error.errors(include_url=False, include_context=False)
     first_problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     path = [str(part) for part in first_problem["loc"]]
     if first_problem["type"] == "extra_forbidden":
-        return ".".join(path), unknown(path[-1], known)
+        return ".".join(path), unknown(path[-1], valid_keys)
     input_text = repr(first_problem["input"])
     short_input = input_text if len(input_text) <= 60 else input_text[:57] + "..."
     message = f"{short_input}: {first_problem['msg'][0].lower()}{first_problem['msg'][1:]}"

@@ -8,6 +8,7 @@ with untrained policies.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ from ray.rllib.core import (
 )
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
@@ -76,7 +78,13 @@ class ExactRestoreLearner(TorchLearner):
     """Learner mixin that adds entropy and KL coefficients to the learner's state."""
 
     @override(Learner)
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: object,
+    ) -> dict[str, Any]:
         """Returns the learner's state and its coefficients."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(COEFFICIENTS, components, not_components):
@@ -100,7 +108,13 @@ class ExactRestore(Algorithm):
     """
 
     @override(Algorithm)
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: object,
+    ) -> dict[str, Any]:
         """Returns the algorithm's state and, with several learners, the coefficients of each learner."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         group = self.learner_group
@@ -120,7 +134,7 @@ class ExactRestore(Algorithm):
         self._send_state_to_env_runners()
 
     @override(Algorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+    def restore_from_path(self, path: object, *args: object, **kwargs: object) -> None:
         """Restores the algorithm, or the component ``component`` of it."""
         super().restore_from_path(path, *args, **kwargs)
         if kwargs.get("component"):
@@ -163,7 +177,7 @@ def _set_rank(learner: Learner, by_rank: list[dict[str, dict[str, float]]]) -> N
     set_coefficients(learner, by_rank[rank_of_learner() % len(by_rank)])
 
 
-def _set_runner_state(runner: Any, state: Any) -> None:
+def _set_runner_state(runner: EnvRunner, state: dict[str, Any]) -> None:
     # Ray resolves references only if they are direct arguments of an actor's method.
     state = ray.get(state) if isinstance(state, ray.ObjectRef) else state
     # An env runner skips weights with a sequence number that it has already. Weights without one are always set.

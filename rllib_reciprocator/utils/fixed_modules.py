@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
@@ -20,7 +19,7 @@ class FixedModulesLearner(ExactRestoreLearner):
     """Learner mixin that skips modules without parameters, e.g. scripted policies."""
 
     @override(TorchLearner)
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
         """Configures the optimizers of modules that have parameters; PyTorch refuses optimizers without parameters."""
         if has_parameters(self.module[module_id]):
             super().configure_optimizers_for_module(module_id, config)

@@ -51,7 +51,7 @@ def _dtype(*arguments: Any) -> np.dtype:
     return np.dtype(*arguments)
 
 
-def set_dtype_state(dtype: np.dtype, state: Any) -> None:
+def set_dtype_state(dtype: np.dtype, state: object) -> None:
     """Sets the state of a numeric dtype: its byte order."""
     _require(
         isinstance(state, tuple)
@@ -64,11 +64,13 @@ def set_dtype_state(dtype: np.dtype, state: Any) -> None:
     dtype.__setstate__(state)  # type: ignore[attr-defined]
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: object) -> bool:
     return type(value) is tuple and all(type(size) is int for size in value)
 
 
-def _array_from_buffer(content: Any, dtype: Any, shape: Any, order: Any = "C", axis_order: Any = None) -> np.ndarray:
+def _array_from_buffer(
+    content: object, dtype: object, shape: object, order: object = "C", axis_order: object = None
+) -> np.ndarray:
     _require(
         type(content) in (bytes, bytearray)
         and isinstance(dtype, np.dtype)
@@ -80,7 +82,7 @@ def _array_from_buffer(content: Any, dtype: Any, shape: Any, order: Any = "C", a
     return numeric._frombuffer(content, dtype, shape, order, *([] if axis_order is None else [axis_order]))  # type: ignore[attr-defined]
 
 
-def _empty_array(subtype: Any, shape: Any, code: Any) -> np.ndarray:
+def _empty_array(subtype: object, shape: object, code: object) -> np.ndarray:
     _require(subtype is np.ndarray and shape == (0,) and code in (b"b", "b"), "numpy._reconstruct")
     return multiarray._reconstruct(subtype, shape, code)  # type: ignore[return-value]
 
@@ -99,24 +101,24 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
     array.__setstate__(state)
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
+def _scalar(dtype: object, content: object) -> Any:
     _require(isinstance(dtype, np.dtype) and type(content) is bytes and len(content) == dtype.itemsize, "numpy.scalar")
     return multiarray.scalar(dtype, content)
 
 
-def _bit_generator(name: Any = None) -> PCG64:
+def _bit_generator(name: object = None) -> PCG64:
     _require(name is PCG64 or name == "PCG64", "numpy.random.__bit_generator_ctor")
     return PCG64(0)
 
 
-def _generator(bit_generator: Any = None, constructor: Any = _bit_generator) -> Generator:
+def _generator(bit_generator: Any = None, constructor: object = _bit_generator) -> Generator:
     if bit_generator == "PCG64":
         bit_generator = PCG64(0)
     _require(type(bit_generator) is PCG64 and constructor is _bit_generator, "numpy.random.__generator_ctor")
     return Generator(bit_generator)
 
 
-def _seed_sequence(*arguments: Any) -> SeedSequence:
+def _seed_sequence(*arguments: object) -> SeedSequence:
     _require(
         len(arguments) == 3 and arguments[0] is SeedSequence and type(arguments[1]) is int,
         "numpy.random.__pyx_unpickle_SeedSequence",
@@ -132,7 +134,9 @@ def _storage(content: Any) -> Any:
     return storage
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any) -> torch.Tensor:
+def _tensor(
+    storage: object, offset: object, size: Any, stride: Any, requires_grad: object, hooks: object
+) -> torch.Tensor:
     _require(
         isinstance(storage, TypedStorage)
         and type(offset) is int
@@ -147,7 +151,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: An
     return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)
 
 
-def _parameter(tensor: Any, requires_grad: Any, hooks: Any) -> torch.nn.Parameter:
+def _parameter(tensor: object, requires_grad: object, hooks: object) -> torch.nn.Parameter:
     _require(
         type(tensor) is torch.Tensor and isinstance(requires_grad, bool) and type(hooks) is OrderedDict and not hooks,
         "torch._rebuild_parameter",
@@ -204,7 +208,7 @@ CONSTRUCTOR_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 _OF_MODELS = {"__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"}
 
 
-def set_attributes(instance: Any, state: Any) -> None:
+def set_attributes(instance: Any, state: object) -> None:
     """Sets the attributes of an object of a listed class; they must not replace methods of the class."""
     cls = type(instance)
     if type(state) is not dict:
@@ -231,7 +235,7 @@ _METHODS = (
 )  # fmt: skip
 
 
-def check_attribute(cls: type, name: Any) -> None:
+def check_attribute(cls: type, name: object) -> None:
     """Checks that an attribute of an object does not replace a method of its class.
 
     Raises:

@@ -16,6 +16,7 @@ import torch.utils.deterministic
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray._private.dict import flatten_dict
 from ray._private.services import canonicalize_bootstrap_address
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 __all__ = [
@@ -62,14 +63,14 @@ _ALWAYS_THERE = (
 )
 
 
-def env_creator(name: Any) -> Callable[[Any], Any] | None:
+def env_creator(name: str) -> Callable[[Any], Any] | None:
     """Returns the env creator that is registered with Tune under a name; None if there is none."""
     if not isinstance(name, str) or not _global_registry.contains(ENV_CREATOR, name):
         return None
     return _global_registry.get(ENV_CREATOR, name)
 
 
-def answers(group: Any, function: Callable[[Any], Any], timeout_seconds: float | None) -> Iterator[Any]:
+def answers(group: EnvRunnerGroup, function: Callable[[Any], Any], timeout_seconds: float | None) -> Iterator[Any]:
     """Calls a function on all actors of a group, including lost ones, and yields the results.
 
     Args:

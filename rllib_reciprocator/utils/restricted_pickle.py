@@ -126,11 +126,11 @@ class WeightsUnpickler(pickle._Unpickler):
             return target(*arguments)
         return self.unlisted(*name_of(target), arguments)
 
-    def build(self, cls: Any, arguments: Any, keywords: Any) -> Any:
+    def build(self, cls: Any, arguments: Any, keywords: object) -> Any:
         """Creates an object of a listed class. Pickles of weights need no such class, so that all are refused."""
         return self.unlisted(*name_of(cls), arguments)
 
-    def set_state(self, instance: Any, state: Any) -> None:
+    def set_state(self, instance: Any, state: object) -> None:
         """Sets the state of an object whose class is listed.
 
         Raises:
@@ -184,7 +184,7 @@ class WeightsUnpickler(pickle._Unpickler):
         items = self.pop_mark()
         self._extend(dict(zip(items[::2], items[1::2], strict=True)), _MAPPINGS, "update")
 
-    def _extend(self, items: Any, containers: tuple[type, ...], method: str) -> None:
+    def _extend(self, items: object, containers: tuple[type, ...], method: str) -> None:
         """Adds items to the container on top of the stack, which has to be of one of the given types."""
         target = self.stack[-1]
         if type(target) in containers:
@@ -260,13 +260,13 @@ class ConstructorUnpickler(WeightsUnpickler):
                 return target(*arguments)
         return super().call(target, arguments)
 
-    def build(self, cls: Any, arguments: Any, keywords: Any) -> Any:
+    def build(self, cls: Any, arguments: Any, keywords: object) -> Any:
         """Creates an object of a listed class without calling its constructor, as pickle does."""
         if _is_in(cls, self._built) and arguments == () and keywords == {}:
             return cls.__new__(cls)
         return self.unlisted(*name_of(cls), arguments)
 
-    def set_state(self, instance: Any, state: Any) -> None:
+    def set_state(self, instance: Any, state: object) -> None:
         """Sets the state of an object whose class is listed; ignores the state of a stand-in."""
         if isinstance(instance, StandIn):
             return
@@ -279,7 +279,7 @@ class ConstructorUnpickler(WeightsUnpickler):
         else:
             super().set_state(instance, state)
 
-    def _apply(self, function: Any, *arguments: Any) -> Any:
+    def _apply(self, function: Any, *arguments: object) -> Any:
         """Returns a partial of a listed function; for other functions a stand-in for a call of the function."""
         if arguments or not _is_in(function, self._applied):
             return self.unlisted(*name_of(function), arguments)
@@ -294,5 +294,5 @@ class ConstructorUnpickler(WeightsUnpickler):
         instance.__setstate__((function, arguments, keywords, None))  # type: ignore[attr-defined]
 
 
-def _is_in(value: Any, values: list[Any]) -> bool:
+def _is_in(value: object, values: list[Any]) -> bool:
     return any(value is element for element in values)

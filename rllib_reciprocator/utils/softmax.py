@@ -16,5 +16,5 @@ def log_softmax(logits: Tensor) -> Tensor:
     Returns:
         Log-probabilities, ``[.., A]``.
     """
-    shifted = logits - logits.detach().amax(-1, keepdim=True)
-    return shifted - shifted.exp().sum(-1, keepdim=True).log()
+    relative_logits = logits - logits.detach().amax(-1, keepdim=True)
+    return relative_logits - relative_logits.exp().sum(-1, keepdim=True).log()

@@ -33,7 +33,7 @@ class StandIn:
         return None
 
 
-def name_of(target: Any) -> tuple[str, str]:
+def name_of(target: object) -> tuple[str, str]:
     """Returns module and name of a class, a function or a stand-in; of the class for any other object."""
     if isinstance(target, StandIn):
         return target.module, target.name

@@ -261,7 +261,7 @@ def test_video_ends_with_the_final_state(countdown, monkeypatch):
     """The last image shows the end of the episode, not the start of the next episode."""
     monkeypatch.setattr(Countdown, "render_rgb", lambda self, copy=0: np.full((2, 2, 3), max(0, int(self._left[copy]))))
     for seed in range(3):
-        steps_left = [int(picture[0, 0, 0]) for picture in open_evaluator(countdown, seed=seed).videos()[0].pictures]
+        steps_left = [int(image[0, 0, 0]) for image in open_evaluator(countdown, seed=seed).videos()[0].images]
         assert steps_left[-1] == 0
         assert all(after < before for before, after in pairwise(steps_left))
 

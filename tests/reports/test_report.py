@@ -1,7 +1,6 @@
 import json
 import math
 import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -12,8 +11,6 @@ from rllib_reciprocator.reports.curves import draw_curves, early_ends, mean_curv
 from rllib_reciprocator.reports.report import write_report
 from rllib_reciprocator.results.trial_folders import read_groups
 from rllib_reciprocator.utils.errors import UserError
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def result(iteration, rate, **extra):
@@ -229,23 +226,3 @@ def test_page_is_complete_and_self_contained(page):
     assert "with <b>" in parsed.text
     assert "0.487 ± 0.476" in parsed.text  # over the final means over players, 0.45 and 0.525
     assert {"lr", "0.1", "0.2"} <= set(parsed.text)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_page_in_a_browser(page, tmp_path):
-    """Checks the page that Chromium shows after its scripts have run, without a network."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
-    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
-    process = subprocess.run(
-        [CHROMIUM, *options, *offline, "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    text = Text(process.stdout).text
-    assert {"cooperation rate", "return", "collective return", "influence", "policy loss", "entropy"} <= set(text)
-    assert {"start", "CC", "CD", "DC", "DD", "P(cooperate)"} <= set(text)
-    assert "other" in text
-    assert process.stdout.count('class="main-svg"') >= 5
-    assert process.stdout.count("data:image/gif;base64,") == 1

@@ -68,10 +68,10 @@ class Tournament:
         for turn, order in enumerate(turns):
             games = self.games // len(turns) + (turn < self.games % len(turns))
             if games:
-                frames.append(self._played(order, games, turn))
+                frames.append(self._play_rotation(order, games, turn))
         return pd.concat(frames, ignore_index=True)
 
-    def _played(self, order: tuple[int, ...], games: int, turn: int) -> pd.DataFrame:
+    def _play_rotation(self, order: tuple[int, ...], games: int, turn: int) -> pd.DataFrame:
         entrants = [self.entrants[index] for index in order]
         # Seeded by turn and order, so that the results do not depend on which Ray task plays the group.
         seed = int(np.random.SeedSequence([self.seed, turn, *order]).generate_state(1)[0])

@@ -29,8 +29,8 @@ def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
     """
     cells = standings(results).set_index([ENTRANT, PARTNER])
     names = list(dict.fromkeys(results[ENTRANT]))
-    ranked = ranking(results, pool) if pool else None
-    if ranked is not None:
+    ranking_table = ranking(results, pool) if pool else None
+    if ranking_table is not None:
         title += f"; ranked by the mean return against {', '.join(pool)} (without self-play)"
     partners = list(pool) if pool else names
     if len(partners) > MAX_COLUMNS:
@@ -43,8 +43,8 @@ def table(results: pd.DataFrame, title: str, pool: Sequence[str] = ()) -> Table:
         rich_table.add_column(metric.replace("_", " "), justify="right")
     for partner in partners:
         rich_table.add_column(f"return with {partner}", justify="right")
-    for name in _order(names, ranked):
-        row = None if ranked is None or name not in ranked.index else ranked.loc[name]
+    for name in _order(names, ranking_table):
+        row = None if ranking_table is None or name not in ranking_table.index else ranking_table.loc[name]
         summary = ["" if row is None else f"{row[key]:.3f} ± {row[f'{key}_ci95']:.3f}" for key in metrics]
         means = []
         for partner in partners:
@@ -69,15 +69,15 @@ def write(results: pd.DataFrame, folder: Path, title: str, pool: Sequence[str] =
     Raises:
         UserError: If a file cannot be written.
     """
-    frame, ranked = standings(results), ranking(results, pool) if pool else None
-    names = _order(list(dict.fromkeys(results[ENTRANT])), ranked)
+    frame, ranking_table = standings(results), ranking(results, pool) if pool else None
+    names = _order(list(dict.fromkeys(results[ENTRANT])), ranking_table)
     with writing("--out", folder):
         folder.mkdir(exist_ok=True)
         files = [folder / "tournament.csv"]
         write_csv(frame, files[0])
-        if ranked is not None:
+        if ranking_table is not None:
             files.append(folder / "ranking.csv")
-            write_csv(ranked.reset_index(), files[-1])
+            write_csv(ranking_table.reset_index(), files[-1])
         for metric in metrics_of(frame):
             files.append(folder / f"{metric}.png")
             draw(frame, names, metric, title, files[-1])
@@ -119,7 +119,7 @@ def draw(frame: pd.DataFrame, names: Sequence[str], metric: str, title: str, fil
     canvas.savefig(file, dpi=130)
 
 
-def _order(names: Sequence[str], ranked: pd.DataFrame | None) -> list[str]:
+def _order(names: Sequence[str], ranking_table: pd.DataFrame | None) -> list[str]:
     """Returns the names of the entrants in the order of the ranking, followed by those without a rank."""
-    ranked_names = [] if ranked is None else list(ranked.index)
+    ranked_names = [] if ranking_table is None else list(ranking_table.index)
     return [*ranked_names, *(name for name in names if name not in ranked_names)]

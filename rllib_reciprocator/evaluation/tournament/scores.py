@@ -61,8 +61,8 @@ def ranking(results: pd.DataFrame, pool: Sequence[str]) -> pd.DataFrame:
         selection = [frame for co_players, frame in frames.items() if opponents.issuperset(co_players)]
         if selection:
             rows[name] = _summary(selection)
-    ranked = pd.DataFrame.from_dict(rows, orient="index").rename_axis(ENTRANT)
-    return ranked.sort_values(RETURN, ascending=False, kind="stable") if len(ranked) else ranked
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(ENTRANT)
+    return table.sort_values(RETURN, ascending=False, kind="stable") if len(table) else table
 
 
 def _groups(results: pd.DataFrame) -> dict[str, dict[tuple[str, ...], pd.DataFrame]]:

@@ -69,8 +69,8 @@ def tournament(
     except ValueError as error:
         raise UserError(f"--env-config: {error}") from None
     if not allow_other_env_config:
-        for name, trained in configs.items():
-            _check_env_config(name, trained.env, trained.env_config, str(env), config.env_config)
+        for name, trained_config in configs.items():
+            _check_env_config(name, trained_config.env, trained_config.env_config, str(env), config.env_config)
     names = [entrant.name for entrant in entrants]
     for name in pool:
         if name not in names:
@@ -88,7 +88,9 @@ def tournament(
     return result
 
 
-def _check_env_config(name: str, trained_env: Any, trained_config: Mapping[str, Any], env: str, config: Any) -> None:
+def _check_env_config(
+    name: str, trained_env: object, trained_config: Mapping[str, Any], env: str, config: Mapping[str, Any]
+) -> None:
     """Raises UserError if an entrant was trained in a different game or with different settings of the game."""
     option = "to let it play, add --allow-other-env-config"
     if trained_env != env:
@@ -100,7 +102,7 @@ def _check_env_config(name: str, trained_env: Any, trained_config: Mapping[str, 
             raise UserError(f"{name}: was trained with {key} {trained_value!r}, and the game has {value!r}; {option}")
 
 
-def _as_lists(value: Any) -> Any:
+def _as_lists(value: object) -> Any:
     """Converts tuples and arrays in a setting to lists, to compare settings."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
@@ -110,16 +112,16 @@ def _set_learning_players(
     config: BatchedConfig,
     entrants: Sequence[Entrant],
     runs: Mapping[str, BatchedConfig],
-    given: Mapping[str, Mapping[str, Any]],
+    overrides: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Sets the settings of online learners: those given, or else those of the runs of the other entrants.
 
     Raises:
         UserError: If two runs have different settings of an online learner, or a setting is not valid.
     """
-    for name in given:
+    for name in overrides:
         try:
-            config.learning_player(name, **given[name])
+            config.learning_player(name, **overrides[name])
         except (TypeError, ValidationError) as error:
             raise UserError(f"--learning-players.{name}{_first_problem(error)}") from None
     for name in _online_learners(entrants):
@@ -128,7 +130,7 @@ def _set_learning_players(
             for entrant, run in runs.items()
             if name in run.own_learning_settings or name in _online_learners_of(run)
         }
-        if name in given or not settings_by_entrant:
+        if name in overrides or not settings_by_entrant:
             continue
         (first, settings), *rest = settings_by_entrant.items()
         for entrant, learning_settings in rest:
@@ -141,7 +143,7 @@ def _set_learning_players(
 
 
 def _set_meta_episodes(
-    config: BatchedConfig, entrants: Sequence[Entrant], runs: Mapping[str, BatchedConfig], given: Mapping[str, Any]
+    config: BatchedConfig, entrants: Sequence[Entrant], runs: Mapping[str, BatchedConfig], overrides: Mapping[str, Any]
 ) -> None:
     """Sets the settings of meta-episodes: those given, or else those of the entrants' runs.
 
@@ -167,9 +169,9 @@ def _set_meta_episodes(
         },
         "copies": {name: run.meta_settings.copies for name, run in meta_runs.items()},
     }
-    settings = dict(given)
+    settings = dict(overrides)
     for key, values in values_by_key.items():
-        if key in given or not values:
+        if key in overrides or not values:
             continue
         (first, value), *rest = values.items()
         for entrant, entrant_value in rest:

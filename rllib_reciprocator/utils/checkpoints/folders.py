@@ -93,12 +93,12 @@ def module_in(checkpoint: Path, name: str) -> Path:
 
 def all_files(folder: Path) -> Iterator[Path]:
     """Yields all files in a folder and its subfolders. Links are followed, because RLlib follows them."""
-    visited = set()
+    visited_folders = set()
     for name, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(name)
-        if real in visited:  # links may form cycles
+        if real in visited_folders:  # links may form cycles
             folders.clear()
             continue
-        visited.add(real)
+        visited_folders.add(real)
         folders.sort()
         yield from (Path(name) / file for file in sorted(files))

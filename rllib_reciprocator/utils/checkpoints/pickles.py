@@ -125,7 +125,7 @@ def is_harmless(module: str) -> bool:
     return module.partition(".")[0] in _PACKAGES or module in sys.modules
 
 
-def _walk(value: Any) -> Iterator[Any]:
+def _walk(value: object) -> Iterator[Any]:
     """Yields all nodes of a tree: keys, values, items, functions and arguments of partials, attributes of objects."""
     visited_ids: set[int] = set()
     stack = [value]
@@ -185,7 +185,7 @@ def check_weights(folder: Path) -> None:
                 raise ValueError(f"{file.parent}: {file.parent.name} diverged: its weights {name} are not finite")
 
 
-def _arrays(state: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(state: object, path: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yields path and value of all arrays in a tree."""
     if isinstance(state, dict):
         for name, value in state.items():
