@@ -24,7 +24,7 @@ PPO_RULE = "rllib_reciprocator.engine.updates.ppo:PPORule"
 
 @dataclass(frozen=True)
 class PlayerKind:
-    """Meaning of a name in ``players``, for players that the engine trains.
+    """Kind of player that the engine trains, as named in ``players``.
 
     Attributes:
         update_rule: Import path of the :class:`UpdateRule` that updates its policy.

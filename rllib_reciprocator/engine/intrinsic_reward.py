@@ -187,5 +187,5 @@ class IntrinsicReward(Generic[S]):
         return [self.frozen[agent].suffix if agent in self.frozen else "" for agent in range(self.context.num_agents)]
 
     def slots(self) -> list[int]:
-        """Returns for each agent its index in the run that trained the reward's modules."""
+        """Returns the index of every agent in the run that trained the reward's modules."""
         return [self.frozen[agent].slot if agent in self.frozen else agent for agent in range(self.context.num_agents)]

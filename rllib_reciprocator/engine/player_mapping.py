@@ -244,7 +244,7 @@ class _Reader:
         """Raises ValueError if a setting belongs to another kind of player."""
         kind = self.kinds.get(player.algorithm, PlayerKind())
         for name in settings:
-            owners = [other for other, fields in self.kinds.items() if name in fields.settings]
+            owners = [kind_name for kind_name, fields in self.kinds.items() if name in fields.settings]
             if owners and name not in kind.settings:
                 raise self._error(f".{name}: is a setting of {' and '.join(owners)}, not of {player.algorithm}")
 

@@ -233,7 +233,7 @@ class PolicyGroup:
 def build_policy_groups(
     modules: MultiRLModule, pool_members: PoolMembers, trained: Sequence[str], num_envs: int
 ) -> list[PolicyGroup]:
-    """Builds a group for each module, in the order in which agents and pool members first name the modules.
+    """Builds the group of every module, in the order in which agents and pool members first name the modules.
 
     Args:
         modules: The modules of all policies.

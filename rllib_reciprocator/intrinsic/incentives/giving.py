@@ -1,4 +1,4 @@
-"""Givers and recipients of incentives in a rollout, and the inputs of incentive functions."""
+"""Masks of giving and receiving incentives in a rollout, and the inputs of incentive functions."""
 
 from __future__ import annotations
 
