@@ -10,9 +10,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rllib_reciprocator.engine.learner import ITERATION
+from rllib_reciprocator.engine.update_rule import LEARN, UpdateInfo
 
 
 class BareLoop:
@@ -139,11 +141,13 @@ class BareEpochs:
         self.config = algorithm.config
         (sample,) = algorithm.env_runner.sample()
         learner = algorithm.learner_group._learner
-        batch = learner._make_batch_if_necessary(TrainingData(batch=sample.to_batch()))
+        learner.before_gradient_based_update(timesteps={ITERATION: algorithm.iteration})
+        info = UpdateInfo(LEARN, algorithm.iteration, timestep=0, generators=learner._generators)
+        learner.prepare(sample.to(learner.device), info)
         self.players = []
-        for agent, columns in batch.policy_batches.items():
-            module = deepcopy(learner.module[agent].unwrapped())
-            self.players.append((module, torch.optim.Adam(module.parameters(), lr=self.config.lr), dict(columns)))
+        for module_id, rows in info.rows.items():
+            module = deepcopy(learner.unwrapped(module_id))
+            self.players.append((module, torch.optim.Adam(module.parameters(), lr=self.config.lr), rows))
 
     def iterate(self) -> None:
         """Runs the full-batch PPO epochs of all players."""

@@ -14,8 +14,8 @@ PATHS = [code for code in CODE if "/" in code and " " not in code and not code.s
 
 
 def layer_folders(page):
-    """Returns the folders in the table of layers of a page, from top to bottom."""
-    return re.findall(r"^\| `((?:rllib_reciprocator|envs)/\w+)/`", page, re.MULTILINE)
+    """Returns the folders, and modules without suffix, in the table of layers of a page, from top to bottom."""
+    return re.findall(r"^\| `((?:rllib_reciprocator|envs)/\w+)(?:/|\.py)`", page, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", sorted(set(PATHS)))
@@ -43,14 +43,15 @@ def test_layers_are_those_of_the_import_contract():
 def test_every_folder_of_the_package_has_a_row():
     packages = [path.parent for path in (ROOT / "rllib_reciprocator").glob("*/__init__.py")]
     folders = {f"rllib_reciprocator/{package.name}" for package in packages if not package.is_symlink()}
-    assert folders | {"envs/social_dilemmas"} == set(layer_folders(TEXT))
+    assert folders | {"rllib_reciprocator/registry", "envs/social_dilemmas"} == set(layer_folders(TEXT))
 
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 # A file and a name in it: `a/b.py` `Class.method`.
 NAMED = sorted(set(re.findall(r"`((?:rllib_reciprocator|envs)/[\w/]+\.py)`\s`([\w.]+)`", ARCHITECTURE)))
-CLASSES = "BatchedAlgorithm|BatchedEnvRunner|BatchedLearner|InfluenceTracker|InfluenceLearner"
-METHODS = sorted(set(re.findall(rf"`((?:{CLASSES})\.\w+)`", ARCHITECTURE)))
+METHODS = sorted(set(re.findall(r"`([A-Z]\w+\.\w+)`", ARCHITECTURE)))
+# A line of a call tree: indentation, name, file, and remark.
+TREE_LINE = re.compile(r"([│├└─ ]*)([\w.]+) +(\S+)(?: +.*)?")
 
 
 @cache
@@ -74,6 +75,43 @@ def test_names_in_the_architecture_page_are_defined_in_their_files(path, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_in_the_architecture_page_exist(name):
     assert any(name in definitions(path) for path in (ROOT / "rllib_reciprocator").rglob("*.py"))
+
+
+def calls():
+    """Returns the lines of all call trees as (name, file), each with the line that it is indented under, or None."""
+    pairs = []
+    for tree in re.findall(r"^```text\n(.*?)^```", ARCHITECTURE, re.DOTALL | re.MULTILINE):
+        callers = []
+        for line in tree.splitlines():
+            indentation, name, file = TREE_LINE.fullmatch(line).groups()
+            depth = len(indentation) // 4
+            pairs.append(((name, file), callers[depth - 1] if depth else None))
+            callers[depth:] = [(name, file)]
+    return pairs
+
+
+def names_used(path, name):
+    """Returns the names that the body of a function or method refers to."""
+    nodes = ast.parse(path.read_text()).body
+    for part in name.split("."):
+        (node,) = [node for node in nodes if getattr(node, "name", None) == part]
+        nodes = node.body
+    return {getattr(child, "attr", None) or getattr(child, "id", None) for node in nodes for child in ast.walk(node)}
+
+
+@pytest.mark.parametrize(("called", "caller"), calls())
+def test_call_trees_in_the_architecture_page_follow_the_code(called, caller):
+    name, file = called
+    if file != "RLlib":
+        assert name in definitions(ROOT / file)
+    # RLlib's functions have no file here; instances are called without the name of their method.
+    if caller and caller[1] != "RLlib" and not name.endswith(".__call__"):
+        assert name.rpartition(".")[2] in names_used(ROOT / caller[1], caller[0])
+
+
+def test_the_architecture_page_lists_twenty_concepts():
+    section = ARCHITECTURE.partition("## Concepts")[2].partition("\n## ")[0]
+    assert [int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)] == list(range(1, 21))
 
 
 def test_folders_in_the_architecture_page_are_those_of_the_contributing_page():

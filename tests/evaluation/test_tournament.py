@@ -155,9 +155,9 @@ def test_entrants_use_the_estimators_and_rules_of_their_runs(coins, tmp_path):
         state = pickle.loads(weights.read_bytes())
         for name, value in runner.module[module_id].get_state().items():
             np.testing.assert_array_equal(value, state[name], err_msg=name)
-        joint, co_player = sample.joint, 1 - agent
-        balance, influence = joint["balance"][..., co_player, agent], joint["influence"][..., co_player, agent]
-        step = decay * balance[:, :-1] + influence[:, :-1] - debit * joint["given"][:, :-1, agent, co_player]
+        columns, co_player = sample.columns, 1 - agent
+        balance, influence = columns["balance"][..., co_player, agent], columns["influence"][..., co_player, agent]
+        step = decay * balance[:, :-1] + influence[:, :-1] - debit * columns["given"][:, :-1, agent, co_player]
         torch.testing.assert_close(balance[:, 1:], step)
         assert balance.abs().sum() > 0
 

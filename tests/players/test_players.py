@@ -1,21 +1,27 @@
 import pytest
 
-from rllib_reciprocator.players import assign
+from rllib_reciprocator.engine import PlayerKind, assign
+from rllib_reciprocator.engine.registries import player_kinds
 
 AGENTS = ("player_0", "player_1", "player_2")
 MATRIX = ("cooperate", "defect")
+KINDS = player_kinds()
 
 
-def kinds(mapping, actions=MATRIX):
-    return [player.written for player in assign(mapping, AGENTS, actions)]
+def assigned(mapping, actions=MATRIX, kinds=KINDS):
+    return assign(mapping, AGENTS, actions, kinds, next(iter(kinds)))
+
+
+def names(mapping, actions=MATRIX):
+    return [player.written for player in assigned(mapping, actions)]
 
 
 def test_agent_name_overrides_patterns():
-    assert kinds({"player_1": "ppo", "player_*": "reciprocator"}) == ["reciprocator", "ppo", "reciprocator"]
+    assert names({"player_1": "ppo", "player_*": "reciprocator"}) == ["reciprocator", "ppo", "reciprocator"]
 
 
 def test_later_pattern_overrides_earlier_one():
-    assert kinds({"player_*": "ppo", "player_[12]": "scripted/random"}) == ["ppo", "scripted/random", "scripted/random"]
+    assert names({"player_*": "ppo", "player_[12]": "scripted/random"}) == ["ppo", "scripted/random", "scripted/random"]
 
 
 @pytest.mark.parametrize(
@@ -36,11 +42,11 @@ def test_later_pattern_overrides_earlier_one():
 )
 def test_errors_name_the_key_and_the_nearest_value(mapping, actions, complaint):
     with pytest.raises(ValueError, match=complaint):
-        assign(mapping, AGENTS, actions)
+        assigned(mapping, actions)
 
 
 def test_random_strategy_supports_all_actions():
-    assert kinds({"*": "scripted/random"}, ("left", "right")) == ["scripted/random"] * 3
+    assert names({"*": "scripted/random"}, ("left", "right")) == ["scripted/random"] * 3
 
 
 def test_mappings_with_settings_and_teams():
@@ -49,21 +55,23 @@ def test_mappings_with_settings_and_teams():
         "player_1": "team/red",
         "player_2": {"team": "red"},
     }
-    first, second, third = assign(players, AGENTS, MATRIX)
+    first, second, third = assign(players, AGENTS, MATRIX, KINDS, "reciprocator")
     assert (first.kind, first.module_id) == ("learner", "player_0")
     assert first.overrides == {"lr": 0.1, "lambda_": 0.5}
     assert first.settings["model_config"] == {"fcnet_hiddens": [4]}
     assert second.module_id == third.module_id == "red"
     assert second.kind == third.kind == "learner"
-    assert second.reciprocates
-    assert third.reciprocates
-    assert not first.reciprocates
+    assert "reciprocity" in second.intrinsic
+    assert "reciprocity" in third.intrinsic
+    assert "reciprocity" not in first.intrinsic
 
 
-def test_trainable_player_is_named_after_the_algorithm():
-    assert assign({"*": "impala"}, AGENTS, MATRIX, ("impala",))[0].kind == "learner"
+def test_trainable_player_is_named_after_its_kind():
+    kinds = {"impala": PlayerKind()}
+    player = assigned({"*": "impala"}, kinds=kinds)[0]
+    assert (player.kind, player.algorithm) == ("learner", "impala")
     with pytest.raises(ValueError, match="there is no player 'ppo'"):
-        assign({"*": "ppo"}, AGENTS, MATRIX, ("impala",))
+        assigned({"*": "ppo"}, kinds=kinds)
 
 
 def test_intrinsic_rewards_of_single_players():
@@ -72,7 +80,7 @@ def test_intrinsic_rewards_of_single_players():
         "player_1": {"player": "reciprocator", "intrinsic": {"reciprocity": {"weight": 1.0}}},
         "player_2": {"player": "reciprocator", "intrinsic": {"social_value_orientation": None}},
     }
-    first, second, third = assign(players, AGENTS, MATRIX)
+    first, second, third = assigned(players)
     assert first.intrinsic == {"inequity_aversion": {"alpha": 2.0}}
     assert second.intrinsic == {"reciprocity": {"weight": 1.0}}
     assert third.intrinsic == {"reciprocity": {}, "social_value_orientation": {}}
@@ -80,13 +88,13 @@ def test_intrinsic_rewards_of_single_players():
 
 def test_a_pool_has_members_with_shares():
     pool = {"pool": {"scripted/tit_for_tat": 0.25, "reciprocator": 0.75}}
-    player = assign({"*": pool}, AGENTS, MATRIX)[0]
+    player = assigned({"*": pool})[0]
     assert [(member.written, share) for member, share in player.pool_members] == [
         ("scripted/tit_for_tat", 0.25),
         ("reciprocator", 0.75),
     ]
     assert player.learns
-    assert not assign({"*": {"pool": {"scripted/random": 1.0}}}, AGENTS, MATRIX)[0].learns
+    assert not assigned({"*": {"pool": {"scripted/random": 1.0}}})[0].learns
 
 
 @pytest.mark.parametrize(
@@ -106,4 +114,4 @@ def test_a_pool_has_members_with_shares():
 )
 def test_errors_of_pools_and_intrinsic_rewards(value, complaint):
     with pytest.raises(ValueError, match=complaint):
-        assign({"*": value}, AGENTS, MATRIX)
+        assigned({"*": value})
