@@ -81,7 +81,7 @@ class Tournament:
         # Games per independent sample: one meta-episode of all environments that share an online learner.
         size = inner * runner.config.group_size()
         batches = [
-            episode_metrics(runner.game, sample.split(inner))
+            episode_metrics(runner.game, sample.split_episodes(inner))
             for sample in runner.sample(num_episodes=games, explore=self.explore)
         ]
         metrics = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
