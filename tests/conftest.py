@@ -35,6 +35,20 @@ def build(ray_cluster):
         algo.stop()
 
 
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Makes the test fail if Ray or an experiment is started."""
+    import ray
+    from ray import tune
+
+    def fail(*args, **kwargs):
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(tune.Tuner, "fit", fail)
+
+
 def trained(algo, folder):
     algo.train()
     path = algo.save_to_path(folder)

@@ -34,7 +34,7 @@ TESTS = {
     "algorithms/lio": ["algorithms/test_lio.py", "engine/test_masks.py"],
     "algorithms": ["algorithms", "engine"],
     "intrinsic/incentives": ["algorithms/test_lio.py", "engine/test_masks.py", "evaluation"],
-    "intrinsic/reciprocity": ["intrinsic", "engine/test_env_runner.py", "rllib_episodes/test_reciprocate.py"],
+    "intrinsic/reciprocity": ["intrinsic", "engine/test_env_runner.py", "rllib_episodes/test_reciprocal_rewards.py"],
     "intrinsic": ["intrinsic", "engine/test_masks.py", "algorithms/test_reciprocator.py"],
     "players": ["players", "algorithms/test_update_numbers.py", "evaluation", "engine"],
     "evaluation": ["evaluation", "reports"],
