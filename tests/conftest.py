@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.axelrod_sources import cache_sources
+
 # Subprocesses that tests start must start their own Ray instance, not connect to a running cluster.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+cache_sources()
 
 
 @pytest.fixture(scope="session")

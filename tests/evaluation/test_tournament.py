@@ -127,6 +127,7 @@ def test_entrants_from_checkpoints_and_the_axelrod_library(ipd):
     pd.testing.assert_frame_equal(frame, second_frame)
 
 
+@pytest.mark.processes
 def test_results_are_the_same_with_workers(ray_cluster, ipd):
     settings = tournament(enter([str(ipd), *SCRIPTS, "scripted/random"]), games=20, seed=3)
     pd.testing.assert_frame_equal(hold(settings), hold(settings, workers=2))

@@ -71,12 +71,13 @@ def assert_is_read(folder):
             read_constructor(module)
 
 
-WITH_TWO_LEARNERS = [pytest.param(name, 2, marks=pytest.mark.slow) for name in BATCHED if name != "Reciprocator"]
+WITH_TWO_LEARNERS = [
+    pytest.param(name, 2, marks=pytest.mark.processes if name == "Reciprocator" else pytest.mark.slow)
+    for name in BATCHED
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "learners"), [*((name, 0) for name in BATCHED), ("Reciprocator", 2), *WITH_TWO_LEARNERS]
-)
+@pytest.mark.parametrize(("name", "learners"), [*((name, 0) for name in BATCHED), *WITH_TWO_LEARNERS])
 def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learners):
     """Trains one iteration with a pool of an online learner, a trained and a scripted player.
 

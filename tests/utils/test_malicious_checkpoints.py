@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 import types
 
@@ -17,7 +16,7 @@ from rllib_reciprocator.utils.checkpoints import (
     check_pickles,
     read_config,
 )
-from tests.helpers.commands import RLLIB, invoke, one_line
+from tests.helpers.commands import invoke, one_line
 from tests.helpers.forged_pickles import Touch, canary, forged_into, forgeries
 
 
@@ -179,11 +178,12 @@ def test_modules_without_a_state_are_checked(checkpoint, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_code_of_a_trusted_checkpoint_runs(checkpoint, tmp_path):
+def test_code_of_a_trusted_checkpoint_runs(checkpoint, tmp_path, monkeypatch):
     """Shows that the tests above would detect code that runs."""
     bad = copy_with_malicious_pickle(checkpoint, tmp_path, PLACES[0])
-    result = subprocess.run([RLLIB, "evaluate", str(bad), "--trust"], capture_output=True, text=True, check=False)
-    assert result.returncode == 2
+    monkeypatch.setenv(TRUST, "0")  # so that it is reset afterwards
+    result = invoke("evaluate", str(bad), "--trust")
+    assert result.exit_code == 2
     assert (tmp_path / "executed").exists()
 
 
