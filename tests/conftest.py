@@ -17,8 +17,11 @@ cache_sources()
 def ray_cluster():
     """Starts one local Ray instance for all tests of a worker process."""
     import ray
+    from ray.tune.utils.util import UtilMonitor
 
     warnings.simplefilter("ignore")
+    # An algorithm that is stopped would wait up to 0.7 s for the thread that reads the load of the machine.
+    UtilMonitor.join = lambda thread: None
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()

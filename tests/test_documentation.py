@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 from ray.tune import register_env
-from typer.testing import CliRunner
 
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.experiments.schema import Experiment, parse, typed
 from rllib_reciprocator.experiments.settings_page import settings_page
 from rllib_reciprocator.experiments.validation import check
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.models.settings import ModelSettings
+from tests.helpers.commands import invoke
 from tests.helpers.multi_agent_envs import TwoAgents
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +85,7 @@ def run(line, page):
         assert result.returncode == 0, (line, result.stderr)
         return
     arguments = [match for part in shlex.split(line)[1:] for match in sorted(glob.glob(part)) or [part]]
-    result = CliRunner().invoke(app, arguments)
+    result = invoke(*arguments)
     assert result.exit_code == 0, (line, result.output, result.exception)
 
 

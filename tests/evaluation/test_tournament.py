@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.tournament import (
     enter,
@@ -23,6 +21,7 @@ from rllib_reciprocator.evaluation.tournament import (
     write,
 )
 from rllib_reciprocator.experiments.errors import UserError
+from tests.helpers.commands import invoke
 from tests.helpers.games import COUNTDOWN
 
 SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_for_tat"]
@@ -268,7 +267,7 @@ def test_tournament_command(tmp_path):
             "--out",
             str(tmp_path / "out"),
         ]
-        return CliRunner().invoke(app, ["tournament", *SCRIPTS, "learner/pg", *default_options, *options])
+        return invoke("tournament", *SCRIPTS, "learner/pg", *default_options, *options)
 
     result = run(
         "--pool", "tit_for_tat, always_defect", "--meta", '{"inner_episodes": 3, "copies": 2}',
