@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.axelrod_sources import cache_sources
+
 # Subprocesses that tests start must start their own Ray instance, not connect to a running cluster.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+cache_sources()
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -24,8 +27,11 @@ def pytest_terminal_summary(terminalreporter):
 def ray_cluster():
     """Starts one local Ray instance for all tests of a worker process."""
     import ray
+    from ray.tune.utils.util import UtilMonitor
 
     warnings.simplefilter("ignore")
+    # An algorithm that is stopped would wait up to 0.7 s for the thread that reads the load of the machine.
+    UtilMonitor.join = lambda thread: None
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
@@ -43,6 +49,20 @@ def build(ray_cluster):
     yield _build
     for algo in algorithms:
         algo.stop()
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Makes the test fail if Ray or an experiment is started."""
+    import ray
+    from ray import tune
+
+    def fail(*args, **kwargs):
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(tune.Tuner, "fit", fail)
 
 
 def trained(algo, folder):

@@ -10,16 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from mkdocs.__main__ import cli as mkdocs
 from ray.tune import register_env
-from typer.testing import CliRunner
 
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.experiments.schema import Experiment, parse, typed
 from rllib_reciprocator.experiments.settings_page import settings_page
 from rllib_reciprocator.experiments.validation import check
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.models.settings import ModelSettings
+from social_dilemmas import registry
+from tests.helpers.commands import invoke
 from tests.helpers.multi_agent_envs import TwoAgents
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +65,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", pages_with_blocks("python"))
+# PPO has two remote env runners by default.
+WITH_REMOTE_ENV_RUNNERS = ("rllib.md",)
+PYTHON_PAGES = [
+    pytest.param(page, marks=pytest.mark.processes) if page in WITH_REMOTE_ENV_RUNNERS else page
+    for page in pages_with_blocks("python")
+]
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_python(page, folder, checkpoint):
     """Runs the blocks of a page one after the other, as in a notebook."""
     write_files(page)
@@ -86,7 +96,7 @@ def run(line, page):
         assert result.returncode == 0, (line, result.stderr)
         return
     arguments = [match for part in shlex.split(line)[1:] for match in sorted(glob.glob(part)) or [part]]
-    result = CliRunner().invoke(app, arguments)
+    result = invoke(*arguments)
     assert result.exit_code == 0, (line, result.output, result.exception)
 
 
@@ -201,17 +211,14 @@ def test_settings_page_describes_all_settings():
     assert re.search(r"^\| `grid_size` \| `3` \| \S", page, re.MULTILINE)
 
 
-def test_site_builds_and_loads_nothing_from_the_network(tmp_path):
+def test_site_builds_and_loads_nothing_from_the_network(tmp_path, monkeypatch):
     """Builds with ``--strict``, which fails on broken links; a hook fails on pages that load external resources."""
-    mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent))
-    result = subprocess.run(
-        [mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(ROOT)
+    # Other tests register games of their own.
+    games = {name: game for name, game in registry._GAMES.items() if game.entry_point.startswith("social_dilemmas.")}
+    monkeypatch.setattr(registry, "_GAMES", games)
+    result = CliRunner().invoke(mkdocs, ["build", "--strict", "--site-dir", str(tmp_path / "site")])
+    assert result.exit_code == 0, result.output
     settings = (tmp_path / "site" / "settings.html").read_text()
     assert "balance_decay" in settings
     method = (tmp_path / "site" / "method.html").read_text()

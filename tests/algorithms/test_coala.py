@@ -6,7 +6,7 @@ from ray.rllib.core.columns import Columns
 
 from rllib_reciprocator.algorithms.coala import COALAConfig
 from rllib_reciprocator.algorithms.coala.rules import assign_credit
-from rllib_reciprocator.engine.policy_groups import redistribute_probabilities
+from rllib_reciprocator.engine.policy_pool import redistribute_probabilities
 from rllib_reciprocator.models.distributions import Bernoulli
 from tests.helpers.batches import minibatches, prepared
 from tests.helpers.coala import coala_config

@@ -9,9 +9,9 @@ from ray.tune import register_trainable
 from rllib_reciprocator.algorithms.registry import algorithm_class
 from rllib_reciprocator.experiments.schema import read_file
 from rllib_reciprocator.experiments.validation import check
-from tests.cli.test_cli import invoke, one_line
 from tests.helpers.algorithms import HalvedRewards
 from tests.helpers.batches import prepared_batch
+from tests.helpers.commands import invoke, one_line
 
 PATH = "tests.helpers.algorithms:HalvedRewards"
 

@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from tests.cli.test_cli import RLLIB, results, run
 from tests.cli.test_resume import ITERATIONS, uninterrupted_results, write_experiment
+from tests.helpers.commands import RLLIB, results, run
 
 pytestmark = pytest.mark.slow
 __all__ = ["uninterrupted_results"]

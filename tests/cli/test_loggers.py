@@ -5,9 +5,7 @@ import sys
 
 import pytest
 
-from tests.cli.test_cli import invoke, no_ray, one_line
-
-__all__ = ["no_ray"]
+from tests.helpers.commands import invoke, one_line
 
 WANDB = """
 class Api:

@@ -17,9 +17,7 @@ from rllib_reciprocator.experiments.resuming import check_resumable, describe, p
 from rllib_reciprocator.experiments.schema import typed
 from rllib_reciprocator.experiments.stopping import StopAt
 from rllib_reciprocator.utils.errors import UserError
-from tests.cli.test_cli import FIGURES, RLLIB, invoke, no_ray, one_line, results
-
-__all__ = ["no_ray"]
+from tests.helpers.commands import FIGURES, RLLIB, invoke, one_line, results
 
 CONFIG = {"num_envs_per_env_runner": 128, "seed": 3, "players": {"player_0": "reciprocator", "player_1": "ppo"}}
 ITERATIONS = 60

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import social_dilemmas
 from rllib_reciprocator import ReciprocatorConfig
-from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.evaluation.frozen_runner import frozen_runner
 from rllib_reciprocator.evaluation.tournament import (
     enter,
@@ -23,6 +21,7 @@ from rllib_reciprocator.evaluation.tournament import (
     write,
 )
 from rllib_reciprocator.utils.errors import UserError
+from tests.helpers.commands import invoke
 from tests.helpers.games import COUNTDOWN
 
 SCRIPTS = ["scripted/always_cooperate", "scripted/always_defect", "scripted/tit_for_tat"]
@@ -127,6 +126,7 @@ def test_entrants_from_checkpoints_and_the_axelrod_library(ipd):
     pd.testing.assert_frame_equal(frame, second_frame)
 
 
+@pytest.mark.processes
 def test_results_are_the_same_with_workers(ray_cluster, ipd):
     settings = tournament(enter([str(ipd), *SCRIPTS, "scripted/random"]), games=20, seed=3)
     pd.testing.assert_frame_equal(hold(settings), hold(settings, workers=2))
@@ -267,7 +267,7 @@ def test_tournament_command(tmp_path):
             "--out",
             str(tmp_path / "out"),
         ]
-        return CliRunner().invoke(app, ["tournament", *SCRIPTS, "learner/pg", *default_options, *options])
+        return invoke("tournament", *SCRIPTS, "learner/pg", *default_options, *options)
 
     result = run(
         "--pool", "tit_for_tat, always_defect", "--meta", '{"inner_episodes": 3, "copies": 2}',

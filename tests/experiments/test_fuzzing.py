@@ -10,10 +10,9 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.experiments import ray_cluster, storage
+from tests.helpers.commands import invoke
 
 CASES = int(os.environ.get("FUZZING_CASES", "500"))
 LONGEST_LINE = 400
@@ -148,7 +147,7 @@ def test_mutated_files_are_valid_or_one_line(folder, text):
     signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(SECONDS)
     try:
-        result = CliRunner().invoke(app, ["train", "file", "mutated.yaml"])
+        result = invoke("train", "file", "mutated.yaml")
     finally:
         signal.alarm(0)
     lines = [line for line in result.stderr.splitlines() if line]

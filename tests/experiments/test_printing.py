@@ -49,7 +49,7 @@ def test_help_on_a_narrow_terminal_truncates_no_option():
     import os
     import subprocess
 
-    from tests.cli.test_cli import RLLIB
+    from tests.helpers.commands import RLLIB
 
     environment = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80"}
     process = subprocess.run(

@@ -5,6 +5,9 @@ import torch
 import social_dilemmas
 
 UP, RIGHT, DOWN, LEFT = range(4)
+SAND, WALL, APPLE, STREAM, CLEAN_RIVER, WASTE = range(6)
+ROOM = "\n".join(["@" * 9, "@R    B @", *["@       @"] * 5, "@PPPPPPP@", "@" * 9])
+RIVER = "\n".join(["@" * 9, *["@HHHH PB@"] * 3, "@PPPPPP @", "@" * 9])
 
 
 def situation(text, poses, game="cleanup_v0", copies=3, **settings):

@@ -4,13 +4,12 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from typer.testing import CliRunner
 
-from rllib_reciprocator.cli.main import app
 from rllib_reciprocator.reports.curves import draw_curves, early_ends, mean_curve
 from rllib_reciprocator.reports.report import write_report
 from rllib_reciprocator.results.trial_folders import read_groups
 from rllib_reciprocator.utils.errors import UserError
+from tests.helpers.commands import invoke
 
 
 def result(iteration, rate, **extra):
@@ -159,7 +158,7 @@ def test_incomplete_results_are_left_out(tmp_path):
 def test_broken_runs_are_refused(tmp_path, damage, complaint):
     trial_folder = trial(tmp_path / "run", 1, 0.5)
     damage(trial_folder)
-    command_result = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html")])
+    command_result = invoke("report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"))
     assert command_result.exit_code == 2
     with pytest.raises(UserError, match=complaint):
         read_groups([tmp_path / "run"])

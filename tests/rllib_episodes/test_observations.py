@@ -47,11 +47,12 @@ register_env("seeing", RandomObservations)
 
 def build_algorithm(algorithm, env, players, env_config=None, **reciprocity):
     config = algorithm_class(algorithm).get_default_config().environment(env, env_config=env_config or {})
-    config.env_runners(num_env_runners=0, rollout_fragment_length=20, num_envs_per_env_runner=1)
-    config.training(train_batch_size_per_learner=60).debugging(seed=1)
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=1).debugging(seed=1)
     if algorithm == "PPO":
-        config.training(minibatch_size=30, num_epochs=1)
+        config.env_runners(rollout_fragment_length=10)
+        config.training(train_batch_size_per_learner=20, minibatch_size=10, num_epochs=1)
     else:
+        config.env_runners(rollout_fragment_length=20).training(train_batch_size_per_learner=60)
         config.learners(num_learners=0).reporting(min_time_s_per_iteration=0)
     return config.update_from_dict({"players": players, "reciprocity": reciprocity}).build_algo()
 

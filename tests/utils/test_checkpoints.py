@@ -1,21 +1,28 @@
-"""Tests of checkpoints of other algorithms, games, versions and runs."""
+"""Tests that checkpoints of this package are found and read."""
 
 import json
+import pickle
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.evaluation import open_evaluator
+from rllib_reciprocator.experiments.validation import build_config
 from rllib_reciprocator.utils.checkpoints import (
+    MODULE_PATH,
+    check_pickles,
+    describe,
     find_checkpoint,
     newest_trials,
+    read_config,
+    read_constructor,
     warn_of_later_version,
 )
-from tests.cli.test_cli import no_ray
-
-__all__ = ["no_ray"]
+from tests.helpers.commands import invoke, one_line
+from tests.helpers.forged_pickles import Touch
 
 
 @pytest.mark.parametrize(
@@ -30,15 +37,11 @@ __all__ = ["no_ray"]
     ],
 )
 def test_checkpoints_of_other_algorithms_and_games_are_not_restored(no_ray, checkpoint, options, complaint):
-    from tests.cli.test_cli import invoke, one_line
-
     stop = ("--stop", "{training_iteration: 1}")
     one_line(invoke("train", *options, *stop, "--restore", str(checkpoint)), f"restore: {checkpoint}: {complaint}")
 
 
 def test_a_checkpoint_of_a_later_version_gives_a_warning(checkpoint, tmp_path):
-    from tests.cli.test_cli import invoke
-
     later = tmp_path / "later"
     shutil.copytree(checkpoint, later)
     file = later / "rllib_checkpoint.json"
@@ -55,6 +58,69 @@ def test_a_checkpoint_of_a_later_version_gives_a_warning(checkpoint, tmp_path):
         f" {version('rllib_reciprocator')}"
     )
     assert result.stderr.count(complaint) == 1
+
+
+def assert_is_read(folder):
+    """Checks that every reader accepts a checkpoint."""
+    check_pickles(folder)
+    config = read_config(folder)
+    description = describe(folder)
+    assert (description.algorithm, description.env) == (config.algo_class.__name__, config.env)
+    for module in (folder / MODULE_PATH).iterdir():
+        if module.is_dir():
+            read_constructor(module)
+
+
+WITH_TWO_LEARNERS = [
+    pytest.param(name, 2, marks=pytest.mark.processes if name == "Reciprocator" else pytest.mark.slow)
+    for name in BATCHED
+]
+
+
+@pytest.mark.parametrize(("name", "learners"), [*((name, 0) for name in BATCHED), *WITH_TWO_LEARNERS])
+def test_genuine_checkpoints_of_the_engine_are_read(build, tmp_path, name, learners):
+    """Trains one iteration with a pool of an online learner, a trained and a scripted player.
+
+    Two learners wrap their modules for PyTorch's distributed training; their checkpoints name the wrapper.
+    """
+    default = algorithm_class(name).get_default_config()
+    pool = {"pool": {"learner/pg": 0.5, "ppo": 0.3, "scripted/random": 0.2}}
+    settings = {
+        "num_envs_per_env_runner": 32, "num_learners": learners, "env_config": {"num_steps": 4},
+        "players": {"player_0": default.default_player, "player_1": pool},
+        "meta": {"inner_episodes": 2, "copies": 4},
+    }  # fmt: skip
+    algo = build(build_config(algorithm_class(name), "ipd_v0", settings))
+    algo.train()
+    algo.save_to_path(tmp_path)
+    assert_is_read(tmp_path)
+
+
+@pytest.mark.parametrize("remote", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["PPO", "APPO", "IMPALA"])
+def test_genuine_checkpoints_of_rllibs_algorithms_are_read(build, tmp_path, name, remote):
+    settings = {
+        "num_learners": remote, "num_env_runners": remote, "rollout_fragment_length": 6, "env_config": {"num_steps": 6},
+        "train_batch_size_per_learner": 24, "players": {"player_0": "reciprocator", "player_1": "scripted/tit_for_tat"},
+        "reciprocity": {"observe_balance": True},
+        **({"minibatch_size": 12, "num_epochs": 1} if name == "PPO" else {"min_time_s_per_iteration": 0}),
+    }  # fmt: skip
+    algo = build(build_config(algorithm_class(name), "ipd_v0", settings))
+    algo.train()
+    algo.save_to_path(tmp_path)
+    assert_is_read(tmp_path)
+
+
+def test_a_folder_that_rllib_did_not_write_is_refused_without_reading_its_pickles(tmp_path):
+    folder = tmp_path / "foreign"
+    (folder / MODULE_PATH).mkdir(parents=True)
+    (folder / "class_and_ctor_args.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
+    for content in (None, "not json", "[]", "{}"):
+        if content is not None:
+            (folder / "rllib_checkpoint.json").write_text(content)
+        with pytest.raises(ValueError, match="not an Algorithm checkpoint"):
+            find_checkpoint(folder)
+    assert not (tmp_path / "executed").exists()
 
 
 def write_experiment_state(folder, when, trials):

@@ -17,7 +17,7 @@ from rllib_reciprocator.models.distributions import Bernoulli, Categorical
 from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from rllib_reciprocator.utils.divergence import LARGEST_WEIGHT, DivergedError, check_finite
 from rllib_reciprocator.utils.errors import UserError
-from tests.cli.test_cli import invoke
+from tests.helpers.commands import invoke
 
 SMALL = {"num_envs_per_env_runner": 16, "seed": 1}
 STOCK = {

@@ -1,27 +1,42 @@
 """Tests that checkpoints are checked before any of their code runs."""
 
+import json
 import pickle
 import shutil
+import sys
+import types
 
 import pytest
+from ray import cloudpickle
 
+from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.utils.checkpoints import (
     MODULE_PATH,
+    TRUST,
     check_pickles,
-    find_checkpoint,
+    read_config,
 )
-from tests.cli.test_cli import no_ray
-from tests.helpers.checkpoints import PLACES, copy_with_malicious_pickle, copy_with_settings, read_command
+from tests.helpers.commands import invoke, one_line
 from tests.helpers.forged_pickles import Touch, canary, forged_into, forgeries
 
-__all__ = ["no_ray"]
+
+def copy_with_malicious_pickle(checkpoint, folder, place):
+    shutil.copytree(checkpoint, folder / "bad")
+    (folder / "bad" / place).write_bytes(pickle.dumps({"x": Touch(folder / "executed")}))
+    return folder / "bad"
+
+
+PLACES = (
+    "class_and_ctor_args.pkl",
+    MODULE_PATH / "player_0" / "class_and_ctor_args.pkl",
+    MODULE_PATH / "player_0" / "module_state.pkl",
+    MODULE_PATH / "module_state.pkl",
+)
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("command", ["evaluate", "tournament", "train", "player"])
 def test_no_code_of_a_checkpoint_runs(checkpoint, tmp_path, place, command):
-    from tests.cli.test_cli import invoke, one_line
-
     if command == "player" and "player_0" not in str(place):
         pytest.skip("only the folder of a frozen policy is read")
     bad = copy_with_malicious_pickle(checkpoint, tmp_path, place)
@@ -47,8 +62,6 @@ FORGERIES = {
 @pytest.mark.parametrize("command", ["evaluate", "tournament", "train", "player"])
 def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path, command, forgery):
     """Uses forgeries that leave no object behind; the rest of each file is genuine."""
-    from tests.cli.test_cli import invoke, one_line
-
     module, name, effect = FORGERIES[forgery]
     opcodes = forgeries(module, name, tmp_path / "executed")[effect]
     # Only `train --restore` reads the learner's state, and it alone does not read the algorithm's constructor.
@@ -68,6 +81,28 @@ def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path
     assert "--trust reads it" in result.stderr
 
 
+def read_command(command, folder, out):
+    """Returns the arguments of a command that reads a checkpoint."""
+    train = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{training_iteration: 1}")
+    players = {"player_0": f"checkpoint/{folder}", "player_1": "ppo"}
+    return {
+        "evaluate": ("evaluate", str(folder)),
+        "tournament": ("tournament", str(folder), "scripted/tit_for_tat", "--out", str(out)),
+        "train": (*train, "--restore", str(folder), "--storage-path", str(out)),
+        "player": (*train, "--config", json.dumps({"players": players})),
+    }[command]
+
+
+def copy_with_settings(checkpoint, folder, **settings):
+    """Copies a checkpoint and changes its settings."""
+    shutil.copytree(checkpoint, folder)
+    file = folder / "class_and_ctor_args.pkl"
+    content = pickle.loads(file.read_bytes())
+    content["ctor_args_and_kwargs"][0][0].update(settings)
+    file.write_bytes(cloudpickle.dumps(content))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -79,7 +114,7 @@ def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path
         ({"env_config": {"game": "untrusted_games:x_v0"}}, "it imports untrusted_games"),
         ({"env": "pettingzoo/untrusted_games"}, "env imports untrusted_games, which is not on the list"),
         ({"player_mapping": {"player_0": "module/untrusted_games:Module"}}, "it imports untrusted_games"),
-        ({"intrinsic_settings": {"untrusted_games:Reward": {}}}, "it imports untrusted_games"),
+        ({"intrinsic_settings": {"untrusted_games:REWARD": {}}}, "it imports untrusted_games"),
         (
             {"validate": list},
             "reciprocator.reciprocator.ReciprocatorConfig.validate",
@@ -93,12 +128,42 @@ def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path
 )
 def test_settings_that_would_run_code_are_refused(checkpoint, tmp_path, monkeypatch, settings, complaint):
     """Checks plain values that name modules to import, or that replace methods."""
-    from tests.cli.test_cli import invoke, one_line
-
     (tmp_path / "untrusted_games.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     one_line(invoke("evaluate", str(copy_with_settings(checkpoint, tmp_path / "bad", **settings))), complaint)
     assert not (tmp_path / "executed").exists()
+
+
+def test_imported_modules_may_be_named(checkpoint, tmp_path, monkeypatch):
+    """Names the game of a script or command, whose code has been executed before."""
+    named_game = copy_with_settings(checkpoint, tmp_path / "named", env="my_own_games:ipd_v0")
+    with pytest.raises(ValueError, match="it imports my_own_games"):
+        read_config(named_game)
+    monkeypatch.setitem(sys.modules, "my_own_games", types.ModuleType("my_own_games"))
+    assert open_evaluator(named_game).evaluate(2)["env"] == "my_own_games:ipd_v0"
+
+
+def test_game_option_of_a_tournament_may_be_named(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "given_games.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    named_game = copy_with_settings(checkpoint, tmp_path / "named", env="given_games:ipd_v0")
+    options = ("--env", "given_games:ipd_v0", "--games", "2", "--out", str(tmp_path / "out"))
+    result = invoke("tournament", f"mine={named_game}#player_0", "scripted/tit_for_tat", *options)
+    assert result.exit_code == 0, result.output
+
+
+def test_user_defined_class_needs_trust(checkpoint, tmp_path, monkeypatch):
+    bad = copy_with_settings(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
+    result = invoke("evaluate", str(bad), "--episodes", "2")
+    one_line(result, "refers to test_malicious_checkpoints.OwnLearner, which is not on the list")
+    assert "; --trust reads it, and runs its code)" in result.stderr
+    monkeypatch.setenv(TRUST, "0")  # so that it is reset afterwards
+    trusted_result = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
+    assert trusted_result.exit_code == 0, trusted_result.output
+
+
+class OwnLearner:
+    """Class that is not part of this package."""
 
 
 def test_modules_without_a_state_are_checked(checkpoint, tmp_path):
@@ -113,13 +178,17 @@ def test_modules_without_a_state_are_checked(checkpoint, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_folder_that_rllib_did_not_write_is_refused_without_reading_its_pickles(tmp_path):
-    folder = tmp_path / "foreign"
-    (folder / MODULE_PATH).mkdir(parents=True)
-    (folder / "class_and_ctor_args.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
-    for content in (None, "not json", "[]", "{}"):
-        if content is not None:
-            (folder / "rllib_checkpoint.json").write_text(content)
-        with pytest.raises(ValueError, match="not an Algorithm checkpoint"):
-            find_checkpoint(folder)
-    assert not (tmp_path / "executed").exists()
+def test_code_of_a_trusted_checkpoint_runs(checkpoint, tmp_path, monkeypatch):
+    """Shows that the tests above would detect code that runs."""
+    bad = copy_with_malicious_pickle(checkpoint, tmp_path, PLACES[0])
+    monkeypatch.setenv(TRUST, "0")  # so that it is reset afterwards
+    result = invoke("evaluate", str(bad), "--trust")
+    assert result.exit_code == 2
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("command", [("train",), ("train", "file"), ("example", "run")])
+def test_help_says_that_a_run_folder_is_code(command):
+    help_text = " ".join(invoke(*command, "--help").stdout.split())
+    assert "Resume only run folders that you trust" in help_text
+    assert ("MODULE:NAME, are imported" in help_text) == (command == ("train", "file"))

@@ -1,4 +1,4 @@
-"""Tests of the readers of pickles in checkpoints: which contents are read, and which are refused."""
+"""Tests which pickles are read, and which objects they may contain."""
 
 import io
 import pickle
@@ -9,12 +9,13 @@ import torch
 from ray import cloudpickle
 
 from rllib_reciprocator.utils.checkpoints import (
+    TRUST,
     check_pickles,
     read_constructor,
     unpickle,
 )
 from rllib_reciprocator.utils.restricted_pickle import ConstructorUnpickler
-from tests.helpers.forged_pickles import PROTO, STOP, named
+from tests.helpers.forged_pickles import PROTO, STOP, Touch, named
 
 
 def test_classes_that_ray_subclassed_are_imported_by_name(tmp_path):
@@ -109,3 +110,11 @@ def test_msgpack_files_are_refused(tmp_path):
     (tmp_path / "state.msgpack").write_bytes(b"")
     with pytest.raises(ValueError, match="may contain pickles"):
         check_pickles(tmp_path)
+
+
+def test_trust_applies_to_the_process(tmp_path, monkeypatch):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
+    monkeypatch.setenv(TRUST, "1")
+    check_pickles(tmp_path)
+    assert unpickle(tmp_path / "x.pkl") == 0
+    assert (tmp_path / "executed").exists()
