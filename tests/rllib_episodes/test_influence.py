@@ -60,8 +60,8 @@ def test_restored_run_keeps_its_replay_buffer(build, tmp_path):
     restored_algo = build(config(buffer_iterations=3))
     restored_algo.restore_from_path(tmp_path)
     learner, restored_learner = (algorithm.learner_group._learner for algorithm in (algo, restored_algo))
-    assert len(learner._replay) == len(restored_learner._replay) == 2
-    for batch, restored_batch in zip(learner._replay, restored_learner._replay, strict=True):
+    assert len(learner._trainer.replay) == len(restored_learner._trainer.replay) == 2
+    for batch, restored_batch in zip(learner._trainer.replay, restored_learner._trainer.replay, strict=True):
         for name in batch:
             torch.testing.assert_close(batch[name], restored_batch[name])
     for name, value in algo.learner_group.get_weights()["influence"].items():
