@@ -27,6 +27,12 @@ def test_workflows_run_targets_of_the_makefile():
         assert used_targets <= targets, name
 
 
+def test_documentation_states_what_was_checked_with_each_python_version():
+    versions = WORKFLOWS["ci.yml"]["jobs"]["tests"]["strategy"]["matrix"]["python-version"]
+    rows = re.findall(r"^\| (3\.\d+) \|", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(versions)
+
+
 def test_paths_in_the_workflow_of_the_newest_ray_exist():
     paths = re.findall(r"(?:\.ci|tests)/[\w/]+\.py", "\n".join(commands(WORKFLOWS["nightly.yml"])))
     assert len(paths) == 2
