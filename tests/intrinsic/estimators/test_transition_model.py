@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 import social_dilemmas
-from benchmarks.influence import Played, fit
+from benchmarks.influence import RandomEpisodes, fit
 from rllib_reciprocator.engine.advantages import returns_after
 from rllib_reciprocator.intrinsic.reciprocity.estimators import Transition, TransitionInfluence
 
@@ -121,7 +121,7 @@ def _values_of_all_states(model):
 def test_learns_how_agents_move():
     steps, ended, _ = episodes(games=1024)
     model = estimator()
-    fit(model, Played(steps, None, None, ended), updates=15)
+    fit(model, RandomEpisodes(steps, None, None, ended), updates=15)
     test_steps, test_ended, _ = episodes(games=64, seed=5)
     rows = model.replay_rows(test_steps, test_ended)
     logits = model.forward_train(rows)["next_cells"]
