@@ -139,7 +139,32 @@ class JointScale(AdvantageStep):
         """Changes advantages."""
         mask = self.context.mask(batch).where(self.flags, batch.advantages)
         counted = batch.advantages.transpose(1, 2)[mask.transpose(1, 2)]
-        batch.advantages = batch.advantages / deviation(counted, (0,))
+        batch.advantage_scale = deviation(counted, (0,))
+        batch.advantages = batch.advantages / batch.advantage_scale
+
+    def derivatives(self, batch: RolloutBatch, derivatives: Tensor) -> Tensor:
+        """Returns the derivatives of a loss by the advantages before this step.
+
+        Args:
+            batch: The rollout, to which this step was applied last.
+            derivatives: ``[B, T, N]``, derivatives by the advantages after this step.
+
+        Returns:
+            ``[B, T, N]``; zero for players that do not learn from advantages.
+        """
+        assert batch.advantage_scale is not None
+        weights = self.context.mask(batch).where(self.flags, batch.advantages).to(derivatives.dtype)
+        sums = torch.stack(
+            [
+                (derivatives * batch.advantages * weights).sum(),
+                (batch.advantages * weights).sum(),
+                weights.sum(),
+            ]
+        )
+        correlation, total, count = sum_over_learners(sums)
+        # The standard deviation changes with each advantage by its distance from the mean, divided by the count.
+        change = correlation * (batch.advantages - total / count) / count
+        return (derivatives - change) / batch.advantage_scale * weights
 
 
 def _standardized_by_agent(values: Tensor, mask: Tensor | None) -> Tensor:

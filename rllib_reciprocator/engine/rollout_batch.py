@@ -68,6 +68,7 @@ class RolloutBatch:
         next_values: ``[B, T, N]``, values after each step; zero where ``ends``, unless bootstrapped.
         advantages: ``[B, T, N]``.
         value_targets: ``[B, T, N]``.
+        advantage_scale: Scalar by which the advantages of all players were divided; None without ``scale_advantages``.
     """
 
     actions: Tensor
@@ -90,6 +91,7 @@ class RolloutBatch:
     next_values: Tensor = None  # type: ignore[assignment]
     advantages: Tensor = None  # type: ignore[assignment]
     value_targets: Tensor = None  # type: ignore[assignment]
+    advantage_scale: Tensor | None = None
 
     @property
     def ended(self) -> Tensor:

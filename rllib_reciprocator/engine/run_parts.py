@@ -128,14 +128,11 @@ class RunPartsConfig(PlayersConfig):
         return steps
 
     def _advantage_step_paths(self) -> list[str]:
-        """Returns the import paths of the advantage steps of all trained players."""
-        paths = [
-            path
-            for player in self.assigned_players
-            for member, _ in player.pool_members
-            if member.learns
-            for path in self.kind_of(member).advantage_steps
-        ]
+        """Returns the import paths of the advantage steps of all trained players, in the order of their kinds."""
+        members = [member for player in self.assigned_players for member, _ in player.pool_members]
+        names = {member.algorithm for member in members if member.learns}
+        # The order is that of the kinds, so that it does not depend on the order of the players.
+        paths = [path for name, kind in self.player_kinds().items() if name in names for path in kind.advantage_steps]
         return list(dict.fromkeys(paths))
 
     def identifies_environments(self, game: BatchedGame) -> bool:

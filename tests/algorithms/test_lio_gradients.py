@@ -171,7 +171,15 @@ def in_double(batch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"grad_clip": 0.05}, {"normalize_advantages": True}, {"grad_clip": 0.05, "normalize_advantages": True}],
+    [
+        {},
+        {"grad_clip": 0.05},
+        {"normalize_advantages": True},
+        {"grad_clip": 0.05, "normalize_advantages": True},
+        {"reward_scale": 0.05},
+        {"scale_advantages": True},
+        {"scale_advantages": True, "reward_scale": 0.5, "normalize_advantages": True},
+    ],
 )
 def test_gradient_matches_finite_differences_through_a_policy_update(build, settings):
     """Differentiates the loss of giver 0 after the policies' update along a direction of its incentive function."""

@@ -12,7 +12,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
 
-from rllib_reciprocator.engine.advantages import generalized_advantages, subtract_mean
+from rllib_reciprocator.engine.advantages import JointScale, generalized_advantages, subtract_mean
 from rllib_reciprocator.engine.minibatches import with_state
 from rllib_reciprocator.engine.update_rule import LEARN, LOOK_AHEAD, Stats, UpdateInfo
 from rllib_reciprocator.engine.updates.policy_gradient import critic_parameters
@@ -130,7 +130,7 @@ class LookAheadRule(IncentiveRule):
             credit, stats = ModelledCredit(self).compute(previous.inputs, before, batch, gains)
         gamma = self.learner.members.gamma.lookup(before.pool_members)
         lambda_ = self.learner.members.lambda_.lookup(before.pool_members)
-        derivatives = incentive_derivatives(credit, gamma * lambda_, before.is_first)
+        derivatives = self.config.reward_scale * incentive_derivatives(credit, gamma * lambda_, before.is_first)
         functions, settings = self.functions, self.settings
         shares = functions.shares(*previous.inputs).unflatten(0, before.ended.shape)
         shares = shares * self.giving.giving(before)[..., None] * self.giving.receiving(before)[..., None, :]
@@ -222,6 +222,9 @@ class LookAheadRule(IncentiveRule):
                 for slot, agent in enumerate(agents):
                     if self._counts(giver, agent):
                         credit[:, :, giver, agent] += by_agent[:, :, slot]
+        for step in self.learner.advantage_steps:
+            if isinstance(step, JointScale):
+                credit = torch.stack([step.derivatives(before, by_giver) for by_giver in credit.unbind(2)], 2)
         # Policies without a critic are trained on returns minus the mean return, so the derivative is centered as well.
         is_centered = self.learner.members.centered.lookup(before.pool_members)
         is_centered = is_centered if is_centered.dim() == 1 else is_centered[:, :, None]
