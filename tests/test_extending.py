@@ -59,4 +59,4 @@ def test_the_mean_of_advantages_is_shared(build):
 
 
 def test_the_game_conforms():
-    check_game(lambda num_games: social_dilemmas.make(f"{PATH}.game:well_v0", num_games))
+    check_game(lambda num_games: social_dilemmas.make(f"{PATH}.game:shared_well_v0", num_games))

@@ -58,4 +58,4 @@ class Well(BatchedGame):
         return picture
 
 
-social_dilemmas.register(GameSpec("well_v0", f"{__name__}:Well", "A well for two."))
+social_dilemmas.register(GameSpec("shared_well_v0", f"{__name__}:Well", "A well for two."))

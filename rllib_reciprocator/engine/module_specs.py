@@ -81,8 +81,7 @@ def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
     Raises:
         ValueError: If a player or a setting is invalid; the message names it.
     """
-    config._alternatives = assign_module_ids(config.assigned_players)
-    config._brought, config._brought_by = {}, {}
+    config.set_modules(assign_module_ids(config.assigned_players))
     context, specs, dependencies = config.context(), ModuleSpecs(), FrozenDependencies()
     # The module of the first player with an id; further players with the same id belong to its team.
     first: dict[str, Seat] = {}
@@ -101,7 +100,7 @@ def build_module_specs(config: BatchedConfig, game: BatchedGame) -> ModuleSpecs:
             specs.of_players[seat.module_id] = RLModuleSpec()
     for index, player in enumerate(config.assigned_players):
         _check_pool(player, dependencies.by_agent.get(index, {}))
-    config._brought, config._brought_by = dependencies.by_agent, dependencies.members
+    config.set_dependencies(dependencies.by_agent, dependencies.members)
     rewards = {reward.name: reward for reward in config.build_intrinsic_rewards(context)}
     for seat in first.values():
         if seat.player.player_source is None:
@@ -251,7 +250,8 @@ def _policy_spec(
     )
     if module is not built_in:
         try:
-            if takes_rllib_form(spec.build()):
+            built = spec.build()
+            if player.module and takes_rllib_form(built):
                 spec.module_class = AdaptedModule
                 shared = {name: settings[name] for name in (POLICY_INPUTS, ACTS_WITH, WHOLE_EPISODES, REMEMBERS)}
                 spec.model_config = {**shared, MODULE: player.module, MODULE_SETTINGS: settings}

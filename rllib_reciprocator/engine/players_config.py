@@ -130,6 +130,26 @@ class PlayersConfig(RolloutConfig):
         """Returns True if the memory and the values of a trained player span meta-episodes."""
         return self.kind_of(player).spans_meta_episodes
 
+    def set_modules(self, pool_members: list[list[tuple[str, float]]]) -> None:
+        """Stores the module ids and probabilities of the pool members of each agent, without frozen dependencies."""
+        self._alternatives = pool_members
+        self.set_dependencies({}, {})
+
+    def set_dependencies(
+        self,
+        by_agent: dict[int, dict[str, tuple[IntrinsicSettings, str, int]]],
+        members: dict[int, dict[str, int]],
+    ) -> None:
+        """Stores the intrinsic rewards of other runs that frozen policies need to act.
+
+        Args:
+            by_agent: By index of the agent and name of the intrinsic reward: its settings, the suffix of the ids of its
+                modules in this run, and the index of the agent in the run that trained the policy.
+            members: Index of the pool member that needs it, by index of the agent and name of the intrinsic reward.
+        """
+        # Checkpoints of all versions contain these names.
+        self._brought, self._brought_by = by_agent, members
+
     def pool_members(self) -> list[list[tuple[str, float]]]:
         """Returns the module ids and probabilities of the pool members of each agent."""
         return self._alternatives

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.parametrize("name", BATCHED)
 
 def config(name, env="ipd_v0", seed=1, learners=0, fragment="auto", **training):
     default = algorithm_class(name).get_default_config()
-    if default.completes_episodes() or default.samples_meta_episodes:
-        fragment = "auto"
+    if default.completes_episodes() or default.samples_meta_episodes or name == "LOQA":
+        fragment = "auto"  # these algorithms need whole episodes
     return (
         default.environment(env, env_config={"num_steps": 4})
         .training(num_epochs=2, **training)

@@ -1,4 +1,4 @@
-"""Tests of who gives incentives to whom, and of the rewards that policies and estimators are trained on."""
+"""Tests of payments between agents, and of the rewards that policies and estimators are trained on."""
 
 import pytest
 import torch

@@ -59,7 +59,7 @@ def td_errors(rewards, values, ends):
 
 
 def coala_credit(errors, with_online_learner):
-    """Returns the credit of actions minus its mean over the other groups.
+    """Returns the credit of actions, with the mean over the other groups subtracted.
 
     With an online learner, later inner episodes of all environments of the group count, else those of the environment.
     """
@@ -79,7 +79,7 @@ def coala_credit(errors, with_online_learner):
 
 
 def centered_returns(rewards):
-    """Returns the discounted returns of inner episodes minus their mean over environments."""
+    """Returns the discounted returns of inner episodes with the mean over environments subtracted."""
     returns = np.concatenate([sum_until_end(rewards[:, part], GAMMA) for part in inner_episodes(rewards.shape[1])], 1)
     return returns - returns.mean(0)
 
@@ -138,12 +138,12 @@ def test_advantages_of_each_kind_are_those_of_its_own_step(build, agents, scale_
     errors = td_errors(rewards[..., ALIGNED], values[..., ALIGNED], inner_ends)
     credit = coala_credit(coala_errors, with_online_learner=agents == 4)
     returns, advantages = centered_returns(rewards[..., LIO]), generalized_advantages(errors)
-    others = [credit, returns]
+    co_player_advantages = [credit, returns]
     if agents == 4:
         # The advantages of the online learner come from the aligned player's estimates of its values.
         estimates = values_of_co_players(algo, batch)[..., ONLINE - ALIGNED - 1]
-        others.append(generalized_advantages(td_errors(rewards[..., ONLINE], estimates, inner_ends)))
-    expected = np.stack([credit, returns, aligned_advantages(errors, advantages, others)], -1)
+        co_player_advantages.append(generalized_advantages(td_errors(rewards[..., ONLINE], estimates, inner_ends)))
+    expected = np.stack([credit, returns, aligned_advantages(errors, advantages, co_player_advantages)], -1)
     if scale_advantages:
         expected = expected / expected.std()
     np.testing.assert_allclose(batch.advantages[..., :3].numpy(), expected, atol=1e-4, rtol=1e-3)
