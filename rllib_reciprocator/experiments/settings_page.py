@@ -17,7 +17,7 @@ from rllib_reciprocator.algorithms.registry import BATCHED, algorithm_class
 from rllib_reciprocator.engine import BatchedConfig
 from rllib_reciprocator.engine.online_learner_settings import LearningSettings
 from rllib_reciprocator.engine.player_mapping import OWN_SETTINGS, assign
-from rllib_reciprocator.engine.registries import intrinsic_names, intrinsic_reward
+from rllib_reciprocator.engine.registries import intrinsic_names, intrinsic_reward, player_kinds
 from rllib_reciprocator.experiments.schema import Experiment
 from rllib_reciprocator.intrinsic.reciprocity import ReciprocitySettings
 from rllib_reciprocator.models import ActorCriticModule
@@ -59,6 +59,7 @@ def settings_page() -> str:
         "## `config.players`",
         "Maps agents or patterns of agents to players. " + _markdown(_paragraphs(assign)[1]),
         _players(),
+        f"Kinds of players that are trained: {_code_list(player_kinds())}.",
         f"A player that learns can override these settings: {_code_list(OWN_SETTINGS)} and `model_config`. Strategies:"
         f" {_code_list(STRATEGIES)}.",
         "## `config.reciprocity`",

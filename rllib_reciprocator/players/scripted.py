@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_type_hints
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -82,7 +83,7 @@ def memory_1_strategy(name: str) -> Callable[[View], Tensor] | None:
             defection.
 
     Raises:
-        ValueError: If the function cannot be imported.
+        ValueError: If the function cannot be imported, or its argument is not annotated as :class:`View`.
     """
     if ":" not in name:
         return MEMORY_1.get(name)
@@ -90,8 +91,13 @@ def memory_1_strategy(name: str) -> Callable[[View], Tensor] | None:
         function = import_attribute(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{SCRIPTED}/{name}: cannot be imported ({error})") from None
-    if not callable(function):
-        raise ValueError(f"{SCRIPTED}/{name}: is not a function")
+    try:
+        types = get_type_hints(function) if inspect.isfunction(function) else {}
+    except NameError:  # an annotation that cannot be resolved
+        types = {}
+    # The annotation keeps checkpoints from calling arbitrary functions of modules that are imported already.
+    if View not in types.values():
+        raise ValueError(f"{SCRIPTED}/{name}: is not a function with an argument that is annotated as View")
     return function
 
 

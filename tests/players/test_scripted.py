@@ -4,6 +4,7 @@ from ray.rllib.core.columns import Columns
 
 import social_dilemmas
 from rllib_reciprocator.players import STRATEGIES, ScriptedModule
+from rllib_reciprocator.players.scripted import memory_1_strategy
 
 C, D = 0, 1
 
@@ -72,3 +73,9 @@ def test_every_strategy_is_tested_here():
         "win_stay_lose_shift",
         "random",
     }
+
+
+@pytest.mark.parametrize("path", ["sys:exit", "os:abort", "math:pi", "nosuchmodule:f"])
+def test_only_functions_of_a_view_are_strategies(path):
+    with pytest.raises(ValueError, match=r"cannot be imported|annotated as View"):
+        memory_1_strategy(path)
