@@ -135,6 +135,16 @@ class RunPartsConfig(PlayersConfig):
         paths = [path for name, kind in self.player_kinds().items() if name in names for path in kind.advantage_steps]
         return list(dict.fromkeys(paths))
 
+    def warmup_iterations(self) -> int:
+        """Returns the number of initial iterations in which policies are not trained.
+
+        It is the largest number that a module which is not a policy has in its settings, including the modules of
+        frozen policies.
+        """
+        specs = self.rl_module_spec.rl_module_specs
+        shared = [spec.model_config or {} for module_id, spec in specs.items() if module_id not in self.policies]
+        return max((settings.get("warmup_iterations", 0) for settings in shared), default=0)
+
     def identifies_environments(self, game: BatchedGame) -> bool:
         """Returns True if rollouts contain the indices of their environments.
 

@@ -118,11 +118,6 @@ class UpdateRule:
             ValueError: If a setting does not fit the rule; the message names the setting and a fix.
         """
 
-    @property
-    def warmup_iterations(self) -> int:
-        """Number of iterations at the start in which policies are not trained. The run uses the largest one."""
-        return 0
-
     def num_epochs(self, info: UpdateInfo) -> int:
         """Returns the number of passes over the rows of a policy in an update."""
         return 1

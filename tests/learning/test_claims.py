@@ -94,6 +94,7 @@ DICTATOR = [[[1.5, 1.5], [1.5, 1.5]], [[2.0, 0.0], [2.0, 0.0]]]
 #   reciprocator_coins          0.78 (1); 0.50 (1)
 #   lio_escape_room             9.0 (4), and one of 20 seeds never reaches it; -2.0 (1)
 #   advantage_alignment_ipd     0.74 to 1.00 between iterations 35 and 50 (2); 0.00 (1)
+#   loqa_ipd                    0.98 to 1.00 (5); 0.00 by PPO in the same file (5)
 #   coala_ipd_shaping           0.8 (1), and 0.5 with twice as many environments (1); PPO and M-FOS 0.17 (1)
 #   shaper_ipd_shaping          0.94 to 0.95 (2); 0.16 (1)
 #   social_value_orientation    more than 0.99 (3); 0.01 (1)
@@ -115,6 +116,7 @@ CLAIMS = {
     "advantage_alignment_ipd": Claim(
         "advantage_alignment_ipd", 55, cooperation, 0.6, {"alignment_weight": 0.0}, 0.2
     ),
+    "loqa_ipd": Claim("loqa_ipd", 75, cooperation, 0.9, {"shaping_weight": 0.0}, 0.2),
     "coala_ipd_shaping": Claim(
         "coala_ipd_shaping", 45, first_reward, 0.5, {"meta": {"credit": "myopic"}}, 0.3,
         changes={"num_envs_per_env_runner": 512, "minibatch_size": 12800},

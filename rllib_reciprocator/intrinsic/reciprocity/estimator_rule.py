@@ -100,12 +100,6 @@ class EstimatorRule(UpdateRule):
         self.trainer = EstimatorTrainer()
         self._device = torch.device("cpu")
 
-    @property
-    def warmup_iterations(self) -> int:
-        """Number of iterations at the start in which only the estimator is trained."""
-        specs = self.config.rl_module_spec.rl_module_specs
-        return int(specs[INFLUENCE_MODULE_ID].model_config["warmup_iterations"])
-
     def configure_optimizers(self, learner: BatchedLearner, module_id: str, config: AlgorithmConfig) -> None:
         """Registers Adam if the estimator has parameters."""
         if has_parameters(learner.unwrapped(module_id)):
