@@ -1,4 +1,4 @@
-"""An algorithm: PPO players whose advantages are averaged with those of their co-players."""
+"""An algorithm: PPO players whose advantages are averaged with those of co-players of the same kind."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ PLAYER = "equal_shares"
 
 
 class MeanAdvantage(AdvantageStep):
-    """Mixes the advantages of ``equal_shares`` players with the mean over all agents."""
+    """Mixes the advantages of ``equal_shares`` players with their mean."""
 
     def __call__(self, batch: RolloutBatch) -> None:
         """Changes advantages, ``[B, T, N]``, of the agents that have this step."""
-        share = self.config.share
-        mixed = (1.0 - share) * batch.advantages + share * batch.advantages.mean(-1, keepdim=True)
-        has_step = self.context.mask(batch).where(self.flags, batch.advantages)
+        share, has_step = self.config.share, self.context.mask(batch).where(self.flags, batch.advantages)
+        total = (batch.advantages * has_step).sum(-1, keepdim=True)
+        mean = total / has_step.sum(-1, keepdim=True).clamp(min=1)
+        mixed = (1.0 - share) * batch.advantages + share * mean
         batch.advantages = torch.where(has_step, mixed, batch.advantages)
 
 

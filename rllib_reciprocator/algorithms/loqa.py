@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -75,10 +75,19 @@ def module_settings(config: BatchedConfig, context: RunContext, player: Player) 
 class LOQARule(PPORule):
     """PPO, followed by an update of the target networks."""
 
+    # The shaping term sums over the past of an episode.
+    needs_whole_episodes: ClassVar[bool] = True
+
     def check(self) -> None:
-        """Checks that rollouts are whole episodes, whose past is known."""
-        if not self.context.whole_episodes:
-            raise ValueError("rollout_fragment_length: must be auto for loqa players, which learn from whole episodes")
+        """Checks that there are co-players, and that the settings of each module are in range."""
+        if self.context.num_agents == 1:
+            raise ValueError(f"env: loqa players need other agents, and {self.config.env} has one agent")
+        for module_id in self.module_ids:
+            config = self.config.get_config_for_module(module_id)
+            if config.q_temperature <= 0.0:
+                raise ValueError(f"q_temperature: {config.q_temperature:g} is not above 0")
+            if not 0.0 <= config.shaping_decay <= 1.0:
+                raise ValueError(f"shaping_decay: {config.shaping_decay:g} is not between 0 and 1")
 
     def update(self, learner: BatchedLearner, batch: RolloutBatch, info: UpdateInfo) -> Stats:
         """Trains policies, critics and Q networks."""

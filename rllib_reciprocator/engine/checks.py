@@ -137,7 +137,7 @@ def _check_meta_episodes(config: BatchedConfig, game: BatchedGame) -> None:
     if config.rollout_steps() != config.whole_steps(game):
         raise ValueError("rollout_fragment_length: must be auto with meta-episodes")
     if config.samples_meta_episodes and config.completes_episodes() and not config.in_evaluation:
-        raise ValueError("batch_mode: a rollout is a whole meta-episode already; leave it out")
+        raise ValueError("batch_mode: a rollout is a whole meta-episode already; set it to truncate_episodes")
 
 
 def check_training(config: BatchedConfig, game: BatchedGame, *, with_memory: bool) -> None:

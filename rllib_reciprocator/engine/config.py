@@ -207,6 +207,7 @@ class BatchedConfig(RunPartsConfig):
             self.player_kinds(),
             self.default_player,
             tuple(self.learning_settings()),
+            self.population_teams(),
         )
         self._frozen_inner_episodes = checks.frozen_inner_episodes(self)
         checks.check_sizes(self, game)

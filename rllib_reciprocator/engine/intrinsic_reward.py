@@ -142,8 +142,8 @@ class IntrinsicReward(Generic[S]):
     def payments(self, batch: RolloutBatch) -> Tensor | None:
         """Returns payments between agents, ``[B, T, N]``; None without payments.
 
-        Payments are received by all agents, with or without this reward. They are extrinsic for intrinsic rewards and
-        estimators, and have no weight.
+        Payments are received by all agents, with or without this reward, and have no weight. Estimators, e.g. of
+        influence, predict rewards with payments; :meth:`rewards` takes rewards without them.
         """
         return None
 

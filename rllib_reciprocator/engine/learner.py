@@ -73,7 +73,6 @@ class BatchedLearner(MinibatchLearner):
         super().build()
         leave_new_memory()
         self._entropy = new_seed() if config.seed is None else config.seed
-        self._info: UpdateInfo | None = None
         self.warmup_iterations = config.warmup_iterations()
         self.with_memory = {module_id for module_id in self._policies if self.unwrapped(module_id).get_initial_state()}
         self.members = MemberSettings(self)

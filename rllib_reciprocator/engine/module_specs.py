@@ -233,13 +233,13 @@ def _policy_spec(
     if not uses_built_in and (settings[EXPLORES] or rule.needs_built_in_networks or kind.module):
         subject = f"{player.algorithm} needs" if not settings[EXPLORES] else "epsilon needs"
         raise ValueError(f"players.{player.agent}: {subject} the networks of model_config.model actor_critic")
+    predicted = [policy_input.name for policy_input in inputs if policy_input.predicted]
+    if predicted and not uses_built_in:
+        raise ValueError(f"{predicted[0]}: can be predicted with model_config.model actor_critic only")
     if player.module:
         module = module_class(player)
         settings |= player.settings.get("model_config", {})
     elif networks.pop("model") == "rllib":
-        predicted = [policy_input.name for policy_input in inputs if policy_input.predicted]
-        if predicted:
-            raise ValueError(f"{predicted[0]}: can be predicted with model_config.model actor_critic only")
         module, settings = DefaultModelModule, {**settings, "rllib": networks}
     else:
         module, settings = built_in, {**networks, **settings}
@@ -251,7 +251,10 @@ def _policy_spec(
     if module is not built_in:
         try:
             built = spec.build()
+            specs.with_memory |= bool(built.get_initial_state())
             if player.module and takes_rllib_form(built):
+                if hasattr(built, "auxiliary_losses"):
+                    raise ValueError("auxiliary_losses: for modules that take rows without a time axis only")
                 spec.module_class = AdaptedModule
                 shared = {name: settings[name] for name in (POLICY_INPUTS, ACTS_WITH, WHOLE_EPISODES, REMEMBERS)}
                 spec.model_config = {**shared, MODULE: player.module, MODULE_SETTINGS: settings}

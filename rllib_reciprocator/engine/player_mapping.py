@@ -103,6 +103,7 @@ def assign(
     kinds: Mapping[str, PlayerKind],
     default: str,
     online_learners: Sequence[str] = (),
+    team_kinds: Mapping[str, str] | None = None,
 ) -> tuple[Player, ...]:
     """Assigns a player to every agent.
 
@@ -133,6 +134,7 @@ def assign(
         kinds: Kinds of players that the algorithm trains, by name.
         default: Player of values that name only a team, a module or settings.
         online_learners: Names of the online learners; empty if the algorithm supports none.
+        team_kinds: Kinds of players by name of their team, for values ``team/NAME``; other teams are of ``default``.
 
     Returns:
         One player per agent, in the order of ``agents``.
@@ -147,7 +149,7 @@ def assign(
         if agent not in key_of:
             raise ValueError(f"players: no key assigns a player to {agent}")
         key = key_of[agent]
-        reader = _Reader(key, agent, action_names, kinds, default, tuple(online_learners))
+        reader = _Reader(key, agent, action_names, kinds, default, tuple(online_learners), team_kinds or {})
         assignment.append(reader.read(players[key]))
     return tuple(assignment)
 
@@ -202,6 +204,7 @@ class _Reader:
     kinds: Mapping[str, PlayerKind]
     default: str
     online_learners: tuple[str, ...]
+    team_kinds: Mapping[str, str]
 
     def read(self, value: Any) -> Player:
         if not isinstance(value, Mapping):
@@ -281,7 +284,8 @@ class _Reader:
             return Player(self.agent, LEARNER, value, kind.trained_as or value, intrinsic=dict(kind.intrinsic))
         prefix, _, source = str(value).partition("/")
         if prefix in (TEAM, MODULE) and source:
-            player = replace(self._named(self.default), written=value)
+            kind_name = self.team_kinds.get(source, self.default) if prefix == TEAM else self.default
+            player = replace(self._named(kind_name), written=value)
             return replace(player, team=source) if prefix == TEAM else replace(player, module=source)
         player_type = player_source(prefix) if "/" in str(value) else None
         if player_type is None:

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from rllib_reciprocator.engine.context import PlayerKind
 from rllib_reciprocator.engine.online_learner_settings import KNOWN_LEARNERS, LearningSettings, described_learner
-from rllib_reciprocator.engine.player_mapping import POOL, Player
+from rllib_reciprocator.engine.player_mapping import POOL, TEAM, Player
 from rllib_reciprocator.engine.registries import intrinsic_reward, player_kinds
 from rllib_reciprocator.engine.rollout_config import RolloutConfig
 from rllib_reciprocator.engine.update_rule import UpdateRule
@@ -104,11 +104,18 @@ class PlayersConfig(RolloutConfig):
 
     def unfolded_players(self) -> Mapping[str, Any]:
         """Returns the ``players`` mapping with the members of populations in place of their kind of player."""
-        size = self.meta_settings.population
-        kinds = {name for name, kind in self.player_kinds().items() if kind.forms_populations}
+        size, kinds = self.meta_settings.population, self._kinds_of_populations()
         if size == 1:
             return self.player_mapping
         return {key: _unfold_population(key, player, kinds, size) for key, player in self.player_mapping.items()}
+
+    def population_teams(self) -> dict[str, str]:
+        """Returns the kind of player of each team that is a member of a population, by name of the team."""
+        size = self.meta_settings.population
+        return {_team_name(kind, index): kind for kind in self._kinds_of_populations() for index in range(size)}
+
+    def _kinds_of_populations(self) -> set[str]:
+        return {name for name, kind in self.player_kinds().items() if kind.forms_populations}
 
     # --- players ----------------------------------------------------------------------------------------------------
 
@@ -233,6 +240,11 @@ class PlayersConfig(RolloutConfig):
         )
 
 
+def _team_name(kind: str, index: int) -> str:
+    """Returns the name of the team of one member of a population."""
+    return f"{kind}_{index}"
+
+
 def _unfold_population(key: str, player: Any, kinds: set[str], size: int) -> Any:
     """Returns a value of the ``players`` mapping with populations in place of their kind of player.
 
@@ -252,6 +264,6 @@ def _unfold_population(key: str, player: Any, kinds: set[str], size: int) -> Any
         return player
     for kind in kinds & pool.keys():
         remaining = {name: value for name, value in pool.items() if name != kind}
-        teams = [f"team/{kind}_{index}" for index in range(size)]
+        teams = [f"{TEAM}/{_team_name(kind, index)}" for index in range(size)]
         return {POOL: {**remaining, **dict.fromkeys(teams, pool[kind] / size)}}
     return player

@@ -113,6 +113,8 @@ class RolloutSampler:
         modules: dict[str, StepColumns] = defaultdict(StepColumns)
         memory_before: dict[str, dict[str, Tensor]] = {}
         final: dict[str, dict[str, Tensor]] = {}
+        for tracker in self.trackers:
+            tracker.begin()
         for t in range(length):
             is_first = self._reset_environments()
             if t == 0:

@@ -51,6 +51,9 @@ class StepTracker:
     needs_state: bool = False
     needs_probs: bool = False
 
+    def begin(self) -> None:
+        """Prepares for a rollout. Columns of an earlier rollout that failed before :meth:`finish` are dropped."""
+
     def start(self, where: Tensor | None) -> None:
         """Resets the tracker before the first step of an episode.
 

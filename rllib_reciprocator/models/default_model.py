@@ -42,8 +42,11 @@ class DefaultModelModule(RLlibFormModule):
             inference_only=False,
         )
 
-    def _obs(self, batch: dict[str, Any]) -> Tensor:
-        """Returns the inputs of RLlib's model: observations with policy inputs."""
+    def _model_inputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {Columns.OBS: self._observations(batch)}
+
+    def _observations(self, batch: dict[str, Any]) -> Tensor:
+        """Returns the observations of RLlib's model: those of the agent with policy inputs."""
         obs = batch[Columns.OBS]
         extras = [policy_input.scaled(batch[policy_input.name]) for policy_input in self.policy_inputs]
         if not self.is_image:

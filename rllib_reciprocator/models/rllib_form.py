@@ -40,10 +40,15 @@ class RLlibFormModule(TorchRLModule, ValueFunctionAPI):
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Computes one step of each row."""
-        obs = self._obs(batch)
+        return self._one_step(batch, self.model._forward)
+
+    def _one_step(self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Computes one step of each row with a forward pass of the wrapped module."""
+        inputs = self._model_inputs(batch)
         if Columns.STATE_IN not in batch:
-            return {Columns.ACTION_DIST_INPUTS: self.model._forward({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]}
-        out = self.model._forward({Columns.OBS: obs[:, None], Columns.STATE_IN: _nested(batch[Columns.STATE_IN])})
+            return {Columns.ACTION_DIST_INPUTS: forward(inputs)[Columns.ACTION_DIST_INPUTS]}
+        with_time = {name: column[:, None] for name, column in inputs.items()}
+        out = forward({**with_time, Columns.STATE_IN: _nested(batch[Columns.STATE_IN])})
         return {
             Columns.ACTION_DIST_INPUTS: out[Columns.ACTION_DIST_INPUTS][:, 0],
             Columns.STATE_OUT: _flat(out[Columns.STATE_OUT]),
@@ -66,9 +71,9 @@ class RLlibFormModule(TorchRLModule, ValueFunctionAPI):
 
         return self._over_streams(batch, values)[Columns.VF_PREDS].flatten()
 
-    def _obs(self, batch: dict[str, Any]) -> Tensor:
-        """Returns the inputs of the wrapped module. Subclasses may add policy inputs to observations."""
-        return batch[Columns.OBS]
+    def _model_inputs(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Returns the inputs of the wrapped module, ``[rows, ..]`` by column: observations and policy inputs."""
+        return {name: batch[name] for name in (Columns.OBS, *self.inputs)}
 
     def _over_streams(
         self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], dict[str, Any]]
@@ -82,25 +87,26 @@ class RLlibFormModule(TorchRLModule, ValueFunctionAPI):
             batch: The training batch.
             forward: Forward pass of RLlib's model, from its inputs to its outputs.
         """
-        obs = self._obs(batch)
+        inputs = self._model_inputs(batch)
         initial_state = self.get_initial_state()
         if not initial_state:
-            return forward({Columns.OBS: obs})
+            return forward(inputs)
         is_first = batch[IS_FIRST]
-        obs = obs.unflatten(0, (len(is_first), -1))
+        inputs = {name: column.unflatten(0, (len(is_first), -1)) for name, column in inputs.items()}
         initial_memory = {
-            name: value.to(obs.device).expand(len(obs), *value.shape) for name, value in initial_state.items()
+            name: value.to(is_first.device).expand(len(is_first), *value.shape) for name, value in initial_state.items()
         }
         if self.model_config.get(WHOLE_EPISODES, True):
-            return forward({Columns.OBS: obs, Columns.STATE_IN: _nested(initial_memory)})
+            return forward({**inputs, Columns.STATE_IN: _nested(initial_memory)})
         memory, steps = batch[Columns.STATE_IN], []
-        for t in range(obs.shape[1]):
+        for t in range(is_first.shape[1]):
             episode_start = is_first[:, t]
             memory = {
                 name: torch.where(episode_start.view(-1, *[1] * (value.dim() - 1)), initial_memory[name], value)
                 for name, value in memory.items()
             }
-            out = forward({Columns.OBS: obs[:, t : t + 1], Columns.STATE_IN: _nested(memory)})
+            step_inputs = {name: column[:, t : t + 1] for name, column in inputs.items()}
+            out = forward({**step_inputs, Columns.STATE_IN: _nested(memory)})
             memory = _flat(out[Columns.STATE_OUT])
             steps.append(out)
         names = {Columns.ACTION_DIST_INPUTS, Columns.VF_PREDS} & set(steps[0])
@@ -111,7 +117,8 @@ class AdaptedModule(RLlibFormModule):
     """Recurrent module of a user in RLlib's form.
 
     Settings in ``model_config``: ``module``, the import path of its class; ``module_settings``, its own settings;
-    ``whole_episodes`` as in :class:`ActorCriticModule`.
+    ``whole_episodes`` and ``policy_inputs`` as in :class:`ActorCriticModule`. The user's module receives policy inputs
+    as columns of its batch, ``[B, T, K]`` by name.
     """
 
     def setup(self) -> None:
@@ -124,6 +131,16 @@ class AdaptedModule(RLlibFormModule):
             inference_only=False,
         )
         self.action_dist_cls = self.model.get_train_action_dist_cls()
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """Returns the initial recurrent state by path. The user's module may return NumPy arrays."""
+        return {name: torch.as_tensor(value) for name, value in super().get_initial_state().items()}
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._one_step(batch, self.model.forward_inference)
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._one_step(batch, self.model.forward_exploration)
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None)
     weights = None if mask is None else mask.to(values.dtype)
     total = (values if weights is None else values * weights).sum(axes, keepdim=True)
     if weights is None:
-        count = sum_over_learners(torch.full((), values.numel() / total.numel(), device=values.device))
+        count = sum_over_learners(torch.full((), values.numel() / total.numel(), device=values.device)).clamp(min=1.0)
     else:
         count = sum_over_learners(weights.sum(axes, keepdim=True)).clamp(min=1.0)
     centered = values - sum_over_learners(total) / count

@@ -4,6 +4,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from rllib_reciprocator import ReciprocatorConfig
 from rllib_reciprocator.algorithms.coala import COALAConfig
 from rllib_reciprocator.algorithms.coala.rules import assign_credit
 from rllib_reciprocator.engine.policy_pool import redistribute_probabilities
@@ -102,6 +103,14 @@ def test_members_of_a_population_never_meet_themselves(build):
         assert len(co_players.unique()) == 2
         assert float((co_players == co_players.unique()[0]).float().mean()) == pytest.approx(0.5, abs=0.15)
     assert {"coala_0", "coala_1", "coala_2"} <= set(algo.train()["learners"])
+
+
+def test_populations_of_other_algorithms_have_their_kind_of_player():
+    config = ReciprocatorConfig().environment("ipd_v0", env_config={"num_steps": 5})
+    config.players({"player_*": "coala"}).meta(population=2, inner_episodes=2, copies=4).validate()
+    members = [member for player in config.assigned_players for member, _ in player.pool_members]
+    assert [(member.algorithm, member.team) for member in members] == [("coala", "coala_0"), ("coala", "coala_1")] * 2
+    assert config.samples_meta_episodes
 
 
 def test_probabilities_are_redistributed_within_the_population():

@@ -12,10 +12,11 @@ from tests.helpers.incentives import incentive_rule, joint_observations, lio_con
 from tests.helpers.weights import weights
 
 
-def test_exact_models_give_the_same_credit(build):
+@pytest.mark.parametrize("reward_scale", [1.0, 0.5])
+def test_exact_models_give_the_same_credit(build, reward_scale):
     """Copies the co-players' policies into the givers' models, and expects the credit of known policies."""
     incentives = {"opponents": "modelled", "opponent_hiddens": [8], "opponent_lr": 0.0}
-    algo = build(lio_config(incentives=incentives, epsilon=0.0, entropy_coeff=0.0))
+    algo = build(lio_config(incentives=incentives, epsilon=0.0, entropy_coeff=0.0, reward_scale=reward_scale))
     learner, rule = algo.learner_group._learner, incentive_rule(algo)
     models = rule.models.networks
     assert rule.models.others.tolist() == [1, 0]
@@ -86,3 +87,9 @@ def test_models_of_co_players_with_pools_raise():
 def test_models_without_inferable_observations_raise():
     with pytest.raises(ValueError, match="opponents: modelled needs an environment in which agents can infer"):
         LIOConfig().environment("cleanup_v0").incentives(opponents="modelled").validate()
+
+
+def test_models_of_co_players_with_scaled_advantages_raise():
+    config = lio_config(incentives={"opponents": "modelled"}).training(scale_advantages=True)
+    with pytest.raises(ValueError, match=r"scale_advantages: not supported with incentives.opponents modelled"):
+        config.validate()

@@ -107,3 +107,23 @@ def test_influence_includes_received_incentives(build):
     prepared_batch(algo, sample)
     expected = (sample.rewards + sample.columns["received"]).flatten(0, 1)
     torch.testing.assert_close(estimator_rows["rewards"], expected)
+
+
+def test_a_rollout_that_fails_leaves_no_steps(build, monkeypatch):
+    """Lets a rollout fail in its third step, and expects incentives of the next one in all its steps."""
+    algo = build(lio_config())
+    runner, step = algo.env_runner, type(algo.env_runner.game).step
+    calls = []
+
+    def fail_once(game, actions):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return step(game, actions)
+
+    monkeypatch.setattr(type(runner.game), "step", fail_once)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        runner.sample()
+    runner.start_over()
+    (batch,) = runner.sample()
+    assert batch.columns["incentives"].shape[:2] == batch.rewards.shape[:2]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from rllib_reciprocator.algorithms.coala import COALAConfig
 from tests.helpers.batches import prepared
 from tests.helpers.incentives import incentive_rule, joint_observations, lio_config
 
@@ -47,3 +48,12 @@ def test_incentive_functions_take_policy_gradient_steps(build):
 
 def test_sampled_incentives_need_one_rollout_per_update(build):
     assert build(lio_config(incentives=DRAWN)).train()["env_runners"]["num_episodes"] == 2 * 16
+
+
+def test_sampled_incentives_of_shapers_raise():
+    giver = {"player": "shaper", "intrinsic": {"incentives": {}}}
+    config = COALAConfig().environment("ipd_v0", env_config={"num_steps": 4})
+    config.players({"player_0": giver, "player_1": "coala"}).meta(inner_episodes=2, copies=2)
+    config.intrinsic("incentives", learned_by="policy_gradient").env_runners(num_envs_per_env_runner=8)
+    with pytest.raises(ValueError, match=r"incentives.learned_by: policy_gradient needs the advantages of givers"):
+        config.validate()

@@ -27,6 +27,14 @@ def test_only_the_actor_of_an_evolved_policy_changes(build):
     }
 
 
+def test_alignment_estimates_returns_of_shapers(build):
+    players = {"player_0": "shaper", "player_1": "advantage_alignment"}
+    algo = build(shaper_config(players, networks={"fcnet_hiddens": [4]}))
+    assert algo.learner_group._learner.module["player_1"].unwrapped().co_critic is not None
+    result = algo.train()["learners"]["player_1"]
+    assert np.isfinite(result["co_player_vf_loss"])
+
+
 def test_groups_of_other_pool_members_are_not_counted(build):
     players = {"player_0": {"pool": {"shaper": 0.5, "scripted/random": 0.5}}, "player_1": "learner/pg"}
     algo = build(shaper_config(players, games=64))

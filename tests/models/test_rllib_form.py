@@ -1,5 +1,8 @@
 """Tests of modules in RLlib's form in the batched engine."""
 
+from typing import ClassVar
+
+import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
@@ -36,6 +39,42 @@ class RecurrentModule(TorchRLModule, ValueFunctionAPI):
         if embeddings is None:
             embeddings = self._forward(batch)[Columns.EMBEDDINGS]
         return self.value(embeddings).squeeze(-1)
+
+
+class FixedActionModule(RecurrentModule):
+    """Module with separate forward passes, of which those outside training always take the first action."""
+
+    def _forward(self, batch, **kwargs):
+        raise NotImplementedError
+
+    def _forward_inference(self, batch, **kwargs):
+        out = RecurrentModule._forward(self, batch)
+        out[Columns.ACTION_DIST_INPUTS] = torch.zeros_like(out[Columns.ACTION_DIST_INPUTS])
+        out[Columns.ACTION_DIST_INPUTS][..., 0] = 100.0
+        return out
+
+    _forward_exploration = _forward_inference
+
+    def _forward_train(self, batch, **kwargs):
+        return RecurrentModule._forward(self, batch)
+
+
+class ArrayStateModule(RecurrentModule):
+    """Module whose initial state is a NumPy array."""
+
+    def get_initial_state(self):
+        return {"h": np.zeros(4, np.float32)}
+
+
+class BalanceModule(RecurrentModule):
+    """Module that stores the shapes of the policy input that it received."""
+
+    shapes: ClassVar[set] = set()
+
+    def _forward(self, batch, **kwargs):
+        if "influence_balance" in batch:
+            self.shapes.add(tuple(batch["influence_balance"].shape))
+        return super()._forward(batch, **kwargs)
 
 
 class BrokenModule(RecurrentModule):
@@ -80,6 +119,32 @@ def test_memory_restarts_with_episodes_inside_a_sequence(build):
     assert batch.is_first[:, 1:].any()
     expected = columns.steps[Columns.ACTION_DIST_INPUTS].flatten(0, 2)
     torch.testing.assert_close(module.forward_train(rows)[Columns.ACTION_DIST_INPUTS], expected)
+
+
+def test_separate_forward_passes_are_used(build):
+    algo = build(config("FixedActionModule"))
+    algo.train()
+    assert not algo.env_runner.sample()[0].actions[..., 0].any()
+
+
+def test_initial_states_may_be_arrays(build):
+    build(config("ArrayStateModule")).train()
+
+
+def test_modules_receive_policy_inputs_with_a_time_axis(build):
+    players = {
+        "player_0": {"player": "reciprocator", "module": "tests.models.test_rllib_form:BalanceModule"},
+        "player_1": "ppo",
+    }
+    algo = build(config("BalanceModule").players(players).reciprocity(observe_balance=True))
+    algo.train()
+    shapes = algo.env_runner.module["player_0"].model.shapes
+    assert {(8, 1, 1), (8, 6, 1)} <= shapes
+
+
+def test_settings_that_need_memoryless_modules_are_refused():
+    with pytest.raises(ValueError, match="bootstrap_at_horizon: not supported with recurrent modules"):
+        config("RecurrentModule").training(bootstrap_at_horizon=True).validate()
 
 
 def test_errors_of_modules_name_the_player():

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rllib_reciprocator.algorithms.advantage_alignment.module import CO_PLAYER_MASK, CO_PLAYER_TARGETS
+from rllib_reciprocator.algorithms.advantage_alignment.module import CO_PLAYER_MASK, CO_PLAYER_TARGETS, has_advantages
 from rllib_reciprocator.engine.advantages import generalized_advantages
 from rllib_reciprocator.engine.learner import BatchedLearner
 from rllib_reciprocator.engine.rollout_batch import RolloutBatch
@@ -64,18 +64,20 @@ def alignment(past: Tensor, others: Tensor, gamma: Tensor) -> Tensor:
 class AlignmentStep(AdvantageStep):
     """Adds the alignment term to the advantages of players.
 
-    The advantages of trained co-players come from their critics. Those of other co-players come from estimates of their
-    returns by the agent's own module (:class:`AlignedModule`). Each factor is divided by its standard deviation, so
-    that the weight does not depend on the scale of rewards.
+    Advantages of co-players that are trained on them are those of the rollout. Those of other co-players come from
+    estimates of their returns by the agent's own module (:class:`AlignedModule`). Each factor is divided by its
+    standard deviation, so that the weight does not depend on the scale of rewards.
     """
 
     follows_environments: ClassVar[bool] = True
 
     def __init__(self, learner: BatchedLearner, path: str = "") -> None:
-        """Flags the pool members that are trained; past TD errors are zero."""
+        """Flags the pool members that are trained on advantages; past TD errors are zero."""
         super().__init__(learner, path)
         context = self.context
-        self._trained = context.member_flags(lambda player: player.learns, learner.device)
+        self._trained = context.member_flags(
+            lambda player: has_advantages(self.config, context, player), learner.device
+        )
         self._estimating = [
             module_id
             for module_id in context.trained
@@ -126,7 +128,7 @@ class AlignmentStep(AdvantageStep):
 
         Args:
             batch: The rollout.
-            trained: ``[B, T, N]`` bool, true for agents that are trained.
+            trained: ``[B, T, N]`` bool, true for agents that are trained on advantages.
         """
         n, rollout_mask, estimator = trained.shape[-1], self.context.mask(batch), self.learner.value_estimator
         sums = torch.zeros_like(batch.rewards)

@@ -1,4 +1,4 @@
-"""Module of Advantage Alignment with value estimates of co-players that have no critic."""
+"""Module of Advantage Alignment with value estimates of co-players that are not trained on advantages."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ CO_PLAYER_LOSS = "co_player_vf_loss"
 
 
 class AlignedModule(ActorCriticModule):
-    """Actor-critic with an additional network that estimates the returns of co-players without a critic.
+    """Actor-critic with an additional network that estimates returns of co-players.
 
-    Frozen policies, scripted policies and online learners are not trained by the learner, so there is no critic for
-    their advantages. This network estimates their returns from the agent's own observation. It has no memory.
+    Frozen policies, scripted policies and online learners are not trained by the learner, and shapers are trained
+    without advantages. This network estimates the returns of such co-players from the agent's own observation. It has
+    no memory.
 
     Settings in ``model_config``, in addition to those of :class:`ActorCriticModule`: ``num_co_players``, N - 1, or 0 if
-    all co-players are trained; and ``vf_loss_coeff``.
+    all co-players are trained on advantages; and ``vf_loss_coeff``.
     """
 
     def setup(self) -> None:
@@ -62,17 +63,25 @@ class AlignedModule(ActorCriticModule):
         return {**losses, CO_PLAYER_LOSS: (mean_of_counted(squared_errors, mask), self.model_config["vf_loss_coeff"])}
 
 
+def has_advantages(config: BatchedConfig, context: RunContext, player: Player) -> bool:
+    """Returns True if a player is trained on advantages: returns minus a value or a mean."""
+    if not player.learns:
+        return False
+    rule = context.rule_class(player)
+    return rule.uses_advantages and (rule.needs_critic or (rule.centers_returns and config.use_baseline))
+
+
 def module_settings(config: BatchedConfig, context: RunContext, player: Player) -> dict[str, Any]:
     """Returns the settings of a player's module: the number of co-players whose returns it estimates.
 
-    These are all co-players if at least one player of the run is not trained.
+    These are all co-players if at least one player of the run is not trained on advantages.
 
     Args:
         config: The configuration.
         context: Facts about the run.
         player: The player.
     """
-    estimates = any(not seat.player.learns for seat in context.seats())
+    estimates = any(not has_advantages(config, context, seat.player) for seat in context.seats())
     return {
         "num_co_players": context.num_agents - 1 if estimates else 0,
         "vf_loss_coeff": player.settings.get("vf_loss_coeff", config.vf_loss_coeff),

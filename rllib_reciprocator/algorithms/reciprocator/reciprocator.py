@@ -131,9 +131,10 @@ class ReciprocatorConfig(BatchedConfig):
                 computed with the target networks. With 1 there are no target networks.
             warmup_iterations: Number of iterations at the start in which only the estimator is trained (the paper's 2
                 in Coins).
-            buffer_iterations: Number of iterations in the replay buffer of a learned estimator, and in the behavior
-                counts of ``tabular``.
-            update_period_iters: Number of iterations between two updates of the estimator.
+            buffer_iterations: Number of rollouts in the replay buffer of a learned estimator, and in the behavior
+                counts of ``tabular``. An iteration has ``updates_per_iteration`` rollouts, by default one.
+            update_period_iters: Number of iterations between two iterations in which the estimator is trained. It is
+                then trained after each of their rollouts.
             prior: Prior count of each action in each state for ``tabular``.
             exploration: Weight of the uniform distribution in the counterfactual of ``tabular``. A positive value
                 keeps influence, and with it the reciprocal reward, from vanishing if a player always takes the same

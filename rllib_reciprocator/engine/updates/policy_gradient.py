@@ -62,7 +62,7 @@ class PolicyGradientRule(UpdateRule):
         """Registers SGD for the policy."""
         module = learner.unwrapped(module_id)
         critic = set(critic_parameters(module))
-        policy = [param for param in module.parameters() if param not in critic]
+        policy = [param for param in module.parameters() if param.requires_grad and param not in critic]
         learner.register_optimizer(
             module_id=module_id,
             optimizer_name=POLICY,

@@ -32,6 +32,12 @@ def recipients_of(context: RunContext) -> list[int]:
     return list(dict.fromkeys(seat.agent for seat in context.seats() if seat.player.learns))
 
 
+def agents_with_advantages(context: RunContext) -> list[int]:
+    """Returns the indices of agents with a player that is trained on advantages."""
+    seats = (seat for seat in context.seats() if seat.player.learns)
+    return list(dict.fromkeys(seat.agent for seat in seats if context.rule_class(seat.player).uses_advantages))
+
+
 class Giving:
     """Masks of the steps in which trained players give and receive incentives, and means over their episodes."""
 

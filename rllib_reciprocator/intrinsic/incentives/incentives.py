@@ -10,7 +10,13 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from torch import Tensor
 
 from rllib_reciprocator.engine.intrinsic_reward import IntrinsicReward
-from rllib_reciprocator.intrinsic.incentives.giving import Giving, function_inputs, givers_of, recipients_of
+from rllib_reciprocator.intrinsic.incentives.giving import (
+    Giving,
+    agents_with_advantages,
+    function_inputs,
+    givers_of,
+    recipients_of,
+)
 from rllib_reciprocator.intrinsic.incentives.look_ahead_rule import LookAheadRule
 from rllib_reciprocator.intrinsic.incentives.sampled_rule import SampledIncentiveRule
 from rllib_reciprocator.intrinsic.incentives.settings import (
@@ -57,16 +63,32 @@ class Incentives(IntrinsicReward[IncentiveSettings]):
                 f"incentives.opponents: modelled needs a single policy per agent, but players.{pools[0]} is a pool; set"
                 " it to known"
             )
-        recipients = recipients_of(context)
+        if self.default.learned_by == LOOK_AHEAD:
+            learning = agents_with_advantages(context)
+        else:
+            learning = recipients_of(context)
+            self._check_givers_have_advantages()
         for giver in givers:
-            if not set(recipients) - {giver} and not context.in_evaluation:
+            if not set(learning) - {giver} and not context.in_evaluation:
                 player = context.players[giver]
                 raise ValueError(
-                    f"players.{player.agent}: incentives need another agent that is trained, but there is none; set"
-                    f" {{player: {player.written}, gives: false}}, or give another agent a trainable player, e.g. pg"
+                    f"players.{player.agent}: incentives need another agent that is trained on advantages, but there is"
+                    f" none; set {{player: {player.written}, gives: false}}, or give another agent a trainable player,"
+                    " e.g. pg"
                 )
         if not context.whole_episodes:
             raise ValueError("batch_mode: incentives are trained on whole episodes; set it to complete_episodes")
+
+    def _check_givers_have_advantages(self) -> None:
+        """Raises ValueError if a giver is trained without advantages, which sampled incentives are trained on."""
+        for seat in self.context.seats():
+            player = seat.player
+            gives = player.learns and INCENTIVES in player.intrinsic
+            if gives and not self.context.rule_class(player).uses_advantages:
+                raise ValueError(
+                    f"incentives.learned_by: policy_gradient needs the advantages of givers, and {player.algorithm} is"
+                    " trained without; set it to look_ahead"
+                )
 
     @classmethod
     def build_module_specs(

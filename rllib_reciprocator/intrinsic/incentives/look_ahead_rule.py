@@ -90,8 +90,16 @@ class LookAheadRule(IncentiveRule):
         super().__init__(context, module_ids, config, settings)
         self.givers = givers_of(context)
         self._previous: PreviousBatch | None = None
-        # Parameters of policies, without their critics, by module and name.
+        # Trained parameters of policies, without their critics, by module and name.
         self._parameters: dict[str, dict[str, Tensor]] = {}
+
+    def check(self) -> None:
+        """Checks that modelled policies are trained on advantages that givers can compute."""
+        if self.settings.opponents == "modelled" and self.config.scale_advantages:
+            raise ValueError(
+                "scale_advantages: not supported with incentives.opponents modelled, as givers do not know the scale of"
+                " the others' advantages; set it to false"
+            )
 
     def on_built(self, learner: BatchedLearner) -> None:
         """Collects the parameters of policies and builds the schedule of the cost."""
@@ -101,7 +109,7 @@ class LookAheadRule(IncentiveRule):
             module = learner.unwrapped(module_id)
             critic = set(critic_parameters(module))
             self._parameters[module_id] = {
-                name: param for name, param in module.named_parameters() if param not in critic
+                name: param for name, param in module.named_parameters() if param.requires_grad and param not in critic
             }
 
     def update(self, learner: BatchedLearner, batch: RolloutBatch, info: UpdateInfo) -> Stats:
@@ -210,6 +218,9 @@ class LookAheadRule(IncentiveRule):
         n, before = gains.shape[-1], previous.batch
         credit = torch.zeros(*before.ended.shape, n, n, device=gains.device)
         for module_id in previous.info.rows:
+            if not self.learner.rule_of[module_id].uses_advantages:
+                # Evolved policies take no gradient step through which incentives could have an effect.
+                continue
             agents = self.context.agents_of(module_id)
             givers = [giver for giver in self.givers if any(self._counts(giver, agent) for agent in agents)]
             if not givers:

@@ -69,7 +69,8 @@ class ModelledCredit:
 
         # The assumed policy step of the recipients, each with its own learning rate.
         mask, zeros = valid_before[..., None, None], torch.zeros_like(incentives)
-        rewards = (before.rewards[..., None, :] + incentives) * mask
+        # Policies are trained on scaled rewards.
+        rewards = self.rule.config.reward_scale * (before.rewards[..., None, :] + incentives) * mask
         ends = ~valid_before | before.ended
         returns = generalized_advantages(rewards, zeros, zeros, ends, gamma=gamma, lambda_=1.0)
         advantages = self._centered(returns, valid_before) * mask

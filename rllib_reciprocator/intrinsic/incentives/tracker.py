@@ -88,6 +88,10 @@ class IncentiveTracker(StepTracker):
         mask = [members + [False] * (max_members - len(members)) for members in masked]
         self._receives = torch.tensor(mask, device=device)
 
+    def begin(self) -> None:
+        """Drops the steps of a rollout that failed."""
+        self._steps = []
+
     def start(self, where: Tensor | None) -> None:
         """Resets the given incentives of the environments ``where``, ``[B]`` bool, or of all environments if None."""
         zeros = torch.zeros_like(self._given)
