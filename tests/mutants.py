@@ -257,8 +257,8 @@ def run(mutant: Mutant, timeout: float) -> tuple[str, str]:
             return "timeout", ""
         if result.returncode not in (0, 1, 2):
             raise RuntimeError(f"pytest ended with {result.returncode}: {result.stdout[-300:]}{result.stderr[-300:]}")
-        failed = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return ("survived", "") if result.returncode == 0 else ("found", failed[0][:200] if failed else "error")
+        failures = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return ("survived", "") if result.returncode == 0 else ("found", failures[0][:200] if failures else "error")
     finally:
         path.write_text(source)
 

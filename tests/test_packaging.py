@@ -53,8 +53,8 @@ def tracked_files():
     """Returns the paths of all files under version control."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return {path for path in listed.stdout.splitlines() if (ROOT / path).exists()}
+    process = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {path for path in process.stdout.splitlines() if (ROOT / path).exists()}
 
 
 @pytest.fixture(scope="module")

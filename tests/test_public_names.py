@@ -31,8 +31,8 @@ def test_an_unknown_name_is_refused():
 
 def test_importing_the_package_imports_neither_ray_nor_torch():
     code = "import sys, rllib_reciprocator; dir(rllib_reciprocator); print({'ray', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "set()"
 
 
 def test_objects_show_what_they_are():

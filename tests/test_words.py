@@ -34,10 +34,10 @@ SKIPPED = ("CHANGELOG.md", "tests/data/", "tests/test_words.py")
 
 def lines():
     """Yields path, line number and text of all lines under version control."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
+    process = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if process.returncode:
         pytest.skip("not a git checkout")
-    for path in listed.stdout.splitlines():
+    for path in process.stdout.splitlines():
         if path.endswith(SUFFIXES) and not path.startswith(SKIPPED):
             text = (ROOT / path).read_text()
             yield from ((path, number, line) for number, line in enumerate(text.splitlines(), 1))

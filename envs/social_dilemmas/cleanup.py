@@ -201,8 +201,8 @@ class Cleanup(Orchard):
             0, cleaned_cells.masked_fill_(~has_cleaned, self.map.nowhere * self.num_games).view(-1), RIVER
         )
         count = torch.zeros(cleans.numel(), device=self.device)
-        num_cleaned = has_cleaned.sum(0, dtype=torch.float32)
-        outcomes["waste_cleaned"] = count.scatter_(0, rays.shooters, num_cleaned).view_as(cleans)
+        num_cleanings = has_cleaned.sum(0, dtype=torch.float32)
+        outcomes["waste_cleaned"] = count.scatter_(0, rays.shooters, num_cleanings).view_as(cleans)
         return rewards, [(rays, cleans, BEAM), *beams], outcomes
 
     def _grow(self, ground: Tensor) -> None:

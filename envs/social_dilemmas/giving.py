@@ -67,8 +67,8 @@ class Giving(BatchedGame):
         self.action_names = tuple(name + suffix for suffix in suffixes for name in self.action_names)
         self.action_space = gymnasium.spaces.Discrete(self._base_actions * len(masks))
         low, high = self.reward_range
-        max_given = amount * (n - 1)
-        self.reward_range = (low - cost * max_given, high + max_given)
+        max_gifts = amount * (n - 1)
+        self.reward_range = (low - cost * max_gifts, high + max_gifts)
         self.payoffs = None
         if observe_given:
             self.observations = None
@@ -102,9 +102,9 @@ class Giving(BatchedGame):
         given_rewards = self.amount * ((actions // self._base_actions)[..., None] >> bits & 1).float()
         self._given = self._given + given_rewards.permute(1, 2, 0)
         received_rewards = torch.zeros_like(rewards).index_add_(1, self._recipients.flatten(), given_rewards.flatten(1))
-        total_given = given_rewards.sum(-1)
-        gifts = {"gifts": total_given / self.amount if self.amount else total_given, "game_rewards": rewards}
-        return rewards + received_rewards - self.cost * total_given, terminated, {**outcomes, **gifts}
+        total_gifts = given_rewards.sum(-1)
+        gifts = {"gifts": total_gifts / self.amount if self.amount else total_gifts, "game_rewards": rewards}
+        return rewards + received_rewards - self.cost * total_gifts, terminated, {**outcomes, **gifts}
 
 
 @cache

@@ -53,8 +53,8 @@ class LOQAModule(ActorCriticModule):
     def auxiliary_losses(self, batch: dict[str, Any], out: dict[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
         """Returns the losses that are added to the PPO loss, by name, each with its weight."""
         q_values = self.q_network(batch)[0].unflatten(1, (self.model_config["num_co_players"], -1))
-        q_taken = q_values.gather(2, batch[CO_PLAYER_ACTIONS][..., None])[..., 0]
-        errors = functional.huber_loss(q_taken, batch[Q_TARGETS], reduction="none").mean(-1)
+        q_of_actions = q_values.gather(2, batch[CO_PLAYER_ACTIONS][..., None])[..., 0]
+        errors = functional.huber_loss(q_of_actions, batch[Q_TARGETS], reduction="none").mean(-1)
         loss = mean_of_counted(errors, batch.get(Columns.LOSS_MASK))
         return {**super().auxiliary_losses(batch, out), "q_loss": (loss, self.model_config["q_loss_coeff"])}
 
@@ -75,7 +75,6 @@ def module_settings(config: BatchedConfig, context: RunContext, player: Player) 
 class LOQARule(PPORule):
     """PPO, followed by an update of the target networks."""
 
-    # The shaping term sums over the past of an episode.
     needs_whole_episodes: ClassVar[bool] = True
 
     def check(self) -> None:
@@ -84,10 +83,8 @@ class LOQARule(PPORule):
             raise ValueError(f"env: loqa players need other agents, and {self.config.env} has one agent")
         for module_id in self.module_ids:
             config = self.config.get_config_for_module(module_id)
-            if config.q_temperature <= 0.0:
-                raise ValueError(f"q_temperature: {config.q_temperature:g} is not above 0")
-            if not 0.0 <= config.shaping_decay <= 1.0:
-                raise ValueError(f"shaping_decay: {config.shaping_decay:g} is not between 0 and 1")
+            if config.q_temperature <= 0.0 or not 0.0 <= config.shaping_decay <= 1.0:
+                raise ValueError("q_temperature: must be above 0; shaping_decay: must be from 0 to 1")
 
     def update(self, learner: BatchedLearner, batch: RolloutBatch, info: UpdateInfo) -> Stats:
         """Trains policies, critics and Q networks."""
@@ -123,8 +120,7 @@ class LOQAStep(AdvantageStep):
 
     The gradient of ``A_i(t) log pi_j(b_t)`` through j's return, with ``pi_j = softmax(Q_j / temperature)``, is a policy
     gradient with the advantage ``gamma / temperature * shaping_term``. Both factors are divided by their standard
-    deviation, so that the weight, which includes ``1 /
-    temperature``, does not depend on the scale of rewards.
+    deviation, so that the weight, which includes ``1 / temperature``, does not depend on the scale of rewards.
 
     Source: Aghajohari, Duque et al., "LOQA: Learning with Opponent Q-Learning Awareness", ICLR 2024.
     """
@@ -148,17 +144,17 @@ class LOQAStep(AdvantageStep):
             # The Q-value of the action that j took is replaced by j's return, of which the gradient is taken.
             q_values = q_values.scatter(-1, actions[..., None], (future + values)[..., None])
             unlikely = 1.0 - (q_values / config.q_temperature).softmax(-1).gather(-1, actions[..., None])[..., 0]
-            counted = mask[..., i, None].expand_as(future)
+            co_player_mask = mask[..., i, None].expand_as(future)
             past = td_errors[..., i, None] / deviation(td_errors[..., i], (0, 1), mask[..., i])[..., None]
             term = shaping_term(
                 unlikely * past,
-                future / deviation(future, (0, 1), counted),
+                future / deviation(future, (0, 1), co_player_mask),
                 batch.is_first,
                 gamma[..., i] * config.shaping_decay,
             )
             advantages = batch.advantages[..., i] / deviation(batch.advantages[..., i], (0, 1), mask[..., i])
-            shaped = advantages + config.shaping_weight * config.gamma * term
-            result[..., i] = torch.where(mask[..., i], shaped, result[..., i])
+            shaped_advantages = advantages + config.shaping_weight * config.gamma * term
+            result[..., i] = torch.where(mask[..., i], shaped_advantages, result[..., i])
             shape = (*columns.steps[Columns.ACTIONS].shape, len(co_players))
             for name, column in ((CO_PLAYER_ACTIONS, actions), (Q_TARGETS, future + values)):
                 columns.steps.setdefault(name, column.new_zeros(shape))[:, slot] = column

@@ -110,9 +110,9 @@ class MeanBaseline(AdvantageStep):
 
     def __call__(self, batch: RolloutBatch) -> None:
         """Changes advantages."""
-        centered = self.learner.members.over_members(batch, subtract_mean, batch.advantages)
+        centered_advantages = self.learner.members.over_members(batch, subtract_mean, batch.advantages)
         batch.advantages = torch.where(
-            self.learner.members.centered.lookup(batch.pool_members), centered, batch.advantages
+            self.learner.members.centered.lookup(batch.pool_members), centered_advantages, batch.advantages
         )
 
 
@@ -138,8 +138,8 @@ class JointScale(AdvantageStep):
     def __call__(self, batch: RolloutBatch) -> None:
         """Changes advantages."""
         mask = self.context.mask(batch).where(self.flags, batch.advantages)
-        counted = batch.advantages.transpose(1, 2)[mask.transpose(1, 2)]
-        batch.advantage_scale = deviation(counted, (0,))
+        counted_advantages = batch.advantages.transpose(1, 2)[mask.transpose(1, 2)]
+        batch.advantage_scale = deviation(counted_advantages, (0,))
         batch.advantages = batch.advantages / batch.advantage_scale
 
     def derivatives(self, batch: RolloutBatch, derivatives: Tensor) -> Tensor:

@@ -171,8 +171,8 @@ class BatchedAlgorithm(
         else:
             training_data = TrainingData(batch=batch)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            reported = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-            lifetime = reported + self._unreported_steps
+            num_reported_steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+            lifetime = num_reported_steps + self._unreported_steps
             results = self.learner_group.update(
                 training_data=training_data,
                 timesteps={

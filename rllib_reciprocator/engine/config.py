@@ -232,13 +232,13 @@ class BatchedConfig(RunPartsConfig):
         A configuration can be validated several times: overrides that were derived before are replaced, and are not
         mistaken for the user's.
         """
-        base, derived = self._derived_overrides
-        if self.algorithm_config_overrides_per_module != derived:
+        base, derived_overrides = self._derived_overrides
+        if self.algorithm_config_overrides_per_module != derived_overrides:
             base = self.algorithm_config_overrides_per_module
-        derived = {
+        derived_overrides = {
             module_id: {**base.get(module_id, {}), **specs.overrides.get(module_id, {})}
             for module_id in {**base, **specs.overrides}
         }
-        self._derived_overrides = (base, derived)
-        self.algorithm_config_overrides_per_module = derived
+        self._derived_overrides = (base, derived_overrides)
+        self.algorithm_config_overrides_per_module = derived_overrides
         self._per_module_overrides: dict[str, Any] = {}

@@ -150,5 +150,5 @@ class RunContext:
 
     def mask(self, batch: RolloutBatch) -> RolloutMask:
         """Returns the mask of the steps of a rollout that count."""
-        pooled = tuple(len(player.pool_members) > 1 for player in self.players)
-        return RolloutMask(batch.valid, batch.pool_members, pooled)
+        is_pooled = tuple(len(player.pool_members) > 1 for player in self.players)
+        return RolloutMask(batch.valid, batch.pool_members, is_pooled)

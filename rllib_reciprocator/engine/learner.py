@@ -239,8 +239,8 @@ class BatchedLearner(MinibatchLearner):
         """Computes the rewards that agents are trained on, ``[B, T, N]``; see :class:`RewardShaper`."""
         if batch.extrinsic is None:
             batch.extrinsic = self._shaper.extrinsic(batch)
-        shaped = self._shaper.shape(batch, iteration)
-        return shaped if self.config.reward_scale == 1.0 else self.config.reward_scale * shaped
+        shaped_rewards = self._shaper.shape(batch, iteration)
+        return shaped_rewards if self.config.reward_scale == 1.0 else self.config.reward_scale * shaped_rewards
 
     def _run_rules(self, stage: Stage, batch: RolloutBatch, info: UpdateInfo) -> None:
         """Runs the rules of a stage that have this phase, and logs their metrics."""

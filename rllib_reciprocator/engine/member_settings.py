@@ -44,14 +44,14 @@ class MemberSettings:
         self._learner, self._context, self._device = learner, learner.context, learner.device
         # Statistics are computed for each pool member separately. Every turn flags at most one trained pool member per
         # agent, so that one masked computation covers one pool member of all agents.
-        trained = [
+        trained_indices = [
             [index for index, module_id in enumerate(ids) if module_id in self._context.trained]
             for ids in self._context.module_ids
         ]
         self._turns = []
-        for turn in range(max(len(indices) for indices in trained)):
+        for turn in range(max(len(indices) for indices in trained_indices)):
             flags = []
-            for ids, indices in zip(self._context.module_ids, trained, strict=True):
+            for ids, indices in zip(self._context.module_ids, trained_indices, strict=True):
                 current = indices[turn : turn + 1]
                 flags.append(torch.tensor([index in current for index in range(len(ids))], device=self._device))
             self._turns.append(flags)

@@ -89,14 +89,14 @@ class RolloutLogger:
         mask = self.context.mask(batch)
         self._log_steps(runner, num_steps, mask)
         steps = float(num_steps)
-        counted = mask.valid if self.game.terminates_early else None
-        if counted is not None:
-            rewards = rewards * counted[..., None]
-            outcomes = {name: values * counted[..., None] for name, values in outcomes.items()}
+        valid_mask = mask.valid if self.game.terminates_early else None
+        if valid_mask is not None:
+            rewards = rewards * valid_mask[..., None]
+            outcomes = {name: values * valid_mask[..., None] for name, values in outcomes.items()}
         totals = {name: values.sum((0, 1)) for name, values in outcomes.items()}
         rates = self.game.summarize(totals, steps)
         if self.game.episode_outcomes:
-            ends = ended if counted is None else ended & counted
+            ends = ended if valid_mask is None else ended & valid_mask
             ep_rates = self._episode_outcomes(outcomes, ends, reset=only_first)
             rates = {name: rate for name, rate in rates.items() if name not in self.game.episode_outcomes} | ep_rates
         for name, values in rates.items():
@@ -109,11 +109,11 @@ class RolloutLogger:
             metrics.log_value((SOCIAL, name), value, reduce="mean")
         if mask.members is not None:
             self._log_members(metrics, batch, mask, steps)
-        self._log_episodes(metrics, rewards, ended if counted is None else ended & counted, fresh=only_first)
+        self._log_episodes(metrics, rewards, ended if valid_mask is None else ended & valid_mask, fresh=only_first)
         columns, members = {**batch.columns, "actions": batch.actions}, batch.pool_members
-        if counted is not None and runner.trackers:
-            columns = {name: column[counted][None] for name, column in columns.items()}
-            members = None if members is None else members[counted][None]
+        if valid_mask is not None and runner.trackers:
+            columns = {name: column[valid_mask][None] for name, column in columns.items()}
+            members = None if members is None else members[valid_mask][None]
         for tracker in runner.trackers:
             tracker.log(metrics, agents, columns, members)
 
@@ -280,14 +280,14 @@ def episode_sums(values: Tensor, ended: Tensor, running: Tensor) -> tuple[Tensor
     Returns:
         Sums of the episodes that ended, ``[episodes, K]``, and running sums of those that did not, ``[B, K]``.
     """
-    cumulated = running[:, None] + values.cumsum(1)
+    running_sums = running[:, None] + values.cumsum(1)
     # In the common case of at most one end, with the last step, no differences are needed.
     if not bool(ended[:, :-1].any()):
-        done = ended[:, -1]
-        return cumulated[done, -1], torch.where(done[:, None], 0.0, cumulated[:, -1])
+        is_done = ended[:, -1]
+        return running_sums[is_done, -1], torch.where(is_done[:, None], 0.0, running_sums[:, -1])
     last_end = torch.where(ended, torch.arange(ended.shape[1], device=ended.device), -1).cummax(1).values
     at_last_end = (
-        cumulated.gather(1, last_end.clamp(min=0)[..., None].expand_as(cumulated)) * (last_end >= 0)[..., None]
+        running_sums.gather(1, last_end.clamp(min=0)[..., None].expand_as(running_sums)) * (last_end >= 0)[..., None]
     )
     before = torch.cat([torch.zeros_like(at_last_end[:, :1]), at_last_end[:, :-1]], 1)
-    return (cumulated - before)[ended], cumulated[:, -1] - at_last_end[:, -1]
+    return (running_sums - before)[ended], running_sums[:, -1] - at_last_end[:, -1]

@@ -44,11 +44,11 @@ class TakeSequences:
     def __call__(self, columns: dict[str, Tensor]) -> dict[str, Any]:
         """Returns the selected sequences."""
         sequences, per_sequence = len(columns[IS_FIRST]), {IS_FIRST, *memory_columns(columns)}
-        unflattened = {
+        sequence_columns = {
             name: value if name in per_sequence else value.unflatten(0, (sequences, -1))
             for name, value in columns.items()
         }
-        return flat_sequences({name: value[self.index] for name, value in unflattened.items()})
+        return flat_sequences({name: value[self.index] for name, value in sequence_columns.items()})
 
 
 def flatten_rows(columns: Mapping[str, Tensor], axes: int) -> dict[str, Tensor]:

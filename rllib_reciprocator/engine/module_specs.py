@@ -250,14 +250,16 @@ def _policy_spec(
     )
     if module is not built_in:
         try:
-            built = spec.build()
-            specs.with_memory |= bool(built.get_initial_state())
-            if player.module and takes_rllib_form(built):
-                if hasattr(built, "auxiliary_losses"):
+            built_module = spec.build()
+            specs.with_memory |= bool(built_module.get_initial_state())
+            if player.module and takes_rllib_form(built_module):
+                if hasattr(built_module, "auxiliary_losses"):
                     raise ValueError("auxiliary_losses: for modules that take rows without a time axis only")
                 spec.module_class = AdaptedModule
-                shared = {name: settings[name] for name in (POLICY_INPUTS, ACTS_WITH, WHOLE_EPISODES, REMEMBERS)}
-                spec.model_config = {**shared, MODULE: player.module, MODULE_SETTINGS: settings}
+                shared_settings = {
+                    name: settings[name] for name in (POLICY_INPUTS, ACTS_WITH, WHOLE_EPISODES, REMEMBERS)
+                }
+                spec.model_config = {**shared_settings, MODULE: player.module, MODULE_SETTINGS: settings}
         except Exception as error:  # RLlib's models and custom modules may raise any error.
             builder = f"players.{player.agent}: {player.module}" if player.module else "model_config: RLlib"
             raise ValueError(f"{builder} cannot build the module ({error})") from None
@@ -289,8 +291,10 @@ def _networks(config: BatchedConfig, player: Player) -> dict[str, Any]:
     """Returns the settings of a trainable player's networks, in which the player's override the shared ones."""
     if player.module:
         return {}
-    shared = dict(config._model_config if isinstance(config._model_config, dict) else vars(config._model_config))
-    settings = {**shared, **player.settings.get("model_config", {})}
+    shared_settings = dict(
+        config._model_config if isinstance(config._model_config, dict) else vars(config._model_config)
+    )
+    settings = {**shared_settings, **player.settings.get("model_config", {})}
     return model_settings_class(settings).model_validate(settings).model_dump()
 
 

@@ -235,10 +235,10 @@ class _Reader:
         team, module = str(value.get(TEAM, player.team)), str(value.get(MODULE, player.module))
         intrinsic = {**player.intrinsic, **self._intrinsic(value.get(INTRINSIC, {}))}
         for key, name in player_switches().items():
-            enabled = value.get(key, True)
-            if not isinstance(enabled, bool) or (key in value and name not in intrinsic):
+            is_enabled = value.get(key, True)
+            if not isinstance(is_enabled, bool) or (key in value and name not in intrinsic):
                 raise self._error(f".{key}: must be true or false, and is for players with {name} only")
-            if not enabled:
+            if not is_enabled:
                 del intrinsic[name]
         self._check_kind_settings(player, settings)
         return replace(player, team=team, module=module, settings=settings, intrinsic=intrinsic)
@@ -291,10 +291,10 @@ class _Reader:
         if player_type is None:
             raise self._error(f": there is no player {value!r}{did_you_mean(str(value), self._valid_names())}")
         try:
-            resolved = player_type.resolve(source, self.agent, self.action_names, self.online_learners)
+            resolved_source = player_type.resolve(source, self.agent, self.action_names, self.online_learners)
         except (ValueError, RuntimeError, OSError) as error:
             raise self._error(f": {error}") from None
-        return Player(self.agent, player_type.kind, value, source=resolved)
+        return Player(self.agent, player_type.kind, value, source=resolved_source)
 
     def _valid_names(self) -> list[str]:
         """Returns the valid values, for suggestions."""

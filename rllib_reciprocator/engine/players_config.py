@@ -75,8 +75,8 @@ class PlayersConfig(RolloutConfig):
             pydantic.ValidationError: If a value has the wrong type or is out of range.
         """
         current = self._settings_of_all(name).model_dump(exclude_unset=True)
-        validated = intrinsic_reward(name).settings_class.model_validate({**current, **settings})
-        self.intrinsic_settings = {**self.intrinsic_settings, name: validated}
+        validated_settings = intrinsic_reward(name).settings_class.model_validate({**current, **settings})
+        self.intrinsic_settings = {**self.intrinsic_settings, name: validated_settings}
         return self
 
     def learning_player(self, name: str, **settings: Any) -> Self:
@@ -98,8 +98,8 @@ class PlayersConfig(RolloutConfig):
             raise ValueError(
                 f"learning_players: {name!r} cannot be written as learner/NAME; use letters, digits and _.- in a name"
             )
-        validated = described_learner(name, self.own_learning_settings, settings)
-        self.own_learning_settings = {**self.own_learning_settings, name: validated}
+        validated_settings = described_learner(name, self.own_learning_settings, settings)
+        self.own_learning_settings = {**self.own_learning_settings, name: validated_settings}
         return self
 
     def unfolded_players(self) -> Mapping[str, Any]:

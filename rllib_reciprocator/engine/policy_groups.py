@@ -112,8 +112,8 @@ class PolicyGroup:
             obs: ``[B, N, *obs_shape]``.
             inputs: Inputs from trackers, ``[B, N, K]`` by column.
         """
-        selected = {Columns.OBS: self.select_agents(obs)}
-        return selected | {name: self.select_agents(inputs[name]) for name in self.inputs}
+        agent_columns = {Columns.OBS: self.select_agents(obs)}
+        return agent_columns | {name: self.select_agents(inputs[name]) for name in self.inputs}
 
     def initial_memory(self, device: torch.device) -> dict[str, Tensor]:
         """Returns the initial recurrent state, ``[B * S, ..]`` by name; empty without memory."""
@@ -183,7 +183,7 @@ class PolicyGroup:
             dist_inputs = out.get(Columns.ACTION_DIST_INPUTS, action)
             rows = self._scatter_rows(probabilities(distribution, dist_inputs, num_probs))
             probs = self.unflatten_agents(rows)
-        recorded: dict[str, Tensor] = {}
+        recorded_columns: dict[str, Tensor] = {}
         if self.learns:
             outputs = {
                 Columns.ACTIONS: action,
@@ -193,8 +193,8 @@ class PolicyGroup:
             if Columns.VF_PREDS in out:
                 outputs[Columns.VF_PREDS] = out[Columns.VF_PREDS]
             columns |= {name: self._scatter_rows(column) for name, column in outputs.items()}
-            recorded = {name: self.unflatten_agents(column) for name, column in columns.items()}
-        return GroupActions(self.unflatten_agents(self._scatter_rows(action)), probs, recorded)
+            recorded_columns = {name: self.unflatten_agents(column) for name, column in columns.items()}
+        return GroupActions(self.unflatten_agents(self._scatter_rows(action)), probs, recorded_columns)
 
     def _distribution(self, out: Mapping[str, Any], explore: bool) -> Any:
         """Returns the module's action distribution; deterministic if its outputs contain actions only.

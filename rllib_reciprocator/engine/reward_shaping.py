@@ -56,14 +56,14 @@ class RewardShaper:
             batch: The rollout, with ``extrinsic``.
             iteration: Index of the training iteration, from 0, on which weights may depend.
         """
-        shaped = batch.extrinsic
+        shaped_rewards = batch.extrinsic
         totals: dict[str, Tensor] = {}
         for reward, players in self._groups:
             total = totals.setdefault(reward.name, torch.zeros_like(batch.rewards))
             self._add_reward(reward, players, batch, iteration, total)
         for total in totals.values():
-            shaped = shaped + total
-        return shaped
+            shaped_rewards = shaped_rewards + total
+        return shaped_rewards
 
     def _add_reward(
         self,

@@ -109,7 +109,7 @@ class RolloutSampler:
             The rollout.
         """
         game = self.game
-        steps, outcomes, tracked = StepColumns(), StepColumns(), StepColumns()
+        steps, outcomes, tracker_columns = StepColumns(), StepColumns(), StepColumns()
         modules: dict[str, StepColumns] = defaultdict(StepColumns)
         memory_before: dict[str, dict[str, Tensor]] = {}
         final: dict[str, dict[str, Tensor]] = {}
@@ -137,14 +137,14 @@ class RolloutSampler:
                 time_left=time_left,
             )
             for tracker in self.trackers:
-                tracked.add(**tracker.after(joint_step))
+                tracker_columns.add(**tracker.after(joint_step))
             outcomes.add(**step.outcomes)
             self._obs = step.obs
             if self._keeps_final:
                 self._keep_final(final, t, length, step.truncated)
             # Steps after the first episode do not count, so that environments need not be reset.
             self.reset_mask = False if only_first else self._ends(step.terminated | step.truncated)
-        columns = tracked.stacked(1)
+        columns = tracker_columns.stacked(1)
         for tracker in self.trackers:
             columns |= tracker.finish()
         batch = RolloutBatch(
@@ -175,12 +175,12 @@ class RolloutSampler:
         """
         actions, probs = [], []
         for group in self.groups:
-            acted = group.act(self._obs, inputs, self.generator, explore=explore, num_probs=self._num_probs)
-            actions.append(acted.actions)
-            if acted.probs is not None:
-                probs.append(acted.probs)
+            action_columns = group.act(self._obs, inputs, self.generator, explore=explore, num_probs=self._num_probs)
+            actions.append(action_columns.actions)
+            if action_columns.probs is not None:
+                probs.append(action_columns.probs)
             if group.learns:
-                modules[group.module_id].add(**acted.columns)
+                modules[group.module_id].add(**action_columns.columns)
         chosen_probs = self._pool.choose(probs, self.pool_members) if probs else None
         return self._pool.choose(actions, self.pool_members), chosen_probs
 

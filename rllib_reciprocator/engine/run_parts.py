@@ -32,7 +32,7 @@ class RunPartsConfig(PlayersConfig):
         """Returns the facts about the run that its parts share."""
         game = self.make_game()
         module_ids = tuple(tuple(module_id for module_id, _ in pool) for pool in self._alternatives)
-        trained = {
+        trained_seats = {
             module_ids[index][member_index]: None
             for index, player in enumerate(self.assigned_players)
             for member_index, (member, _) in enumerate(player.pool_members)
@@ -43,7 +43,7 @@ class RunPartsConfig(PlayersConfig):
             players=self.assigned_players,
             kinds=self.player_kinds(),
             module_ids=module_ids,
-            trained=tuple(trained),
+            trained=tuple(trained_seats),
             gamma=self.gamma,
             rollout_steps=self.rollout_steps(),
             whole_episodes=self.plays_whole_episodes(game),
@@ -142,8 +142,10 @@ class RunPartsConfig(PlayersConfig):
         frozen policies.
         """
         specs = self.rl_module_spec.rl_module_specs
-        shared = [spec.model_config or {} for module_id, spec in specs.items() if module_id not in self.policies]
-        return max((settings.get("warmup_iterations", 0) for settings in shared), default=0)
+        shared_configs = [
+            spec.model_config or {} for module_id, spec in specs.items() if module_id not in self.policies
+        ]
+        return max((settings.get("warmup_iterations", 0) for settings in shared_configs), default=0)
 
     def identifies_environments(self, game: BatchedGame) -> bool:
         """Returns True if rollouts contain the indices of their environments.

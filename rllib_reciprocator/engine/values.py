@@ -161,16 +161,16 @@ class ValueEstimator:
         sequences = sequence_columns(batch, columns)
         # The appended step continues the sequence: the recurrent state is not reset before it.
         not_first = torch.zeros_like(sequences[IS_FIRST][:, :1])
-        extended = {
+        extended_columns = {
             name: torch.cat([sequences[name].unflatten(0, (-1, self.steps)), value[:, None]], 1)
             for name, value in flatten_rows(columns.last, 2).items()
         }
-        extended[IS_FIRST] = torch.cat([sequences[IS_FIRST], not_first], 1)
-        extended |= memory_columns(sequences)
-        num_sequences = len(extended[IS_FIRST])
+        extended_columns[IS_FIRST] = torch.cat([sequences[IS_FIRST], not_first], 1)
+        extended_columns |= memory_columns(sequences)
+        num_sequences = len(extended_columns[IS_FIRST])
         size = max(1, ROWS_AT_ONCE // (self.steps + 1))
         values = []
         for start in range(0, num_sequences, size):
-            chunk = {name: value[start : start + size] for name, value in extended.items()}
+            chunk = {name: value[start : start + size] for name, value in extended_columns.items()}
             values.append(module.compute_values(flat_sequences(chunk)).view(-1, self.steps + 1))
         return torch.cat(values).unflatten(0, (len(batch.rewards), -1))

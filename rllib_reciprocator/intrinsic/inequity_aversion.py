@@ -91,10 +91,13 @@ def rewards(columns: Mapping[str, Tensor], settings: InequityAversionSettings) -
     Returns:
         ``[B, T, N]``, at most zero.
     """
-    smoothed = columns[SMOOTHED_REWARDS]
-    self_rewards = smoothed.diagonal(dim1=-2, dim2=-1)[..., None]
-    disadvantage, advantage = (smoothed - self_rewards).clamp(min=0.0), (self_rewards - smoothed).clamp(min=0.0)
-    return -(settings.alpha * disadvantage + settings.beta * advantage).sum(-1) / (smoothed.shape[-1] - 1)
+    smoothed_rewards = columns[SMOOTHED_REWARDS]
+    self_rewards = smoothed_rewards.diagonal(dim1=-2, dim2=-1)[..., None]
+    disadvantage, advantage = (
+        (smoothed_rewards - self_rewards).clamp(min=0.0),
+        (self_rewards - smoothed_rewards).clamp(min=0.0),
+    )
+    return -(settings.alpha * disadvantage + settings.beta * advantage).sum(-1) / (smoothed_rewards.shape[-1] - 1)
 
 
 class InequityAversion(IntrinsicReward[InequityAversionSettings]):

@@ -70,8 +70,8 @@ def reward_angles(rewards: Tensor) -> Tensor:
     Args:
         rewards: ``[.., N]``.
     """
-    mean_of_others = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
-    return torch.atan2(mean_of_others, rewards)
+    co_player_mean = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
+    return torch.atan2(co_player_mean, rewards)
 
 
 def rewards(columns: Mapping[str, Tensor], settings: SocialValueOrientationSettings) -> Tensor:

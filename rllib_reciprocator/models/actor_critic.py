@@ -159,17 +159,17 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         self.policy_inputs = policy_inputs(config)
         space = self.observation_space
         self.actor = Network(space, self.action_dist_cls.required_input_dim(self.action_space), config)
-        shared = config.get("vf_share_layers", False)
-        self.critic = None if shared else Network(space, 1, config)
-        self.value_head = nn.Linear(self.actor.width, 1) if shared else None
+        shares_layers = config.get("vf_share_layers", False)
+        self.critic = None if shares_layers else Network(space, 1, config)
+        self.value_head = nn.Linear(self.actor.width, 1) if shares_layers else None
         if self.value_head is not None:
             initialize_head(self.value_head, config)
         self.predicted = [policy_input for policy_input in self.policy_inputs if policy_input.predicted]
-        num_predicted = sum(policy_input.size for policy_input in self.predicted)
+        num_predictions = sum(policy_input.size for policy_input in self.predicted)
         # The head has this name in checkpoints of all versions.
-        self.balance_head = nn.Linear(self.actor.width, num_predicted) if num_predicted else None
+        self.balance_head = nn.Linear(self.actor.width, num_predictions) if num_predictions else None
         self.plays_whole_episodes = config.get(WHOLE_EPISODES, True)
-        memories = (MEMORY,) if shared or self.plays_whole_episodes else (MEMORY, CRITIC_MEMORY)
+        memories = (MEMORY,) if shares_layers or self.plays_whole_episodes else (MEMORY, CRITIC_MEMORY)
         self.memories = memories if self.actor.memory is not None else ()
         self.register_buffer("epsilon", torch.zeros(()) if config.get(EXPLORES) else None)
 

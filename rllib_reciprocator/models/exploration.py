@@ -22,9 +22,9 @@ def without_exploration(spec: RLModuleSpec) -> RLModuleSpec:
     settings = spec.model_config
     if not isinstance(settings, dict):
         return spec
-    disabled: dict[str, bool | float] = {EXPLORES: False}
+    disabled_settings: dict[str, bool | float] = {EXPLORES: False}
     if isinstance(spec.module_class, type) and issubclass(spec.module_class, DefaultDQNRLModule):
-        disabled["epsilon"] = 0.0
+        disabled_settings["epsilon"] = 0.0
     spec = copy(spec)
-    spec.model_config = {name: disabled.get(name, value) for name, value in settings.items()}
+    spec.model_config = {name: disabled_settings.get(name, value) for name, value in settings.items()}
     return spec

@@ -169,12 +169,12 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kept, states, before = ctx.saved_tensors
+        decay, states, before = ctx.saved_tensors
         # The gradient by h_t is the sum of the output's gradient and that by h_(t+1), which is scaled by kept_(t+1).
-        next_kept = torch.cat([kept[:, 1:], torch.zeros_like(kept[:, :1])], 1)
-        gradient = scan(next_kept.flip(1), wanted.flip(1), torch.zeros_like(before)).flip(1)
+        next_decay = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1)
+        gradient = scan(next_decay.flip(1), wanted.flip(1), torch.zeros_like(before)).flip(1)
         kept_gradient = gradient * torch.cat([before[:, None], states[:, :-1]], 1)
-        return kept_gradient, gradient, kept[:, 0] * gradient[:, 0]
+        return kept_gradient, gradient, decay[:, 0] * gradient[:, 0]
 
 
 def _in_chunks(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:

@@ -78,14 +78,14 @@ def _number(value: float | None, digits: int) -> str:
 
 def _trial_count(experiment: Experiment, trials: list[Trial]) -> str:
     """Returns the number of trials of a setting, and how many of them failed or were stopped early, for a cell."""
-    num_failed = sum(trial.error is not None for trial in trials)
-    num_stopped = sum(
+    num_failures = sum(trial.error is not None for trial in trials)
+    num_stops = sum(
         bool(experiment.stop and trial.results)
         and not trial.error
         and not has_reached(trial.results[-1], experiment.stop)
         for trial in trials
     )
-    notes = [f"{count} {state}" for count, state in ((num_failed, "failed"), (num_stopped, "stopped early")) if count]
+    notes = [f"{count} {state}" for count, state in ((num_failures, "failed"), (num_stops, "stopped early")) if count]
     return f"{len(trials)}" + (f" ({', '.join(notes)})" if notes else "")
 
 

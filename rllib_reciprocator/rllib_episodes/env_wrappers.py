@@ -57,12 +57,12 @@ class PettingZooMultiAgentEnv(MultiAgentEnv):
         """Takes one environment step with the agents' actions."""
         obs, rewards, terminated, truncated, infos = self.env.step(action_dict)
         is_done = not self.env.agents
-        all_terminated = is_done and all(terminated.values())
+        is_terminated = is_done and all(terminated.values())
         return (
             obs,
             rewards,
-            {**terminated, "__all__": all_terminated},
-            {**truncated, "__all__": is_done and not all_terminated},
+            {**terminated, "__all__": is_terminated},
+            {**truncated, "__all__": is_done and not is_terminated},
             infos,
         )
 
@@ -103,12 +103,12 @@ class TurnsMultiAgentEnv(PettingZooMultiAgentEnv):
             env.step(None)
         observers += [env.agent_selection] if env.agents else []
         is_done = not env.agents
-        all_terminated = is_done and all(terminated.values())
+        is_terminated = is_done and all(terminated.values())
         return (
             {agent: env.observe(agent) for agent in observers},
             rewards,
-            {**terminated, "__all__": all_terminated},
-            {**truncated, "__all__": is_done and not all_terminated},
+            {**terminated, "__all__": is_terminated},
+            {**truncated, "__all__": is_done and not is_terminated},
             {},
         )
 

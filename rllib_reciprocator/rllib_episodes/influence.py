@@ -228,5 +228,5 @@ def _sample_actions(
         draws.append(torch.from_numpy(space_samples).expand(rows, -1, -1))
         weights += [share / DRAWN_ACTIONS] * DRAWN_ACTIONS
     samples = torch.cat(draws, 1)
-    padded = torch.cat([samples, samples.new_zeros(*samples.shape[:2], width - samples.shape[2])], 2)
-    return padded, torch.tensor(weights)
+    padded_samples = torch.cat([samples, samples.new_zeros(*samples.shape[:2], width - samples.shape[2])], 2)
+    return padded_samples, torch.tensor(weights)

@@ -53,9 +53,9 @@ def standardized(values: Tensor, mask: Tensor | None = None) -> Tensor:
     moments = torch.stack([(values * weights).sum(), weights.sum()])
     total, count = sum_over_learners(moments)
     count = count.clamp(min=1.0)
-    centered = values - total / count
-    variance = sum_over_learners((centered.square() * weights).sum()) / count
-    return centered / (variance.sqrt() + 1e-8)
+    centered_values = values - total / count
+    variance = sum_over_learners((centered_values.square() * weights).sum()) / count
+    return centered_values / (variance.sqrt() + 1e-8)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -96,8 +96,8 @@ def deviation(values: Tensor, axes: tuple[int, ...], mask: Tensor | None = None)
         count = sum_over_learners(torch.full((), values.numel() / total.numel(), device=values.device)).clamp(min=1.0)
     else:
         count = sum_over_learners(weights.sum(axes, keepdim=True)).clamp(min=1.0)
-    centered = values - sum_over_learners(total) / count
-    squares = centered.square() if weights is None else centered.square() * weights
+    centered_values = values - sum_over_learners(total) / count
+    squares = centered_values.square() if weights is None else centered_values.square() * weights
     return (sum_over_learners(squares.sum(axes, keepdim=True)) / count).sqrt() + 1e-8
 
 

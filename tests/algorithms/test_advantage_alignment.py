@@ -78,10 +78,10 @@ def test_players_without_alignment_keep_their_advantages(build):
         for weight in (1.0, 0.0)
     )
     sample = algo.sample()
-    aligned, plain = prepared(algo, sample), prepared(plain_algo, sample)
-    assert torch.equal(aligned["player_1"]["advantages"], plain["player_1"]["advantages"])
-    assert not torch.allclose(aligned["player_0"]["advantages"], plain["player_0"]["advantages"])
-    assert torch.equal(aligned["player_0"]["value_targets"], plain["player_0"]["value_targets"])
+    aligned_batch, plain = prepared(algo, sample), prepared(plain_algo, sample)
+    assert torch.equal(aligned_batch["player_1"]["advantages"], plain["player_1"]["advantages"])
+    assert not torch.allclose(aligned_batch["player_0"]["advantages"], plain["player_0"]["advantages"])
+    assert torch.equal(aligned_batch["player_0"]["value_targets"], plain["player_0"]["value_targets"])
 
 
 def rows(sample, agent, values):
@@ -152,15 +152,15 @@ def test_players_align_with_co_players_that_are_not_trained(build, ipd, co_playe
     if "pool" in co_player:
         frozen = f"checkpoint/{ipd}#player_0"
         co_player = {"pool": {key.replace("FROZEN", frozen): share for key, share in co_player["pool"].items()}}
-    learned = []
+    learned_values = []
     for weight in (0.0, 1.0):
         players = {"player_0": "advantage_alignment", "player_1": co_player}
         a_config = config(players, games=64, steps=10, alignment_weight=weight, num_epochs=20)
         algo = build(a_config.meta(inner_episodes=2, copies=8))
         losses = [float(algo.train()["learners"]["player_0"]["co_player_vf_loss"]) for _ in range(6)]
         assert losses[-1] < 0.8 * losses[0]
-        learned.append({key: value for key, value in weights(algo).items() if key.startswith("player_0/actor")})
-    assert any(not np.array_equal(learned[0][key], value) for key, value in learned[1].items())
+        learned_values.append({key: value for key, value in weights(algo).items() if key.startswith("player_0/actor")})
+    assert any(not np.array_equal(learned_values[0][key], value) for key, value in learned_values[1].items())
 
 
 def test_pool_members_align_in_their_environments(build):

@@ -129,7 +129,7 @@ def test_minibatches_leave_out_sequences_of_other_members(build):
     rows = prepared(algo, sample)
     num_sequences = 64 + int((sample.pool_members[:, 0, 1] == 1).sum())
     for size in (None, 32 * 15):
-        selected_rows = [selected["coala"] for selected in minibatches(algo, rows, size)]
+        selected_rows = [minibatch["coala"] for minibatch in minibatches(algo, rows, size)]
         assert sum(len(columns[Columns.ACTIONS]) for columns in selected_rows) == 15 * num_sequences
         assert all(bool(columns[Columns.LOSS_MASK].all()) for columns in selected_rows)
 

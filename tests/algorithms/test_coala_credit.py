@@ -125,8 +125,8 @@ def test_credit_by_hand():
 def test_leave_one_out_baseline_by_hand():
     """Uses three groups of two environments, the last of which is not counted."""
     credit = torch.tensor([1.0, 3.0, 10.0, 20.0, 7.0, 9.0])[:, None, None]
-    counted = torch.tensor([True, True, True, True, False, False])[:, None]
-    assert leave_one_out_baseline(credit, counted, 2).flatten().tolist() == [-14.0, -12.0, 8.0, 18.0, 7.0, 9.0]
+    count_mask = torch.tensor([True, True, True, True, False, False])[:, None]
+    assert leave_one_out_baseline(credit, count_mask, 2).flatten().tolist() == [-14.0, -12.0, 8.0, 18.0, 7.0, 9.0]
     single_group = torch.tensor([True, True, False, False, False, False])[:, None]
     assert leave_one_out_baseline(credit, single_group, 2).flatten().tolist() == credit.flatten().tolist()
 
@@ -146,6 +146,6 @@ def test_credit_is_centered_per_kind_of_co_player(build):
     ):
         torch.testing.assert_close(group_credit.mean(0), torch.zeros(15), atol=1e-4, rtol=0.0)
         assert float(group_credit.std()) > 0.1
-    uncentered = build(coala_config(players, games=64).meta(center=False))
-    credit = prepared(uncentered, sample)["coala"]["advantages"].view(64, 2, 15)
+    uncentered_algo = build(coala_config(players, games=64).meta(center=False))
+    credit = prepared(uncentered_algo, sample)["coala"]["advantages"].view(64, 2, 15)
     assert float(credit[~with_online_learner, 0].mean(0).abs().max()) > 0.01

@@ -46,8 +46,8 @@ def test_updates_weights_and_reports_finite_metrics(build, name, env):
     for _ in range(2):
         result = algo.train()
     after = weights(algo)
-    changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
-    assert {"player_0", "player_1"} <= changed
+    changed_ids = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
+    assert {"player_0", "player_1"} <= changed_ids
     metrics = list(iterate_metrics(result))
     assert all(np.isfinite(value) for _, _, value in metrics)
     for agent in ("player_0", "player_1"):
@@ -89,16 +89,16 @@ def assert_restored_run_continues_identically(build, tmp_path, name, learners, f
         whole.train()
     whole.save_to_path(tmp_path)
     expected = [whole.train() for _ in range(2)]
-    resumed = build_run()
-    resumed.restore_from_path(tmp_path)
+    resumed_algo = build_run()
+    resumed_algo.restore_from_path(tmp_path)
     for result in expected:
-        resumed_result = resumed.train()
+        resumed_result = resumed_algo.train()
         assert resumed_result["training_iteration"] == result["training_iteration"]
         for key in ("outcomes", "agent_episode_returns_mean", "influence", "balance", "reward_per_step"):
             assert resumed_result["env_runners"].get(key) == result["env_runners"].get(key), key
         for key in ("loss", "reciprocal_weight"):
             assert resumed_result["learners"]["influence"][key] == result["learners"]["influence"][key], key
-    assert_same_weights(whole, resumed)
+    assert_same_weights(whole, resumed_algo)
 
 
 YAML = """
@@ -153,8 +153,8 @@ def test_two_runners_and_two_learners_train_from_a_file(name, tmp_path, build):
     before = weights(algo)
     result = algo.train()
     after = weights(algo)
-    changed = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
-    assert {"player_0", "player_1"} <= changed
+    changed_ids = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
+    assert {"player_0", "player_1"} <= changed_ids
     assert all(np.isfinite(value) for _, _, value in iterate_metrics(result))
 
 

@@ -125,8 +125,8 @@ def test_cost_counts_without_a_separate_optimizer(build):
 def test_the_cost_is_discounted_and_averaged_over_episodes(build):
     algo = build(lio_config(gamma=0.5, incentives={"cost_coeff": 3.0, "max_incentive": 2.0}))
     sample = algo.sample()
-    played = sample.in_first_episode()
-    shares = sample.columns["incentives"].sum((-1, -2)) / 2.0 * played
+    play_mask = sample.in_first_episode()
+    shares = sample.columns["incentives"].sum((-1, -2)) / 2.0 * play_mask
     expected = 3.0 * float((shares * 0.5 ** torch.arange(5)).sum()) / 16
     algo.learn(sample, phase=LEARN, report=False)
     algo.learn(sample, phase=LOOK_AHEAD)

@@ -35,10 +35,10 @@ def test_frozen_givers_give_in_other_runs(build, trained):
     assert (sample.columns["incentives"][..., 0, 1:] > 0).all()
     assert not sample.columns["incentives"][..., 1:, :].any()
     learner = algo.learner_group._learner
-    received = sample.columns["received"]
-    without_incentives = replace(sample, columns={**sample.columns, "received": torch.zeros_like(received)})
-    shaped, plain = (learner.shape_rewards(batch, 0) for batch in (sample, without_incentives))
-    torch.testing.assert_close(shaped - plain, received)
+    received_incentives = sample.columns["received"]
+    without_incentives = replace(sample, columns={**sample.columns, "received": torch.zeros_like(received_incentives)})
+    shaped_rewards, plain = (learner.shape_rewards(batch, 0) for batch in (sample, without_incentives))
+    torch.testing.assert_close(shaped_rewards - plain, received_incentives)
 
 
 def test_incentive_functions_play_any_agent(build, trained):

@@ -21,11 +21,11 @@ def autograd_through_policy_step(algo, before, tau, after, gains, weight_of_self
     """
     learner, functions = algo.learner_group._learner, incentive_rule(algo).functions
     n = tau.rewards.shape[-1]
-    played = [sample.in_first_episode() for sample in (tau, after)]
+    play_masks = [sample.in_first_episode() for sample in (tau, after)]
     given_before = tau.columns[GIVEN].flatten(0, 1) if functions.observes_given else None
     incentives = functions.incentives(joint_observations(tau, n).flatten(0, 1), tau.actions.flatten(0, 1), given_before)
-    incentives = incentives.unflatten(0, played[0].shape) * played[0][..., None, None]
-    rewards = tau.rewards * played[0][..., None] + incentives.sum(-2) - weight_of_self * incentives.sum(-1)
+    incentives = incentives.unflatten(0, play_masks[0].shape) * play_masks[0][..., None, None]
+    rewards = tau.rewards * play_masks[0][..., None] + incentives.sum(-2) - weight_of_self * incentives.sum(-1)
     config, critics = learner.config, [learner.rule_of[f"player_{i}"].needs_critic for i in range(n)]
     gamma = torch.full((n,), config.gamma)
     lambdas = torch.tensor([config.lambda_ if critic else 1.0 for critic in critics])
@@ -44,21 +44,21 @@ def autograd_through_policy_step(algo, before, tau, after, gains, weight_of_self
     def policy(index, parameters, sample):
         module = learner.module[f"player_{index}"].unwrapped()
         batch = {name: column.flatten(0, 2) for name, column in sample.modules[f"player_{index}"].steps.items()}
-        wrapped = Wrapped(module)
-        named = {f"module.{name}": param for name, param in parameters.items()}
-        outputs = torch.func.functional_call(wrapped, named, (batch,))
+        wrapper = Wrapped(module)
+        named_params = {f"module.{name}": param for name, param in parameters.items()}
+        outputs = torch.func.functional_call(wrapper, named_params, (batch,))
         return [output.unflatten(0, sample.rewards.shape[:2]) for output in outputs]
 
     def log_probabilities(index, parameters, sample):
         return policy(index, parameters, sample)[0]
 
-    returns = discounted(rewards, gamma * lambdas, played[0])
+    returns = discounted(rewards, gamma * lambdas, play_masks[0])
     for index in range(n):
         if not critics[index] and learner.config.use_baseline:
             returns = torch.cat(
                 [
                     returns[..., :index],
-                    subtract_means(returns, played[0])[..., index : index + 1],
+                    subtract_means(returns, play_masks[0])[..., index : index + 1],
                     returns[..., index + 1 :],
                 ],
                 -1,
@@ -69,10 +69,10 @@ def autograd_through_policy_step(algo, before, tau, after, gains, weight_of_self
         logp, uniform_kl = policy(index, point, tau)
         advantages = returns[..., index]
         if config.normalize_advantages:
-            counted = advantages[played[0]]
+            valid_advantages = advantages[play_masks[0]]
             # A critic's values would only add a constant to the advantages, but change their standard deviation.
-            advantages = (advantages - counted.mean()) / counted.std(correction=0)
-        objective = ((logp * advantages + config.entropy_coeff * uniform_kl) * played[0]).sum() / len(returns)
+            advantages = (advantages - valid_advantages.mean()) / valid_advantages.std(correction=0)
+        objective = ((logp * advantages + config.entropy_coeff * uniform_kl) * play_masks[0]).sum() / len(returns)
         names = [name for name in point if name.startswith("actor")]
         gradient = torch.autograd.grad(objective, [point[name] for name in names], create_graph=True)
         scale = 1.0
@@ -94,10 +94,10 @@ def autograd_through_policy_step(algo, before, tau, after, gains, weight_of_self
                 )
     derivatives = []
     for giver in range(n):
-        counted = [j for j in range(n) if j != giver or weight_of_self]
+        valid_advantages = [j for j in range(n) if j != giver or weight_of_self]
         loss = -sum(
-            (log_probabilities(j, learned_params[j], after) * gains[..., giver] * played[1]).sum() / len(gains)
-            for j in counted
+            (log_probabilities(j, learned_params[j], after) * gains[..., giver] * play_masks[1]).sum() / len(gains)
+            for j in valid_advantages
         )
         parameters = list(functions.functions.parameters())
         derivatives.append(torch.autograd.grad(loss, parameters, retain_graph=True))
@@ -196,12 +196,12 @@ def test_gradient_matches_finite_differences_through_a_policy_update(build, sett
     direction = [torch.randn_like(param) for param in functions.parameters()]
     for component in direction:
         component[1:] = 0.0
-    played, gains = after.in_first_episode(), torch.zeros_like(after.rewards[..., 0])
+    play_masks, gains = after.in_first_episode(), torch.zeros_like(after.rewards[..., 0])
     running = torch.zeros_like(gains[:, 0])
     for t in reversed(range(gains.shape[1])):
-        running = after.rewards[:, t, 0] * played[:, t] + 0.9 * running
+        running = after.rewards[:, t, 0] * play_masks[:, t] + 0.9 * running
         gains[:, t] = running
-    gains = (gains - (gains * played).sum(0) / played.sum(0).clamp(min=1)) * played
+    gains = (gains - (gains * play_masks).sum(0) / play_masks.sum(0).clamp(min=1)) * play_masks
 
     def loss(size):
         for module_id, module in modules.items():

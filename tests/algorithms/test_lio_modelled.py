@@ -23,9 +23,9 @@ def test_exact_models_give_the_same_credit(build, reward_scale):
     with torch.no_grad():
         for row, agent in enumerate((1, 0)):
             actor = learner.module[f"player_{agent}"].unwrapped().actor
-            for stacked, layer in ((models[0], actor.encoder.connected[0]), (models[2], actor.head)):
-                stacked.weight[row] = layer.weight.t()
-                stacked.bias[row] = layer.bias
+            for stacked_layer, layer in ((models[0], actor.encoder.connected[0]), (models[2], actor.head)):
+                stacked_layer.weight[row] = layer.weight.t()
+                stacked_layer.bias[row] = layer.bias
     tau = algo.sample()
     run_phase(algo, LEARN, tau)
     algo.sync()

@@ -43,8 +43,8 @@ def test_policies_are_trained_on_received_incentives(build):
     algo = build(lio_config(players={"player_0": "lio", "player_1": "pg"}, gamma=1.0, env="ipd_v0"))
     sample = algo.sample()
     batch, _ = prepared_batch(algo, sample)
-    paid = sample.columns["incentives"][..., 0, 1]
-    torch.testing.assert_close(batch.shaped_rewards[..., 1], sample.rewards[..., 1] + paid)
+    payments = sample.columns["incentives"][..., 0, 1]
+    torch.testing.assert_close(batch.shaped_rewards[..., 1], sample.rewards[..., 1] + payments)
     torch.testing.assert_close(batch.shaped_rewards[..., 0], sample.rewards[..., 0])
 
 
@@ -61,8 +61,8 @@ def test_indistinguishable_actions_get_equal_incentives(build):
     algo = build(lio_config(incentives={"told_actions": ["door"]}))
     functions = algo.env_runner.module["incentives"].unwrapped()
     obs = torch.rand(1, 2, 6)
-    paid = [float(functions.incentives(obs, torch.tensor([[0, action]]))[0, 0, 1]) for action in range(3)]
-    assert paid[0] == paid[1] != paid[2]
+    payments = [float(functions.incentives(obs, torch.tensor([[0, action]]))[0, 0, 1]) for action in range(3)]
+    assert payments[0] == payments[1] != payments[2]
 
 
 @pytest.mark.parametrize(

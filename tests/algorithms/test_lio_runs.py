@@ -36,11 +36,11 @@ def test_restored_runs_that_reuse_samples_continue_identically(build, tmp_path):
     whole.train()
     whole.save_to_path(tmp_path)
     expected = whole.train()
-    resumed = build_run()
-    resumed.restore_from_path(tmp_path)
-    resumed_result = resumed.train()
+    resumed_algo = build_run()
+    resumed_algo.restore_from_path(tmp_path)
+    resumed_result = resumed_algo.train()
     assert resumed_result["env_runners"]["incentives"] == expected["env_runners"]["incentives"]
-    assert_same_weights(whole, resumed)
+    assert_same_weights(whole, resumed_algo)
 
 
 def test_reused_samples_reduce_the_number_of_steps(build):
@@ -67,13 +67,13 @@ def test_results_report_incentives_by_pair_and_action(build):
     algo = build(lio_config())
     sample = algo.sample(report=False)
     result = algo.env_runner.get_metrics()
-    played = sample.in_first_episode()
-    paid = sample.columns["incentives"][..., 0, 1][played]
-    actions = sample.actions[..., 1][played]
-    assert float(result["incentives"]["player_0_to_player_1"].peek()) == pytest.approx(float(paid.mean()), rel=1e-4)
+    play_mask = sample.in_first_episode()
+    payments = sample.columns["incentives"][..., 0, 1][play_mask]
+    actions = sample.actions[..., 1][play_mask]
+    assert float(result["incentives"]["player_0_to_player_1"].peek()) == pytest.approx(float(payments.mean()), rel=1e-4)
     for action, name in enumerate(("lever", "start", "door")):
         incentive = result["incentives_by_action"]["player_0_to_player_1"][name].peek()
-        assert float(incentive) == pytest.approx(float(paid[actions == action].mean()), rel=1e-4)
+        assert float(incentive) == pytest.approx(float(payments[actions == action].mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ def test_sampled_incentives_are_outputs_plus_noise(build):
     outputs = functions.outputs(joint_observations(sample).flatten(0, 1), sample.actions.flatten(0, 1)).unflatten(
         0, noise.shape[:2]
     )
-    paid = 2.0 * (outputs + noise).sigmoid()
-    torch.testing.assert_close(sample.columns["incentives"][..., 0, 1], paid[..., 0, 0])
-    torch.testing.assert_close(sample.columns["incentives"][..., 1, 0], paid[..., 1, 0])
+    payments = 2.0 * (outputs + noise).sigmoid()
+    torch.testing.assert_close(sample.columns["incentives"][..., 0, 1], payments[..., 0, 0])
+    torch.testing.assert_close(sample.columns["incentives"][..., 1, 0], payments[..., 1, 0])
     assert float(noise.std()) == pytest.approx(1.0, abs=0.2)
     same_seed = build(lio_config(incentives=DRAWN, env="ipd_v0")).sample()
     assert torch.equal(same_seed.columns["incentive_noise"], noise)

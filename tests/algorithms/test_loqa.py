@@ -42,8 +42,8 @@ def test_only_trained_networks_of_policies_change(build):
     before = weights(algo)
     algo.train()
     after = weights(algo)
-    unchanged = {name for name in before if np.array_equal(before[name], after[name])}
-    assert not unchanged
+    unchanged_names = {name for name in before if np.array_equal(before[name], after[name])}
+    assert not unchanged_names
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.2])
@@ -63,8 +63,8 @@ def test_incentives_for_loqa_players_are_learned(build, epsilon):
     before = weights(algo)
     algo.train()
     after = weights(algo)
-    changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert any(name.startswith("incentives/functions") for name in changed)
+    changed_names = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert any(name.startswith("incentives/functions") for name in changed_names)
 
 
 def test_incentives_for_shapers_only_are_refused():
@@ -78,8 +78,8 @@ def test_incentives_for_shapers_only_are_refused():
     ("config", "complaint"),
     [
         (lambda: loqa_config().env_runners(rollout_fragment_length=2), "set batch_mode to complete_episodes"),
-        (lambda: loqa_config(q_temperature=0.0), "q_temperature: 0 is not above 0"),
-        (lambda: loqa_config(shaping_decay=1.5), "shaping_decay: 1.5 is not between 0 and 1"),
+        (lambda: loqa_config(q_temperature=0.0), "q_temperature: must be above 0"),
+        (lambda: loqa_config(shaping_decay=1.5), "shaping_decay: must be from 0 to 1"),
         (
             lambda: loqa_config().environment("centralized_v0", env_config={"game": "ipd_v0"}),
             "env: loqa players need other agents",

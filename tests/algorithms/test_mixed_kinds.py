@@ -175,21 +175,21 @@ def test_all_policies_and_incentive_functions_learn(build, agents):
         assert torch.equal(parameter[[COALA, ALIGNED]], start[[COALA, ALIGNED]])
     metrics = results["env_runners"]
     receives = {pair: float(mean) > 0.0 for pair, mean in metrics["incentives"].items()}
-    trained = {"player_1_to_player_0": True, "player_1_to_player_2": True}
-    assert receives == (trained if agents == 3 else {**trained, "player_1_to_player_3": False})
+    trained_pairs = {"player_1_to_player_0": True, "player_1_to_player_2": True}
+    assert receives == (trained_pairs if agents == 3 else {**trained_pairs, "player_1_to_player_3": False})
     # Two rollouts per iteration: policies learn from the first one, incentive functions from the second one.
     assert metrics["num_env_steps_sampled"] == 2 * ENVIRONMENTS * STEPS * INNER_EPISODES
 
 
 @pytest.mark.parametrize("reuse_samples", [False, True])
 def test_restored_runs_continue_identically(build, tmp_path, reuse_samples):
-    whole, resumed = (build(config(reuse_samples=reuse_samples)) for _ in range(2))
+    whole, resumed_algo = (build(config(reuse_samples=reuse_samples)) for _ in range(2))
     whole.train()
     whole.save_to_path(tmp_path)
-    resumed.restore_from_path(tmp_path)
-    assert_same_weights(whole, resumed)
+    resumed_algo.restore_from_path(tmp_path)
+    assert_same_weights(whole, resumed_algo)
     for _ in range(2):
-        expected, result = whole.train()["env_runners"], resumed.train()["env_runners"]
+        expected, result = whole.train()["env_runners"], resumed_algo.train()["env_runners"]
         assert result["incentives"] == expected["incentives"]
         assert result["reward_per_step"] == expected["reward_per_step"]
-        assert_same_weights(whole, resumed)
+        assert_same_weights(whole, resumed_algo)

@@ -23,8 +23,8 @@ def test_estimator_training_does_not_change_policies(build):
     before = weights(algo)
     prepared(algo, sample)
     after = weights(algo)
-    changed = {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
-    assert changed == {"influence"}
+    changed_ids = {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
+    assert changed_ids == {"influence"}
     losses = [float(algo.train()["learners"]["influence"]["loss"]) for _ in range(10)]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
@@ -88,8 +88,8 @@ def test_policies_are_not_trained_while_the_estimator_warms_up(build):
     for iteration in range(3):
         algo.train()
         now = weights(algo)
-        changed = {name.split("/")[0] for name in start if not np.array_equal(start[name], now[name])}
-        assert changed == ({"influence"} if iteration < 2 else {"influence", "player_0", "player_1"})
+        changed_ids = {name.split("/")[0] for name in start if not np.array_equal(start[name], now[name])}
+        assert changed_ids == ({"influence"} if iteration < 2 else {"influence", "player_0", "player_1"})
 
 
 @pytest.mark.processes

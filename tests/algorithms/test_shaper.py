@@ -17,11 +17,11 @@ def test_only_the_actor_of_an_evolved_policy_changes(build):
     before = weights(algo)
     algo.train()
     after = weights(algo)
-    changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert {name for name in changed if name.startswith("player_0")} == {
+    changed_names = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert {name for name in changed_names if name.startswith("player_0")} == {
         name for name in before if name.startswith("player_0/actor")
     }
-    assert {name.split(".")[0] for name in changed if name.startswith("player_1")} == {
+    assert {name.split(".")[0] for name in changed_names if name.startswith("player_1")} == {
         "player_1/actor",
         "player_1/critic",
     }
@@ -41,12 +41,12 @@ def test_groups_of_other_pool_members_are_not_counted(build):
     (sample,) = algo.env_runner.sample()
     batch, info = prepared_batch(algo, sample)
     rows, rule = info.rows["player_0"], algo.learner_group._learner.rule_of["player_0"]
-    fitness, played = rule._fitness("player_0", batch, rows)
+    fitness, play_mask = rule._fitness("player_0", batch, rows)
     is_playing = sample.pool_members[::4, 0, 0] == 0
     assert 0 < int(is_playing.sum()) < 16
-    assert torch.equal(played, is_playing)
+    assert torch.equal(play_mask, is_playing)
     before = flat(algo.learner_group._learner.module["player_0"].unwrapped())
-    rule._fitness = lambda *_: (torch.where(played, 1.0, fitness + 100.0), played)
+    rule._fitness = lambda *_: (torch.where(play_mask, 1.0, fitness + 100.0), play_mask)
     rule._evolve(algo.learner_group._learner, "player_0", batch, rows)
     # All members that play have the same fitness, so that the gradient is zero.
     after = flat(algo.learner_group._learner.module["player_0"].unwrapped())
@@ -180,5 +180,5 @@ def test_single_group_raises():
         shaper_config(games=4).validate()
     shaper_config(games=8).validate()
     shaper_config(games=4).env_runners(num_env_runners=2).validate()
-    shared = shaper_config({"player_*": "team/both"}, games=4)
-    shared.validate()
+    shared_config = shaper_config({"player_*": "team/both"}, games=4)
+    shared_config.validate()

@@ -44,18 +44,18 @@ def after_training(build, config, iterations=1):
 def test_coala_without_online_learners_is_ppo(build):
     """Compares with PPO: with one inner episode, the discounted sums of TD errors are GAE advantages."""
     players = {"player_0": "ppo", "player_1": "scripted/tit_for_tat"}
-    shared = {"gamma": 0.9, "lambda_": 0.7, "num_epochs": 2, "clip_param": 0.2, "entropy_coeff": 0.0}
+    shared_settings = {"gamma": 0.9, "lambda_": 0.7, "num_epochs": 2, "clip_param": 0.2, "entropy_coeff": 0.0}
     ppo = (
         ReciprocatorConfig()
         .environment("ipd_v0", env_config={"num_steps": 5, "payoffs": PAYOFFS})
         .players(players)
-        .training(lr=0.01, normalize_advantages=False, grad_clip=None, **shared)
+        .training(lr=0.01, normalize_advantages=False, grad_clip=None, **shared_settings)
         .rl_module(model_config=NETWORKS)
         .env_runners(num_envs_per_env_runner=16)
         .debugging(seed=1)
     )
     meta = {"inner_episodes": 1}
-    same, _ = after_training(build, coala({**players, "player_0": "coala"}, meta=meta, **shared), 2)
+    same, _ = after_training(build, coala({**players, "player_0": "coala"}, meta=meta, **shared_settings), 2)
     reference, _ = after_training(build, ppo, 2)
     assert_same_weights(same, reference, atol=1e-6)
 
@@ -130,10 +130,10 @@ def test_every_agent_learns_with_its_own_discount(build):
         losses = [float(results["learners"][f"player_{index}"]["vf_loss"]) for index in range(2)]
         return weights(algo), losses
 
-    (low, low_losses), (mixed, mixed_losses), (high, high_losses) = (
+    (low, low_losses), (middle, mixed_losses), (high, high_losses) = (
         train(*gammas) for gammas in ((0.3, 0.3), (0.3, 0.9), (0.9, 0.9))
     )
-    for name, value in mixed.items():
+    for name, value in middle.items():
         same = low if name.startswith("player_0") else high
         np.testing.assert_array_equal(value, same[name], err_msg=name)
     assert mixed_losses == [low_losses[0], high_losses[1]]

@@ -43,15 +43,15 @@ def test_an_algorithm_is_named_by_its_import_path_or_by_its_registered_name():
     ],
 )
 def test_a_path_without_an_algorithm_is_refused_in_one_line(tmp_path, run, message):
-    refused = invoke("train", "file", write_file(tmp_path, run))
-    one_line(refused, f"{tmp_path / 'custom.yaml'}: custom.run: '{run}' {message}")
+    refusal = invoke("train", "file", write_file(tmp_path, run))
+    one_line(refusal, f"{tmp_path / 'custom.yaml'}: custom.run: '{run}' {message}")
 
 
 def test_settings_are_validated_as_those_of_built_in_algorithms(tmp_path):
-    refused = invoke("train", "file", write_file(tmp_path, PATH, clip_parm=0.1))
-    assert refused.exit_code == 2
-    assert "config.clip_parm" in refused.stderr
-    assert "did you mean 'clip_param'" in refused.stderr
+    refusal = invoke("train", "file", write_file(tmp_path, PATH, clip_parm=0.1))
+    assert refusal.exit_code == 2
+    assert "config.clip_parm" in refusal.stderr
+    assert "did you mean 'clip_param'" in refusal.stderr
     (experiment,) = read_file(write_file(tmp_path, PATH, reciprocity={"weight": 0.5}))
     assert check(experiment, "custom.yaml") is HalvedRewards
 
@@ -66,12 +66,12 @@ def test_the_players_of_an_algorithm_have_its_intrinsic_rewards(build):
 
 @pytest.mark.processes
 def test_a_run_is_trained_and_its_checkpoint_is_evaluated_with_trust(tmp_path):
-    done = invoke("train", "file", write_file(tmp_path, PATH), "--storage-path", str(tmp_path / "results"))
-    assert done.exit_code == 0, done.output
+    training = invoke("train", "file", write_file(tmp_path, PATH), "--storage-path", str(tmp_path / "results"))
+    assert training.exit_code == 0, training.output
     run = str(tmp_path / "results" / "custom")
-    refused = invoke("evaluate", run, "--episodes", "8")
-    assert refused.exit_code == 2
-    assert "refers to tests.helpers.algorithms.HalvedRewards" in refused.stderr
-    assert "--trust" in refused.stderr
-    evaluated = invoke("evaluate", run, "--episodes", "8", "--trust")
-    assert evaluated.exit_code == 0, evaluated.output
+    refusal = invoke("evaluate", run, "--episodes", "8")
+    assert refusal.exit_code == 2
+    assert "refers to tests.helpers.algorithms.HalvedRewards" in refusal.stderr
+    assert "--trust" in refusal.stderr
+    evaluation = invoke("evaluate", run, "--episodes", "8", "--trust")
+    assert evaluation.exit_code == 0, evaluation.output

@@ -30,8 +30,8 @@ def test_run_killed_at_a_random_time_resumes_to_the_same_results(tmp_path, unint
         [RLLIB, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     time.sleep(max(0.0, delay - (time.monotonic() - start)))
-    finished = process.poll() is not None
-    if not finished:
+    is_finished = process.poll() is not None
+    if not is_finished:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     # The raylets exit within seconds after their driver has died.
@@ -40,7 +40,7 @@ def test_run_killed_at_a_random_time_resumes_to_the_same_results(tmp_path, unint
     second = run(*command, "--resume")
     if second.returncode == 2 and "has no experiment to continue" in second.stderr:
         second = run(*command)
-    assert second.returncode == 0, (delay, finished, num_result_files, second.stderr)
+    assert second.returncode == 0, (delay, is_finished, num_result_files, second.stderr)
     assert set(results(tmp_path / "run")) == set(range(1, ITERATIONS + 1))
     assert results(tmp_path / "run") == uninterrupted_results
 
@@ -57,10 +57,10 @@ def test_wide_sweep_prints_its_table_despite_diverged_trials(tmp_path, largest_l
     file.write_text(json.dumps({"wide": {**entry, "config": settings}}))
     command = [RLLIB, "train", "file", str(file), "--storage-path", str(tmp_path)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
-    num_failed = sum(line.startswith("failed ") for line in process.stdout.splitlines())
+    num_failures = sum(line.startswith("failed ") for line in process.stdout.splitlines())
     print(process.stdout)
-    assert largest_lr < 1e30 or num_failed >= 5
-    assert process.returncode == int(num_failed > 0), process.stderr
+    assert largest_lr < 1e30 or num_failures >= 5
+    assert process.returncode == int(num_failures > 0), process.stderr
     assert "wide: 20 trials of 20 settings" in process.stdout
     assert not [line for line in process.stdout.splitlines() if line.startswith("│") and "nan" in line]
     assert "Traceback" not in process.stdout + process.stderr

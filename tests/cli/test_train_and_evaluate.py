@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from rllib_reciprocator.utils.checkpoints import TRUST
+from rllib_reciprocator.utils.checkpoints.configs import describe
 from tests.helpers.commands import (
     IPD,
     SMALL,
@@ -51,13 +53,16 @@ def test_train_from_options_then_evaluate(tmp_path):
 
 
 @pytest.mark.processes
-def test_restored_run_saves_checkpoints(ray_cluster, tmp_path):
+def test_restored_run_saves_checkpoints(ray_cluster, tmp_path, monkeypatch):
     first = invoke(*train_arguments(tmp_path, SMALL, iterations=2))
     assert first.exit_code == 0, first.stderr
     (checkpoint,) = tmp_path.glob("*/*/checkpoint_*")
     options = ("--restore", str(checkpoint), "--experiment-name", "on", "--storage-path", str(tmp_path))
     training = invoke(*IPD, "--config", json.dumps(SMALL), "--stop", '{"training_iteration": 3}', *options)
     assert training.exit_code == 0, training.stderr
+    monkeypatch.setenv(TRUST, "1")  # reads the class that Ray derives from the algorithm, by value
+    assert describe(checkpoint).algorithm == "Reciprocator"
+    monkeypatch.delenv(TRUST)
     (result_file,) = (tmp_path / "on").glob("*/result.json")
     assert [json.loads(line)["training_iteration"] for line in result_file.read_text().splitlines()] == [3]
     evaluation = invoke("evaluate", str(tmp_path / "on"), "--episodes", "5")

@@ -39,8 +39,8 @@ def test_reciprocators_observe_their_balance_and_naive_learners_do_not():
     a_config.environment(env_config={"num_agents": 3, "num_steps": 6})
     (sample,) = runner(a_config).sample()
     assert BALANCE_INPUT not in sample.modules["player_1"].steps
-    observed = sample.modules["player_0"].steps[BALANCE_INPUT][:, 0]
-    torch.testing.assert_close(observed, sample.columns["balance"][:, :, [1, 2], 0])
+    observed_balances = sample.modules["player_0"].steps[BALANCE_INPUT][:, 0]
+    torch.testing.assert_close(observed_balances, sample.columns["balance"][:, :, [1, 2], 0])
 
 
 @pytest.mark.parametrize("env", ["coins_v0", "public_goods_v0"])

@@ -138,12 +138,12 @@ def test_rows_are_ordered_by_environment():
     env_runner = runner(sampling_config())
     samples = env_runner.sample(num_episodes=16)
     assert [sample.env_steps() for sample in samples] == [48, 48]
-    concatenated = concatenate(samples)
-    assert set(concatenated.modules) == {"player_0", "player_1"}
-    observations = concatenated.modules["player_1"].steps[Columns.OBS].flatten(0, 2)
+    whole = concatenate(samples)
+    assert set(whole.modules) == {"player_0", "player_1"}
+    observations = whole.modules["player_1"].steps[Columns.OBS].flatten(0, 2)
     for b, t in ((0, 0), (3, 5), (8, 1), (15, 5)):
         sample = samples[b // 8]
-        assert torch.equal(concatenated.actions[b, t], sample.actions[b % 8, t])
+        assert torch.equal(whole.actions[b, t], sample.actions[b % 8, t])
         assert torch.equal(observations[b * 6 + t], sample.modules["player_1"].steps[Columns.OBS][b % 8, 0, t])
 
 

@@ -74,9 +74,9 @@ def test_a_run_on_the_gpu_is_resumed(build, tmp_path, fragment):
     for _ in range(2):
         whole.train()
     whole.save_to_path(tmp_path)
-    resumed = build_run()
-    resumed.restore_from_path(tmp_path)
-    a, b = whole.train(), resumed.train()
+    resumed_algo = build_run()
+    resumed_algo.restore_from_path(tmp_path)
+    a, b = whole.train(), resumed_algo.train()
     for agent in ("player_0", "player_1"):
         expected = float(a["env_runners"]["reward_per_step"][agent])
         assert float(b["env_runners"]["reward_per_step"][agent]) == pytest.approx(expected, abs=1e-6)

@@ -25,8 +25,8 @@ def config(player="pg", env="countdown_v0", games=24, **training):
 
 def test_subtract_mean_by_hand():
     returns = torch.tensor([[[1.0, 10.0], [2.0, 20.0]], [[3.0, 30.0], [100.0, 100.0]]])
-    played = torch.tensor([[True, True], [True, False]])
-    centered_returns = subtract_mean(returns, played)
+    play_mask = torch.tensor([[True, True], [True, False]])
+    centered_returns = subtract_mean(returns, play_mask)
     assert centered_returns[:, 0].tolist() == [[-1.0, -10.0], [1.0, 10.0]]
     assert centered_returns[0, 1].tolist() == [0.0, 0.0]  # a single valid return equals the mean
     assert subtract_mean(returns, None)[1, 1].tolist() == [49.0, 40.0]
@@ -89,9 +89,9 @@ def test_a_step_is_the_gradient_summed_over_steps_and_averaged_over_episodes(bui
 def test_epsilon_follows_its_schedule_and_is_not_used_by_greedy_play(build):
     schedule = [[0, 1.0], [150, 0.5]]
     algo = build(config(epsilon=schedule))
-    probabilities, sampled = [], [0]
+    probabilities, sampled_steps = [], [0]
     for _ in range(4):
-        expected = max(0.5, 1.0 - 0.5 * sampled[-1] / 150)
+        expected = max(0.5, 1.0 - 0.5 * sampled_steps[-1] / 150)
         module = algo.env_runner.module["player_0"]
         assert float(module.epsilon) == pytest.approx(expected)
         obs = {Columns.OBS: torch.tensor([[3.0]])}
@@ -99,10 +99,10 @@ def test_epsilon_follows_its_schedule_and_is_not_used_by_greedy_play(build):
         greedy = module.forward_inference(obs)[Columns.ACTION_DIST_INPUTS].sigmoid()
         torch.testing.assert_close(mixture, (1.0 - expected) * greedy + expected / 2)
         probabilities.append(float(mixture))
-        sampled.append(int(algo.train()["num_env_steps_sampled_lifetime"]))
+        sampled_steps.append(int(algo.train()["num_env_steps_sampled_lifetime"]))
     # Steps after the end of an episode are not counted.
-    assert 0 < sampled[1] < 24 * 8
-    assert sampled[1] < 150 < sampled[3]
+    assert 0 < sampled_steps[1] < 24 * 8
+    assert sampled_steps[1] < 150 < sampled_steps[3]
     assert probabilities[0] == pytest.approx(0.5)
     assert "epsilon" not in weights(algo)
 
@@ -126,8 +126,10 @@ def test_critics_are_trained_for_ac_and_not_for_pg(build):
     pg_algo = build(config("pg"))
     before = weights(pg_algo)
     pg_algo.train()
-    changed = {key.split(".")[0] for key, value in weights(pg_algo).items() if not np.array_equal(value, before[key])}
-    assert {key for key in changed if key.startswith("player_0")} == {"player_0/actor"}
+    changed_names = {
+        key.split(".")[0] for key, value in weights(pg_algo).items() if not np.array_equal(value, before[key])
+    }
+    assert {key for key in changed_names if key.startswith("player_0")} == {"player_0/actor"}
 
 
 @pytest.mark.parametrize("player", ["pg", "ac"])

@@ -41,9 +41,9 @@ def test_pool_members_change_between_episodes_only(build):
     samples = [algo.env_runner.sample()[0] for _ in range(4)]
     members = torch.cat([sample.pool_members[..., 1] for sample in samples], 1)
     first = torch.cat([sample.is_first for sample in samples], 1)
-    changed = members[:, 1:] != members[:, :-1]
-    assert changed.any()
-    assert not (changed & ~first[:, 1:]).any()
+    changes = members[:, 1:] != members[:, :-1]
+    assert changes.any()
+    assert not (changes & ~first[:, 1:]).any()
 
 
 def test_two_pool_members_with_balances_raise(build, tmp_path):

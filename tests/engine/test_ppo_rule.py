@@ -51,8 +51,8 @@ def test_ppo_loss_and_its_parts_match_rllib(build, vf_clip_param, use_kl_loss, p
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     parts = {name: float(stats[name]) for name in names}
     assert parts == pytest.approx(expected_parts, rel=1e-3, abs=1e-5)
-    clipped = expected_parts["vf_loss"] < 0.9 * expected_parts["vf_loss_unclipped"]
-    assert clipped == (vf_clip_param < 1.0)
+    is_clipped = expected_parts["vf_loss"] < 0.9 * expected_parts["vf_loss_unclipped"]
+    assert is_clipped == (vf_clip_param < 1.0)
 
 
 @pytest.mark.parametrize("minibatch_size", [None, 10, 96, 7])

@@ -83,9 +83,9 @@ def test_the_state_contains_what_the_learner_computed():
     batch = rollout()
     for index, name in enumerate(COMPUTED):
         setattr(batch, name, batch.rewards + index)
-    restored = RolloutBatch.from_state(batch.get_state())
-    assert_equal(restored, batch)
-    assert torch.equal(restored.value_targets, batch.rewards + 6)
+    restored_batch = RolloutBatch.from_state(batch.get_state())
+    assert_equal(restored_batch, batch)
+    assert torch.equal(restored_batch.value_targets, batch.rewards + 6)
 
 
 def layout_of_version_0_1(batch):

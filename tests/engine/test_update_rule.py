@@ -19,15 +19,15 @@ from tests.regression.runs import RUNS
 def test_optimizers_have_the_names_in_stored_checkpoints(build, tmp_path, name):
     config = RUNS[name].config(unpack_frozen()).learners(num_learners=0)
     learner = build(config.env_runners(num_env_runners=0)).learner_group._learner
-    registered = [optimizer for names in learner._module_optimizers.values() for optimizer in names]
-    assert sorted(registered) == sorted(learner._named_optimizers), "a name is registered twice"
+    optimizers = [optimizer for names in learner._module_optimizers.values() for optimizer in names]
+    assert sorted(optimizers) == sorted(learner._named_optimizers), "a name is registered twice"
     shutil.unpack_archive(DATA / f"{name}.zip", tmp_path)
-    stored = unpickle(tmp_path / "learner_group" / "learner" / "state.pkl")["optimizer"]
-    assert learner._named_optimizers.keys() == stored.keys()
+    stored_state = unpickle(tmp_path / "learner_group" / "learner" / "state.pkl")["optimizer"]
+    assert learner._named_optimizers.keys() == stored_state.keys()
     for optimizer_name, optimizer in learner._named_optimizers.items():
         groups, stored_groups = (
             [len(group["params"]) for group in state["param_groups"]]
-            for state in (optimizer.state_dict(), stored[optimizer_name]["state"])
+            for state in (optimizer.state_dict(), stored_state[optimizer_name]["state"])
         )
         assert groups == stored_groups, optimizer_name
 
@@ -99,11 +99,11 @@ def test_estimators_alone_change_while_they_warm_up(build):
     for _ in range(2):
         algo.train()
         states.append(weights(algo))
-    changed = [
+    changed_names = [
         {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
         for before, after in pairwise(states)
     ]
-    assert changed == [{"influence"}, {"incentives", "influence", "player_0", "player_1"}]
+    assert changed_names == [{"influence"}, {"incentives", "influence", "player_0", "player_1"}]
 
 
 def test_phases_follow_from_the_rules_of_the_run(build):

@@ -12,10 +12,10 @@ def test_start_cells():
     assert {where(small, 0, env) for env in range(50)} == {(5, 2)}
     assert {where(small, 1, env) for env in range(50)} == {(1, 4)}
     assert (small._headings == UP).all()
-    shuffled = social_dilemmas.make("cleanup_v0", 50, random_starts=True)
-    shuffled.reset(seed=0)
+    shuffled_game = social_dilemmas.make("cleanup_v0", 50, random_starts=True)
+    shuffled_game.reset(seed=0)
     for agent in (0, 1):
-        assert {where(shuffled, agent, env) for env in range(50)} == {(5, 2), (1, 4)}
+        assert {where(shuffled_game, agent, env) for env in range(50)} == {(5, 2), (1, 4)}
     full = social_dilemmas.make("cleanup_v0", 500, map="full", num_agents=10)
     full.reset(seed=0)
     assert set(full._cells.flatten().tolist()) == set(full.map.starts)

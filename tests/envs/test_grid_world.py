@@ -31,10 +31,10 @@ def test_agents_cannot_swap_cells_but_can_rotate():
 def test_conflicts_over_a_cell_are_resolved_uniformly():
     game = situation(ROOM, [(3, 3, RIGHT), (3, 5, LEFT), (2, 4, DOWN)], copies=6000)
     play(game, *["forward"] * 3)
-    occupied = (game._cells == int(game.map.numbers[3, 4])).float()
-    assert (occupied.sum(0) == 1).all()
+    occupancy = (game._cells == int(game.map.numbers[3, 4])).float()
+    assert (occupancy.sum(0) == 1).all()
     # Three standard errors of a fraction of 6,000 environments.
-    assert (occupied.mean(1) - 1 / 3).abs().max() < 3 * (2 / 9 / 6000) ** 0.5
+    assert (occupancy.mean(1) - 1 / 3).abs().max() < 3 * (2 / 9 / 6000) ** 0.5
 
 
 def test_one_agent_gets_the_cell_if_the_draws_are_equal(monkeypatch):

@@ -42,13 +42,15 @@ def test_balances_in_a_trace_are_discounted_sums_of_influence(checkpoint):
     In Coins, the influence on the other agent in the last step is subtracted.
     """
     trace = open_evaluator(checkpoint, seed=2).trace(5)
-    received = trace["influence/player_1_on_player_0"]
-    exerted = trace["influence/player_0_on_player_1"]
+    influence_of_other = trace["influence/player_1_on_player_0"]
+    influence_of_agent = trace["influence/player_0_on_player_1"]
     balance = trace["balance/player_0_towards_player_1"]
-    assert received.abs().max() > 0
+    assert influence_of_other.abs().max() > 0
     debit = 1.0 if "coins" in str(checkpoint) else 0.0
     for _, rows in trace.groupby("episode"):
-        balances, gains, losses = (column[rows.index].to_numpy() for column in (balance, received, exerted))
+        balances, gains, losses = (
+            column[rows.index].to_numpy() for column in (balance, influence_of_other, influence_of_agent)
+        )
         assert balances[0] == 0.0
         np.testing.assert_allclose(balances[1:], 0.9 * balances[:-1] + gains[:-1] - debit * losses[:-1], atol=1e-5)
 
@@ -60,8 +62,8 @@ def test_petty_balances_and_rewards_in_a_trace(ipd):
         influence = rows["influence/player_1_on_player_0"].to_numpy()
         balance = rows["balance/player_0_towards_player_1"].to_numpy()
         np.testing.assert_allclose(balance[1:], 0.9 * balance[:-1] + influence[:-1], atol=1e-5)
-        exerted = rows["influence/player_0_on_player_1"].to_numpy()
-        np.testing.assert_allclose(rows["reciprocal_reward/player_0"], balance * exerted, atol=1e-5)
+        influence_of_agent = rows["influence/player_0_on_player_1"].to_numpy()
+        np.testing.assert_allclose(rows["reciprocal_reward/player_0"], balance * influence_of_agent, atol=1e-5)
     assert "reciprocal_reward/player_1" not in trace
     assert set(trace["action/player_1"]) <= {"cooperate", "defect"}
 
@@ -160,8 +162,8 @@ def test_players_can_be_replaced_in_rllib_runs(stock, tmp_path):
     assert report["players"]["player_1"]["cooperation_rate"] == {"mean": 0.0, "ci95": 0.0}
     assert report["players"]["player_0"]["player"] == "reciprocator"
     copied_policy = open_evaluator(stock, {"player_1": f"checkpoint/{stock}#player_1"}, seed=1)
-    unchanged = open_evaluator(stock, seed=1)
-    assert copied_policy.evaluate(5)["players"]["player_0"] == unchanged.evaluate(5)["players"]["player_0"]
+    unchanged_evaluator = open_evaluator(stock, seed=1)
+    assert copied_policy.evaluate(5)["players"]["player_0"] == unchanged_evaluator.evaluate(5)["players"]["player_0"]
     write_trace(evaluator.trace(2), tmp_path / "deep" / "t.csv")
     assert (tmp_path / "deep" / "t.csv").read_text().count("\n") == 13
 

@@ -57,14 +57,14 @@ def test_strategies_by_hand():
 def test_ranking_against_a_pool_without_self_play():
     """Leaves out the returns of self-play, -20 for two defectors and -10 for two cooperators."""
     results = hold(tournament(enter(SCRIPTS), games=4, **IPD))
-    ranked = ranking(results, ["always_cooperate", "always_defect"])
-    assert ranked["return"].to_dict() == {
+    ranks = ranking(results, ["always_cooperate", "always_defect"])
+    assert ranks["return"].to_dict() == {
         "always_defect": 0.0,
         "tit_for_tat": (-10 - 21) / 2,
         "always_cooperate": -30.0,
     }
-    assert list(ranked.index) == ["always_defect", "tit_for_tat", "always_cooperate"]
-    assert ranked["games"].to_dict() == {"always_defect": 4, "tit_for_tat": 8, "always_cooperate": 4}
+    assert list(ranks.index) == ["always_defect", "tit_for_tat", "always_cooperate"]
+    assert ranks["games"].to_dict() == {"always_defect": 4, "tit_for_tat": 8, "always_cooperate": 4}
     assert list(ranking(results, ["tit_for_tat"]).index) == ["always_cooperate", "always_defect"]
     result_table = table(results, "x", ["tit_for_tat", "always_defect"])
     assert "ranked by the mean return against tit_for_tat, always_defect (without self-play)" in str(result_table.title)
@@ -77,11 +77,11 @@ def test_ranking_against_a_pool_without_self_play():
 
 def test_rankings_of_three_player_games_use_groups_within_the_pool():
     settings = tournament(enter(SCRIPTS), games=3, env="public_goods_v0", env_config={"num_agents": 3, "num_steps": 1})
-    ranked = ranking(hold(settings), ["always_cooperate", "tit_for_tat"])
+    ranks = ranking(hold(settings), ["always_cooperate", "tit_for_tat"])
     # A defector with two cooperators gets 1.6 * 2 / 3; a cooperator with two cooperators gets 1.6 - 1.
-    assert ranked["return"]["always_defect"] == pytest.approx(1.6 * 2 / 3, abs=1e-5)
-    assert ranked["return"]["always_cooperate"] == pytest.approx(0.6, abs=1e-5)
-    assert ranked["samples"].to_dict() == {"always_defect": 9, "always_cooperate": 3, "tit_for_tat": 3}
+    assert ranks["return"]["always_defect"] == pytest.approx(1.6 * 2 / 3, abs=1e-5)
+    assert ranks["return"]["always_cooperate"] == pytest.approx(0.6, abs=1e-5)
+    assert ranks["samples"].to_dict() == {"always_defect": 9, "always_cooperate": 3, "tit_for_tat": 3}
 
 
 def test_every_entrant_plays_as_every_agent():
@@ -204,8 +204,8 @@ def test_results_as_table_and_files(tmp_path):
     assert all(file.stat().st_size > 0 for file in files)
     written_frame = pd.read_csv(files[0])
     assert list(written_frame.columns) == list(standings(results).columns)
-    ranked = write(results, tmp_path / "ranked", "x", ["tit_for_tat"])[1]
-    assert pd.read_csv(ranked)["entrant"].tolist() == ["always_cooperate", "always_defect"]
+    ranks = write(results, tmp_path / "ranked", "x", ["tit_for_tat"])[1]
+    assert pd.read_csv(ranks)["entrant"].tolist() == ["always_cooperate", "always_defect"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write(results, tmp_path / "file", "x")
@@ -277,8 +277,8 @@ def test_tournament_command(tmp_path):
     assert "without self-play" in " ".join(result.stdout.split())
     frame = pd.read_csv(tmp_path / "out" / "tournament.csv")
     assert cell(frame, "learner/pg", "tit_for_tat", "samples") == 24 / 6
-    ranked = pd.read_csv(tmp_path / "out" / "ranking.csv")
-    assert ranked.set_index("entrant").loc["tit_for_tat", "return"] == -21.0  # with always_defect alone
+    ranks = pd.read_csv(tmp_path / "out" / "ranking.csv")
+    assert ranks.set_index("entrant").loc["tit_for_tat", "return"] == -21.0  # with always_defect alone
     invalid = run("--pool", "tit_for_tat,missing")
     assert (invalid.exit_code, invalid.stderr.count("\n")) == (2, 1)
     assert invalid.stderr.startswith("rllib: --pool missing: no entrant has this name")

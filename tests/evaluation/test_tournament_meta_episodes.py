@@ -194,13 +194,13 @@ def test_incentives_are_averaged_over_the_same_groups_as_returns(lio_checkpoint,
     assert table.notna().all(axis=None)
     pair = table.loc[("tit_for_tat", "always_defect")]
     assert (pair["received"], pair["given"]) == (0.0, 0.0)
-    received = table.loc[("tit_for_tat", "lio"), "received"]
-    assert received > 0.0
-    assert table.loc[("lio", "tit_for_tat"), "given"] == pytest.approx(received)
-    ranked = ranking(results, ["lio", "tit_for_tat", "always_defect"])
-    assert ranked.loc["tit_for_tat", "received"] == pytest.approx(received / 2)
+    incentives = table.loc[("tit_for_tat", "lio"), "received"]
+    assert incentives > 0.0
+    assert table.loc[("lio", "tit_for_tat"), "given"] == pytest.approx(incentives)
+    ranks = ranking(results, ["lio", "tit_for_tat", "always_defect"])
+    assert ranks.loc["tit_for_tat", "received"] == pytest.approx(incentives / 2)
     means = table.loc["tit_for_tat"].drop("tit_for_tat")
-    assert ranked.loc["tit_for_tat", "return"] == pytest.approx(means["return"].mean())
+    assert ranks.loc["tit_for_tat", "return"] == pytest.approx(means["return"].mean())
 
 
 def test_results_without_incentives_have_no_given_column():

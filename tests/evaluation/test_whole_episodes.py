@@ -136,8 +136,8 @@ def test_episodes_that_start_first_are_evaluated(checkpoints, agent):
 def test_more_episodes_than_environments(checkpoints):
     """The next four episodes start in the first four environments whose first episode was short."""
     report = open_evaluator(checkpoints["a"], seed=1).evaluate(20)
-    restarted = [lengths.drawn[1] for lengths in Lengths.instances if lengths.drawn[:1] == [SHORT]]
-    expected = np.mean([*first_lengths(), *restarted[:4]])
+    restarts = [lengths.drawn[1] for lengths in Lengths.instances if lengths.drawn[:1] == [SHORT]]
+    expected = np.mean([*first_lengths(), *restarts[:4]])
     assert report["players"]["a"]["return"]["mean"] == pytest.approx(expected)
 
 

@@ -71,8 +71,8 @@ def test_checkpoints_contain_unfinished_episodes(build, tmp_path):
 def test_sustainability_is_reported_per_episode(build, run, env):
     """Sustainability is the mean step at which apples are eaten: the first fragment, half an episode, has none."""
     harvest = {"map": "small", "num_steps": 4}
-    centralized = env == "centralized_v0"
-    env_config = {"game": "harvest_v0", "settings": harvest} if centralized else harvest
+    is_centralized = env == "centralized_v0"
+    env_config = {"game": "harvest_v0", "settings": harvest} if is_centralized else harvest
     algo = build(make_config(run, env, env_config=env_config))
     outcome_names = [set(algo.train()["env_runners"]["outcomes"]["player_0"]) for _ in range(2)]
     assert ["sustainability" in names for names in outcome_names] == [False, True]

@@ -115,11 +115,11 @@ def test_stop_at_a_metric():
     stop = StopAt({"training_iteration": 4, "env_runners/outcomes/player_0/cooperation_rate": 0.6})
     assert not stop("a", RESULT)
     assert stop("a", {**RESULT, "training_iteration": 4})
-    improved = {**RESULT, "env_runners": {"outcomes": {"player_0": {"cooperation_rate": 0.6}}}}
-    assert stop("a", improved)
+    improved_result = {**RESULT, "env_runners": {"outcomes": {"player_0": {"cooperation_rate": 0.6}}}}
+    assert stop("a", improved_result)
     assert not stop("a", {"training_iteration": math.nan})
     assert stop.problem is None
-    misspelled = StopAt({"learners/player_0/foo": 1.0})
-    assert misspelled("a", RESULT)
-    assert misspelled.stop_all()
-    assert misspelled.problem.startswith("stop.learners/player_0/foo is not in the results")
+    misspelled_stop = StopAt({"learners/player_0/foo": 1.0})
+    assert misspelled_stop("a", RESULT)
+    assert misspelled_stop.stop_all()
+    assert misspelled_stop.problem.startswith("stop.learners/player_0/foo is not in the results")

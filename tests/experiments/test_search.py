@@ -58,8 +58,8 @@ def test_errors_name_the_invalid_key(monkeypatch, keys, complaint):
 
 
 def trial(weight, seed, rate, error=None):
-    sampled = {"outcomes": {"a": {"rate": rate}, "b": {"rate": rate + 0.2}}, "episode_return_mean": 7.0}
-    result = {"training_iteration": 1, "env_runners": sampled}
+    sampled_result = {"outcomes": {"a": {"rate": rate}, "b": {"rate": rate + 0.2}}, "episode_return_mean": 7.0}
+    result = {"training_iteration": 1, "env_runners": sampled_result}
     settings = {"reciprocity/weight": weight, "seed": seed, "lr": 0.1}
     return outcome.Trial(None, None, settings, {}, [result], None, error)
 

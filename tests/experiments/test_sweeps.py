@@ -71,15 +71,15 @@ sweep:
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     before = iterations(folder)
-    finished = [trial for trial, steps in before.items() if steps[-1:] == [30]]
-    assert 1 <= len(finished) < 4
+    finished_trials = [trial for trial, steps in before.items() if steps[-1:] == [30]]
+    assert 1 <= len(finished_trials) < 4
     second = start_process(*arguments, "--resume")
     output, _ = second.communicate(timeout=300)
     assert second.returncode == 0, output
     after = iterations(folder)
     assert len(after) == 4
     assert all(steps[-1] == 30 for steps in after.values())
-    assert all(after[trial] == before[trial] for trial in finished[:1])
+    assert all(after[trial] == before[trial] for trial in finished_trials[:1])
     assert "sweep: 4 trials of 2 settings" in output
     assert (folder / "learning_curves.png").stat().st_size > 1000
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import typer.testing
 
 from rllib_reciprocator.cli.main import app
+from rllib_reciprocator.utils.checkpoints import TRUST
 
 RLLIB = str(Path(sys.executable).with_name("rllib"))
 IPD = ("train", "--algo", "Reciprocator", "--env", "ipd_v0")
@@ -21,8 +23,14 @@ typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 def invoke(*arguments):
-    """Runs a command in this process."""
-    return typer.testing.CliRunner().invoke(app, list(arguments))
+    """Runs a command in this process. What ``--trust`` sets does not outlast the command."""
+    before = os.environ.pop(TRUST, None)
+    try:
+        return typer.testing.CliRunner().invoke(app, list(arguments))
+    finally:
+        os.environ.pop(TRUST, None)
+        if before is not None:
+            os.environ[TRUST] = before
 
 
 def run(*arguments):

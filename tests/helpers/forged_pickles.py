@@ -26,8 +26,8 @@ class Touch:
 
 
 def text(value):
-    encoded = value.encode()
-    return b"X" + len(encoded).to_bytes(4, "little") + encoded
+    encoded_text = value.encode()
+    return b"X" + len(encoded_text).to_bytes(4, "little") + encoded_text
 
 
 def data(value):
@@ -47,7 +47,7 @@ def forgeries(module, name, executed):
         executed: File that exists afterwards if an argument was unpickled, executed or opened for writing.
     """
     cls, file = named(module, name), text(str(executed))
-    nested, command = data(pickle.dumps(Touch(executed))), text(f"touch {executed}")
+    nested_data, command = data(pickle.dumps(Touch(executed))), text(f"touch {executed}")
     state = DICT + text("UNIQUE_CMD") + command + SETITEM + text("path") + file + SETITEM
     instance = cls + EMPTY_TUPLE + NEWOBJ
     context = named("ray.rllib.connectors.connector", "ConnectorContext") + EMPTY_TUPLE + NEWOBJ
@@ -56,13 +56,13 @@ def forgeries(module, name, executed):
     return {
         "REDUCE of nothing": cls + EMPTY_TUPLE + REDUCE,
         "REDUCE of a path": cls + MARK + file + TUPLE + REDUCE,
-        "REDUCE of a context and bytes": cls + MARK + context + nested + TUPLE + REDUCE,
+        "REDUCE of a context and bytes": cls + MARK + context + nested_data + TUPLE + REDUCE,
         "REDUCE of settings": cls + MARK + state + TUPLE + REDUCE,
         "NEWOBJ": cls + MARK + file + TUPLE + NEWOBJ,
         "NEWOBJ_EX": cls + EMPTY_TUPLE + state + NEWOBJ_EX,
         "BUILD on an instance": instance + state + BUILD,
-        "BUILD of bytes on an instance": instance + nested + BUILD,
-        "BUILD on a called class": cls + MARK + context + nested + TUPLE + REDUCE + state + BUILD,
+        "BUILD of bytes on an instance": instance + nested_data + BUILD,
+        "BUILD on a called class": cls + MARK + context + nested_data + TUPLE + REDUCE + state + BUILD,
         "BUILD on the class": cls + state + BUILD,
         "BUILD of slots on the class": cls + MARK + NONE + state + TUPLE + BUILD,
     }
@@ -127,7 +127,7 @@ def canary(executed, *, imports=True):
     assert not events, events
     assert not executed.exists()
     assert not imports or modules == {name for name in sys.modules if name.startswith("ray.rllib")}
-    changed = [
+    changed_files = [
         (cls, name)
         for cls, attributes in before.items()
         for name in {*attributes, *vars(cls)}
@@ -136,7 +136,7 @@ def canary(executed, *, imports=True):
         # Slot descriptors are filled in on first use.
         and not isinstance(vars(cls).get(name), types.MemberDescriptorType)
     ]
-    assert not changed, changed
+    assert not changed_files, changed_files
 
 
 def _imported_classes():

@@ -24,13 +24,13 @@ STEP_COLUMNS = ("actions", "rewards", "terminated", "truncated", "is_first", "ti
 
 def masked_config(name, players=None, env="ipd_v0", games=32, whole=True, **training):
     run, player = RUNS[name]
-    pooled = {"player_0": player, "player_1": {"pool": {player: 0.5, **POOL}}}
+    pool_players = {"player_0": player, "player_1": {"pool": {player: 0.5, **POOL}}}
     default = algorithm_class(run).get_default_config()
     if run == "LIO":
         default.incentives(hiddens=[8]).training(updates_per_iteration=1)
     return (
         default.environment(env, env_config={"num_steps": 6})
-        .players(players or pooled)
+        .players(players or pool_players)
         .training(num_epochs=1, lr=0.05, grad_clip=None, **training)
         .rl_module(model_config={"fcnet_hiddens": [8]})
         .env_runners(num_envs_per_env_runner=games, batch_mode="complete_episodes" if whole else "truncate_episodes")

@@ -20,8 +20,8 @@ def step(*extrinsic):
 
 def test_by_hand():
     """Checks three players with smoothed rewards of 1, 4 and 2, on which all players agree."""
-    smoothed = torch.tensor([1.0, 4.0, 2.0]).expand(1, 1, 3, 3)
-    result = rewards({SMOOTHED_REWARDS: smoothed}, InequityAversionSettings(alpha=5.0, beta=0.05))
+    smoothed_rewards = torch.tensor([1.0, 4.0, 2.0]).expand(1, 1, 3, 3)
+    result = rewards({SMOOTHED_REWARDS: smoothed_rewards}, InequityAversionSettings(alpha=5.0, beta=0.05))
     first = -5.0 * (3 + 1) / 2
     second = -0.05 * (3 + 2) / 2
     third = -5.0 * 2 / 2 - 0.05 * 1 / 2
@@ -65,14 +65,14 @@ def test_training_shapes_rewards_of_averse_players_over_whole_episodes(build):
         .debugging(seed=1)
     )
     algo = build(config)
-    learner, smoothed = algo.learner_group._learner, torch.zeros(5, 2)
+    learner, smoothed_rewards = algo.learner_group._learner, torch.zeros(5, 2)
     for _ in range(3):
         (sample,) = algo.env_runner.sample()
         shaped_rewards = learner.shape_rewards(sample, 0)
         for t in range(4):
             is_first = sample.is_first[:, t, None]
-            smoothed = torch.where(is_first, 0.0, 0.9 * smoothed) + sample.rewards[:, t]
-            difference = smoothed[:, 1] - smoothed[:, 0]
+            smoothed_rewards = torch.where(is_first, 0.0, 0.9 * smoothed_rewards) + sample.rewards[:, t]
+            difference = smoothed_rewards[:, 1] - smoothed_rewards[:, 0]
             expected = sample.rewards[:, t, 0] - 2.0 * difference.clamp(min=0) - 0.5 * (-difference).clamp(min=0)
             torch.testing.assert_close(shaped_rewards[:, t, 0], expected, atol=1e-5, rtol=1e-5)
             assert torch.equal(shaped_rewards[:, t, 1], sample.rewards[:, t, 1])

@@ -19,22 +19,22 @@ BOTH = pytest.mark.parametrize("kind", [Bernoulli, Categorical])
 @BOTH
 def test_matches_categorical_of_pytorch(kind):
     ours, reference = pair(kind)
-    other, other_reference = pair(kind, seed=1)
+    second, other_reference = pair(kind, seed=1)
     for action in range(reference.logits.shape[-1]):
         actions = torch.full((64,), action)
         torch.testing.assert_close(ours.logp(actions), reference.log_prob(actions))
     torch.testing.assert_close(ours.entropy(), reference.entropy())
     kl = torch.distributions.kl_divergence(reference, other_reference)
-    torch.testing.assert_close(ours.kl(other), kl)
+    torch.testing.assert_close(ours.kl(second), kl)
     assert torch.equal(ours.to_deterministic().sample(), reference.logits.argmax(-1))
 
 
 @BOTH
 def test_samples_have_the_right_frequencies_and_use_the_generator(kind):
     ours, reference = pair(kind, rows=1)
-    repeated = kind.from_logits(ours.logits.expand(100_000, -1))
+    repeats = kind.from_logits(ours.logits.expand(100_000, -1))
     before = torch.get_rng_state()
-    samples = [repeated.sample(generator=torch.Generator().manual_seed(7)) for _ in range(2)]
+    samples = [repeats.sample(generator=torch.Generator().manual_seed(7)) for _ in range(2)]
     assert torch.equal(*samples)
     assert torch.equal(before, torch.get_rng_state())
     assert samples[0].dtype == torch.int64

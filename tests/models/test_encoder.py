@@ -14,8 +14,8 @@ def test_matches_convolutions_of_padded_planes(grid):
     # Planes narrower than the kernel are padded by indexing: circular padding of PyTorch wraps around at most once.
     rows = torch.arange(-1, height + 1) % height
     columns = torch.arange(-1, width + 1) % width
-    padded = planes[:, :, rows][:, :, :, columns]
-    expected = functional.conv2d(padded, layer.kernel.view(2, 3, 3, 3), layer.bias[:, 0])
+    padded_planes = planes[:, :, rows][:, :, :, columns]
+    expected = functional.conv2d(padded_planes, layer.kernel.view(2, 3, 3, 3), layer.bias[:, 0])
     torch.testing.assert_close(layer(planes.flatten(1)).view_as(expected), expected, atol=1e-5, rtol=1e-4)
 
 

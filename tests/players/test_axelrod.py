@@ -47,17 +47,18 @@ def test_random_strategies_differ_between_environments_and_repeat_with_the_seed(
     assert torch.equal(first[Columns.ACTIONS], second[Columns.ACTIONS])
 
 
-def test_strategy_equals_the_scripted_one():
+def test_strategy_equals_the_strategy():
     game = social_dilemmas.make("ipd_v0", 8)
     torch.manual_seed(0)
-    scripted, library = (
+    scripted_player, library = (
         build_module(ScriptedModule, game, strategy="win_stay_lose_shift"),
         strategy(game, "WinStayLoseShift"),
     )
     obs = game.reset()
     for _ in range(16):
         actions = [
-            module.forward_exploration({Columns.OBS: obs[:, 0]})[Columns.ACTIONS] for module in (scripted, library)
+            module.forward_exploration({Columns.OBS: obs[:, 0]})[Columns.ACTIONS]
+            for module in (scripted_player, library)
         ]
         assert torch.equal(*actions)
         obs = game.step(torch.stack([actions[0], torch.randint(2, (8,))], 1)).obs

@@ -218,10 +218,10 @@ def page(tmp_path, ipd):
 
 
 def test_page_is_complete_and_self_contained(page):
-    parsed = Text(page.read_text())
-    assert parsed.loads == []
+    text = Text(page.read_text())
+    assert text.loads == []
     for heading in ("Cooperation", "Episodes", "Returns", "Reciprocity", "Learning", "Policies", "Settings"):
-        assert heading in parsed.text
-    assert "with <b>" in parsed.text
-    assert "0.487 ± 0.476" in parsed.text  # over the final means over players, 0.45 and 0.525
-    assert {"lr", "0.1", "0.2"} <= set(parsed.text)
+        assert heading in text.text
+    assert "with <b>" in text.text
+    assert "0.487 ± 0.476" in text.text  # over the final means over players, 0.45 and 0.525
+    assert {"lr", "0.1", "0.2"} <= set(text.text)

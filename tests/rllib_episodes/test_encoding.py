@@ -28,10 +28,10 @@ def batch(space, rows):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_becomes_rows_of_finite_numbers(name):
-    encoded = encode(SPACES[name], batch(SPACES[name], 5))
-    assert encoded.shape == (5, encoded_size(SPACES[name]))
-    assert encoded.dtype == np.float32
-    assert np.isfinite(encoded).all()
+    encoding = encode(SPACES[name], batch(SPACES[name], 5))
+    assert encoding.shape == (5, encoded_size(SPACES[name]))
+    assert encoding.dtype == np.float32
+    assert np.isfinite(encoding).all()
 
 
 def test_choices_by_hand():
@@ -45,9 +45,9 @@ def test_choices_by_hand():
 def test_images_are_averaged_over_tiles():
     image = np.zeros((1, 84, 50, 3), np.uint8)
     image[0, :8, :5, 1] = 255  # the first tile: 84 / 11 and 50 / 11, rounded up
-    encoded = encode(SPACES["image"], image).reshape(11, 10, 3)
-    assert encoded[0, 0].tolist() == [0, 1, 0]
-    assert encoded.sum() == 1
+    encoding = encode(SPACES["image"], image).reshape(11, 10, 3)
+    assert encoding[0, 0].tolist() == [0, 1, 0]
+    assert encoding.sum() == 1
     assert encode(SPACES["image"], np.full((2, 84, 50, 3), 255, np.uint8)).min() == 1
 
 

@@ -7,8 +7,8 @@ from rllib_reciprocator.utils.distributed import deviation
 
 def test_deviation_of_no_values_is_finite():
     assert torch.isfinite(deviation(torch.zeros(0), (0,))).all()
-    masked = deviation(torch.ones(3, 2), (0,), torch.zeros(3, 2, dtype=torch.bool))
-    assert torch.isfinite(masked).all()
+    masked_deviation = deviation(torch.ones(3, 2), (0,), torch.zeros(3, 2, dtype=torch.bool))
+    assert torch.isfinite(masked_deviation).all()
 
 
 def test_deviation_of_masked_values():

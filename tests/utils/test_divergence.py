@@ -158,7 +158,7 @@ next:
     for trial in (tmp_path / "out" / "sweep").glob("Reciprocator_*"):
         rate = json.loads((trial / "params.json").read_text())["lr"]
         by_rate[isinstance(rate, list)] = sorted(trial.glob("checkpoint_*"))
-    assert [len(by_rate[diverged]) for diverged in (False, True)] == [3, 1]
+    assert [len(by_rate[has_diverged]) for has_diverged in (False, True)] == [3, 1]
     open_evaluator(by_rate[True][0], seed=1).evaluate(4)
     assert (tmp_path / "out" / "sweep" / "learning_curves.png").is_file()
 

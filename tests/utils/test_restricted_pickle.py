@@ -83,13 +83,13 @@ def test_few_rllib_classes_may_be_built():
 
 @pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.slow)])
 def test_forgeries_with_rllib_classes_are_refused(listed, tmp_path, every):
-    executed = tmp_path / "executed"
+    canary_file = tmp_path / "executed"
     classes = rllib_classes()
     assert len(classes) > 700
     assert set(SAMPLE) <= set(classes)
-    with canary(executed):
+    with canary(canary_file):
         for module, name in (*SAMPLE, *classes[::every]):
-            for effect, opcodes in forgeries(module, name, executed).items():
+            for effect, opcodes in forgeries(module, name, canary_file).items():
                 content = PROTO + opcodes + STOP
                 with pytest.raises(pickle.UnpicklingError):
                     WeightsUnpickler(io.BytesIO(content)).load()
@@ -114,13 +114,13 @@ PLACES = (
 @pytest.mark.parametrize("classes", [SAMPLE, pytest.param(None, marks=pytest.mark.slow)], ids=["sample", "all"])
 def test_genuine_pickles_with_forged_opcodes_are_refused(listed, tmp_path, checkpoint, place, classes):
     """Uses forgeries that leave no object behind, so that only their opcodes can be the reason for a refusal."""
-    executed, file = tmp_path / "executed", checkpoint / place
+    canary_file, file = tmp_path / "executed", checkpoint / place
     genuine = file.read_bytes()
     reader = read_constructor if file.name == "class_and_ctor_args.pkl" else check_pickles
     reader(file.parent)
-    with canary(executed):
+    with canary(canary_file):
         for module, name in classes or rllib_classes():
-            for effect, opcodes in forgeries(module, name, executed).items():
+            for effect, opcodes in forgeries(module, name, canary_file).items():
                 file.write_bytes(forged_into(genuine, opcodes))
                 try:
                     reader(file.parent)
@@ -136,11 +136,11 @@ def test_genuine_pickles_with_forged_opcodes_are_refused(listed, tmp_path, check
 
 def test_canary_fails_for_executed_forgeries(tmp_path):
     """Unpickles without checks, and expects the canary to fail."""
-    executed = tmp_path / "executed"
-    opcodes = forgeries("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector", executed)
-    with pytest.raises(AssertionError), canary(executed):
+    canary_file = tmp_path / "executed"
+    opcodes = forgeries("ray.rllib.connectors.agent.state_buffer", "StateBufferConnector", canary_file)
+    with pytest.raises(AssertionError), canary(canary_file):
         pickle.loads(PROTO + opcodes["REDUCE of a context and bytes"] + STOP)
-    assert executed.exists()
+    assert canary_file.exists()
     opcodes = forgeries("ray.rllib.examples.envs.classes.env_with_subprocess", "EnvWithSubprocess", tmp_path / "none")
     from ray.rllib.examples.envs.classes.env_with_subprocess import EnvWithSubprocess
 
@@ -218,9 +218,9 @@ def test_weights_are_read_only_with_functions_of_numpy_and_torch(tmp_path, monke
 @pytest.mark.parametrize("reader", [WeightsUnpickler, ConstructorUnpickler])
 def test_opcodes_not_used_by_checkpoints_are_refused(tmp_path, content, reader):
     """Covers older protocols, persistent ids, copyreg's codes, out-of-band buffers and truncated pickles."""
-    with canary(tmp_path / "executed"), pytest.raises(Exception) as raised:  # noqa: PT011 -- as broken pickles do
+    with canary(tmp_path / "executed"), pytest.raises(Exception) as error:  # noqa: PT011 -- as broken pickles do
         reader(io.BytesIO(content)).load()
-    assert not isinstance(raised.value, AssertionError)
+    assert not isinstance(error.value, AssertionError)
 
 
 def test_constructors_in_settings_accept_only_genuine_arguments():

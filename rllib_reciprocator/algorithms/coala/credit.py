@@ -46,6 +46,6 @@ class MetaEpisodeCredit(AdvantageStep):
         has_credit = mask.where(self.flags, batch.rewards)[:, 0]
         if meta.center:
             # Credit follows another rule without online learners, so each kind has a baseline of its own.
-            for counted in (with_learners & has_credit, ~with_learners & has_credit):
-                credit = leave_one_out_baseline(credit, counted, meta.copies)
+            for credit_mask in (with_learners & has_credit, ~with_learners & has_credit):
+                credit = leave_one_out_baseline(credit, credit_mask, meta.copies)
         batch.advantages = torch.where(has_credit[:, None], credit, batch.advantages)

@@ -160,9 +160,9 @@ class ReciprocatorConfig(BatchedConfig):
         """
         config = super().from_state(state)
         if "reciprocity_settings" in vars(config):
-            saved = vars(config).pop("reciprocity_settings").model_dump()
+            saved_settings = vars(config).pop("reciprocity_settings").model_dump()
             defaults = ReciprocitySettings.model_validate({}).model_dump()
-            config.reciprocity(**{name: value for name, value in saved.items() if value != defaults[name]})
+            config.reciprocity(**{name: value for name, value in saved_settings.items() if value != defaults[name]})
             config.validate()
         return config
 

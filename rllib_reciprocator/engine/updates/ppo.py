@@ -125,8 +125,8 @@ def ppo_loss(
     policy = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
     ratio = (policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]).exp()
     advantages = batch[Postprocessing.ADVANTAGES]
-    clipped = ratio.clamp(1.0 - config.clip_param, 1.0 + config.clip_param)
-    surrogate = torch.min(advantages * ratio, advantages * clipped)
+    clipped_ratio = ratio.clamp(1.0 - config.clip_param, 1.0 + config.clip_param)
+    surrogate = torch.min(advantages * ratio, advantages * clipped_ratio)
     entropy = policy.entropy()
     rows = -surrogate - entropy_coeff * entropy
     values = squared_error = clipped_error = None
@@ -177,5 +177,5 @@ def _explained_variance(targets: Tensor, values: Tensor, mask: Tensor | None) ->
     """
     errors = targets - values
     variance = masked_mean((targets - masked_mean(targets, mask)).square(), mask)
-    unexplained = masked_mean((errors - masked_mean(errors, mask)).square(), mask)
-    return (1.0 - unexplained / variance.clamp(min=1e-12)).clamp(min=-1.0)
+    residual_variance = masked_mean((errors - masked_mean(errors, mask)).square(), mask)
+    return (1.0 - residual_variance / variance.clamp(min=1e-12)).clamp(min=-1.0)

@@ -84,8 +84,8 @@ class IncentiveTracker(StepTracker):
         self._giver = torch.tensor(numbers, device=device)
         # Agents without a pool are not masked here: ``pays`` of the incentive functions determines their recipients.
         max_members = max(len(members) for members in recipients)
-        masked = [list(members) if len(members) > 1 else [True] for members in recipients]
-        mask = [members + [False] * (max_members - len(members)) for members in masked]
+        masked_members = [list(members) if len(members) > 1 else [True] for members in recipients]
+        mask = [members + [False] * (max_members - len(members)) for members in masked_members]
         self._receives = torch.tensor(mask, device=device)
 
     def begin(self) -> None:

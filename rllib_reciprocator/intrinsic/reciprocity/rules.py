@@ -159,12 +159,12 @@ def reciprocal_reward(balance: Tensor, influence: Tensor, rule: ReciprocalRule) 
     Returns:
         ``[.., N]``.
     """
-    influence_on_others = influence.transpose(-1, -2)
+    influence_on_co_players = influence.transpose(-1, -2)
     if rule.sign_of_balance:
         balance = balance.sign()
     if rule.sign_of_influence:
-        influence_on_others = influence_on_others.sign()
-    pair_rewards = balance * influence_on_others
+        influence_on_co_players = influence_on_co_players.sign()
+    pair_rewards = balance * influence_on_co_players
     # The diagonal is the influence of an agent on itself, which is not rewarded.
     total = pair_rewards.sum(-2) - pair_rewards.diagonal(dim1=-2, dim2=-1)
     return total / (influence.shape[-1] - 1)

@@ -99,8 +99,8 @@ class InfluenceTracker(StepTracker):
         agents = torch.arange(n, device=game.device)
         self._of, self._others = agents[:, None], (agents[:, None] + agents[1:]) % n
         initial = [agent_settings.initial_balance if agent_settings else 0.0 for agent_settings in settings]
-        towards_others = ~torch.eye(n, dtype=torch.bool)
-        self._initial = (torch.tensor(initial) * towards_others).to(game.device)
+        off_diagonal = ~torch.eye(n, dtype=torch.bool)
+        self._initial = (torch.tensor(initial) * off_diagonal).to(game.device)
         self._balance = self._initial.repeat(game.num_games, 1, 1)
 
     def start(self, where: Tensor | None) -> None:

@@ -114,4 +114,4 @@ def describe(checkpoint: Path) -> Description:
 def _class_name(cls: object) -> str:
     if isinstance(cls, StandIn):
         return (cls.class_by_value() or (cls.module, cls.name))[1]
-    return getattr(cls, "__qualname__", type(cls).__qualname__)
+    return getattr(cls, "__name__", type(cls).__name__)

@@ -21,7 +21,7 @@ def test_influence_equals_a_sum_over_single_alternatives(num_agents, counterfact
     data = played(5, num_agents=num_agents, num_steps=3, sees="own")
     steps = data.steps.flattened()
     model = estimator(OwnViewInfluence, num_agents=num_agents, sees="own", counterfactual=counterfactual)
-    received, given = model.influence(steps)
+    on_self, by_self = model.influence(steps)
     n = num_agents
     probs = model.behavior_model(model.inputs(steps.state[:, :, 0], steps.time_left))
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_influence_equals_a_sum_over_single_alternatives(num_agents, counterfact
                     expected = expected - prob * reward_of(
                         model, i, steps.state[:, i, 0], steps.time_left, joint_actions
                     )
-                torch.testing.assert_close(received[:, j, i], expected, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(on_self[:, j, i], expected, atol=1e-5, rtol=1e-4)
                 # Influence of i on j as estimated by i: i's model on j's observation, with i's action replaced.
                 actions_from_j = steps.actions[:, [(j + r) % n for r in range(n)]]
                 expected = reward_of(model, i, steps.state[:, i, k], steps.time_left, actions_from_j)
@@ -49,7 +49,7 @@ def test_influence_equals_a_sum_over_single_alternatives(num_agents, counterfact
                     expected = expected - prob * reward_of(
                         model, i, steps.state[:, i, k], steps.time_left, joint_actions
                     )
-                torch.testing.assert_close(given[:, i, j], expected, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(by_self[:, i, j], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_rewards_and_observations_of_other_agents_are_not_used():
@@ -65,20 +65,20 @@ def test_rewards_and_observations_of_other_agents_are_not_used():
     for dataset in (data, changed_data):
         model = estimator(OwnViewInfluence, **SEES)
         fit(model, dataset, updates=2)
-        received, given = model.influence(dataset.steps)
-        estimates.append((received[..., 0], given[..., 0, :]))
-        received_by_other = received[..., 1]
+        on_self, by_self = model.influence(dataset.steps)
+        estimates.append((on_self[..., 0], by_self[..., 0, :]))
+        on_other_agent = on_self[..., 1]
     for a, b in zip(*estimates, strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(received_by_other, received[..., 0])
+    assert not torch.equal(on_other_agent, on_self[..., 0])
 
 
 def test_learns_the_exact_influence_of_coins():
     test_data, model = played(64, seed=1, sees="own"), estimator(OwnViewInfluence, **SEES)
     fit(model, played(768, sees="own"))
-    received, given = model.influence(test_data.steps)
-    assert correlation(received, test_data.exact) > 0.75
-    assert correlation(given, test_data.exact) > 0.75
+    on_self, by_self = model.influence(test_data.steps)
+    assert correlation(on_self, test_data.exact) > 0.75
+    assert correlation(by_self, test_data.exact) > 0.75
 
 
 def test_replay_buffer_keeps_own_observations_of_agents():

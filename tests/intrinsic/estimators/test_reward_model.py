@@ -36,9 +36,9 @@ def test_influence_equals_a_sum_over_single_alternatives(num_agents, counterfact
                 joint[:, j] = action
                 expected[:, j] += weights[:, j, action, None] * reward_of(model, steps._replace(actions=joint))
         expected = reward_of(model, steps)[:, None] - expected
-    received, given = model.influence(steps, behavior)
-    torch.testing.assert_close(received, expected, atol=1e-5, rtol=1e-4)
-    assert given is received
+    on_self, by_self = model.influence(steps, behavior)
+    torch.testing.assert_close(on_self, expected, atol=1e-5, rtol=1e-4)
+    assert by_self is on_self
 
 
 def test_influence_averages_to_zero_over_the_influencers_actions():
@@ -203,8 +203,8 @@ def test_shared_network_learns_more_from_the_same_steps():
     data, test_data = (played(128, sees=OBSERVATIONS, seed=seed) for seed in (1, 2))
     steps, behavior = test_data.steps.flattened(), test_data.behavior.flatten(0, 1)
     correlations = []
-    for shared in (False, True):
-        model = estimator(RewardModelInfluence, sees=OBSERVATIONS, shared=shared)
+    for is_shared in (False, True):
+        model = estimator(RewardModelInfluence, sees=OBSERVATIONS, shared=is_shared)
         fit(model, data)
         correlations.append(correlation(model.influence(steps, behavior).received, test_data.exact.flatten(0, 1)))
     assert correlations[1] > max(0.7, correlations[0] + 0.1)

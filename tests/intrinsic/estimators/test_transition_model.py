@@ -45,9 +45,13 @@ def episodes(games=64, seed=0):
         for name, value in (("actions", actions), ("rewards", step.rewards), ("ended", step.truncated)):
             columns[name].append(value)
         columns["cells"].append(game._cells.t())
-    stacked = {name: torch.stack(values, 1) for name, values in columns.items()}
-    ended, cells = stacked.pop("ended"), stacked.pop("cells")
-    return Transition(**stacked, future_returns=returns_after(stacked["rewards"], ended, 0.9)), ended, cells
+    stacked_columns = {name: torch.stack(values, 1) for name, values in columns.items()}
+    ended, cells = stacked_columns.pop("ended"), stacked_columns.pop("cells")
+    return (
+        Transition(**stacked_columns, future_returns=returns_after(stacked_columns["rewards"], ended, 0.9)),
+        ended,
+        cells,
+    )
 
 
 def test_chain_of_contractions_equals_the_sum_over_all_states():
@@ -73,9 +77,9 @@ def test_the_table_holds_the_value_of_each_state():
 def test_replay_buffer_holds_the_next_cells_of_objects():
     steps, ended, cells = episodes()
     rows = estimator().replay_rows(steps, ended)
-    known = rows["next_known"].view(64, 12)
-    assert known[:, :-1].all()
-    assert not known[:, -1].any()
+    is_known = rows["next_known"].view(64, 12)
+    assert is_known[:, :-1].all()
+    assert not is_known[:, -1].any()
     assert torch.equal(rows["next_cells"].view(64, 12, 4)[:, :-1], cells[:, :-1])
     expected = steps.rewards + 0.9 * steps.future_returns
     torch.testing.assert_close(rows["returns"].view(64, 12, 2), expected)
@@ -122,11 +126,11 @@ def test_learns_how_agents_move():
     steps, ended, _ = episodes(games=1024)
     model = estimator()
     fit(model, RandomEpisodes(steps, None, None, ended), updates=15)
-    test_steps, test_ended, _ = episodes(games=64, seed=5)
-    rows = model.replay_rows(test_steps, test_ended)
+    test_steps, test_ends, _ = episodes(games=64, seed=5)
+    rows = model.replay_rows(test_steps, test_ends)
     logits = model.forward_train(rows)["next_cells"]
-    known = rows["next_known"]
-    accuracy = (logits.argmax(-1) == rows["next_cells"])[known].float().mean(0)
+    is_known = rows["next_known"]
+    accuracy = (logits.argmax(-1) == rows["next_cells"])[is_known].float().mean(0)
     assert (accuracy[:2] > 0.9).all()  # agents go where their action takes them
     assert (accuracy[2:] > 0.6).all()  # coins stay unless they are collected
     torch.testing.assert_close(model.state_values, _values_of_all_states(model))

@@ -64,7 +64,7 @@ class OwnViewInfluence(RegressionInfluence):
         values = self.worth(self.alternatives("reward", inputs, actions)).squeeze(-1)
         probs = self.with_uniform_share(self.behavior_model(inputs))
         joint_value = values[:, :, :1].gather(3, actions[:, :, :1, None])[..., 0]
-        influence_received = joint_value - (probs * values).sum(-1)
+        influence_on_self = joint_value - (probs * values).sum(-1)
 
         # The same for the influence on others, with each agent's reward model applied to their views.
         offsets = torch.arange(1, n, device=actions.device)
@@ -77,13 +77,13 @@ class OwnViewInfluence(RegressionInfluence):
         values = self.worth(self.alternatives("reward", other_inputs, other_actions, positions)).squeeze(-1)
         agent_actions = other_actions.gather(2, positions.expand(n, -1)[..., None])
         expected_values = (probs[:, :, 0].repeat_interleave(n - 1, 1) * values).sum(-1)
-        influence_exerted = (values.gather(2, agent_actions)[..., 0] - expected_values).view(n, rows, n - 1)
+        influence_by_self = (values.gather(2, agent_actions)[..., 0] - expected_values).view(n, rows, n - 1)
 
-        received, given = torch.empty(2, rows, n, n, device=actions.device)
+        on_self, by_self = torch.empty(2, rows, n, n, device=actions.device)
         viewers = torch.arange(n, device=actions.device)[:, None]
-        received[:, self._after, viewers] = influence_received.transpose(0, 1)
-        given[:, viewers, self._after] = torch.cat([influence_received[..., :1], influence_exerted], 2).transpose(0, 1)
-        return Influence(received.unflatten(0, leading), given.unflatten(0, leading))
+        on_self[:, self._after, viewers] = influence_on_self.transpose(0, 1)
+        by_self[:, viewers, self._after] = torch.cat([influence_on_self[..., :1], influence_by_self], 2).transpose(0, 1)
+        return Influence(on_self.unflatten(0, leading), by_self.unflatten(0, leading))
 
     def behavior_model(self, inputs: Tensor) -> Tensor:
         """Predicts the action probabilities of each agent and the agents after it, ``[N, rows, N, A]``."""
