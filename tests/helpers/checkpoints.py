@@ -3,20 +3,15 @@
 import json
 import pickle
 import shutil
-import sys
-from pathlib import Path
 
 from ray import cloudpickle
 
-from rllib_reciprocator.utils.checkpoints import (
-    MODULE_PATH,
-)
+from rllib_reciprocator.utils.checkpoints import MODULE_PATH
 from tests.helpers.forged_pickles import Touch
-
-RLLIB = str(Path(sys.executable).with_name("rllib"))
 
 
 def copy_with_malicious_pickle(checkpoint, folder, place):
+    """Copies a checkpoint and replaces one of its files by a pickle that creates the file ``executed``."""
     shutil.copytree(checkpoint, folder / "bad")
     (folder / "bad" / place).write_bytes(pickle.dumps({"x": Touch(folder / "executed")}))
     return folder / "bad"

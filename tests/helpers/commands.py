@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import typer.testing
 
 from rllib_reciprocator.cli.main import app
@@ -24,13 +25,9 @@ typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 def invoke(*arguments):
     """Runs a command in this process. What ``--trust`` sets does not outlast the command."""
-    before = os.environ.pop(TRUST, None)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TRUST, os.environ.get(TRUST, "0"))  # so that it is reset afterwards
         return typer.testing.CliRunner().invoke(app, list(arguments))
-    finally:
-        os.environ.pop(TRUST, None)
-        if before is not None:
-            os.environ[TRUST] = before
 
 
 def run(*arguments):

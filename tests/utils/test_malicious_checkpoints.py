@@ -1,37 +1,21 @@
 """Tests that checkpoints are checked before any of their code runs."""
 
-import json
 import pickle
 import shutil
 import sys
 import types
 
 import pytest
-from ray import cloudpickle
 
 from rllib_reciprocator.evaluation import open_evaluator
 from rllib_reciprocator.utils.checkpoints import (
     MODULE_PATH,
-    TRUST,
     check_pickles,
     read_config,
 )
+from tests.helpers.checkpoints import PLACES, copy_with_malicious_pickle, copy_with_settings, read_command
 from tests.helpers.commands import invoke, one_line
 from tests.helpers.forged_pickles import Touch, canary, forged_into, forgeries
-
-
-def copy_with_malicious_pickle(checkpoint, folder, place):
-    shutil.copytree(checkpoint, folder / "bad")
-    (folder / "bad" / place).write_bytes(pickle.dumps({"x": Touch(folder / "executed")}))
-    return folder / "bad"
-
-
-PLACES = (
-    "class_and_ctor_args.pkl",
-    MODULE_PATH / "player_0" / "class_and_ctor_args.pkl",
-    MODULE_PATH / "player_0" / "module_state.pkl",
-    MODULE_PATH / "module_state.pkl",
-)
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
@@ -79,28 +63,6 @@ def test_forged_checkpoints_are_refused_in_one_line(no_ray, checkpoint, tmp_path
     one_line(result, f"{bad / place}: cannot be read (it ")
     assert f"{module}.{name}, which is not on the list" in result.stderr
     assert "--trust reads it" in result.stderr
-
-
-def read_command(command, folder, out):
-    """Returns the arguments of a command that reads a checkpoint."""
-    train = ("train", "--algo", "Reciprocator", "--env", "ipd_v0", "--stop", "{training_iteration: 1}")
-    players = {"player_0": f"checkpoint/{folder}", "player_1": "ppo"}
-    return {
-        "evaluate": ("evaluate", str(folder)),
-        "tournament": ("tournament", str(folder), "scripted/tit_for_tat", "--out", str(out)),
-        "train": (*train, "--restore", str(folder), "--storage-path", str(out)),
-        "player": (*train, "--config", json.dumps({"players": players})),
-    }[command]
-
-
-def copy_with_settings(checkpoint, folder, **settings):
-    """Copies a checkpoint and changes its settings."""
-    shutil.copytree(checkpoint, folder)
-    file = folder / "class_and_ctor_args.pkl"
-    content = pickle.loads(file.read_bytes())
-    content["ctor_args_and_kwargs"][0][0].update(settings)
-    file.write_bytes(cloudpickle.dumps(content))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -152,12 +114,11 @@ def test_game_option_of_a_tournament_may_be_named(checkpoint, tmp_path, monkeypa
     assert result.exit_code == 0, result.output
 
 
-def test_user_defined_class_needs_trust(checkpoint, tmp_path, monkeypatch):
+def test_user_defined_class_needs_trust(checkpoint, tmp_path):
     bad = copy_with_settings(checkpoint, tmp_path / "bad", _learner_class=OwnLearner)
     result = invoke("evaluate", str(bad), "--episodes", "2")
     one_line(result, "refers to test_malicious_checkpoints.OwnLearner, which is not on the list")
     assert "; --trust reads it, and runs its code)" in result.stderr
-    monkeypatch.setenv(TRUST, "0")  # so that it is reset afterwards
     trusted_result = invoke("evaluate", str(bad), "--episodes", "2", "--trust")
     assert trusted_result.exit_code == 0, trusted_result.output
 
@@ -178,10 +139,9 @@ def test_modules_without_a_state_are_checked(checkpoint, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_code_of_a_trusted_checkpoint_runs(checkpoint, tmp_path, monkeypatch):
+def test_code_of_a_trusted_checkpoint_runs(checkpoint, tmp_path):
     """Shows that the tests above would detect code that runs."""
     bad = copy_with_malicious_pickle(checkpoint, tmp_path, PLACES[0])
-    monkeypatch.setenv(TRUST, "0")  # so that it is reset afterwards
     result = invoke("evaluate", str(bad), "--trust")
     assert result.exit_code == 2
     assert (tmp_path / "executed").exists()
